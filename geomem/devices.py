@@ -1,0 +1,25 @@
+"""Choice of the torch device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from geomem.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU. Raises InputError for a device that is not there."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+                         "use auto, cpu or cuda") from error
+    return resolved
