@@ -1,0 +1,202 @@
+"""Networks ``net(x, noise_label, labels) -> output`` of the shape of x, and the presets that name them.
+
+Images use diffusers' ``UNet2DModel``. The 1-D U-Net and the MLP are our own: diffusers' ``UNet1DModel`` sees the
+noise level only at its input and needs lengths divisible by a power of two.
+
+The noise label is a real number of order one (``log(sigma)/4`` for EDM, ``t/T`` for DDPM), shape (B,).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geomem.errors import InputError
+
+NOISE_LABEL_SCALE = 100.0  # sinusoids with periods from 2 pi / 100 of a noise label upwards: log sigma is resolved well
+
+
+class NoiseEmbedding(nn.Module):
+    """Sinusoidal features of the noise label through a two-layer perceptron, plus a class embedding if any."""
+
+    def __init__(self, dim: int, classes: int = 0) -> None:
+        super().__init__()
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(32) / 32), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(64, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
+        self.classes = nn.Embedding(classes, dim) if classes else None
+
+    def forward(self, noise_label: Tensor, labels: Tensor | None) -> Tensor:
+        angle = NOISE_LABEL_SCALE * noise_label[:, None] * self.frequencies
+        embedding = self.layers(torch.cat([angle.sin(), angle.cos()], dim=1))
+        return embedding if self.classes is None else embedding + self.classes(labels)
+
+
+class ResidualMLP(nn.Module):
+    """Residual perceptron on flattened points; the noise level scales and shifts every block."""
+
+    def __init__(self, shape: Sequence[int], *, width: int, depth: int, dropout: float, classes: int) -> None:
+        super().__init__()
+        dim = math.prod(shape)
+        self.embedding = NoiseEmbedding(width, classes)
+        self.input = nn.Linear(dim, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(depth))
+        self.modulations = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), _zero(nn.Linear(width, width)))
+            for _ in range(depth)
+        )
+        self.output = nn.Sequential(nn.LayerNorm(width), _zero(nn.Linear(width, dim)))
+
+    def forward(self, x: Tensor, noise_label: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self.embedding(noise_label, labels)
+        h = self.input(x.flatten(1))
+        for norm, modulation, block in zip(self.norms, self.modulations, self.blocks, strict=True):
+            scale, shift = modulation(embedding).chunk(2, dim=1)
+            h = h + block(norm(h) * (1 + scale) + shift)
+        return self.output(h).reshape(x.shape)
+
+
+class ResidualBlock1d(nn.Module):
+    """Two convolutions around a scale and shift by the noise level, with self-attention after them if asked."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, attention: bool) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(8, inputs), nn.Conv1d(inputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outputs)
+        self.norm2, self.dropout = nn.GroupNorm(8, outputs), nn.Dropout(dropout)
+        self.conv2 = _zero(nn.Conv1d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.attention = nn.MultiheadAttention(outputs, 4, batch_first=True) if attention else None
+        self.attention_norm = nn.GroupNorm(8, outputs) if attention else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding)[..., None].chunk(2, dim=1)
+        h = self.norm2(self.conv1(F.silu(self.norm1(x)))) * (1 + scale) + shift
+        h = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        if self.attention is not None and self.attention_norm is not None:
+            tokens = self.attention_norm(h).transpose(1, 2)
+            h = h + self.attention(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2)
+        return h
+
+
+class UNet1d(nn.Module):
+    """U-Net for signals (B, C, L) of any length, halved between levels; self-attention at the coarsest level."""
+
+    def __init__(self, shape: Sequence[int], *, channels: Sequence[int], dropout: float, classes: int) -> None:
+        super().__init__()
+        embedding = 4 * channels[0]
+        self.embedding = NoiseEmbedding(embedding, classes)
+        self.input = nn.Conv1d(shape[0], channels[0], 3, padding=1)
+        last = len(channels) - 1
+        sizes = [channels[0], *channels]
+
+        def block(inputs: int, level: int) -> ResidualBlock1d:
+            return ResidualBlock1d(inputs, channels[level], embedding, dropout, attention=level == last)
+
+        self.down = nn.ModuleList(block(sizes[level], level) for level in range(len(channels)))
+        self.middle = block(channels[-1], last)
+        self.up = nn.ModuleList(block(sizes[min(level + 2, last + 1)] + channels[level], level)
+                                for level in reversed(range(len(channels))))
+        self.output = nn.Sequential(nn.GroupNorm(8, channels[0]), nn.SiLU(),
+                                    _zero(nn.Conv1d(channels[0], shape[0], 3, padding=1)))
+        self.multiple = 2**last
+
+    def forward(self, x: Tensor, noise_label: Tensor, labels: Tensor | None = None) -> Tensor:
+        embedding = self.embedding(noise_label, labels)
+        h = self.input(_padded(x, self.multiple))
+        skips = []
+        for level, block in enumerate(self.down):
+            h = block(h if level == 0 else F.avg_pool1d(h, 2), embedding)
+            skips.append(h)
+        h = self.middle(h, embedding)
+        for level, block in enumerate(self.up):
+            h = h if level == 0 else F.interpolate(h, scale_factor=2.0)
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.output(h)[..., : x.shape[-1]]
+
+
+class ImageUNet(nn.Module):
+    """diffusers' ``UNet2DModel`` for images (B, C, H, W) of any size."""
+
+    def __init__(self, shape: Sequence[int], *, channels: Sequence[int], layers: int, attention: Sequence[int],
+                 dropout: float, classes: int, heads_dim: int = 8, groups: int = 32) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel
+
+        levels = range(len(channels))
+        self.multiple = 2 ** (len(channels) - 1)
+        self.unet = UNet2DModel(
+            in_channels=shape[0], out_channels=shape[0], layers_per_block=layers, block_out_channels=tuple(channels),
+            down_block_types=tuple("AttnDownBlock2D" if k in attention else "DownBlock2D" for k in levels),
+            up_block_types=tuple("AttnUpBlock2D" if k in attention else "UpBlock2D" for k in reversed(levels)),
+            add_attention=bool(attention), attention_head_dim=heads_dim, norm_num_groups=groups, dropout=dropout,
+            num_class_embeds=classes or None,
+        )
+
+    def forward(self, x: Tensor, noise_label: Tensor, labels: Tensor | None = None) -> Tensor:
+        padded = _padded(x, self.multiple)
+        output = self.unet(padded, NOISE_LABEL_SCALE * noise_label, class_labels=labels, return_dict=False)[0]
+        return output[..., : x.shape[-2], : x.shape[-1]]
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    """Start a residual branch at zero, so that the untrained network is the identity around it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _padded(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the far edges until every spatial size is a multiple."""
+    missing = [(-size) % multiple for size in x.shape[2:]]
+    if not any(missing):
+        return x
+    return F.pad(x, [side for size in reversed(missing) for side in (0, size)], mode="replicate")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named network: its class, its size and the learning rate it is usually trained with."""
+
+    network: Callable[..., nn.Module]
+    dims: tuple[int, ...]  # numbers of axes of a point that it takes: 1 vectors, 2 signals, 3 images
+    learning_rate: float
+    options: dict[str, Any]
+
+
+NETWORKS: dict[str, Preset] = {
+    "mlp": Preset(ResidualMLP, (1, 2, 3), 1e-3, {"width": 384, "depth": 3}),
+    "unet1d": Preset(UNet1d, (2,), 1e-3, {"channels": (32, 64, 128)}),
+    "unet-tiny": Preset(ImageUNet, (3,), 2e-3, {"channels": (32, 64), "layers": 1, "attention": (), "groups": 8}),
+    "unet-small": Preset(ImageUNet, (3,), 1e-3, {"channels": (64, 128, 128), "layers": 2, "attention": (2,)}),
+    "unet-cifar": Preset(ImageUNet, (3,), 2e-4, {"channels": (256, 256, 256), "layers": 4, "attention": (1,),
+                                                "heads_dim": 256}),
+}
+
+
+def default_network(shape: Sequence[int]) -> str:
+    """Preset for points of this shape: vectors (d,), signals (C, L), images (C, H, W)."""
+    if len(shape) == 3:
+        return "unet-tiny" if max(shape[1:]) <= 16 else "unet-small"
+    return {1: "mlp", 2: "unet1d"}.get(len(shape), "mlp")
+
+
+def build_network(name: str, shape: Sequence[int], *, dropout: float = 0.0, classes: int = 0) -> nn.Module:
+    """Untrained network of a preset for points of ``shape`` (without the batch axis).
+
+    ``classes`` > 0 makes it class-conditional. Raises InputError for an unknown name or a shape it does not take.
+    """
+    if name not in NETWORKS:
+        raise InputError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
+    preset = NETWORKS[name]
+    if len(shape) not in preset.dims:
+        raise InputError(f"network {name!r} does not take points of shape {tuple(shape)}; "
+                         f"use {default_network(shape)!r}")
+    return preset.network(tuple(shape), dropout=dropout, classes=classes, **preset.options)

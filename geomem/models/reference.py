@@ -1,0 +1,61 @@
+"""Denoisers known in closed form: what perfect memorization and the calmest generalization would do.
+
+With the training set ``D = {x_1..x_N}``, mean ``mu`` and covariance ``Sigma``:
+
+    empirical optimal   m(x, sigma) = sum_i softmax_i(-|x - x_i|^2 / (2 sigma^2)) x_i         [G] Eq. 2, 3
+    Gaussian linear     m_lin(x, sigma) = mu + Sigma (Sigma + sigma^2 I)^-1 (x - mu)          [G] Eq. 7
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geomem.models.denoiser import expand_sigma
+
+
+class EmpiricalDenoiser(nn.Module):
+    """Empirical optimal denoiser of a training set ([G] Eq. 2, 3): the minimizer of the training loss.
+
+    ``train`` has shape (N, ...). Distances are formed in float64 on centred points, so the weights hold down to
+    sigma far below the spacing of the points.
+    """
+
+    def __init__(self, train: Tensor) -> None:
+        super().__init__()
+        points = torch.as_tensor(train).double().flatten(1)
+        mean = points.mean(0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("points", points - mean)
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
+        query = x.double().flatten(1) - self.mean
+        s = expand_sigma(sigma, x).double().flatten(1)
+        # |x|^2 is common to all i and drops out of the softmax.
+        logits = (query @ self.points.T - 0.5 * self.points.square().sum(1)) / s**2
+        return (logits.softmax(1) @ self.points + self.mean).reshape(x.shape).float()
+
+
+class GaussianDenoiser(nn.Module):
+    """Optimal linear denoiser ([G] Eq. 7), through the SVD of the centred data: rank x d, never d x d.
+
+    ``train`` has shape (N, ...); Sigma is the covariance with 1/N, that of the uniform law on the training set.
+    """
+
+    def __init__(self, train: Tensor) -> None:
+        super().__init__()
+        points = torch.as_tensor(train).double().flatten(1)
+        mean = points.mean(0)
+        _, singular, directions = torch.linalg.svd(points - mean, full_matrices=False)
+        kept = singular > singular[0] * 1e-12
+        self.register_buffer("mean", mean)
+        self.register_buffer("variances", singular[kept] ** 2 / len(points))
+        self.register_buffer("directions", directions[kept])
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
+        s = expand_sigma(sigma, x).double().flatten(1)
+        scores = (x.double().flatten(1) - self.mean) @ self.directions.T
+        shrunk = scores * self.variances / (self.variances + s**2)
+        return (shrunk @ self.directions + self.mean).reshape(x.shape).float()

@@ -1,0 +1,24 @@
+"""Noise schedules, conversions between parametrizations, and the samplers that choose training noise levels."""
+
+from geomem.noise.samplers import (
+    ConfidenceIntervalSampler,
+    GapSampler,
+    LogNormalSampler,
+    NoiseLevelSampler,
+    UniformTimestepSampler,
+)
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, edm_steps, flow_time_to_sigma, sigma_to_flow_time
+
+__all__ = [
+    "SIGMA_MAX",
+    "SIGMA_MIN",
+    "ConfidenceIntervalSampler",
+    "DDPMSchedule",
+    "GapSampler",
+    "LogNormalSampler",
+    "NoiseLevelSampler",
+    "UniformTimestepSampler",
+    "edm_steps",
+    "flow_time_to_sigma",
+    "sigma_to_flow_time",
+]

@@ -1,0 +1,133 @@
+"""Best weights per noise level: early stopping, level by level.
+
+The noise axis is cut into bands. Whenever held-out losses are given, each band looks for the snapshot with its
+smallest loss and takes the earliest among those within a relative tolerance of it. Generation then uses for each
+noise level the weights of its band. The rival, one early stop, is kept beside it: the snapshot with the smallest
+average loss over all bands.
+
+Usable in any training loop::
+
+    best = BestWeights.log_spaced()
+    best.update(step, losses, ema_model.state_dict())   # losses: held-out MSE at best.centres
+    denoiser = best.stitched(ema_model)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from geomem.errors import InputError
+from geomem.models.piecewise import PiecewiseDenoiser
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN
+
+Snapshot = dict[str, Tensor]
+
+
+class BestWeights:
+    """Chooses one training snapshot per band of noise levels.
+
+    Parameters
+    ----------
+    edges : (bands + 1,) increasing noise levels in data units; the first and last band are used beyond the ends too.
+    tolerance : a band takes its earliest snapshot with loss <= (1 + tolerance) x its smallest loss.
+    average_weights : (bands,) weights of the bands in the average loss that picks the one early stop.
+    """
+
+    def __init__(self, edges: Sequence[float], *, tolerance: float = 0.005,
+                 average_weights: Sequence[float] | None = None) -> None:
+        self.edges = np.asarray(edges, dtype=np.float64)
+        if self.edges.ndim != 1 or len(self.edges) < 2 or np.any(np.diff(self.edges) <= 0) or self.edges[0] <= 0:
+            raise InputError("the edges of the noise-level bands must be positive and increase")
+        if tolerance < 0:
+            raise InputError(f"the tolerance of the best weights must be >= 0, not {tolerance}")
+        self.tolerance = tolerance
+        bands = len(self.edges) - 1
+        self.average_weights = np.ones(bands) if average_weights is None else np.asarray(average_weights, dtype=float)
+        # Per band the snapshots that can still be chosen, as (step, loss): losses fall strictly, all within the
+        # tolerance of the last, which is the smallest so far. The first is the choice.
+        self._candidates: list[list[tuple[int, float]]] = [[] for _ in range(bands)]
+        self._early_stop: tuple[int, float] | None = None
+        self.snapshots: dict[int, Snapshot] = {}
+
+    @classmethod
+    def log_spaced(cls, bands: int = 20, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX,
+                   **options: Any) -> BestWeights:
+        """Bands of equal width in log sigma between the ends of the EDM schedule."""
+        return cls(np.geomspace(sigma_min, sigma_max, bands + 1), **options)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Geometric centre of each band, shape (bands,): where the held-out losses are to be measured."""
+        return np.sqrt(self.edges[:-1] * self.edges[1:])
+
+    def update(self, step: int, losses: Sequence[float] | np.ndarray, snapshot: Mapping[str, Tensor]) -> None:
+        """Take in the held-out losses (bands,) of the weights at ``step``; the snapshot is copied if it is needed."""
+        losses = np.asarray(losses, dtype=np.float64)
+        if losses.shape != (len(self._candidates),):
+            raise InputError(f"expected {len(self._candidates)} losses, one per band, not shape {losses.shape}")
+        for candidates, loss in zip(self._candidates, losses, strict=True):
+            if not candidates or loss < candidates[-1][1]:
+                candidates.append((step, float(loss)))
+                candidates[:] = [c for c in candidates if c[1] <= (1 + self.tolerance) * loss]
+        average = float(np.average(losses, weights=self.average_weights))
+        if self._early_stop is None or average < self._early_stop[1]:
+            self._early_stop = (step, average)
+        needed = {s for candidates in self._candidates for s, _ in candidates} | {self._early_stop[0]}
+        if step in needed:
+            self.snapshots[step] = {name: tensor.detach().cpu().clone() for name, tensor in snapshot.items()}
+        self.snapshots = {s: self.snapshots[s] for s in sorted(needed)}
+
+    @property
+    def steps(self) -> list[int]:
+        """Chosen step of each band, in the order of the bands."""
+        self._require_update()
+        return [candidates[0][0] for candidates in self._candidates]
+
+    @property
+    def early_stop(self) -> int:
+        """Step with the smallest average held-out loss."""
+        self._require_update()
+        assert self._early_stop is not None
+        return self._early_stop[0]
+
+    def _require_update(self) -> None:
+        if self._early_stop is None:
+            raise InputError("the best weights per noise level need at least one update with held-out losses")
+
+    def stitched(self, denoiser: nn.Module) -> PiecewiseDenoiser:
+        """Denoiser that uses for each noise level the weights of its band; ``denoiser`` gives the architecture."""
+        return stitch(self.edges, [self.snapshots[step] for step in self.steps], denoiser)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON state without the snapshots themselves."""
+        return {"edges": self.edges.tolist(), "tolerance": self.tolerance,
+                "average_weights": self.average_weights.tolist(),
+                "candidates": self._candidates, "early_stop": self._early_stop}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any], snapshots: Mapping[int, Snapshot]) -> BestWeights:
+        """Inverse of ``to_dict``; ``snapshots`` by step."""
+        best = cls(state["edges"], tolerance=state["tolerance"], average_weights=state["average_weights"])
+        best._candidates = [[(int(step), float(loss)) for step, loss in band] for band in state["candidates"]]
+        best._early_stop = None if state["early_stop"] is None else tuple(state["early_stop"])
+        best.snapshots = dict(snapshots)
+        return best
+
+
+def stitch(edges: Sequence[float] | np.ndarray, weights: Sequence[Snapshot], denoiser: nn.Module) -> PiecewiseDenoiser:
+    """One denoiser per band from the weights per band; equal snapshots are held once, equal neighbours merged."""
+    held: dict[int, nn.Module] = {}
+    chosen, cuts = [], []
+    for k, snapshot in enumerate(weights):
+        if id(snapshot) not in held:
+            held[id(snapshot)] = copy.deepcopy(denoiser).eval()
+            held[id(snapshot)].load_state_dict(snapshot)
+        if k == 0 or snapshot is not weights[k - 1]:
+            cuts.append(float(edges[k]))
+            chosen.append(held[id(snapshot)])
+    return PiecewiseDenoiser(chosen, cuts[1:])

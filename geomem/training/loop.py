@@ -1,0 +1,141 @@
+"""The training loop of a run: steps, held-out losses, checkpoints, interruption."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN
+from geomem.rng import torch_generator
+from geomem.training.best_weights import BestWeights
+from geomem.training.loss import heldout_losses
+from geomem.training.run import Run
+from geomem.training.trainer import Trainer
+
+CHECKPOINT_SECONDS = 60.0
+MAX_VALIDATION_POINTS = 256
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal asked the training to stop; the run is saved at ``step``."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step, self.signal_number = step, signal_number
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+def evaluation_steps(iterations: int, first: int = 25, growth: float = 1.1) -> list[int]:
+    """Steps at which held-out losses are measured: every 25 at first, then about 10% apart.
+
+    Averaged weights change over a share of the training so far, so equal ratios resolve them evenly, and the early
+    snapshots, the ones a small data set needs, are close together.
+    """
+    steps, step = [], 0
+    while step < iterations:
+        step = min(iterations, max(step + first, math.ceil(step * growth)))
+        steps.append(step)
+    return steps
+
+
+def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
+          validation_labels: np.ndarray | None = None,
+          on_step: Callable[[int, float], None] | None = None,
+          on_checkpoint: Callable[[Trainer], None] | None = None) -> BestWeights | None:
+    """Train to the settings' last step, going on from the run's checkpoint if it has one.
+
+    ``validation`` (M, ...) are held-out points that may steer the training; None turns the best weights per noise
+    level off. ``on_step(step, loss)`` is called after every evaluation interval's steps for progress,
+    ``on_checkpoint(trainer)`` after each checkpoint. SIGINT and SIGTERM finish the step, save, and raise
+    Interrupted. A loss that is not finite raises TrainingDiverged and leaves the last checkpoint as it was.
+    """
+    settings = trainer.settings
+    best = run.restore(trainer)
+    run.rewind_stats(trainer.steps_done)
+    held_out = None
+    if validation is not None:
+        held_out = _validation_batch(trainer, validation, validation_labels)
+        if best is None:
+            best = BestWeights.log_spaced(average_weights=_loss_shares(trainer))
+    evaluations = set(evaluation_steps(settings.iterations))
+    started = last_saved = time.monotonic()
+    losses: list[torch.Tensor] = []
+    with _signals() as received:
+        while trainer.steps_done < settings.iterations:
+            losses.append(trainer.step())
+            step = trainer.steps_done
+            if on_step is not None:
+                on_step(step, float("nan") if step % 10 else float(losses[-1]))
+            if step in evaluations:
+                mean = float(torch.stack(losses).mean())
+                if not math.isfinite(mean):
+                    raise TrainingDiverged(
+                        f"the loss is not finite between steps {step - len(losses)} and {step}; {run.path} holds the "
+                        "last good checkpoint; lower --learning-rate, or use --precision fp32")
+                line: dict[str, Any] = {"step": step, "images": step * settings.batch, "loss": mean,
+                                        "seconds": round(time.monotonic() - started, 3)}
+                if best is not None and held_out is not None:
+                    mse = heldout_losses(trainer.ema, *held_out[:2], best.centres.tolist(), held_out[2])
+                    best.update(step, mse, trainer.ema.state_dict())
+                    line["heldout_mse"] = mse.tolist()
+                run.append_stats(line)
+                losses.clear()
+            due = time.monotonic() - last_saved > CHECKPOINT_SECONDS
+            # Only at evaluations, unless asked to stop: stats.jsonl then always ends where the state begins.
+            if received or step == settings.iterations or (due and step in evaluations):
+                run.save(trainer, best)
+                last_saved = time.monotonic()
+                if on_checkpoint is not None:
+                    on_checkpoint(trainer)
+            if received and step < settings.iterations:
+                raise Interrupted(step, received[0])
+    return best
+
+
+def _validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarray | None,
+                      ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    points = torch.from_numpy(np.ascontiguousarray(validation[:MAX_VALIDATION_POINTS])).to(trainer.device)
+    noise = torch.randn(points.shape, generator=torch_generator(trainer.settings.seed, "validation noise"))
+    classes = None if labels is None else torch.from_numpy(labels[:MAX_VALIDATION_POINTS]).to(trainer.device)
+    return points, noise.to(trainer.device), classes
+
+
+def _loss_shares(trainer: Trainer) -> np.ndarray:
+    """Weight of each band's MSE in the expected EDM training loss, shape (bands,): lognormal mass x loss weight.
+
+    The law is EDM's own, not the run's sampler: what is generated passes through every level, a gap's too.
+    """
+    from geomem.noise.samplers import LogNormalSampler
+
+    best = BestWeights.log_spaced()
+    mass = np.diff(LogNormalSampler().cdf(best.edges))
+    return mass * trainer.denoiser.loss_weight(torch.from_numpy(best.centres)).numpy()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

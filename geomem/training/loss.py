@@ -1,0 +1,42 @@
+"""The denoising loss. It receives noise and sigma; only a noise-level sampler ever chooses sigma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomem.models.denoiser import Denoiser, expand_sigma
+
+
+def denoising_loss(denoiser: Denoiser, clean: Tensor, noise: Tensor, sigma: Tensor,
+                   labels: Tensor | None = None) -> Tensor:
+    """Weighted squared error of the clean estimate, averaged over values and batch; a scalar.
+
+    ``clean`` and standard normal ``noise`` have shape (B, ...), ``sigma`` shape (B,). The weight is the denoiser's
+    own (EDM: Karras et al. 2022, Eq. 2 and Table 1; DDPM: the simple loss on the noise).
+    """
+    estimate = denoiser(clean + expand_sigma(sigma, clean) * noise, sigma, labels)
+    error = (estimate - clean).square().flatten(1).mean(1)
+    return (denoiser.loss_weight(sigma) * error).mean()
+
+
+@torch.no_grad()
+def heldout_losses(denoiser: nn.Module, clean: Tensor, noise: Tensor, sigmas: Sequence[float],
+                   labels: Tensor | None = None, chunk: int = 512) -> np.ndarray:
+    """Mean squared denoising error per value at each noise level, shape (S,), float64.
+
+    ``clean`` and ``noise`` have shape (M, ...). All levels use the same noise, and repeated calls with the same
+    noise are comparable far beyond their sampling error.
+    """
+    losses = []
+    for sigma in sigmas:
+        total = torch.zeros((), dtype=torch.float64, device=clean.device)
+        for start in range(0, len(clean), chunk):
+            part = slice(start, start + chunk)
+            estimate = denoiser(clean[part] + sigma * noise[part], sigma, None if labels is None else labels[part])
+            total += (estimate - clean[part]).double().square().sum()
+        losses.append(float(total) / clean.numel())
+    return np.array(losses)

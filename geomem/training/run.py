@@ -1,0 +1,187 @@
+"""Run directories: what a training leaves on disk, and how it is read back.
+
+    config.json           resolved options: data, network, objective, sampler, settings
+    model.safetensors     averaged weights of the last step
+    levels.json           noise-level bands with the chosen step of each, and the one early stop
+    weights/step-N.safetensors   the distinct snapshots that levels.json names
+    state.safetensors     everything needed to go on; its header names the step and the snapshots it belongs to
+    stats.jsonl           one line per evaluation: step, images, loss, held-out MSE per band, seconds
+    samples-N.png         samples during training
+
+Only JSON and safetensors are read: nothing in a run directory can execute code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geomem.errors import InputError
+from geomem.files import atomic_path, write_json, write_text
+from geomem.models import Denoiser, EDMDenoiser, EpsilonDenoiser, build_network
+from geomem.training.best_weights import BestWeights, stitch
+from geomem.training.trainer import Trainer
+
+FORMAT = "geomem.run/1"
+
+
+class Run:
+    """A run directory that exists or is about to."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    # --- configuration ------------------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.json").is_file()
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Start a run here. Raises InputError where the directory holds anything already."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"{self.path} exists and is not empty; choose another --out, or --resume the run in it")
+        write_json(self.path / "config.json", {"format": FORMAT, **config})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved options. Raises InputError where there is no readable run."""
+        return _read_json(self.path / "config.json", FORMAT)
+
+    def untrained(self) -> Denoiser:
+        """Denoiser of the run's architecture, with fresh weights."""
+        config = self.config
+        net = build_network(config["network"], config["shape"], dropout=config["dropout"], classes=config["classes"])
+        return EDMDenoiser(net, config["sigma_data"]) if config["objective"] == "edm" else EpsilonDenoiser(net)
+
+    # --- weights ------------------------------------------------------------------------------------------
+
+    def denoiser(self, weights: str = "per-level") -> nn.Module:
+        """Trained denoiser on the CPU, in evaluation mode.
+
+        ``weights``: ``last`` (averaged weights of the last step), ``per-level`` (best weights per noise level),
+        ``early-stop`` (the one snapshot with the best average held-out loss), or the number of a kept step.
+        """
+        denoiser = self.untrained().eval()
+        if weights == "last":
+            denoiser.load_state_dict(_read_tensors(self.path / "model.safetensors"))
+            return denoiser
+        levels = self.levels
+        if levels is None:
+            raise InputError(f"{self.path} kept no weights per noise level (it was trained without held-out data); "
+                             "use --weights last")
+        if weights == "per-level":
+            snapshots = {step: self.snapshot(step) for step in set(levels["steps"])}
+            return stitch(levels["edges"], [snapshots[step] for step in levels["steps"]], denoiser)
+        kept = sorted({*levels["steps"], levels["early_stop"]})
+        step = levels["early_stop"] if weights == "early-stop" else weights
+        if str(step) not in map(str, kept):
+            raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop or one of the "
+                             f"steps {', '.join(map(str, kept))}")
+        denoiser.load_state_dict(self.snapshot(int(step)))
+        return denoiser
+
+    @property
+    def levels(self) -> dict[str, Any] | None:
+        """Bands of noise levels with their chosen steps, or None where the run kept none."""
+        path = self.path / "levels.json"
+        return _read_json(path, "geomem.levels/1") if path.is_file() else None
+
+    def snapshot(self, step: int) -> dict[str, Tensor]:
+        return _read_tensors(self._snapshot_path(step))
+
+    def _snapshot_path(self, step: int) -> Path:
+        return self.path / "weights" / f"step-{step:07d}.safetensors"
+
+    # --- state --------------------------------------------------------------------------------------------
+
+    def save(self, trainer: Trainer, best: BestWeights | None) -> None:
+        """Write a checkpoint. Killed at any moment, the directory still holds the last whole one.
+
+        The order matters: snapshots first, then the state that names them, then what is derived from it.
+        """
+        steps = [] if best is None else list(best.snapshots)
+        for step in steps:
+            if not self._snapshot_path(step).exists():
+                assert best is not None
+                _write_tensors(self._snapshot_path(step), best.snapshots[step])
+        metadata = {"steps_done": str(trainer.steps_done)}
+        if best is not None:
+            metadata["best"] = json.dumps(best.to_dict())
+        _write_tensors(self.path / "state.safetensors", trainer.state(), metadata)
+        _write_tensors(self.path / "model.safetensors", trainer.ema.state_dict())
+        if best is not None and best.snapshots:
+            write_json(self.path / "levels.json", {"format": "geomem.levels/1", "edges": best.edges.tolist(),
+                                                   "steps": best.steps, "early_stop": best.early_stop})
+        kept = {self._snapshot_path(step) for step in steps}
+        for path in (self.path / "weights").glob("*.safetensors"):
+            if path not in kept:
+                path.unlink()
+
+    def restore(self, trainer: Trainer) -> BestWeights | None:
+        """Load the last checkpoint into the trainer; returns its best weights. No checkpoint: nothing changes."""
+        path = self.path / "state.safetensors"
+        if not path.is_file():
+            return None
+        tensors = _read_tensors(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        trainer.load_state(tensors, int(metadata["steps_done"]))
+        if "best" not in metadata:
+            return None
+        state = json.loads(metadata["best"])
+        steps = {int(step) for band in state["candidates"] for step, _ in band}
+        steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
+        return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)})
+
+    # --- statistics ---------------------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> list[dict[str, Any]]:
+        """Lines of stats.jsonl; a last line cut off by a kill is left out."""
+        path = self.path / "stats.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # after the last newline: nothing, or half a line
+        return [json.loads(line) for line in lines]
+
+    def append_stats(self, line: Mapping[str, Any]) -> None:
+        with open(self.path / "stats.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def rewind_stats(self, steps_done: int) -> None:
+        """Forget the lines after a checkpoint: the steps behind them will be done again."""
+        kept = [line for line in self.stats if line["step"] <= steps_done]
+        write_text(self.path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; {path.parent} is not a run directory of geomem train") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON ({error}); the run is damaged") from None
+    if not isinstance(value, dict) or value.get("format") != expected:
+        raise InputError(f"{path} is not a {expected} file of geomem")
+    return value
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; the run has no such weights yet, or is damaged") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error})") from None
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
