@@ -1,0 +1,94 @@
+"""The data set: training points D = {x_1..x_N} in R^d and held-out points of the same law.
+
+The held-out points are cut in two. *Validation* points may steer training (the denoising loss per noise
+level, the choice of weights); *test* points only judge the result. The images that steer are never among
+those that judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b, sha256
+
+import numpy as np
+
+from geomem.data.points import row_chunks
+from geomem.data.split import random_order
+
+MAX_VALIDATION = 500
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Points ready for use; made by :func:`geomem.data.load_data`.
+
+    Attributes
+    ----------
+    name : what the data set is called in tables and figures.
+    train, heldout : float32 ``(N, ...)`` and ``(M, ...)``: images ``(N, C, H, W)``, signals ``(N, 1, L)`` or
+        vectors ``(N, d)``. ``train`` is a memory map where it is a float32 ``.npy`` file taken whole or its
+        first rows.
+    train_labels, heldout_labels : integers ``(N,)`` and ``(M,)``, or None.
+    pixels : the points are images scaled from uint8 to [-1, 1], so samples can be turned back to uint8.
+    notes : what a person should be told: a split that was made, channels dropped.
+    """
+
+    name: str
+    train: np.ndarray
+    heldout: np.ndarray
+    train_labels: np.ndarray | None = None
+    heldout_labels: np.ndarray | None = None
+    pixels: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """d, the number of values of one point."""
+        return int(np.prod(self.train.shape[1:]))
+
+    @property
+    def n_validation(self) -> int:
+        """min(500, M // 3), the number of held-out points that may steer training."""
+        return min(MAX_VALIDATION, len(self.heldout) // 3)
+
+    @property
+    def validation(self) -> np.ndarray:
+        """Held-out points that may steer training, ``(n_validation, ...)``. Empty when M < 3."""
+        return self.heldout[self._steers]
+
+    @property
+    def test(self) -> np.ndarray:
+        """All other held-out points, which only judge: never shown to training in any form."""
+        return self.heldout[~self._steers]
+
+    @cached_property
+    def _steers(self) -> np.ndarray:
+        """(M,) bool. A fixed random choice: files are often sorted by class, and the first points one-sided."""
+        chosen = np.zeros(len(self.heldout), dtype=bool)
+        chosen[random_order(len(chosen), 0, "validation points")[:self.n_validation]] = True
+        return chosen
+
+    @cached_property
+    def sha256(self) -> str:
+        """:func:`content_hash` of ``train`` and ``heldout``; it does not depend on name and labels."""
+        return content_hash(self.train, self.heldout)
+
+    @cached_property
+    def duplicates(self) -> int:
+        """Number of training points exactly equal to an earlier one."""
+        seen: set[bytes] = set()
+        for _, rows in row_chunks(self.train):
+            rows = rows + np.float32(0)  # -0 becomes 0: equal values must have equal bytes
+            seen.update(blake2b(row.data, digest_size=16).digest() for row in rows)
+        return len(self.train) - len(seen)
+
+
+def content_hash(train: np.ndarray, heldout: np.ndarray) -> str:
+    """SHA-256 over the shape, type and bytes of both parts; streamed, so a memory map is not loaded whole."""
+    digest = sha256()
+    for part in (train, heldout):
+        digest.update(f"{part.shape} float32\n".encode())
+        for _, rows in row_chunks(part):
+            digest.update(rows.astype("<f4", copy=False).data)
+    return digest.hexdigest()

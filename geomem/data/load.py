@@ -1,0 +1,120 @@
+"""From a spec to a data set: read, split, cut to size, check.
+
+A *spec* is a recipe name, a path, or an array. The order is fixed: the held-out part is settled first, and
+only then are ``n_train`` and ``n_heldout`` applied, so asking for fewer training points never changes which
+points are held out.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomem.data.dataset import DataSet
+from geomem.data.points import Points, Source, as_points
+from geomem.data.readers import FORMS, read_path
+from geomem.data.recipes import known_recipes, read_recipe
+from geomem.data.refusal import wrong
+from geomem.data.split import random_order, split_off_heldout
+
+
+def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
+              shuffle: bool = False, seed: int = 0) -> DataSet:
+    """Load training and held-out points.
+
+    Parameters
+    ----------
+    spec : a recipe name (``digits``); a path to a recipe ``.toml``, ``.npz``, ``.npy``, a folder or ``.zip``
+        of images or a UCR text file; or an array or tensor ``(N, ...)``, uint8 images or floats.
+    heldout : a second spec, whose training part becomes the held-out part, in place of any in ``spec``.
+    n_train, n_heldout : take only the first so many points.
+    shuffle : put each part in a random order before that; smaller subsets are nested in larger ones.
+    seed : of that order, and of the split that is made when there is no held-out part: a fifth of the points,
+        at most 10,000, announced in ``notes``.
+
+    Raises
+    ------
+    InputError : for anything wrong with the input, with a message of one line.
+    """
+    source = _read(spec)
+    train, held, notes = source.train, source.heldout, list(source.notes)
+    if heldout is not None:
+        other = _read(heldout)
+        if held is not None:
+            notes.append(f"held-out points from {other.name} in place of those of {source.name}")
+        notes += [f"{other.name}: {note}" for note in other.notes]
+        held = other.train
+    elif held is None:
+        train, held = split_off_heldout(train, seed)
+        notes.append(f"no held-out part: {len(held):,} of {len(source.train):,} points held out at random "
+                     f"(seed {seed})")
+    where = spec if isinstance(spec, str | os.PathLike) else source.name
+    _check_alike(where, train, held)
+    all_train, all_held = _numbered_classes(train, held)
+    train = _cut(where, "train", all_train, n_train, 2, shuffle, seed)
+    held = _cut(where, "heldout", all_held, n_heldout, 1, shuffle, seed)
+    data = DataSet(source.name, train.values, held.values, train.labels, held.labels, train.pixels)
+    notes += _missing_classes("training", train.labels, all_train.labels)
+    notes += _missing_classes("held-out", held.labels, all_held.labels)
+    return replace(data, notes=tuple(notes))
+
+
+def _read(spec: Any) -> Source:
+    if isinstance(spec, str | os.PathLike):
+        recipes = known_recipes()
+        if isinstance(spec, str) and spec in recipes:
+            return read_recipe(recipes[spec])
+        path = Path(spec)
+        if not os.path.lexists(spec):
+            raise wrong(repr(str(spec)), f"no such recipe or file; recipes: {', '.join(recipes) or 'none'}; "
+                              f"paths: {FORMS} file, or a recipe .toml")
+        return read_recipe(path) if path.suffix.lower() == ".toml" else read_path(path)
+    if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
+        spec = spec.detach().cpu()
+        spec = (spec.float() if spec.is_floating_point() else spec).numpy()
+    return Source("array", as_points(spec, "array"))
+
+
+def _check_alike(where: object, train: Points, heldout: Points) -> None:
+    if train.values.shape[1:] != heldout.values.shape[1:]:
+        raise wrong(where, f"held-out points have shape {heldout.values.shape[1:]}, training points "
+                           f"{train.values.shape[1:]}; give held-out points of the same shape")
+    if train.pixels != heldout.pixels:
+        kind = {False: "float", True: "uint8 images"}
+        raise wrong(where, f"training points are {kind[train.pixels]}, held-out points "
+                           f"{kind[heldout.pixels]}; give both as one type: only uint8 is scaled to [-1, 1]")
+
+
+def _cut(where: object, part: str, points: Points, n: int | None, least: int, shuffle: bool,
+         seed: int) -> Points:
+    if len(points) < least:
+        raise wrong(where, f"has {len(points)} {part} points; at least {least} are needed")
+    if n is not None and not least <= n <= len(points):
+        raise wrong(f"n_{part}", f"{n} asked for, but {where} has {len(points)} {part} points; "
+                                 f"give a number from {least} to {len(points)}")
+    return points.take(random_order(len(points), seed, f"subset of {part}")[:n] if shuffle else slice(n))
+
+
+def _numbered_classes(*parts: Points) -> list[Points]:
+    """Labels as int64; class names are numbered in alphabetical order over all parts together."""
+    known = [part.labels for part in parts if part.labels is not None]
+    if any(labels.dtype.kind == "U" for labels in known):
+        classes = np.unique(np.concatenate([labels.astype(str) for labels in known]))
+        known = [np.searchsorted(classes, labels.astype(str)) for labels in known]
+    numbers = iter(known)
+    return [part if part.labels is None else replace(part, labels=next(numbers).astype(np.int64))
+            for part in parts]
+
+
+def _missing_classes(part: str, labels: np.ndarray | None, all_labels: np.ndarray | None) -> list[str]:
+    """A note when points sorted by class are cut so that whole classes fall away."""
+    if labels is None or all_labels is None:
+        return []
+    n, n_all = len(np.unique(labels)), len(np.unique(all_labels))
+    if n == n_all:
+        return []
+    return [f"the {len(labels):,} {part} points hold {n} of {n_all} classes; shuffle mixes them"]

@@ -1,0 +1,295 @@
+"""Wrong data: each is refused with one line that names it, and nothing of it is run, unpacked or written."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geomem.data import load_data
+from geomem.errors import InputError
+
+GOOD = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+
+
+def refused(spec: Any, *words: str, **options: Any) -> None:
+    """Loading fails with one line, without a warning, and the line holds all ``words``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError) as caught:
+            load_data(spec, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert " at 0x" not in message
+    for word in words:
+        assert word in message
+
+
+def png(height: int = 4, width: int = 4, value: int = 7, kind: str = "L") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(kind, (width, height), value).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+class Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+# Arrays
+
+
+def with_bad_values() -> np.ndarray:
+    array = GOOD.copy()
+    array[3, 1], array[5, :2] = np.nan, np.inf
+    return array
+
+
+@pytest.mark.parametrize(("array", "words"), [
+    (with_bad_values(), ("3 NaN or infinite", "row 3")),
+    (np.full((4, 2), 1e300), ("8 NaN or infinite", "row 0")),
+    (np.zeros((0, 4)), ("empty",)), (np.zeros((4, 0)), ("empty",)),
+    (np.zeros((0, 4, 4), np.uint8), ("empty",)),
+    (np.zeros(5), ("(5,)",)), (np.array(3.0), ("()",)),
+    (np.zeros((5, 4), np.int64), ("int64", "uint8")), (np.zeros((5, 4), bool), ("bool",)),
+    (np.zeros((5, 4), complex), ("complex128",)), (np.array([["a"]] * 4), ("<U1",)),
+    (np.array([[{}]] * 4), ("object",)),
+    (np.zeros((5, 4), np.uint8), ("(5, 4)",)), (np.zeros((5, 4, 4, 4), np.uint8), ("(5, 4, 4, 4)",)),
+    (GOOD[:1], ("0 train points", "at least 2")), (GOOD[:2], ("1 train points",)),
+    ([[1.0, 2.0]] * 5, ("list",)), (None, ("NoneType",))])
+def test_arrays(array, words):
+    refused(array, "array", *words)
+
+
+def test_the_first_bad_row_does_not_depend_on_chunks(monkeypatch):
+    monkeypatch.setattr("geomem.data.points._CHUNK_BYTES", 2 * GOOD[0].nbytes)
+    refused(with_bad_values(), "3 NaN or infinite", "row 3")
+
+
+def test_constant_data_is_allowed():
+    data = load_data(np.ones((10, 3)))
+    assert data.duplicates == 7
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"n_train": 9}, ("n_train", "9", "8")), ({"n_train": 1}, ("n_train", "from 2")),
+    ({"n_train": 0}, ("n_train",)), ({"n_train": -2}, ("n_train",)),
+    ({"n_heldout": 9}, ("n_heldout", "8")), ({"n_heldout": 0}, ("n_heldout", "from 1")),
+    ({"heldout": GOOD[:, :3]}, ("(3,)", "(4,)")), ({"heldout": "nowhere.npz"}, ("nowhere.npz",))])
+def test_options(options, words):
+    refused(GOOD, *words, **{"heldout": GOOD} | options)
+
+
+def test_scaled_beside_unscaled():
+    refused(np.zeros((4, 4, 4), np.uint8), "uint8 images", "float", heldout=np.zeros((4, 1, 4, 4)))
+
+
+# NumPy files
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_pickle_is_never_run(tmp_path, suffix):
+    path, trace = tmp_path / f"d{suffix}", tmp_path / "trace"
+    array = np.array([Payload(trace)] * 4, dtype=object)
+    if suffix == ".npy":
+        np.save(path, array, allow_pickle=True)
+    else:
+        np.savez(path, train=array)
+    refused(path, path.name, "Python objects")
+    path.write_bytes(pickle.dumps(Payload(trace)))
+    refused(path, path.name)
+    assert not trace.exists()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def huge_header() -> bytes:
+    """A header that promises 4 TB, and no data."""
+    buffer = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x93NUMPY", npy(GOOD)[:-1], npy(GOOD)[:60], huge_header(),
+                                     npy(GOOD).replace(b"'descr'", b"'desc('"), npy(np.zeros((0, 4)))])
+def test_damaged_npy(tmp_path, content):
+    refused(folder(tmp_path, {"d.npy": content}) / "d.npy", "d.npy")
+    if content:
+        refused(zipped(tmp_path / "d.npz", {"train.npy": content}), "d.npz: train")
+
+
+def test_damaged_npz(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, train=GOOD, heldout=GOOD)
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[len(content) // 4] ^= 0xFF
+    for wrong in (b"", b"text", content[:-30], content[:100], bytes(damaged)):
+        path.write_bytes(wrong)
+        refused(path, "d.npz")
+
+
+@pytest.mark.parametrize(("arrays", "words"), [
+    ({"images": GOOD, "y": GOOD}, ("'train'", "images, y")), ({}, ("'train'", "none")),
+    ({"train": GOOD, "heldout": GOOD[:, :3]}, ("(3,)",)),
+    ({"train": GOOD, "heldout": GOOD[:0]}, ("heldout", "empty")),
+    ({"train": GOOD, "heldout": with_bad_values()}, ("heldout", "NaN")),
+    ({"train": GOOD, "train_labels": np.arange(7)}, ("train", "labels", "(7,)")),
+    ({"train": GOOD, "train_labels": np.zeros(8)}, ("labels", "float64"))])
+def test_npz_content(tmp_path, arrays, words):
+    np.savez(tmp_path / "d.npz", **arrays)
+    refused(tmp_path / "d.npz", "d.npz", *words)
+
+
+# Bombs: the limits are lowered, so that no test writes gigabytes
+
+
+def test_bombs(tmp_path, monkeypatch):
+    monkeypatch.setattr("geomem.data.refusal.MAX_UNPACKED_BYTES", 100_000)
+    zeros = np.zeros((10, 50_000), np.float32)
+    np.savez_compressed(tmp_path / "d.npz", train=zeros)
+    refused(tmp_path / "d.npz", "d.npz", "2,000,128", "bomb")
+    refused(zipped(tmp_path / "d.zip", {"a.png": bytes(10**6)}), "d.zip", "1,000,000", "bomb")
+    files = {f"{i}.png": png(1000, 1000) for i in range(3)}
+    refused(folder(tmp_path / "d", files), "d", "3,000,000", "bomb")
+    np.savez(tmp_path / "e.npz", train=zeros)
+    assert len(load_data(tmp_path / "e.npz").train) == 8
+
+
+def test_an_image_of_too_many_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for side in (35, 100):  # Pillow itself only warns about the first
+        refused(folder(tmp_path / f"{side}", {"big.png": png(side, side)}), "big.png", "exceeds limit")
+
+
+# Images
+
+
+@pytest.mark.parametrize("where", ["folder", "zip"])
+@pytest.mark.parametrize(("files", "words"), [
+    ({"readme.txt": b"x"}, ("no images", ".png")),
+    ({"a.png": png(), "b.png": png()[:50]}, ("b.png",)),
+    ({"a.png": png(), "b.png": png(40, 40)[:-30]}, ("b.png",)),
+    ({"a.png": png(), "b.jpg": b"text"}, ("b.jpg", "image")),
+    ({"a.png": png(), "b.png": b""}, ("b.png",)),
+    ({"a.png": png(4, 6), "c/b.png": png(5, 4)}, ("c/b.png: is 4 x 5", "a.png is 6 x 4")),
+    ({"a.png": png(kind="I;16")}, ("a.png", "8 bits"))])
+def test_images(tmp_path, where, files, words):
+    path = folder(tmp_path / "d", files) if where == "folder" else zipped(tmp_path / "d.zip", files)
+    refused(path, str(path), *words)
+
+
+def test_empty_folder_and_zip(tmp_path):
+    (tmp_path / "d").mkdir()
+    refused(tmp_path / "d", "no images")
+    refused(zipped(tmp_path / "d.zip", {}), "d.zip", "no images")
+
+
+def test_damaged_zip(tmp_path):
+    content = zipped(tmp_path / "d.zip", {"a.png": png(), "b.png": png()}).read_bytes()
+    damaged = bytearray(content)
+    damaged[60] ^= 0xFF  # inside the first image: its checksum no longer fits
+    for wrong in (b"", b"text", content[:-10], content[:50], bytes(damaged)):
+        (tmp_path / "d.zip").write_bytes(wrong)
+        refused(tmp_path / "d.zip", "d.zip")
+
+
+def test_loop_of_links(tmp_path):
+    path = folder(tmp_path / "d", {"a.png": png(), "sub/b.png": png()})
+    (path / "sub" / "back").symlink_to(path)
+    refused(path, "back", "link")
+
+
+def test_link_to_nothing(tmp_path):
+    path = folder(tmp_path / "d", {"a.png": png()})
+    (path / "b.png").symlink_to(tmp_path / "gone.png")
+    refused(path, "b.png")
+    (tmp_path / "e.npy").symlink_to(tmp_path / "e.npy")
+    refused(tmp_path / "e.npy", "e.npy")
+
+
+# Text
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"1 2 3\n1 2\n", ("line 2", "2 numbers", "3")), (b"1 2 3\n1 2 x\n", ("line 2", "'x'")),
+    (b"label,a,b\n1,2,3\n", ("line 1", "'label'")), (b"1,2,3\n1,,3\n", ("line 2",)),
+    (b"1 2 3\n\n0.5 2 3\n", ("line 3", "integer label")), (b"1\n2\n", ("line 1",)),
+    (b"nan 2\n", ("line 1",)),
+    (b"", ("empty",)), (b"\n \n", ("empty",)), (b"1 2 nan\n1 2 3\n", ("1 NaN", "row 0")),
+    (b"1 2 \xff\n", ("UTF-8",)), (b"1e300 2 3\n", ("line 1", "label"))])
+def test_text(tmp_path, content, words):
+    refused(folder(tmp_path, {"X_TRAIN.txt": content}) / "X_TRAIN.txt", "X_TRAIN.txt", *words)
+    good = folder(tmp_path, {"Y_TRAIN.txt": b"1 2 3\n2 2 3\n", "Y_TEST.txt": content}) / "Y_TRAIN.txt"
+    refused(good, "Y_TEST.txt", *words)
+
+
+# Names and recipes
+
+
+@pytest.mark.parametrize("spec", ["nowhere", "hf:uoft-cs/cifar10", "../digits", "digits.toml", "", "a\nb"])
+def test_unknown_names_list_the_recipes_and_forms(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(spec, "recipes: digits", ".npz", ".zip", ".toml")
+
+
+def test_unknown_form(tmp_path):
+    refused(folder(tmp_path, {"d.pkl": b"x"}) / "d.pkl", "d.pkl", ".npz")
+    refused(folder(tmp_path, {"d\ne.npy": b"x"}) / "d\ne.npy", "d e.npy")
+
+
+SOURCE = '[source]\nkind = "file"\npath = "d.npy"\n'
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("x", ()), ("", ("[source]",)), ("[source]\n", ("kind",)), ('[source]\nkind = "file"\n', ("path",)),
+    ("source = 3\n", ()), ('[source]\nkind = "ftp"\n', ("ftp", "sklearn")),
+    ('[source]\nkind = "sklearn"\nname = "fetch_lfw_people"\n', ("fetch_lfw_people", "load_digits")),
+    ('[source]\nkind = "file"\npath = "gone.npy"\n', ("gone.npy",)),
+    ('[source]\nkind = "file"\npath = "mine.toml"\n', ("mine.toml", "form")),
+    (SOURCE + "[extra]\n", ("extra",)), (SOURCE + "[points]\nshap = [4]\n", ("points.shap",)),
+    (SOURCE + "[points]\nshape = [5]\n", ()), (SOURCE + "[points]\nshape = [2]\n", ("[2]", "(4,)")),
+    (SOURCE + "[points]\nrange = [0, 1]\n", ("range",)), (SOURCE + "[points]\nrange = [2, 1]\n", ("range",)),
+    (SOURCE + '[split]\nrule = "permutation"\nseed = 0\ntrain = 7\nheldout = 2\n', ("8 points",)),
+    (SOURCE + '[split]\nrule = "odd"\nseed = 0\ntrain = 4\nheldout = 2\n', ("permutation",)),
+    (SOURCE + '[split]\nrule = "permutation"\n', ("train",)),
+    (SOURCE + 'heldout = "d.npy"\n[split]\nrule = "permutation"\n', ("[split]",)),
+    (SOURCE + '[expected]\nsha256 = "0"\n', ("[split]",)),
+    (SOURCE + 'heldout = "d.npy"\n[expected]\nsha256 = "0"\n', ("expects 0",))])
+def test_recipes(tmp_path, text, words):
+    np.save(tmp_path / "d.npy", GOOD)
+    (tmp_path / "mine.toml").write_text(text)
+    refused(tmp_path / "mine.toml", str(tmp_path), *words)

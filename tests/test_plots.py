@@ -1,0 +1,154 @@
+"""Figures carry what they should; how they look is for eyes."""
+
+import io
+
+import matplotlib
+import matplotlib.colors
+import matplotlib.pyplot
+import numpy as np
+import pytest
+
+from geomem import InputError
+from geomem.plots import plot_curves, plot_noise_levels, plot_samples
+from geomem.plots.style import COLOURS, RED
+
+SIGMA = np.geomspace(0.02, 80, 12)
+
+
+def document(zone=True, extras=True):
+    weight, coverage = 1 / (1 + (SIGMA / 6) ** 3), 1 - 1 / (1 + (SIGMA / 1.3) ** 3)
+
+    def curve(estimate):
+        return {"estimate": list(estimate), "stderr": [0.01] * 12, "low": list(estimate - 0.02),
+                "high": list(estimate + 0.02)}
+
+    curves = {"sigma": list(SIGMA), "max_posterior_weight": curve(weight), "coverage": curve(coverage)}
+    if extras:
+        curves |= {"self_posterior_weight": curve(0.9 * weight), "coverage_lower_bound": list(0.8 * coverage),
+                   "coverage_upper_bound": list(np.minimum(1, 1.5 * coverage))}
+    found = {"sigma_low": 1.7, "sigma_high": 4.7, "crossing": 2.9, "threshold": 0.8, "crossing_low": 2.8,
+             "crossing_high": 3.1}
+    thresholds = {"concentrated_below": {"mean": 2.178}, "spread_above": {"mean": 460.2},
+                  "disjoint_below": 0.094}
+    return {"curves": curves, "zone": found if zone else None, "thresholds": thresholds if extras else None}
+
+
+def rendered(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.tell()
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_curves_of_one_data_set():
+    figure = plot_curves([("digits", document())])
+    axes, = figure.axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == r"noise level $\sigma$ (data units)"
+    assert axes.get_title() == "digits"
+    texts = legend_texts(figure)
+    assert "danger zone 1.7–4.7" in texts
+    assert "crossing 2.9" in texts
+    assert "weight concentrated below 2.18" in texts
+    assert not any("spread above" in text for text in texts)  # 460 is beyond the noise levels drawn
+    drawn = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(drawn["coverage C"].get_ydata(), document()["curves"]["coverage"]["estimate"])
+    assert drawn["self weight"].get_linestyle() == "--"
+    assert len(axes.collections) == 2  # the bands of W and C
+    assert rendered(figure)
+
+
+def test_curves_without_zone_and_extras():
+    figure = plot_curves([("a", document(zone=False, extras=False))], title="mine")
+    axes, = figure.axes
+    assert legend_texts(figure) == ["max posterior weight W", "coverage C"]
+    assert (len(axes.lines), len(axes.patches), axes.get_title()) == (2, 0, "mine")
+
+
+def test_curves_of_several_data_sets():
+    figure = plot_curves([("one", document()), ("two", document(zone=False)), ("three", document())])
+    axes, = figure.axes
+    assert legend_texts(figure) == ["max posterior weight W", "coverage C", "one", "two", "three"]
+    curves = [line for line in axes.lines if len(line.get_xdata()) == len(SIGMA)]
+    assert [line.get_color() for line in curves] == [c for c in COLOURS[:3] for _ in range(2)]
+    assert len(axes.patches) == 4  # two zones, two intervals of the crossing
+    assert rendered(figure)
+
+
+def test_curves_refuse_what_is_no_document():
+    with pytest.raises(InputError, match="at least one"):
+        plot_curves([])
+    with pytest.raises(InputError, match="stats: no curves"):
+        plot_curves([("stats", {"loss": 1})])
+
+
+def levels(scale):
+    rate = 1 / (1 + SIGMA * scale)
+    return {"sigma": list(SIGMA), "rate": list(rate), "low": list(rate * 0.9), "high": list(rate),
+            "mse_train": list(SIGMA**2), "mse_heldout": list(SIGMA**2 * 1.5)}
+
+
+@pytest.mark.parametrize("zone", [None, {"sigma_low": 1.0, "sigma_high": 2.0}, (1.0, 2.0)])
+def test_noise_levels(zone):
+    figure = plot_noise_levels([("no gap", levels(1)), ("best weights", levels(9))], zone=zone)
+    rate, error = figure.axes
+    assert "memorized" in rate.get_ylabel()
+    assert "squared data units" in error.get_ylabel()
+    assert (error.get_xscale(), error.get_yscale()) == ("log", "log")
+    assert [line.get_linestyle() for line in error.lines] == ["-", "--", "-", "--"]
+    np.testing.assert_allclose(error.lines[1].get_ydata(), SIGMA**2)  # dashed is training
+    shaded = [] if zone is None else ["danger zone" if isinstance(zone, dict) else "gap"]
+    assert legend_texts(figure) == ["no gap", "best weights", *shaded]
+    assert len(rate.patches) == len(error.patches) == len(shaded)
+    assert rendered(figure)
+
+
+def red_frames(figure):
+    edges = [axes.spines["left"] for axes in figure.axes if axes.axison]
+    return sum(e.get_visible() and matplotlib.colors.same_color(e.get_edgecolor(), RED) for e in edges)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images(channels):
+    rng = np.random.default_rng(0)
+    samples, nearest = rng.uniform(-1.2, 1.2, (11, channels, 6, 5)), rng.uniform(-1, 1, (11, channels, 6, 5))
+    memorized = np.arange(11) % 3 == 0
+    figure = plot_samples(samples, nearest, rng.uniform(size=11), memorized, kind="image", shown=9)
+    assert red_frames(figure) == 3  # 0, 3, 6 of the nine shown
+    assert figure.get_suptitle().startswith("4 of 11 samples memorized (red frame); first 9 shown")
+    image = np.asarray(figure.axes[2].images[0].get_array()).reshape(6, 11, -1)
+    expected = (nearest[2].transpose(1, 2, 0) + 1) / 2
+    np.testing.assert_allclose(image[:, 6:, :channels], expected)  # sample, one column of gap, nearest
+    assert rendered(figure)
+
+
+@pytest.mark.parametrize("shape", [(5, 30), (5, 2, 30)])
+def test_signals(shape):
+    rng = np.random.default_rng(0)
+    samples, nearest = rng.standard_normal(shape), rng.standard_normal(shape)
+    figure = plot_samples(samples, nearest, np.full(5, 0.2), np.full(5, True), kind="signal")
+    assert red_frames(figure) == 5
+    assert "shown" not in figure.get_suptitle()
+    styles = [line.get_linestyle() for line in figure.axes[0].lines]
+    assert styles == ["-", "--"] * (len(shape) - 1)
+    np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), nearest[1].reshape(-1, 30)[0])
+    assert rendered(figure)
+
+
+@pytest.mark.parametrize(("samples", "nearest", "kind"), [
+    ((4, 2, 8, 8), (4, 2, 8, 8), "image"), ((4, 8), (4, 8), "image"), ((4, 1, 8, 8), (4, 1, 8, 8), "signal"),
+    ((4, 8), (5, 8), "signal"), ((0, 8), (0, 8), "signal"), ((4, 8), (4, 8), "sound"),
+])
+def test_samples_refuse_other_shapes(samples, nearest, kind):
+    with pytest.raises(InputError):
+        plot_samples(np.zeros(samples), np.zeros(nearest), np.zeros(4), np.zeros(4, bool), kind=kind)
+
+
+def test_nothing_global_is_left_behind():
+    before = dict(matplotlib.rcParams)
+    plot_curves([("digits", document())])
+    assert dict(matplotlib.rcParams) == before
+    assert matplotlib.pyplot.get_fignums() == []
