@@ -85,6 +85,16 @@ def test_unsafe_queries_are_searched_directly_and_others_are_not(monkeypatch):
     np.testing.assert_array_equal(found[1], [[0, 100]])
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 0.0])
+def test_a_useless_fast_search_changes_nothing(monkeypatch, value):
+    def search(queries):
+        return np.full((len(queries), 11), value), np.zeros((len(queries), 11), int)  # k + 8 of them
+
+    monkeypatch.setattr(neighbours, "_fast_search", lambda *_: (search, np.float32))
+    points = np.random.default_rng(6).standard_normal((50, 4))
+    assert_same(nearest(points[:9], points, 3, device="cpu"), oracle(points[:9], points, 3))
+
+
 def test_the_bound_covers_the_error_it_bounds():
     # Squared distances by the float32 expansion, as a fast search may compute them, against float64.
     rng = np.random.default_rng(3)
@@ -161,6 +171,12 @@ def test_distinct_points_at_the_tolerance_and_along_chains():
     assert distinct_points(line, 1.0).group.tolist() == [0, 0, 0, 1, 0]
     assert distinct_points(line, 0.999).group.tolist() == [0, 1, 2, 3, 0]
     assert distinct_points(line, 0).merged == 1
+    rng = np.random.default_rng(0)
+    for _ in range(50):  # a distance is within itself, however the filter rounds
+        points = 50 + rng.standard_normal((12, 3))
+        tolerance = np.sqrt(((points[3] - points[8]) ** 2).sum())
+        found = distinct_points(points, tolerance)
+        assert found.group[3] == found.group[8]
     for tolerance in (-1, np.nan):
         with pytest.raises(InputError, match="tolerance"):
             distinct_points(line, tolerance)

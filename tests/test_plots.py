@@ -106,6 +106,12 @@ def test_noise_levels(zone):
     assert rendered(figure)
 
 
+def test_an_error_of_almost_zero_leaves_the_others_readable():
+    memorizing = levels(1) | {"mse_train": list(1e-30 * SIGMA**2)}
+    error = plot_noise_levels([("empirical optimal", memorizing)]).axes[1]
+    assert error.get_ylim()[0] == pytest.approx(1.5 * SIGMA[0] ** 2 / 100)
+
+
 def red_frames(figure):
     edges = [axes.spines["left"] for axes in figure.axes if axes.axison]
     return sum(e.get_visible() and matplotlib.colors.same_color(e.get_edgecolor(), RED) for e in edges)

@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from geomem import InputError
 from geomem.quality import frechet_distance, quality_report
 from geomem.quality.frechet import frechet_with_stderr
+from geomem.rng import generator
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_stderr_is_the_spread_over_fresh_samples(rng, n, dimension):
 
 def test_stderr_against_the_jackknife(rng):
     n = 300
-    a, b = rng.standard_normal((n, 4)) * np.linspace(0.5, 2, 4), rng.standard_normal((200, 4))
+    a, b = rng.standard_normal((n, 4)) * np.linspace(0.5, 2, 4), rng.standard_normal((200, 4)) + 1
     left_out = np.array([frechet_distance(np.delete(a, i, 0), b) for i in range(n)])
     jackknife = np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
     assert frechet_with_stderr(a, b)[1] == pytest.approx(jackknife, rel=0.02)  # equal to order 1 / n
@@ -102,6 +103,8 @@ def test_report(rng):
     assert report.frechet_low < report.frechet < report.frechet_high
     assert report.frechet == frechet_distance(good, heldout)
     assert report.floor_n == (100, 301)
+    order = generator(0, "floor").permutation(401)
+    assert report.frechet_floor == frechet_distance(heldout[order[:100]], heldout[order[100:]])
     assert 0.5 < report.frechet_floor / report.frechet < 2  # good samples reach the floor
     assert report.nearest_samples == pytest.approx(report.nearest_heldout, rel=0.1)
     assert (report.frechet_train_n, report.n_samples, report.n_train, report.n_heldout) == (60, 100, 60, 401)

@@ -1,0 +1,139 @@
+"""Memorization and denoising error per noise level.
+
+For a denoiser D, training points x, held-out points y and ``Z ~ N(0, I)``, at each noise level sigma:
+
+    rate         share of ``D(y + sigma Z, sigma)`` memorized by the ratio rule   ([G] section 3, Fig. 2)
+    mse_train    E |D(x + sigma Z, sigma) - x|^2 / d                              ([G] Fig. 1)
+    mse_heldout  E |D(y + sigma Z, sigma) - y|^2 / d
+
+d the number of values of a point, so an error is per value (pixel), in squared data units. Each point is used
+once per noise level, with one noise vector; so the Wilson interval and the standard errors are those of
+independent draws. The j-th training and the j-th held-out point share the noise vector Z_j, and all noise
+levels share it too, which makes the curves smooth and their differences precise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomem.devices import resolve_device
+from geomem.errors import InputError
+from geomem.geometry.neighbours import Array, as_rows
+from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.rng import generator
+
+
+@dataclass(frozen=True, eq=False)
+class PerNoiseLevel:
+    """One entry per noise level, (L,) float64 each; sigma in data units, errors in squared data units.
+
+    rate, low, high: memorized share over n_heldout points and its 95% Wilson interval.
+    mse_train, mse_heldout: mean squared error per value over n_train and n_heldout points.
+    mse_train_stderr, mse_heldout_stderr: standard errors of the two.
+    ratio, tolerance, merged: as in ``MemorizationRate``.
+    """
+
+    sigma: np.ndarray
+    rate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    mse_train: np.ndarray
+    mse_train_stderr: np.ndarray
+    mse_heldout: np.ndarray
+    mse_heldout_stderr: np.ndarray
+    n_train: int
+    n_heldout: int
+    ratio: float
+    tolerance: float
+    merged: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the fields, arrays as lists."""
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value
+                for name, value in asdict(self).items()}
+
+
+def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, heldout: Array,
+                                 sigmas: Sequence[float] | np.ndarray, *, n: int = 512, seed: int = 0,
+                                 batch_size: int = 256, ratio: float = RATIO, tolerance: float | None = None,
+                                 device: str | torch.device = "auto") -> PerNoiseLevel:
+    """Memorization rate and denoising error of a denoiser at each of ``sigmas`` (module docstring).
+
+    denoiser: ``net(x, sigma, labels=None) -> x0``, on ``device``; modules are run in evaluation mode.
+    train: (N, ...), all points the denoiser was trained on; neighbours are looked up among all of them.
+    heldout: (M, ...), points it has not seen.
+    n: at most so many training and so many held-out points are denoised, a random choice by ``seed``.
+    ratio, tolerance: as in ``memorization_rate``.
+
+    The result does not depend on ``batch_size`` beyond the rounding of the denoiser itself. Raises InputError
+    if shapes differ, there are fewer than 2 points, a noise level is not positive or an output not finite.
+    """
+    levels = np.asarray(sigmas, dtype=np.float64)
+    if levels.ndim != 1 or len(levels) == 0 or not (np.isfinite(levels) & (levels > 0)).all():
+        raise InputError("sigmas must be a list of positive noise levels")
+    if train.shape[1:] != heldout.shape[1:]:
+        raise InputError(f"training points have shape {tuple(train.shape[1:])} and held-out points "
+                         f"{tuple(heldout.shape[1:])}; bring both to one shape")
+    if batch_size < 1 or min(n, len(train), len(heldout)) < 2:
+        raise InputError("standard errors need at least 2 training and 2 held-out points, "
+                         "and batch_size must be at least 1")
+    on = resolve_device(device)
+    training = distinct_training(train, tolerance, device=on)
+    known, unknown = _choose(train, n, seed, "train"), _choose(heldout, n, seed, "heldout")
+    noise = torch.from_numpy(np.stack([
+        generator(seed, "per-level noise", j).standard_normal(known.shape[1:])
+        for j in range(max(len(known), len(unknown)))])).float()
+
+    def denoised(points: Tensor, sigma: float) -> tuple[np.ndarray, float, float]:
+        """Estimates (n, d), and the mean of their squared errors per value with its standard error."""
+        noisy = points + sigma * noise[:len(points)]
+        output = torch.cat([_apply(denoiser, part.to(on), sigma) for part in noisy.split(batch_size)])
+        estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
+        error = ((estimate - as_rows(points)) ** 2).mean(axis=1)
+        return estimate, float(error.mean()), float(error.std(ddof=1) / np.sqrt(len(error)))
+
+    rows = []
+    with _evaluation_mode(denoiser):
+        for sigma in levels.tolist():
+            _, *error_train = denoised(known, sigma)
+            estimate, *error_heldout = denoised(unknown, sigma)
+            found = apply_ratio_rule(estimate, training, ratio, device=on)
+            rows.append([found.rate, found.low, found.high, *error_train, *error_heldout])
+    rate, low, high, mse_train, mse_train_stderr, mse_heldout, mse_heldout_stderr = np.array(rows).T
+    return PerNoiseLevel(
+        sigma=levels, rate=rate, low=low, high=high, mse_train=mse_train, mse_train_stderr=mse_train_stderr,
+        mse_heldout=mse_heldout, mse_heldout_stderr=mse_heldout_stderr, n_train=len(known),
+        n_heldout=len(unknown), ratio=float(ratio), tolerance=training.tolerance,
+        merged=training.distinct.merged, seed=seed)
+
+
+def _choose(points: Array, n: int, seed: int, part: str) -> Tensor:
+    """A random choice of n points, float32 on the CPU; a smaller n chooses the first of a larger one's."""
+    order = generator(seed, f"per-level {part} points").permutation(len(points))[:n]
+    return torch.as_tensor(points[order]).float().cpu()
+
+
+def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float) -> Tensor:
+    with torch.inference_mode():
+        return denoiser(noisy, torch.full((len(noisy),), sigma, device=noisy.device)).float().cpu()
+
+
+@contextmanager
+def _evaluation_mode(denoiser: object) -> Iterator[None]:
+    """Switch off dropout and the like, and put every submodule back as it was."""
+    training = [m for m in denoiser.modules() if m.training] if isinstance(denoiser, nn.Module) else []
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,156 @@
+"""The ratio rule for memorized samples.
+
+For a sample x, ``d_1 <= d_2`` are its Euclidean distances (not squared) to the nearest and the second nearest
+training point. x is *memorized* when ``d_1 < d_2 / 3``, strictly ([G] section 3).
+
+Training points that occur twice would switch the rule off, since then ``d_1 = d_2`` for every copy of them.
+So points within a *tolerance* of each other count as one, represented by the one that comes first. The
+default tolerance is a thousandth of the median distance from a training point to its tenth nearest other (the
+nearest may itself be a duplicate): it merges what differs by rounding only and leaves the published rule as
+it is elsewhere. The tolerance and the number of points merged are part of every result; a data set with
+re-encoded copies needs a larger tolerance, chosen by looking at them.
+
+The rate means little alone: the same rule applied to held-out points, ``memorization_rate(heldout, train)``,
+is the floor that honest samples reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomem.errors import InputError
+from geomem.geometry.neighbours import Array, DistinctPoints, as_rows, distinct_points, nearest
+
+RATIO = 1 / 3
+_RELATIVE_TOLERANCE = 1e-3
+_TOLERANCE_NEIGHBOUR = 10
+_TOLERANCE_POINTS = 1000  # enough for a median, and far cheaper than all pairs of a large training set
+_NORMAL_975 = 1.959963984540054  # Phi^-1(0.975)
+_QUANTILES = np.linspace(0, 1, 21)
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctTraining:
+    """Training points (M, d) without duplicates, and how they were told apart."""
+
+    points: np.ndarray
+    distinct: DistinctPoints
+    tolerance: float
+
+
+@dataclass(frozen=True, eq=False)
+class MemorizationRate:
+    """Memorized share of n samples.
+
+    rate, low, high: count / n and its 95% Wilson interval.
+    ratio: the threshold on d_1 / d_2.
+    ratios: (n,) float64, d_1 / d_2 of each sample.
+    nearest: (n,) int64, index of the nearest training point in the array that was given.
+    nearest_distance: (n,) float64, d_1 in data units; its median beside it.
+    memorized: (n,) bool.
+    merged, tolerance: how many training points were dropped as duplicates, and the distance that decided.
+    """
+
+    rate: float
+    low: float
+    high: float
+    n: int
+    count: int
+    ratio: float
+    tolerance: float
+    merged: int
+    median_nearest_distance: float
+    ratios: np.ndarray
+    nearest: np.ndarray
+    nearest_distance: np.ndarray
+    memorized: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the numbers, and the distributions of the ratio and of d_1 as quantiles (every 5%)."""
+        return {
+            "rate": self.rate, "low": self.low, "high": self.high, "n": self.n, "count": self.count,
+            "ratio": self.ratio, "tolerance": self.tolerance, "merged": self.merged,
+            "median_nearest_distance": self.median_nearest_distance,
+            "quantiles": {
+                "probability": _QUANTILES.round(2).tolist(),
+                "ratio": np.quantile(self.ratios, _QUANTILES).tolist(),
+                "nearest_distance": np.quantile(self.nearest_distance, _QUANTILES).tolist(),
+            },
+        }
+
+
+def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
+                      device: str | torch.device = "auto") -> MemorizationRate:
+    """Share of ``samples`` that are memorized from ``train`` by the ratio rule, [G] section 3.
+
+    samples: (n, ...), generated points; for the floor, held-out ones.
+    train: (N, ...), the training points, in the same scale and shape.
+    ratio: the rule fires when ``d_1 < ratio * d_2``.
+    tolerance: training points within this distance (data units) count as one; None for the default of the
+        module docstring, 0 for exact duplicates only.
+
+    Raises InputError if shapes differ, a value is not finite, a parameter is out of range, or fewer than two
+    distinct training points remain.
+    """
+    if samples.shape[1:] != train.shape[1:]:
+        raise InputError(f"samples have shape {tuple(samples.shape[1:])} each and training points "
+                         f"{tuple(train.shape[1:])}; bring both to one shape")
+    training = distinct_training(train, tolerance, device=device)
+    return apply_ratio_rule(as_rows(samples, "samples"), training, ratio, device=device)
+
+
+def distinct_training(train: Array, tolerance: float | None, *,
+                      device: str | torch.device = "auto") -> DistinctTraining:
+    """Merge duplicates in train, (N, ...); for the tolerance see ``memorization_rate``."""
+    rows = as_rows(train, "train")
+    if tolerance is None:
+        tolerance = _default_tolerance(rows, device)
+    distinct = distinct_points(rows, tolerance)
+    if len(distinct.index) < 2:
+        raise InputError(f"train has {len(rows)} points but only {len(distinct.index)} distinct at tolerance "
+                         f"{tolerance:g}; the ratio rule needs two: give more points or a smaller tolerance")
+    return DistinctTraining(rows[distinct.index] if distinct.merged else rows, distinct, float(tolerance))
+
+
+def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: float, *,
+                     device: str | torch.device = "auto") -> MemorizationRate:
+    """The rule on samples (n, d), with duplicates in the training set merged beforehand."""
+    if not 0 < ratio <= 1:
+        raise InputError(f"ratio is {ratio}; the nearest distance is compared with this share of the second "
+                         "nearest, so it must be in (0, 1]")
+    distances, indices = nearest(samples, training.points, 2, device=device)
+    memorized = distances[:, 0] < ratio * distances[:, 1]
+    count, n = int(memorized.sum()), len(samples)
+    low, high = wilson_interval(count, n)
+    return MemorizationRate(
+        rate=count / n, low=low, high=high, n=n, count=count, ratio=float(ratio),
+        tolerance=training.tolerance, merged=training.distinct.merged,
+        median_nearest_distance=float(np.median(distances[:, 0])),
+        ratios=distances[:, 0] / distances[:, 1],  # d_2 > 0, since no two points are equal
+        nearest=training.distinct.index[indices[:, 0]],
+        nearest_distance=distances[:, 0],
+        memorized=memorized)
+
+
+def wilson_interval(count: int, n: int) -> tuple[float, float]:
+    """95% Wilson score interval of a binomial proportion, count successes of n (Wilson 1927)."""
+    if not 0 <= count <= n or n == 0:
+        raise InputError(f"{count} of {n} is no proportion")
+    z2 = _NORMAL_975**2
+    centre = (count + z2 / 2) / (n + z2)
+    half = _NORMAL_975 / (n + z2) * np.sqrt(count * (n - count) / n + z2 / 4)
+    # At the ends the interval touches 0 or 1 exactly, which rounding would miss.
+    return (0.0 if count == 0 else float(centre - half)), (1.0 if count == n else float(centre + half))
+
+
+def _default_tolerance(rows: np.ndarray, device: str | torch.device) -> float:
+    """A thousandth of the median distance to the tenth nearest other point, over evenly spaced points."""
+    points = rows[distinct_points(rows, 0).index]
+    asked = np.unique(np.linspace(0, len(points) - 1, _TOLERANCE_POINTS).astype(np.int64))
+    neighbours = min(_TOLERANCE_NEIGHBOUR + 1, len(points))  # each point is its own nearest
+    distances, _ = nearest(points[asked], points, neighbours, device=device)
+    return float(_RELATIVE_TOLERANCE * np.median(distances[:, -1]))

@@ -1,0 +1,112 @@
+"""The curves of a danger-zone document: maximum posterior weight and shell coverage over the noise level.
+
+A *document* is the JSON of ``geomem danger-zone --json`` (format ``geomem.danger-zone/1``), read from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from geomem.errors import InputError
+from geomem.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
+
+Colour = tuple[float, float, float]
+
+WEIGHT, SELF_WEIGHT, COVERAGE = "max_posterior_weight", "self_posterior_weight", "coverage"
+
+
+def plot_curves(documents: Sequence[tuple[str, Mapping[str, Any]]], *, title: str | None = None) -> Figure:
+    """W, C and the danger zone of one data set, or of several laid over each other ([G] Fig. 3, 6, 7).
+
+    documents: (label, danger-zone document) pairs. One document is drawn in full: W with its self weight, C
+    with its bounds ([G] Thm 4.8), 95% bands, the zone, the crossing with its interval, and the thresholds of
+    [G] section 4 on the axis. Of several, each in its own colour, only W, C, zone and crossing are drawn.
+
+    Raises InputError for no documents or one without curves.
+    """
+    if not documents:
+        raise InputError("no danger-zone documents to plot; give at least one")
+    for label, document in documents:
+        if "sigma" not in document.get("curves", {}):
+            raise InputError(f"{label}: no curves in this file; make it with geomem danger-zone --json")
+    with look():
+        figure = new_figure(6.4, 4.8)
+        axes = figure.subplots()
+        if len(documents) == 1:
+            _draw_one(axes, documents[0][1])
+        else:
+            _draw_several(axes, documents)
+        sigma_axis(axes)
+        axes.set(ylim=(-0.03, 1.03), ylabel="posterior weight W, coverage C")
+        if title or len(documents) == 1:
+            axes.set_title(title or documents[0][0])
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _draw_one(axes: Axes, document: Mapping[str, Any]) -> None:
+    curves, zone = document["curves"], document.get("zone")
+    if zone:
+        _shade(axes, zone, GREY, f"danger zone {zone['sigma_low']:.3g}–{zone['sigma_high']:.3g}")
+        _mark_crossing(axes, zone, "0.25", f"crossing {zone['crossing']:.3g}")
+    _draw_curve(axes, curves, WEIGHT, BLUE, "-", "max posterior weight W")
+    if curves.get(SELF_WEIGHT):
+        _draw_curve(axes, curves, SELF_WEIGHT, BLUE, "--", "self weight", band=False)
+    _draw_curve(axes, curves, COVERAGE, ORANGE, "-", "coverage C")
+    if curves.get("coverage_lower_bound") and curves.get("coverage_upper_bound"):
+        for bound in ("coverage_lower_bound", "coverage_upper_bound"):
+            axes.plot(curves["sigma"], curves[bound], ":", color=ORANGE, lw=1,
+                      label="bounds on C" if bound == "coverage_lower_bound" else None)
+    _mark_thresholds(axes, document.get("thresholds") or {}, curves["sigma"])
+
+
+def _draw_several(axes: Axes, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    axes.add_line(Line2D([], [], color=GREY, label="max posterior weight W"))
+    axes.add_line(Line2D([], [], color=GREY, ls="--", label="coverage C"))
+    for (label, document), colour in zip(documents, _cycle(len(documents)), strict=True):
+        if document.get("zone"):
+            _shade(axes, document["zone"], colour, None)
+            _mark_crossing(axes, document["zone"], colour, None)
+        _draw_curve(axes, document["curves"], WEIGHT, colour, "-", label)
+        _draw_curve(axes, document["curves"], COVERAGE, colour, "--", None)
+
+
+def _cycle(count: int) -> list[Colour]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _draw_curve(axes: Axes, curves: Mapping[str, Any], name: str, colour: Colour, style: str,
+                label: str | None, *, band: bool = True) -> None:
+    curve = curves[name]
+    axes.plot(curves["sigma"], curve["estimate"], style, color=colour, lw=1.8, label=label)
+    if band:
+        axes.fill_between(curves["sigma"], curve["low"], curve["high"], color=colour, alpha=0.25, lw=0)
+
+
+def _shade(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str | None) -> None:
+    axes.axvspan(zone["sigma_low"], zone["sigma_high"], color=colour, alpha=0.13, lw=0, label=label)
+
+
+def _mark_crossing(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str | None) -> None:
+    axes.axvline(zone["crossing"], color=colour, lw=1, label=label)
+    if zone.get("crossing_low") is not None and zone.get("crossing_high") is not None:
+        axes.axvspan(zone["crossing_low"], zone["crossing_high"], color=colour, alpha=0.3, lw=0)
+
+
+def _mark_thresholds(axes: Axes, thresholds: Mapping[str, Any], sigma: Sequence[float]) -> None:
+    """Triangles on the axis where theory takes over, those within the range drawn ([G] Thm 4.2, 4.9)."""
+    marks = (("disjoint_below", "<", "shells disjoint below"),
+             ("concentrated_below", "<", "weight concentrated below"),
+             ("spread_above", ">", "weight spread above"))
+    for (name, marker, label), colour in zip(marks, (GREY, GREEN, BLUE), strict=True):
+        value = thresholds.get(name)
+        if isinstance(value, Mapping):  # one threshold per training point, summarized
+            value = value.get("mean")
+        if value is not None and min(sigma) <= value <= max(sigma):
+            axes.plot([value], [0], marker, color=colour, ms=7, ls="none", clip_on=False,
+                      label=f"{label} {value:.3g}")

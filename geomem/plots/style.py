@@ -1,0 +1,47 @@
+"""The common look: sizes, colours and the noise-level axis.
+
+Figures are made without pyplot, so they need no display, are never kept alive in the background, and leave
+the caller's settings as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+COLOURS: list[tuple[float, float, float]] = list(seaborn.color_palette("colorblind"))
+BLUE, ORANGE, GREEN = COLOURS[:3]
+RED = "#c8001e"
+GREY = "0.45"
+SIGMA_LABEL = r"noise level $\sigma$ (data units)"
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Fonts, grid and line widths for what is drawn inside."""
+    settings: Any = {
+        **seaborn.axes_style("ticks"), **seaborn.plotting_context("paper", font_scale=1.15),
+        "axes.grid": True, "grid.color": "0.92", "axes.spines.top": False, "axes.spines.right": False,
+        "legend.frameon": False, "svg.fonttype": "none", "pdf.fonttype": 42,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, size in inches."""
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def sigma_axis(axes: Axes) -> None:
+    """Logarithmic noise levels below, written as plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(SIGMA_LABEL)

@@ -1,0 +1,177 @@
+"""The denoiser contract, preconditioning against its formulas and diffusers, and the reference denoisers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from geomem.errors import InputError
+from geomem.models import (
+    NETWORKS,
+    EDMDenoiser,
+    EmpiricalDenoiser,
+    EpsilonDenoiser,
+    GaussianDenoiser,
+    PiecewiseDenoiser,
+    build_network,
+    default_network,
+)
+from geomem.noise import DDPMSchedule
+
+SHAPES = {"mlp": (3, 5), "unet1d": (2, 13), "unet-tiny": (1, 7, 9), "unet-small": (3, 8, 8)}
+
+
+class Constant(nn.Module):
+    """A network that remembers what it was given and answers with a constant."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x, noise_label, labels=None):
+        self.seen = x, noise_label
+        return torch.full_like(x, self.value)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("wrapper", [EDMDenoiser, EpsilonDenoiser])
+def test_contract(name, wrapper):
+    """() and (B,) noise levels agree; a row does not depend on the others; float32 out, for every odd size."""
+    torch.manual_seed(0)
+    denoiser = wrapper(build_network(name, SHAPES[name])).eval()
+    for parameter in denoiser.parameters():  # residual branches start at zero: make them count
+        nn.init.normal_(parameter, std=0.05)
+    x = torch.randn(4, *SHAPES[name])
+    with torch.no_grad():
+        scalar = denoiser(x, 0.7)
+        assert scalar.shape == x.shape
+        assert scalar.dtype == torch.float32
+        torch.testing.assert_close(denoiser(x.double(), torch.full((4,), 0.7)), scalar)
+        mixed = denoiser(x, torch.tensor([0.7, 2.0, 0.7, 0.01]))
+        torch.testing.assert_close(mixed[0], scalar[0], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(mixed[1], scalar[1], atol=1e-3)
+        torch.testing.assert_close(denoiser(x[2:3], 0.7)[0], scalar[2], rtol=1e-4, atol=1e-5)
+
+
+def test_edm_preconditioning_formulas():
+    """Karras et al. 2022, Table 1, written out for one value."""
+    sd, s = 0.6, 1.7
+    net = Constant(0.25)
+    denoiser = EDMDenoiser(net, sd)
+    result = denoiser(torch.full((1, 1), 3.0), s)
+    expected = sd**2 / (s**2 + sd**2) * 3.0 + s * sd / np.sqrt(s**2 + sd**2) * 0.25
+    assert result.item() == pytest.approx(expected, rel=1e-6)
+    assert net.seen[0].item() == pytest.approx(3.0 / np.sqrt(s**2 + sd**2), rel=1e-6)
+    assert net.seen[1].item() == pytest.approx(np.log(s) / 4, rel=1e-6)
+    weight = denoiser.loss_weight(torch.tensor(s)).item()
+    c_out = s * sd / np.sqrt(s**2 + sd**2)
+    assert weight == pytest.approx(1 / c_out**2, rel=1e-6)
+
+
+def test_epsilon_denoiser_inverts_the_ddpm_forward_process():
+    """At each timestep: fed diffusers' noisy image (as VE), with the true noise as answer, the clean image returns."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02)
+    clean, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    timesteps = torch.tensor([3, 325, 800])
+    noisy_vp = scheduler.add_noise(clean, noise, timesteps)
+
+    class Oracle(nn.Module):
+        def forward(self, x, noise_label, labels=None):
+            torch.testing.assert_close(x, noisy_vp, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(noise_label, timesteps / 1000, rtol=0, atol=1e-4)
+            return noise
+
+    sigma = torch.from_numpy(DDPMSchedule().sigmas[timesteps]).float()
+    noisy_ve = noisy_vp * (1 + sigma**2).sqrt()[:, None, None]
+    torch.testing.assert_close(EpsilonDenoiser(Oracle())(noisy_ve, sigma), clean, rtol=1e-3, atol=1e-3)
+
+
+def test_empirical_denoiser_against_plain_softmax():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(20, 6)) + 30  # far from the origin: the quadratic expansion must not lose digits
+    train[7] = train[3] + 1e-3
+    sigma = np.array([0.0005, 0.3, 2.0, 50.0])
+    x = train[[3, 4, 5, 6]] + sigma[:, None] * rng.normal(size=(4, 6))
+    logits = -((x[:, None] - train[None]) ** 2).sum(-1) / (2 * sigma[:, None] ** 2)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    expected = (weights / weights.sum(1, keepdims=True)) @ train
+    result = EmpiricalDenoiser(torch.from_numpy(train))(torch.from_numpy(x), torch.from_numpy(sigma))
+    # sigma is rounded to float32 by the contract, so logits (up to a few hundred here) to about 1e-5 of the distances
+    np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=5e-5)
+
+
+def test_gaussian_denoiser_against_dense_formula():
+    """[G] Eq. 7 with the d x d covariance, for fewer and more points than dimensions."""
+    rng = np.random.default_rng(1)
+    for n, d in [(6, 10), (200, 5)]:
+        train = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 3
+        x, sigma = rng.normal(size=(4, d)) * 3, 0.8
+        mu, cov = train.mean(0), np.cov(train.T, ddof=0)
+        expected = mu + (x - mu) @ np.linalg.solve(cov + sigma**2 * np.eye(d), cov)
+        result = GaussianDenoiser(torch.from_numpy(train))(torch.from_numpy(x), sigma)
+        np.testing.assert_allclose(result.numpy(), expected, rtol=2e-6, atol=2e-6)
+
+
+def test_optimal_denoiser_tends_to_the_gaussian_one():
+    """[G] Thm 4.10: the difference is O(sigma^-2) for x / (1 + sigma) bounded; doubling sigma quarters it."""
+    rng = np.random.default_rng(2)
+    train = torch.from_numpy(rng.normal(size=(50, 4)) ** 3)
+    direction = torch.from_numpy(rng.normal(size=(8, 4)))
+    gaps = []
+    for sigma in (50.0, 100.0, 200.0):
+        x = direction * (1 + sigma)
+        gaps.append(float((EmpiricalDenoiser(train)(x, sigma) - GaussianDenoiser(train)(x, sigma)).norm(dim=1).max()))
+    ratios = np.array(gaps[:-1]) / np.array(gaps[1:])
+    assert np.all((ratios > 3) & (ratios < 5.5)), ratios
+
+
+def test_piecewise_denoiser_takes_the_right_weights():
+    parts = [lambda x, s, labels=None, k=k: torch.full_like(x, k) for k in range(3)]
+
+    class Part(nn.Module):
+        def __init__(self, k):
+            super().__init__()
+            self.k = k
+
+        def forward(self, x, sigma, labels=None):
+            return parts[self.k](x, sigma)
+
+    a, b, c = (Part(k) for k in range(3))
+    denoiser = PiecewiseDenoiser([a, b, a, c], [0.1, 1.0, 10.0])
+    assert len(denoiser.denoisers) == 3
+    x = torch.zeros(6, 2)
+    sigma = torch.tensor([0.05, 0.1, 0.99, 1.0, 9.9, 10.0])
+    assert denoiser(x, sigma)[:, 0].tolist() == [0, 1, 1, 0, 0, 2]
+    for level, expected in zip(sigma.tolist(), [0, 1, 1, 0, 0, 2], strict=True):
+        # 0.1 and 10.0 in float32 and float64 differ: the scalar is compared as the sampler gives it
+        assert denoiser(x, level)[0, 0] == expected
+    with pytest.raises(InputError, match="3 denoisers"):
+        PiecewiseDenoiser([a, b], [0.1, 1.0])
+    with pytest.raises(InputError, match="increase"):
+        PiecewiseDenoiser([a, b, c], [1.0, 0.1])
+
+
+def test_presets():
+    assert [default_network(shape) for shape in [(64,), (1, 140), (1, 8, 8), (3, 32, 32)]] == [
+        "mlp", "unet1d", "unet-tiny", "unet-small"]
+    with pytest.raises(InputError, match="unknown network 'vit'; choose one of mlp"):
+        build_network("vit", (3, 8, 8))
+    with pytest.raises(InputError, match="use 'mlp'"):
+        build_network("unet-small", (8,))
+    with torch.device("meta"):
+        size = sum(p.numel() for p in build_network("unet-cifar", (3, 32, 32)).parameters())
+    assert 50e6 < size < 60e6  # the DDPM++ network of Karras et al. 2022 has 55.7M
+    assert set(SHAPES) | {"unet-cifar"} == set(NETWORKS)
+
+
+def test_class_conditional_networks_use_the_class():
+    for name, shape in SHAPES.items():
+        torch.manual_seed(0)
+        net = build_network(name, shape, classes=3).eval()
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, std=0.05)
+        x = torch.randn(2, *shape)
+        with torch.no_grad():
+            one, two = (net(x, torch.zeros(2), torch.tensor([k, k])) for k in (0, 2))
+        assert not torch.allclose(one, two, atol=1e-4), name

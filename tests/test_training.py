@@ -1,0 +1,257 @@
+"""The loss, the step, and runs that are stopped and killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from geomem.errors import InputError
+from geomem.models import EDMDenoiser, build_network
+from geomem.noise import LogNormalSampler
+from geomem.rng import generator
+from geomem.training import (
+    Run,
+    Trainer,
+    TrainingDiverged,
+    TrainingSettings,
+    denoising_loss,
+    evaluation_steps,
+    heldout_losses,
+    train,
+)
+from geomem.training.trainer import batch_indices
+
+CONFIG = {"data": {"spec": "x"}, "shape": [6], "objective": "edm", "network": "mlp", "dropout": 0.1, "classes": 0,
+          "sigma_data": 1.0, "settings": {"iterations": 60}}
+POINTS = generator(0, "test points").standard_normal((40, 6), dtype=np.float32)
+
+
+def make(path, iterations=60, **settings):
+    """A small run whose network uses dropout, so that every kind of draw takes part."""
+    run = Run(path)
+    if not run.exists:
+        run.create(CONFIG)
+    torch.manual_seed(0)
+    return run, Trainer(run.untrained(), LogNormalSampler(), POINTS,
+                        TrainingSettings(iterations=iterations, batch=16, **settings))
+
+
+def test_loss_written_out():
+    """Mean over the batch of weight x squared error per value, EDM weights, row by row."""
+    torch.manual_seed(0)
+    denoiser = EDMDenoiser(build_network("mlp", (6,)), 0.7)
+    for parameter in denoiser.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    clean, noise, sigma = torch.randn(5, 6), torch.randn(5, 6), torch.rand(5) * 3
+    expected = 0.0
+    for x, z, s in zip(clean, noise, sigma, strict=True):
+        error = (denoiser((x + s * z)[None], s)[0] - x).square().mean()
+        expected += (s**2 + 0.7**2) / (s * 0.7) ** 2 * error / 5
+    torch.testing.assert_close(denoising_loss(denoiser, clean, noise, sigma), expected, rtol=1e-5, atol=0)
+
+
+def test_heldout_losses_do_not_depend_on_chunks():
+    def shrink(x, sigma, labels=None):
+        return x / (1 + sigma**2)
+
+    clean, noise = torch.randn(33, 4), torch.randn(33, 4)
+    sigmas = [0.1, 1.0, 10.0]
+    expected = [float((shrink(clean + s * noise, s) - clean).double().square().mean()) for s in sigmas]
+    for chunk in (1, 7, 512):
+        np.testing.assert_allclose(heldout_losses(shrink, clean, noise, sigmas, chunk=chunk), expected, rtol=1e-6)
+
+
+def test_every_epoch_sees_every_point_once():
+    n, batch = 40, 16
+    drawn = np.concatenate([batch_indices(step, batch, n, seed=3) for step in range(10)])
+    for epoch in range(4):
+        assert sorted(drawn[epoch * n:(epoch + 1) * n]) == list(range(n))
+    assert list(drawn[:n]) != list(drawn[n:2 * n])
+    assert sorted(batch_indices(0, 100, 40, 0)[:80]) == sorted([*range(40)] * 2)
+
+
+def test_average_of_weights_is_the_stated_one(tmp_path):
+    """Replay the weights of each step through the recursion with the half-life written out."""
+    _, trainer = make(tmp_path / "run", ema_halflife=200, ema_rampup=0.5)
+    name = next(iter(dict(trainer.denoiser.named_parameters())))
+    average = dict(trainer.ema.named_parameters())[name].clone()
+    for step in range(1, 40):
+        trainer.step()
+        halflife = min(200, 0.5 * step * 16)
+        decay = 0.5 ** (16 / halflife)
+        average = decay * average + (1 - decay) * dict(trainer.denoiser.named_parameters())[name].detach()
+    torch.testing.assert_close(dict(trainer.ema.named_parameters())[name], average, rtol=1e-5, atol=1e-6)
+
+
+def test_training_learns(tmp_path):
+    run, trainer = make(tmp_path / "run", iterations=400)
+    best = train(run, trainer, POINTS[:20] * 0.9)
+    stats = run.stats
+    assert [line["step"] for line in stats] == evaluation_steps(400)
+    assert stats[-1]["loss"] < 0.8 * stats[0]["loss"]
+    assert stats[-1]["images"] == 400 * 16
+    history = {line["step"]: line["heldout_mse"] for line in stats}
+    levels = run.levels
+    assert levels["steps"] == best.steps
+    for band, step in enumerate(levels["steps"]):
+        column = [losses[band] for losses in history.values()]
+        assert history[step][band] <= 1.005 * min(column)
+    kept = {int(path.stem.split("-")[1]) for path in (run.path / "weights").iterdir()}
+    assert set(levels["steps"]) | {levels["early_stop"]} <= kept
+    for weights in ("last", "per-level", "early-stop", str(levels["steps"][0])):
+        denoiser = run.denoiser(weights)
+        measured = heldout_losses(denoiser, torch.from_numpy(POINTS), torch.zeros(40, 6), [1.0])
+        assert np.isfinite(measured).all()
+
+
+def test_per_level_weights_give_each_band_its_held_out_loss(tmp_path):
+    """Read back from disk and stitched, each band's loss is the one that stats.jsonl recorded for its step."""
+    from geomem.rng import torch_generator
+
+    run, trainer = make(tmp_path / "run", iterations=200)
+    validation = POINTS[:20] * 0.9
+    train(run, trainer, validation)
+    levels = run.levels
+    centres = np.sqrt(np.array(levels["edges"][:-1]) * np.array(levels["edges"][1:]))
+    noise = torch.randn(validation.shape, generator=torch_generator(0, "validation noise"))
+    measured = heldout_losses(run.denoiser("per-level"), torch.from_numpy(validation), noise, centres.tolist())
+    recorded = {line["step"]: line["heldout_mse"] for line in run.stats}
+    np.testing.assert_allclose(measured, [recorded[step][k] for k, step in enumerate(levels["steps"])], rtol=1e-6)
+    last = heldout_losses(run.denoiser("last"), torch.from_numpy(validation), noise, centres.tolist())
+    np.testing.assert_allclose(last, recorded[200], rtol=1e-6)
+
+
+def test_without_held_out_points_there_are_only_last_weights(tmp_path):
+    run, trainer = make(tmp_path / "run", iterations=30)
+    assert train(run, trainer, None) is None
+    assert run.levels is None
+    run.denoiser("last")
+    with pytest.raises(InputError, match="use --weights last"):
+        run.denoiser("per-level")
+
+
+def assert_same_run(one, two):
+    a, b = Path(one), Path(two)
+    files = sorted(str(p.relative_to(a)) for p in a.rglob("*.safetensors"))
+    assert files == sorted(str(p.relative_to(b)) for p in b.rglob("*.safetensors"))
+    for name in files:
+        left, right = load_file(a / name), load_file(b / name)
+        assert left.keys() == right.keys()
+        for key in left:
+            assert torch.equal(left[key], right[key]), (name, key)
+    assert (a / "levels.json").read_bytes() == (b / "levels.json").read_bytes()
+
+    def lines(path):
+        return [{k: v for k, v in json.loads(line).items() if k != "seconds"}
+                for line in (path / "stats.jsonl").read_text().splitlines()]
+
+    assert lines(a) == lines(b)
+
+
+def test_stopping_and_resuming_changes_nothing(tmp_path):
+    run, trainer = make(tmp_path / "whole", iterations=120)
+    train(run, trainer, POINTS[:20])
+    for stop_at in (1, 37, 80):
+        path = tmp_path / f"stopped-{stop_at}"
+        run, trainer = make(path, iterations=120)
+
+        def on_step(step, loss, stop_at=stop_at):
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(Exception, match=f"stopped at step {stop_at}"):
+            train(run, trainer, POINTS[:20], on_step=on_step)
+        run, trainer = make(path, iterations=120)
+        train(run, trainer, POINTS[:20])
+        assert_same_run(tmp_path / "whole", path)
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+import geomem.training.loop as loop
+loop.CHECKPOINT_SECONDS = 0.0
+from test_training import POINTS, make
+torch.set_num_threads(1)
+run, trainer = make({path!r}, iterations=500)
+print("ready", flush=True)
+loop.train(run, trainer, POINTS[:20])
+"""
+
+
+def test_kill_dash_nine_and_resume_changes_nothing(tmp_path):
+    """Killed at random moments, writing a checkpoint at every evaluation, until a process reaches the end."""
+    def start(path):
+        script = SCRIPT.format(tests=str(Path(__file__).parent), path=str(path))
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    assert start(tmp_path / "whole").wait() == 0
+    delays, kills = random.Random(0), 0
+    for _ in range(4):
+        process = start(tmp_path / "killed")
+        time.sleep(delays.uniform(0.05, 0.8))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2
+    assert start(tmp_path / "killed").wait() == 0
+    assert not list((tmp_path / "killed").rglob(".*")), "temporary files left behind"
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
+    run, trainer = make(tmp_path / "run", iterations=60, learning_rate=1e-3)
+    with torch.no_grad():
+        next(trainer.denoiser.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="not finite between steps 0 and 25"):
+        train(run, trainer, POINTS[:20])
+    assert not (run.path / "model.safetensors").exists()
+
+
+def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
+    run, trainer = make(tmp_path / "run", iterations=30)
+    train(run, trainer, POINTS[:20])
+    with pytest.raises(InputError, match="not empty"):
+        Run(tmp_path / "run").create(CONFIG)
+    with pytest.raises(InputError, match="started with network = 'mlp', not 'unet1d'"):
+        run.continue_with({**CONFIG, "network": "unet1d"})
+    with pytest.raises(InputError, match="as many or more"):
+        run.continue_with({**CONFIG, "settings": {"iterations": 10}})
+    with pytest.raises(InputError, match=r"choose last, per-level, early-stop or one of the steps \d+"):
+        run.denoiser("31")
+    with pytest.raises(InputError, match="not a run directory"):
+        Run(tmp_path / "nothing").denoiser()
+    (run.path / "model.safetensors").write_bytes(b"\x80\x04" * 40)
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        run.denoiser("last")
+    save_file({"wrong": torch.zeros(1)}, run.path / "model.safetensors")
+    with pytest.raises(InputError, match="does not hold the weights"):
+        run.denoiser("last")
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        Run(run.path).untrained()
+
+
+@pytest.mark.parametrize("option", [{"iterations": 0}, {"iterations": 1, "batch": 0},
+                                    {"iterations": 1, "learning_rate": 0}, {"iterations": 1, "precision": "fp8"}])
+def test_wrong_settings(option):
+    with pytest.raises(InputError):
+        TrainingSettings(**option)
+
+
+def test_evaluation_steps_reach_the_end():
+    assert evaluation_steps(10) == [10]
+    assert evaluation_steps(400)[:4] == [25, 50, 75, 100]
+    assert all(evaluation_steps(n)[-1] == n for n in (1, 25, 26, 1000))
+    assert len(evaluation_steps(100_000)) < 90
