@@ -138,7 +138,7 @@ def test_confidence_interval_is_equation_12(low, high):
 
 def test_ddpm_schedule_is_that_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
-    reference = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+    reference = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02)
     schedule = DDPMSchedule()
     # diffusers accumulates 1000 factors in float32
     np.testing.assert_allclose(schedule.alpha_bar, reference.alphas_cumprod.numpy(), rtol=1000 * 2**-23)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from geomem.errors import InputError
-from geomem.models import EDMDenoiser, build_network
+from geomem.models import NETWORKS, EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
 from geomem.rng import generator
 from geomem.training import (
@@ -31,9 +32,10 @@ from geomem.training import (
 )
 from geomem.training.trainer import batch_indices
 
-CONFIG = {"data": {"spec": "x"}, "shape": [6], "objective": "edm", "network": "mlp", "dropout": 0.1, "classes": 0,
+NETWORKS["test"] = replace(NETWORKS["mlp"], options={"width": 32, "depth": 2})
+CONFIG = {"data": {"spec": "x"}, "shape": [6], "objective": "edm", "network": "test", "dropout": 0.1, "classes": 0,
           "sigma_data": 1.0, "settings": {"iterations": 60}}
-POINTS = generator(0, "test points").standard_normal((40, 6), dtype=np.float32)
+POINTS = generator(0, "test points").standard_normal((40, 2), dtype=np.float32) @ np.eye(2, 6, dtype=np.float32)
 
 
 def make(path, iterations=60, **settings):
@@ -183,7 +185,7 @@ import geomem.training.loop as loop
 loop.CHECKPOINT_SECONDS = 0.0
 from test_training import POINTS, make
 torch.set_num_threads(1)
-run, trainer = make({path!r}, iterations=500)
+run, trainer = make({path!r}, iterations=300)
 print("ready", flush=True)
 loop.train(run, trainer, POINTS[:20])
 """
@@ -205,6 +207,7 @@ def test_kill_dash_nine_and_resume_changes_nothing(tmp_path):
         process.kill()
         kills += process.wait() == -signal.SIGKILL
     assert kills >= 2
+    (tmp_path / "killed" / ".state-half.safetensors").write_bytes(b"half")
     assert start(tmp_path / "killed").wait() == 0
     assert not list((tmp_path / "killed").rglob(".*")), "temporary files left behind"
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
@@ -224,7 +227,7 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
     train(run, trainer, POINTS[:20])
     with pytest.raises(InputError, match="not empty"):
         Run(tmp_path / "run").create(CONFIG)
-    with pytest.raises(InputError, match="started with network = 'mlp', not 'unet1d'"):
+    with pytest.raises(InputError, match="started with network = 'test', not 'unet1d'"):
         run.continue_with({**CONFIG, "network": "unet1d"})
     with pytest.raises(InputError, match="as many or more"):
         run.continue_with({**CONFIG, "settings": {"iterations": 10}})

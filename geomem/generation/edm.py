@@ -6,6 +6,7 @@ Karras et al. 2022, Algorithm 1, from sigma_max down to 0, by Heun's second-orde
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def edm_sample(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndarr
         return (x - denoiser(x.float(), sigma, labels).double()) / sigma
 
     x = latent.double() * levels[0]
-    for current, following in zip(levels, levels[1:], strict=False):
+    for current, following in pairwise(levels):
         d = slope(x, current)
         euler = x + (following - current) * d
         if method == "heun" and following > 0:

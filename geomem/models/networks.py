@@ -132,7 +132,7 @@ class ImageUNet(nn.Module):
 
         levels = range(len(channels))
         self.multiple = 2 ** (len(channels) - 1)
-        self.unet = UNet2DModel(
+        self.unet: nn.Module = UNet2DModel(
             in_channels=shape[0], out_channels=shape[0], layers_per_block=layers, block_out_channels=tuple(channels),
             down_block_types=tuple("AttnDownBlock2D" if k in attention else "DownBlock2D" for k in levels),
             up_block_types=tuple("AttnUpBlock2D" if k in attention else "UpBlock2D" for k in reversed(levels)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class PiecewiseDenoiser(nn.Module):
         super().__init__()
         if len(denoisers) != len(edges) + 1:
             raise InputError(f"{len(edges)} edges need {len(edges) + 1} denoisers, not {len(denoisers)}")
-        if any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(edges)):
             raise InputError("the edges between denoisers must increase")
         distinct = list({id(denoiser): denoiser for denoiser in denoisers}.values())
         place = {id(denoiser): k for k, denoiser in enumerate(distinct)}

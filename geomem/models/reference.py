@@ -21,6 +21,9 @@ class EmpiricalDenoiser(nn.Module):
     sigma far below the spacing of the points.
     """
 
+    mean: Tensor
+    points: Tensor
+
     def __init__(self, train: Tensor) -> None:
         super().__init__()
         points = torch.as_tensor(train).double().flatten(1)
@@ -42,6 +45,10 @@ class GaussianDenoiser(nn.Module):
 
     ``train`` has shape (N, ...); Sigma is the covariance with 1/N, that of the uniform law on the training set.
     """
+
+    mean: Tensor
+    variances: Tensor
+    directions: Tensor
 
     def __init__(self, train: Tensor) -> None:
         super().__init__()

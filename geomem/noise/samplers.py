@@ -107,8 +107,8 @@ class TimestepSampler(NoiseLevelSampler):
         return np.clip(np.searchsorted(self._cumulative, u, side="left") - 1, 0, self.schedule.timesteps - 1)
 
     def cdf(self, sigma: np.ndarray | float, *, inclusive: bool = True) -> np.ndarray:
-        side = "right" if inclusive else "left"
-        return self._cumulative[np.searchsorted(self.schedule.sigmas, sigma, side=side)]
+        levels = self.schedule.sigmas
+        return self._cumulative[np.searchsorted(levels, np.asarray(sigma), side="right" if inclusive else "left")]
 
     def log_prob(self, sigma: np.ndarray | float) -> np.ndarray:
         """Log mass; -inf where sigma is not the level of a timestep (relative tolerance 1e-9)."""
@@ -139,11 +139,13 @@ class ConfidenceIntervalSampler(TimestepSampler):
     Timestep t = 0..T-1 owns the cell [t, t+1] of continuous time, so the probabilities sum to one exactly.
     """
 
-    def __init__(self, c_low: float, c_high: float, coverage: float = 0.5, schedule: DDPMSchedule | None = None) -> None:
+    def __init__(self, c_low: float, c_high: float, coverage: float = 0.5,
+                 schedule: DDPMSchedule | None = None) -> None:
         schedule = schedule or DDPMSchedule()
         total = schedule.timesteps
         if not 0 <= c_low < c_high <= total:
-            raise InputError(f"the confidence interval {c_low}:{c_high} must satisfy 0 <= low < high <= {total} timesteps")
+            raise InputError(f"the confidence interval {c_low}:{c_high} must satisfy 0 <= low < high <= {total} "
+                             "timesteps")
         if not 0 < coverage < 1:
             raise InputError(f"the central coverage of the confidence interval must lie in (0, 1), not {coverage}")
         self.c_low, self.c_high, self.coverage = float(c_low), float(c_high), float(coverage)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +14,7 @@ _SIZE = {"image": (1.3, 0.85), "signal": (2.3, 1.3)}  # inches of one pair
 
 
 def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, memorized: np.ndarray, *,
-                 kind: Literal["image", "signal"], shown: int = 32) -> Figure:
+                 shown: int = 32) -> Figure:
     """The first ``shown`` samples in the order given, memorized ones in a red frame.
 
     samples, nearest: (n, C, H, W) images with C = 1 or 3, each sample on the left of its nearest training
@@ -25,10 +23,9 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     ratios, memorized: (n,) as in ``MemorizationRate``; the ratio d_1 / d_2 is written above each sample.
 
     Images are drawn on the range [-1, 1] if the training images lie in it, give or take a tenth, else on
-    theirs. Raises InputError for an unknown kind or shapes that do not fit it.
+    theirs. Raises InputError for other shapes.
     """
-    if kind not in _COLUMNS:
-        raise InputError(f"kind is {kind!r}; use image or signal")
+    kind = "image" if samples.ndim == 4 else "signal"
     fits = samples.ndim == 4 and samples.shape[1] in (1, 3) if kind == "image" else samples.ndim in (2, 3)
     if not fits or samples.shape != nearest.shape or len(samples) == 0:
         raise InputError(f"samples of shape {samples.shape} and nearest of shape {nearest.shape} cannot be "

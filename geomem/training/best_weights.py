@@ -38,7 +38,7 @@ class BestWeights:
     average_weights : (bands,) weights of the bands in the average loss that picks the one early stop.
     """
 
-    def __init__(self, edges: Sequence[float], *, tolerance: float = 0.005,
+    def __init__(self, edges: Sequence[float] | np.ndarray, *, tolerance: float = 0.005,
                  average_weights: Sequence[float] | None = None) -> None:
         self.edges = np.asarray(edges, dtype=np.float64)
         if self.edges.ndim != 1 or len(self.edges) < 2 or np.any(np.diff(self.edges) <= 0) or self.edges[0] <= 0:

@@ -43,11 +43,35 @@ class Run:
     def exists(self) -> bool:
         return (self.path / "config.json").is_file()
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Start a run here. Raises InputError where the directory holds anything already."""
+    def require_new(self) -> None:
+        """Raises InputError where the directory holds anything already."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"{self.path} exists and is not empty; choose another --out, or --resume the run in it")
-        write_json(self.path / "config.json", {"format": FORMAT, **config})
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Start a run here. Raises InputError where the directory holds anything already."""
+        self.require_new()
+        self.write_json("config.json", {"format": FORMAT, **config})
+
+    def continue_with(self, config: Mapping[str, Any]) -> None:
+        """Accept the same options again, with as many iterations or more.
+
+        Raises InputError that names the first option that differs: going on with it would be another run.
+        """
+        old, new = _flat(self.config), _flat({"format": FORMAT, **config})
+        for name in (*old, *new):
+            if name in ("geomem", "settings.iterations"):
+                continue
+            if old.get(name) != new.get(name):
+                raise InputError(f"{self.path} was started with {name} = {old.get(name)!r}, not {new.get(name)!r}; "
+                                 "repeat the same command with --resume, or choose another --out")
+        if new["settings.iterations"] < old["settings.iterations"]:
+            raise InputError(f"{self.path} was started for {old['settings.iterations']} iterations; "
+                             "--resume takes as many or more")
+        self.write_json("config.json", {"format": FORMAT, **config})
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        write_json(self.path / name, value)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -70,8 +94,7 @@ class Run:
         """
         denoiser = self.untrained().eval()
         if weights == "last":
-            denoiser.load_state_dict(_read_tensors(self.path / "model.safetensors"))
-            return denoiser
+            return _loaded(denoiser, _read_tensors(self.path / "model.safetensors"), self.path / "model.safetensors")
         levels = self.levels
         if levels is None:
             raise InputError(f"{self.path} kept no weights per noise level (it was trained without held-out data); "
@@ -82,10 +105,9 @@ class Run:
         kept = sorted({*levels["steps"], levels["early_stop"]})
         step = levels["early_stop"] if weights == "early-stop" else weights
         if str(step) not in map(str, kept):
-            raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop or one of the "
-                             f"steps {', '.join(map(str, kept))}")
-        denoiser.load_state_dict(self.snapshot(int(step)))
-        return denoiser
+            raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop or one of "
+                             f"the steps {', '.join(map(str, kept))}")
+        return _loaded(denoiser, self.snapshot(int(step)), self._snapshot_path(int(step)))
 
     @property
     def levels(self) -> dict[str, Any] | None:
@@ -126,6 +148,8 @@ class Run:
 
     def restore(self, trainer: Trainer) -> BestWeights | None:
         """Load the last checkpoint into the trainer; returns its best weights. No checkpoint: nothing changes."""
+        for leftover in [*self.path.glob(".*"), *(self.path / "weights").glob(".*")]:
+            leftover.unlink()  # half-written files of a run that was killed
         path = self.path / "state.safetensors"
         if not path.is_file():
             return None
@@ -161,6 +185,14 @@ class Run:
         write_text(self.path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
 
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {name: leaf for key, item in value.items()
+            for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
 def _read_json(path: Path, expected: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -180,6 +212,15 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is missing; the run has no such weights yet, or is damaged") from None
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from None
+
+
+def _loaded(denoiser: Denoiser, weights: Mapping[str, Tensor], path: Path) -> Denoiser:
+    try:
+        denoiser.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not hold the weights of this run's network ({str(error).splitlines()[0]})"
+                         ) from None
+    return denoiser
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

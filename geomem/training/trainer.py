@@ -77,17 +77,19 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, fused=True)
         self.device = next(denoiser.parameters()).device
         self.steps_done = 0
+        self.losses: list[Tensor] = []
+        """Losses of the last steps; whoever reports them clears the list."""
 
-    def step(self) -> Tensor:
-        """Train on one batch; returns the loss, a detached scalar."""
+    def step(self) -> None:
+        """Train on one batch; the loss is added to ``losses``."""
         s, k = self.settings, self.steps_done
         index = batch_indices(k, s.batch, len(self.data), s.seed)
         clean = torch.from_numpy(np.ascontiguousarray(self.data[index])).to(self.device)
         labels = None if self.labels is None else torch.from_numpy(self.labels[index]).to(self.device)
         sigma = torch.from_numpy(self.sampler.sample(s.batch, generator(s.seed, "training sigma", k)))
         sigma = sigma.float().to(self.device)
-        noise = torch.randn(clean.shape, generator=torch_generator(s.seed, "training noise", k, device=self.device.type),
-                            device=self.device)
+        draws = torch_generator(s.seed, "training noise", k, device=self.device.type)
+        noise = torch.randn(clean.shape, generator=draws, device=self.device)
         torch.manual_seed(key(s.seed, "dropout", k) & (2**63 - 1))
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate * min(1.0, (k + 1) / max(1, s.warmup))
@@ -99,7 +101,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
         self._average()
-        return loss.detach()
+        self.losses.append(loss.detach())
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean of ``losses``."""
+        return float(torch.stack(self.losses).mean())
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -114,6 +121,8 @@ class Trainer:
         tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        if self.losses:
+            tensors["losses"] = torch.stack(self.losses)
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor], steps_done: int) -> None:
@@ -128,4 +137,5 @@ class Trainer:
             index, moment = name.split(".", 1)
             moments.setdefault(int(index), {})[moment] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.losses = list(tensors["losses"].to(self.device).unbind()) if "losses" in tensors else []
         self.steps_done = steps_done

@@ -1,0 +1,1 @@
+"""The command line: the only room that knows recipes, files and people. Heavy packages load inside commands."""

@@ -1,0 +1,65 @@
+"""``geomem generate``: samples from a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from geomem.cli.options import Seeds, device_option, progress_bar, say
+
+
+@click.command()
+@click.argument("run")
+@click.option("--seeds", type=Seeds(), default="0-1023", show_default=True,
+              help="One sample per seed; sample i depends on seed i alone.")
+@click.option("--weights", default=None, metavar="per-level|early-stop|last|STEP",
+              help="Which weights: the best ones for each noise level, the one early stop, the last, or those of a "
+                   "kept step.  [default: per-level where the run kept them, else last]")
+@click.option("--steps", type=click.IntRange(2), default=18, show_default=True, help="Noise levels of the sampler.")
+@click.option("--method", type=click.Choice(["heun", "euler"]), default="heun", show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
+@device_option
+@click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
+              help="Written with the keys samples, seeds and about (JSON).")
+def generate(run: str, seeds: list[int], weights: str | None, steps: int, method: str, batch: int, device: str,
+             out: str) -> None:
+    """Generate samples from RUN, a directory of geomem train.
+
+    Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
+    """
+    from geomem.training import Run
+
+    samples, about = samples_of(Run(run), seeds, weights=weights, steps=steps, method=method, batch=batch,
+                                device=device)
+    save_samples(out, samples, seeds, about)
+    say(f"{len(seeds):,} samples with weights {about['weights']} -> {out}")
+
+
+def samples_of(run: Any, seeds: list[int], *, weights: str | None, steps: int = 18, method: str = "heun",
+               batch: int = 256, device: str = "auto") -> tuple[Any, dict[str, Any]]:
+    """Samples (n, ...) of a run, and a description of how they were made."""
+    from geomem import generation
+    from geomem.devices import resolve_device
+    from geomem.noise import edm_steps
+
+    config = run.config
+    weights = weights or ("last" if run.levels is None else "per-level")
+    denoiser = run.denoiser(weights).to(resolve_device(device))
+    with progress_bar(len(seeds), "generating", "sample") as bar:
+        samples = generation.generate(denoiser, seeds, config["shape"], sigmas=edm_steps(steps), method=method,
+                                      batch=batch, progress=lambda done, total: bar.update(done - bar.n))
+    about = {"format": "geomem.samples/1", "run": str(run.path), "weights": weights, "steps": steps, "method": method,
+             "data": config["data"]}
+    return samples, about
+
+
+def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any]) -> None:
+    import numpy as np
+
+    from geomem.files import atomic_path
+
+    with atomic_path(path if path.endswith(".npz") else path + ".npz") as temporary:
+        np.savez(temporary, samples=samples, seeds=np.asarray(seeds, dtype=np.int64),
+                 about=np.asarray(json.dumps(about)))

@@ -1,0 +1,57 @@
+"""Entry point ``geomem``: the command group, and errors as one line with exit status 2."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+import geomem
+from geomem.cli.danger_zone import danger_zone
+from geomem.cli.generate import generate
+from geomem.cli.memorization import memorization
+from geomem.cli.plot_curves import plot_curves
+from geomem.cli.quality import quality
+from geomem.cli.train import train
+from geomem.errors import InputError
+
+EPILOG = "Start with: geomem danger-zone digits"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
+@click.version_option(geomem.__version__, prog_name="geomem")
+@click.option("--debug", is_flag=True, help="Show a traceback where something goes wrong.")
+def cli(debug: bool) -> None:
+    """Find the noise levels where a diffusion model will memorize its training data, train without copying it,
+    and measure whether that worked.
+
+    sigma is the standard deviation of the noise in data units; images are scaled to [-1, 1].
+    """
+
+
+for command in (danger_zone, plot_curves, train, generate, memorization, quality):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit status 0 done, 2 for what the caller got wrong, 130 for Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        cli.main(arguments, prog_name="geomem", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(arguments, error, error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("geomem: interrupted", err=True)
+        sys.exit(130)
+    except (InputError, OSError) as error:
+        _fail(arguments, error, str(error))
+
+
+def _fail(arguments: list[str], error: Exception, message: str) -> None:
+    if "--debug" in arguments:
+        raise error
+    click.echo(f"geomem: {' '.join(message.split())}", err=True)
+    sys.exit(2)

@@ -1,0 +1,130 @@
+"""``geomem memorization``: did it memorize? Trajectories, noise levels, and the held-out floor."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+
+from geomem.cli.options import Sigmas, device_option, json_option, progress_bar, say
+
+
+@click.command()
+@click.argument("target", metavar="RUN|SAMPLES.npz")
+@click.option("--data", metavar="DATA", help="The training data; the default is what TARGET names.")
+@click.option("--n-samples", type=click.IntRange(1), default=1000, show_default=True, metavar="N",
+              help="For a RUN: samples to generate, seeds 0..N-1.")
+@click.option("--weights", metavar="per-level|early-stop|last|STEP", help="For a RUN: which weights.")
+@click.option("--sigmas", type=Sigmas(), default=20, show_default=True,
+              help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels.")
+@click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
+              help="For a RUN: training and held-out points per noise level.")
+@click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
+              help="Training points this close count as one.  [default: 0.001 of their median nearest distance]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
+@device_option
+@json_option
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
+              help="Write memorization.json, samples.png (each beside its nearest training point) and, for a RUN, "
+                   "samples.npz and noise-levels.png.")
+def memorization(target: str, data: str | None, n_samples: int, weights: str | None, sigmas: int | list[float],
+                 n_points: int, tolerance: float | None, seed: int, device: str, as_json: bool,
+                 out: str | None) -> None:
+    """Measure memorization of a RUN of geomem train, or of a file of samples.
+
+    For a RUN also per noise level, beside the empirical optimal denoiser (memorizes perfectly) and the Gaussian linear
+    denoiser (knows only mean and covariance).
+
+    Example: geomem memorization runs/digits --out runs/digits/report
+    """
+    from geomem.cli.generate import samples_of, save_samples
+    from geomem.cli.samples import Samples, data_of, read_samples, require_same_shape
+    from geomem.files import write_json
+    from geomem.memorization import memorization_rate
+    from geomem.training import Run
+
+    run = Run(target) if os.path.isdir(target) else None
+    if run is None:
+        samples = read_samples(target)
+        dataset = data_of(samples.about, data, target)
+    else:
+        dataset = data_of(run.config, data, target)
+        seeds = list(range(n_samples))
+        values, about = samples_of(run, seeds, weights=weights, device=device)
+        samples = Samples(target, values, about)
+        if out:
+            save_samples(os.path.join(out, "samples.npz"), values, seeds, about)
+    require_same_shape(samples, dataset)
+    trajectory = memorization_rate(samples.values, dataset.train, tolerance=tolerance, device=device)
+    heldout = memorization_rate(dataset.test, dataset.train, tolerance=tolerance, device=device)
+    document: dict[str, Any] = {
+        "format": "geomem.memorization/1",
+        "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
+        "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
+    if run is not None:
+        levels = _per_noise_level(run, dataset, samples.about["weights"], sigmas, n_points, tolerance, seed, device)
+        document["per_noise_level"] = levels.pop("model")
+        document["reference_denoisers"] = levels
+    if out:
+        write_json(os.path.join(out, "memorization.json"), document)
+        _pictures(out, document, samples.values, trajectory, dataset.train)
+        say(f"wrote {out}")
+    click.echo(json.dumps(document, allow_nan=False) if as_json else _text(document))
+
+
+def _per_noise_level(run: Any, dataset: Any, weights: str, sigmas: int | list[float], n_points: int,
+                     tolerance: float | None, seed: int, device: str) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    from geomem.devices import resolve_device
+    from geomem.memorization import memorization_per_noise_level
+    from geomem.models import EmpiricalDenoiser, GaussianDenoiser
+
+    levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else np.sort(sigmas)
+    train = torch.from_numpy(np.array(dataset.train))
+    denoisers = {"model": run.denoiser(weights), "empirical_optimal": EmpiricalDenoiser(train),
+                 "gaussian_linear": GaussianDenoiser(train)}
+    results = {}
+    with progress_bar(len(denoisers), "noise levels", "denoiser") as bar:
+        for name, denoiser in denoisers.items():
+            results[name] = memorization_per_noise_level(
+                denoiser.to(resolve_device(device)), dataset.train, dataset.test, levels, n=n_points, seed=seed,
+                tolerance=tolerance, device=device).to_dict()
+            bar.update()
+    return results
+
+
+def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train: Any) -> None:
+    from geomem.files import atomic_path
+    from geomem.plots import plot_noise_levels, plot_samples
+
+    figures = {"samples.png": plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized)}
+    if "per_noise_level" in document:
+        rows = [("model", document["per_noise_level"]),
+                *((name.replace("_", " "), levels) for name, levels in document["reference_denoisers"].items())]
+        figures["noise-levels.png"] = plot_noise_levels(rows)
+    for name, figure in figures.items():
+        with atomic_path(os.path.join(out, name)) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def _text(document: dict[str, Any]) -> str:
+    t, h = document["trajectory"], document["heldout"]
+    lines = [f"generated samples  {t['rate']:7.1%}  [{t['low']:.1%}, {t['high']:.1%}]  n = {t['n']:,}",
+             f"held-out points    {h['rate']:7.1%}  [{h['low']:.1%}, {h['high']:.1%}]  n = {h['n']:,}"]
+    if t["merged"]:
+        lines.append(f"{t['merged']:,} training points within {t['tolerance']:.3g} of another count as one with it")
+    if "per_noise_level" in document:
+        model, references = document["per_noise_level"], document["reference_denoisers"]
+        lines += ["", f"{'':>9}  {'memorized per noise level':^34}  {'MSE per value':^24}",
+                  f"{'sigma':>9}  {'model':>8}  {'empirical':>11}  {'Gaussian':>11}  {'training':>11}"
+                  f"  {'held-out':>11}"]
+        for k, sigma in enumerate(model["sigma"]):
+            lines.append(f"{sigma:9.3g}  {model['rate'][k]:8.1%}  {references['empirical_optimal']['rate'][k]:11.1%}  "
+                         f"{references['gaussian_linear']['rate'][k]:11.1%}  {model['mse_train'][k]:11.3g}  "
+                         f"{model['mse_heldout'][k]:11.3g}")
+        lines.append(f"\nheld-out points denoised from each noise level, n = {model['n_heldout']:,} each")
+    return "\n".join(lines)

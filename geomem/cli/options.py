@@ -1,0 +1,124 @@
+"""Options that several commands share, and the parsing of their values."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geomem.errors import InputError
+
+if TYPE_CHECKING:
+    from geomem.data import DataSet
+
+
+class Interval(click.ParamType):
+    """``LO:HI``, two numbers."""
+
+    name = "LO:HI"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(":"))
+        except ValueError:
+            self.fail(f"{value!r} is not LO:HI, two numbers", param, ctx)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            self.fail(f"{value!r}: low must be less than high, and both finite", param, ctx)
+        return low, high
+
+
+class Seeds(click.ParamType):
+    """``0-1023`` or ``0,3,8-11``: a list of distinct seeds."""
+
+    name = "SEEDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        seeds: list[int] = []
+        for part in value.split(","):
+            first, _, last = part.partition("-")
+            if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+                self.fail(f"{value!r} is not a list of seeds such as 0-1023 or 0,3,8-11", param, ctx)
+            if last and int(last) - int(first) >= 10_000_000:
+                self.fail(f"{part!r} asks for more than ten million samples", param, ctx)
+            seeds.extend(range(int(first), int(last or first) + 1))
+        if len(set(seeds)) < len(seeds):
+            self.fail(f"{value!r} names a seed twice", param, ctx)
+        return seeds
+
+
+class Sigmas(click.ParamType):
+    """A number of levels, or the levels themselves with commas between."""
+
+    name = "N|S1,S2,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | list[float]:
+        if isinstance(value, int | list):
+            return value
+        try:
+            if value.isdigit():
+                return int(value)
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1", param, ctx)
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` around a DATA argument."""
+    options = [
+        click.argument("data"),
+        click.option("--heldout", metavar="DATA", help="Held-out points; the default is DATA's own held-out part."),
+        click.option("--n-train", type=click.IntRange(2), metavar="N", help="Take the first N training points."),
+        click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
+        click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw."),
+    ]
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+device_option = click.option("--device", default="auto", show_default=True, metavar="NAME",
+                             help="auto (CUDA where there is one), cpu or cuda.")
+json_option = click.option("--json", "as_json", is_flag=True,
+                           help="Print exactly one JSON object on stdout and everything else on stderr.")
+
+
+def load(data: str, **options: Any) -> DataSet:
+    """Load a data set and tell a person what was decided about it, on stderr."""
+    from geomem.data import load_data
+
+    dataset = load_data(data, **options)
+    for note in dataset.notes:
+        say(f"note: {note}")
+    return dataset
+
+
+def say(text: str) -> None:
+    """A line for people; stdout belongs to results."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
+    """tqdm bar on stderr where that is a terminal, else nothing."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=title, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+        yield bar
+
+
+def require_new_directory(path: str, made_by: str) -> None:
+    """Refuse an output directory that holds what another command left there."""
+    import os
+
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InputError(f"--out {path} is a file; give a directory")
+    if os.path.isfile(os.path.join(path, made_by)):
+        raise InputError(f"--out {path} holds another run ({made_by}); choose another directory or remove it")

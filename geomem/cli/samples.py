@@ -1,0 +1,68 @@
+"""Sample files: what ``geomem generate`` writes, and the data set they are to be held against."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geomem.cli.options import load
+from geomem.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from geomem.data import DataSet
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples (n, ...) in the scale of the training data, and what is known about them."""
+
+    label: str
+    values: np.ndarray
+    about: dict[str, Any]
+
+
+def read_samples(path: str) -> Samples:
+    """Read an ``.npz`` with the key ``samples`` and, from geomem, ``about``. Nothing in it is unpickled."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "samples" not in file:
+                raise InputError(f"{path} has no key 'samples' (keys: {', '.join(file) or 'none'}); "
+                                 "save it with np.savez(path, samples=...)")
+            values = file["samples"]
+            about = json.loads(str(file["about"])) if "about" in file else {}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such samples file; make one with geomem generate") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not an .npz of samples ({error}); make one with geomem generate") from None
+    if values.dtype.kind != "f" or not len(values) or not np.isfinite(values).all():
+        raise InputError(f"{path}: samples must be a non-empty array of finite floats, in the scale of the data")
+    return Samples(path, values.astype(np.float32), about if isinstance(about, dict) else {})
+
+
+def data_of(about: dict[str, Any], given: str | None, origin: str) -> DataSet:
+    """The data set that samples or a run belong to: ``--data`` where given, else the recorded one, checked by hash."""
+    if given is not None:
+        return load(given)
+    recorded = about.get("data")
+    if not recorded:
+        raise InputError(f"{origin} does not say which data it belongs to; name them with --data")
+    data = load(recorded["spec"], **{name: recorded[name]
+                                     for name in ("heldout", "n_train", "n_heldout", "shuffle", "seed")})
+    if data.sha256 != recorded["sha256"]:
+        raise InputError(f"{recorded['spec']} is no longer the data that {origin} was made with (its sha256 differs); "
+                         "name the right data with --data")
+    return data
+
+
+def require_same_shape(samples: Samples, data: DataSet) -> None:
+    if samples.values.shape[1:] != data.train.shape[1:]:
+        raise InputError(f"{samples.label}: samples have shape {samples.values.shape[1:]}, the points of {data.name} "
+                         f"{data.train.shape[1:]}; choose the data they were made from with --data")

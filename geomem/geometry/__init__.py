@@ -1,0 +1,38 @@
+"""Where a diffusion model will memorize its training set, from the geometry of the data alone.
+
+    W_sigma(D)     mean largest posterior weight at noisy training points; falls with sigma   [G] Def. 4.1
+    C_sigma(p, D)  coverage of noisy held-out points by the shells of the training points; rises  [G] Def. 4.6
+    danger zone    the noise levels where both are high; it holds their crossing   [G] section 4.2
+
+[G] is *Two Calm Ends and the Wild Middle* (arXiv 2602.17846). Arrays in (NumPy or torch, (points, ...),
+flattened inside), frozen records of float64 NumPy arrays out.
+"""
+
+from geomem.geometry.bounds import CoverageBounds, theorem_4_8_bounds
+from geomem.geometry.coverage import shell_coverage
+from geomem.geometry.curves import Curves, geometry_curves
+from geomem.geometry.estimates import Estimate
+from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
+from geomem.geometry.shells import shell_radii, two_shell_probability
+from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
+from geomem.geometry.zone import DangerZone, find_danger_zone, widened_gap, zone_reason
+
+__all__ = [
+    "CoverageBounds",
+    "Curves",
+    "DangerZone",
+    "Estimate",
+    "PosteriorWeights",
+    "ThresholdSummary",
+    "Thresholds",
+    "find_danger_zone",
+    "geometry_curves",
+    "max_posterior_weight",
+    "shell_coverage",
+    "shell_radii",
+    "theorem_4_2_thresholds",
+    "theorem_4_8_bounds",
+    "two_shell_probability",
+    "widened_gap",
+    "zone_reason",
+]

@@ -1,0 +1,181 @@
+"""Posterior weight W, coverage C and their bounds along the noise schedule, in one pass over the data.
+
+W_sigma ([G] Def. 4.1) falls and C_sigma ([G] Def. 4.6) rises with sigma; Thm 4.8 bounds C, and Thm 4.2 says
+where W is near 1 and near 0. All of it needs the squared distances ``a`` and the noise projections ``b`` of
+``projections`` and nothing else, so they are made once for every level and every quantity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from geomem.devices import resolve_device
+from geomem.errors import InputError
+from geomem.geometry.bounds import BoundSums
+from geomem.geometry.coverage import CoverageSums
+from geomem.geometry.estimates import Estimate
+from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout
+from geomem.geometry.posterior import PosteriorSums
+from geomem.geometry.projections import Centres, NoisePool
+from geomem.geometry.sweep import sweep
+from geomem.geometry.thresholds import ThresholdSummary, ThresholdSums
+
+SIGMA_RANGE = (0.02, 80.0)
+Q, DELTA = 0.95, 0.05  # of Thm 4.2
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one training set and one held-out set; arrays (levels,) over ``sigma``, ascending.
+
+    ``duplicates``: training points that are copies of an earlier one. ``heldout_nearest_distance``: the
+    median distance of a held-out point to its nearest training point. ``weight_per_point`` (n_train, levels)
+    and ``coverage_per_point`` (n_heldout, levels), float32, are the means over the draws of each point, for
+    the bootstrap of the crossing; None in curves read from a file.
+    """
+
+    sigma: np.ndarray
+    max_posterior_weight: Estimate
+    self_posterior_weight: Estimate
+    coverage: Estimate
+    coverage_lower_bound: np.ndarray
+    coverage_upper_bound: np.ndarray
+    coverage_plain_upper_bound: np.ndarray
+    thresholds: ThresholdSummary
+    heldout_nearest_distance: float
+    n_train: int
+    n_heldout: int
+    dim: int
+    duplicates: int
+    settings: dict[str, Any]
+    weight_per_point: np.ndarray | None = None
+    coverage_per_point: np.ndarray | None = None
+
+    @property
+    def seed(self) -> int:
+        """Seed of the noise."""
+        return int(self.settings["seed"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parts "data", "curves", "thresholds" and "settings" of a danger-zone file, ready for JSON."""
+        return {
+            "data": {"n_train": self.n_train, "n_heldout": self.n_heldout, "dim": self.dim,
+                     "duplicates": self.duplicates},
+            "curves": {
+                "sigma": self.sigma.tolist(),
+                "max_posterior_weight": _estimate_to_dict(self.max_posterior_weight),
+                "self_posterior_weight": _estimate_to_dict(self.self_posterior_weight),
+                "coverage": _estimate_to_dict(self.coverage),
+                "coverage_lower_bound": self.coverage_lower_bound.tolist(),
+                "coverage_upper_bound": self.coverage_upper_bound.tolist(),
+                "coverage_plain_upper_bound": self.coverage_plain_upper_bound.tolist(),
+                "heldout_nearest_distance": self.heldout_nearest_distance,
+            },
+            "thresholds": asdict(self.thresholds),
+            "settings": dict(self.settings),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Curves:
+        """Curves from ``to_dict`` or from a whole danger-zone file, without the means per point.
+
+        Raises InputError if a part is missing or is not what it should be.
+        """
+        try:
+            data, curves, settings = content["data"], content["curves"], dict(content["settings"])
+            sigma = np.array(curves["sigma"], dtype=np.float64)
+            training = (int(data["n_train"]), int(settings["posterior_draws"]))
+            heldout = (int(data["n_heldout"]), int(settings["coverage_draws"]))
+            return cls(
+                sigma=sigma,
+                max_posterior_weight=_estimate_from_dict(curves["max_posterior_weight"], sigma, *training),
+                self_posterior_weight=_estimate_from_dict(curves["self_posterior_weight"], sigma, *training),
+                coverage=_estimate_from_dict(curves["coverage"], sigma, *heldout),
+                coverage_lower_bound=np.array(curves["coverage_lower_bound"], dtype=np.float64),
+                coverage_upper_bound=np.array(curves["coverage_upper_bound"], dtype=np.float64),
+                coverage_plain_upper_bound=np.array(curves["coverage_plain_upper_bound"], dtype=np.float64),
+                thresholds=ThresholdSummary(**content["thresholds"]),
+                heldout_nearest_distance=float(curves["heldout_nearest_distance"]),
+                n_train=training[0], n_heldout=heldout[0], dim=int(data["dim"]),
+                duplicates=int(data["duplicates"]), settings=settings)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"curves lack a part or hold a wrong one ({type(error).__name__}: {error}); "
+                             "give the JSON that geomem danger-zone wrote") from error
+
+
+def _estimate_to_dict(estimate: Estimate) -> dict[str, list[float]]:
+    return {part: getattr(estimate, part).tolist() for part in ("estimate", "stderr", "low", "high")}
+
+
+def _estimate_from_dict(parts: Mapping[str, Any], sigma: np.ndarray, n_points: int, draws: int) -> Estimate:
+    estimate, stderr, low, high = (np.array(parts[part], dtype=np.float64)
+                                   for part in ("estimate", "stderr", "low", "high"))
+    return Estimate(sigma, estimate, stderr, low, high, n_points, draws)
+
+
+def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: int = 4,
+                    coverage_draws: int = 8, shell_t: float = 5.0, seed: int = 0, device: Any = "auto",
+                    chunk_size: int | None = None,
+                    progress: Callable[[int, int], None] | None = None) -> Curves:
+    """W, self weight, C with the bounds of Thm 4.8 and the thresholds of Thm 4.2, all from one pass.
+
+    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), NumPy or torch, points of one shape;
+    ``sigmas`` a number of levels, log-spaced from 0.02 to 80, or the levels themselves, in the units of the
+    data and any order; ``posterior_draws``, ``coverage_draws`` noise draws per training and per held-out
+    point; ``shell_t`` the t of the shell radii; ``chunk_size`` points held at a time, a matter of memory
+    alone; ``progress`` called as ``progress(done, total)``, in points.
+    The result is the same as from ``max_posterior_weight`` and the other functions one by one.
+    Raises InputError for input that is not as described.
+    """
+    sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
+    train, heldout = as_train_and_heldout(train, heldout)
+    centres = Centres(train, resolve_device(device))
+    thresholds = ThresholdSums(centres, Q, DELTA, shell_t)
+    weights = PosteriorSums(centres, sigma, as_draws("posterior_draws", posterior_draws), seed)
+    bounds = BoundSums(centres, len(heldout), sigma, shell_t)
+    coverage = CoverageSums(centres, len(heldout), sigma, as_draws("coverage_draws", coverage_draws), shell_t,
+                            seed)
+    pool = NoisePool.draw(centres, seed, weights.noise, coverage.noise)
+    done = 0
+
+    def advance(points: int) -> None:
+        nonlocal done
+        done += points
+        if progress is not None:
+            progress(done, len(train) + len(heldout))
+
+    sweep(centres, None, distances=thresholds, noisy=weights, pool=pool, chunk_size=chunk_size,
+          advance=advance)
+    sweep(centres, heldout, distances=bounds, noisy=coverage, pool=pool, chunk_size=chunk_size,
+          advance=advance)
+    theorem_4_8 = bounds.bounds()
+    return Curves(
+        sigma=sigma,
+        max_posterior_weight=weights.largest.estimate(sigma, proportion=False),
+        self_posterior_weight=weights.own.estimate(sigma, proportion=False),
+        coverage=coverage.tally.estimate(sigma, proportion=True),
+        coverage_lower_bound=theorem_4_8.lower,
+        coverage_upper_bound=theorem_4_8.upper,
+        coverage_plain_upper_bound=theorem_4_8.plain_upper,
+        thresholds=thresholds.thresholds().summary(),
+        heldout_nearest_distance=float(np.median(bounds.nearest)),
+        n_train=centres.n_train,
+        n_heldout=len(heldout),
+        dim=centres.dim,
+        duplicates=centres.n_train - len(centres),
+        settings={"posterior_draws": int(posterior_draws), "coverage_draws": int(coverage_draws),
+                  "shell_t": float(shell_t), "seed": int(seed)},
+        weight_per_point=weights.largest.point_mean(),
+        coverage_per_point=coverage.tally.point_mean(),
+    )
+
+
+def log_spaced(levels: int) -> np.ndarray:
+    """``levels`` noise levels from 0.02 to 80 with equal ratios. Raises InputError for fewer than 2."""
+    if levels < 2:
+        raise InputError(f"sigmas is {levels}; give 2 levels or more, or the levels themselves in a list")
+    return np.geomspace(*SIGMA_RANGE, levels)

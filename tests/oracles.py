@@ -1,0 +1,94 @@
+"""Plain float64 loops that define the estimators of geomem.geometry.
+
+Nothing here is shared with the fast path but the keyed generator. Distances are taken between the points
+themselves, one query and one level at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import chi2, ncx2, norm
+
+from geomem.rng import generator
+
+
+def query_noise(purpose: str, n: int, draws: int, dim: int, seed: int, pool: int = 256) -> np.ndarray:
+    """``Z = R V/|V|`` of each query, (n, draws, dim): V shared in groups, R drawn for each query and draw."""
+    groups = max(1, min(n, pool // draws))
+    squared_radius = generator(seed, purpose).chisquare(dim, size=(n, draws))
+    noise = np.empty((n, draws, dim))
+    for k in range(n):
+        for j in range(draws):
+            vector = generator(seed, "geometry noise", (k % groups) * draws + j).standard_normal(dim)
+            noise[k, j] = np.sqrt(squared_radius[k, j]) * vector / np.linalg.norm(vector)
+    return noise
+
+
+def posterior_weights(train: np.ndarray, noise: np.ndarray, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest and self weight of each noisy training point, (N, draws, levels) each ([G] Eq. 2)."""
+    shape = (*noise.shape[:2], len(sigmas))
+    largest, own = np.empty(shape), np.empty(shape)
+    for k, j, level in np.ndindex(shape):
+        query = train[k] + sigmas[level] * noise[k, j]
+        logits = -((query - train) ** 2).sum(axis=1) / (2 * sigmas[level] ** 2)
+        weights = np.exp(logits - logits.max())
+        weights /= weights.sum()
+        largest[k, j, level], own[k, j, level] = weights.max(), weights[k]
+    return largest, own
+
+
+def shell_radii(dim: int, t: float) -> tuple[float, float]:
+    """``R_-, R_+`` ([G] Lemma 4.5)."""
+    return np.sqrt(max(0, dim - 2 * np.sqrt(dim * t))), np.sqrt(dim + 2 * np.sqrt(dim * t) + 2 * t)
+
+
+def coverage(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, sigmas: np.ndarray, t: float
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """Covered or not, and the distance of the closest shell boundary in units of sigma, (M, draws, levels)."""
+    inner, outer = shell_radii(train.shape[1], t)
+    shape = (*noise.shape[:2], len(sigmas))
+    inside, margin = np.empty(shape, dtype=bool), np.empty(shape)
+    for k, j, level in np.ndindex(shape):
+        query = heldout[k] + sigmas[level] * noise[k, j]
+        distance = np.linalg.norm(query - train, axis=1) / sigmas[level]
+        inside[k, j, level] = ((distance >= inner) & (distance <= outer)).any()
+        margin[k, j, level] = min(abs(distance - outer).min(), abs(distance - inner).min() if inner else np.inf)
+    return inside, margin
+
+
+def two_shell(s: float, dim: int, t: float) -> float:
+    """g from the library's noncentral chi-square ([G] Def. 4.7)."""
+    inner, outer = shell_radii(dim, t)
+    if s == 0:
+        return float(chi2.cdf(outer**2, dim) - chi2.cdf(inner**2, dim))
+    return float(ncx2.cdf(outer**2, dim, s**2) - ncx2.cdf(inner**2, dim, s**2))
+
+
+def bounds(train: np.ndarray, heldout: np.ndarray, sigma: float, t: float) -> tuple[float, float, float]:
+    """Lower, sharper upper and plain upper bound ([G] Thm 4.8)."""
+    lower, upper, plain = [], [], []
+    for y in heldout:
+        g = [two_shell(np.linalg.norm(y - x) / sigma, train.shape[1], t) for x in train]
+        lower.append(two_shell(np.linalg.norm(y - train, axis=1).min() / sigma, train.shape[1], t))
+        upper.append(min(1, sum(g)))
+        plain.append(sum(g))
+    return float(np.mean(lower)), float(np.mean(upper)), min(1.0, float(np.mean(plain)))
+
+
+def thresholds(train: np.ndarray, q: float, delta: float, t: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """``b r_2``, smallest ``a r_{K+1}`` and the disjoint level ([G] Thm 4.2, 4.9)."""
+    n = len(train)
+    z = norm.ppf(1 - delta / (n - 1))
+    scale = np.log(q * (n - 1) / (1 - q))
+    b = (-z + np.sqrt(z**2 + 2 * scale)) / (2 * scale)
+    below, above, smallest = np.empty(n), np.full(n, np.inf), np.inf
+    for k in range(n):
+        r = np.sort([np.linalg.norm(train[k] - train[i]) for i in range(n) if i != k])
+        below[k] = b * r[0]
+        smallest = min(smallest, r[0])
+        for count in range(1, n):
+            if count > q / (1 - q) + 1e-9:
+                z = norm.ppf(1 - delta / count)
+                c = np.log(count * (1 - q) / q)
+                above[k] = min(above[k], (z + np.sqrt(z**2 + 2 * c)) / (2 * c) * r[count - 1])
+    return below, above, smallest / (2 * shell_radii(train.shape[1], t)[1])

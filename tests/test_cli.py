@@ -1,0 +1,305 @@
+"""The commands as a person meets them: results, files, exit status, and one line for what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geomem.cli.main import main
+
+RNG = np.random.default_rng(0)
+DIGITS = ["digits", "--n-train", "60"]
+SMALL = ["--network", "mlp", "--iterations", "30", "--batch", "16"]
+
+
+@pytest.fixture(scope="session")
+def run_directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert status("train", *DIGITS, *SMALL, "--gap", "0.3:1.5", "--out", path) == 0
+    return path
+
+
+def status(*arguments):
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_danger_zone_json_is_one_object_and_follows_the_contract(capsys, tmp_path):
+    assert status("danger-zone", *DIGITS, "--sigmas", 12, "--json", "--out", tmp_path / "zone") == 0
+    out = capsys.readouterr().out
+    document = json.loads(out)
+    assert document["format"] == "geomem.danger-zone/1"
+    assert document["data"] | {"sha256": ""} == {"name": "digits", "n_train": 60, "n_heldout": 1200, "dim": 64,
+                                                 "duplicates": 0, "sha256": ""}
+    assert len(document["data"]["sha256"]) == 64
+    for name in ("max_posterior_weight", "self_posterior_weight", "coverage"):
+        curve = document["curves"][name]
+        assert all(len(curve[part]) == 12 for part in ("estimate", "stderr", "low", "high"))
+        assert all(low <= value <= high for low, value, high in zip(curve["low"], curve["estimate"], curve["high"],
+                                                                    strict=True))
+    zone = document["zone"]
+    assert zone["sigma_low"] < zone["crossing"] < zone["sigma_high"]
+    assert zone["crossing_low"] <= zone["crossing"] <= zone["crossing_high"]
+    assert {"threshold", "edm_mass", "ddpm_timesteps"} <= set(zone)
+    assert {"mean"} <= set(document["thresholds"]["concentrated_below"])
+    assert document["thresholds"]["disjoint_below"] > 0
+    assert document["seconds"] > 0
+    assert sorted(p.name for p in (tmp_path / "zone").iterdir()) == ["curves.csv", "curves.json", "curves.png",
+                                                                     "danger-zone.json"]
+    assert json.loads((tmp_path / "zone" / "danger-zone.json").read_text()) == document
+    header, *rows = (tmp_path / "zone" / "curves.csv").read_text().splitlines()
+    assert header.startswith("sigma,max_posterior_weight,max_posterior_weight_stderr")
+    assert len(rows) == 12
+
+
+def test_no_zone_is_null_with_a_reason(capsys):
+    assert status("danger-zone", *DIGITS, "--sigmas", "0.05,0.1", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["zone"] is None
+    assert "coverage" in document["zone_reason"]
+    assert status("danger-zone", *DIGITS, "--sigmas", "0.05,0.1") == 0
+    assert "no danger zone: coverage" in capsys.readouterr().out
+
+
+def test_same_seed_same_answer(capsys):
+    answers = []
+    for seed in (3, 3, 4):
+        assert status("danger-zone", *DIGITS, "--sigmas", 8, "--seed", seed, "--json") == 0
+        answers.append(json.loads(capsys.readouterr().out)["curves"])
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_plot_curves_overlays_files(tmp_path, capsys):
+    for n in (40, 80):
+        assert status("danger-zone", "digits", "--n-train", n, "--sigmas", 8, "--out", tmp_path / str(n)) == 0
+    picture = tmp_path / "both.png"
+    assert status("plot-curves", tmp_path / "40", tmp_path / "80" / "danger-zone.json", "--label", "40", "--label", "80",
+                  "--out", picture) == 0
+    assert Image.open(picture).size[0] > 500
+
+
+def test_train_generate_memorization_quality(run_directory, tmp_path, capsys):
+    names = {p.name for p in run_directory.iterdir()}
+    assert {"config.json", "model.safetensors", "levels.json", "weights", "state.safetensors", "stats.jsonl",
+            "samples-0000030.png"} <= names
+    config = json.loads((run_directory / "config.json").read_text())
+    assert config["sampler"]["gaps"] == [[0.3, 1.5]]
+    assert 0.3 < config["sampler"]["removed_mass"] < 0.6
+    for weights in ("per-level", "early-stop", "last"):
+        assert status("generate", run_directory, "--seeds", "0-39", "--weights", weights, "--steps", 6,
+                      "--out", tmp_path / f"{weights}.npz") == 0
+    with np.load(tmp_path / "last.npz") as file:
+        assert file["samples"].shape == (40, 1, 8, 8)
+        assert file["seeds"].tolist() == list(range(40))
+    assert status("generate", run_directory, "--seeds", "7,39", "--weights", "last", "--steps", 6,
+                  "--out", tmp_path / "two.npz") == 0
+    with np.load(tmp_path / "two.npz") as two, np.load(tmp_path / "last.npz") as all_of_them:
+        np.testing.assert_allclose(two["samples"], all_of_them["samples"][[7, 39]], atol=1e-3)
+    capsys.readouterr()
+    assert status("memorization", run_directory, "--n-samples", 50, "--sigmas", 4, "--n-points", 30, "--json",
+                  "--out", tmp_path / "report") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document["trajectory"]) >= {"rate", "low", "high", "n"}
+    assert document["trajectory"]["n"] == 50
+    assert document["heldout"]["n"] == 800
+    assert len(document["per_noise_level"]["mse_heldout"]) == 4
+    assert document["reference_denoisers"]["empirical_optimal"]["rate"][0] > 0.9
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {"memorization.json", "samples.npz", "samples.png",
+                                                                "noise-levels.png"}
+    assert status("memorization", tmp_path / "last.npz", "--json") == 0
+    assert "per_noise_level" not in json.loads(capsys.readouterr().out)
+    assert status("quality", tmp_path / "last.npz", tmp_path / "per-level.npz", "--label", "last", "--label", "best") == 0
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.splitlines()[2:5]] == ["last", "best", "held-out"]
+
+
+def test_copies_are_found_and_held_out_points_are_not(tmp_path, capsys):
+    from geomem import load_data
+
+    data = load_data("digits", n_train=60)
+    np.savez(tmp_path / "copies.npz", samples=data.train)
+    np.savez(tmp_path / "fresh.npz", samples=data.test)
+    for name, low, high in (("copies", 1.0, 1.0), ("fresh", 0.0, 0.02)):
+        assert status("memorization", tmp_path / f"{name}.npz", "--data", "digits", "--json") == 0
+        document = json.loads(capsys.readouterr().out)
+        if name == "copies":  # held against all 597 training points, of which these are the first 60
+            assert document["trajectory"]["n"] == 60
+        assert low <= document["trajectory"]["rate"] <= high
+
+
+@pytest.mark.parametrize("gap", ["auto", "zone", "0.1:0.2,0.4:0.6"])
+def test_gaps(gap, tmp_path):
+    assert status("train", *DIGITS, "--network", "mlp", "--iterations", 2, "--gap", gap, "--out", tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    gaps = config["sampler"]["gaps"]
+    assert len(gaps) == (2 if "," in gap else 1)
+    if ":" not in gap:
+        zone = json.loads((tmp_path / "run" / "danger-zone.json").read_text())["zone"]
+        assert gaps[0][0] <= zone["sigma_low"]
+        assert gaps[0][1] >= zone["sigma_high"]
+        assert (gap == "zone") == (gaps[0] == [zone["sigma_low"], zone["sigma_high"]])
+        again = ["train", *DIGITS, "--network", "mlp", "--iterations", 2]
+        assert status(*again, "--gap", tmp_path / "run" / "danger-zone.json", "--out", tmp_path / "file") == 0
+        config = json.loads((tmp_path / "file" / "config.json").read_text())
+        assert config["sampler"]["gaps"] == [[zone["sigma_low"], zone["sigma_high"]]]
+
+
+def test_ddpm_and_confidence_interval(tmp_path):
+    assert status("train", *DIGITS, *SMALL, "--objective", "ddpm", "--sampler", "ci", "--ci", "100:200",
+                  "--out", tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["sampler"] == {"kind": "ci", "c_low": 100, "c_high": 200, "coverage": 0.5}
+    assert status("generate", tmp_path / "run", "--seeds", "0-3", "--out", tmp_path / "s.npz") == 0
+
+
+def test_ctrl_c_saves_and_resume_ends_like_an_uninterrupted_run(tmp_path):
+    """SIGINT to the real command in the middle of training; then --resume."""
+    command = [sys.executable, "-m", "geomem", "train", *DIGITS, "--network", "mlp", "--iterations", "400", "--batch", "16",
+               "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(tmp_path / "stopped")], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "stopped" / "stats.jsonl").exists() or not (tmp_path / "stopped" / "stats.jsonl").read_text():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate()[1]
+    assert process.returncode == 130
+    assert "saved; repeat the command with --resume" in stderr.splitlines()[-1]
+    subprocess.run([*command, str(tmp_path / "stopped"), "--resume"], check=True, capture_output=True)
+    for name in ("model.safetensors", "state.safetensors", "levels.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def write_images(folder, sizes):
+    folder.mkdir()
+    for k, size in enumerate(sizes):
+        Image.fromarray(RNG.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+def bad_inputs(tmp):
+    """name -> (arguments, words the line must hold)."""
+    good = RNG.normal(size=(20, 5)).astype(np.float32)
+    arrays = {"nan": (np.where(np.eye(20, 5) > 0, np.nan, good), good), "inf": (good * np.inf, good),
+              "one": (good[:1], good), "other": (good, good[:, :4]), "good": (good, good)}
+    for name, (train, heldout) in arrays.items():
+        np.savez(tmp / f"{name}.npz", train=train, heldout=heldout)
+    (tmp / "empty").mkdir()
+    write_images(tmp / "broken", [(8, 8)] * 3)
+    (tmp / "broken" / "1.png").write_bytes(b"not a picture")
+    write_images(tmp / "sizes", [(8, 8), (8, 9), (8, 8)])
+    (tmp / "taken").mkdir()
+    (tmp / "taken" / "config.json").write_text("{}")
+    (tmp / "zoned").mkdir()
+    (tmp / "zoned" / "danger-zone.json").write_text("{}")
+    zone, train = ["danger-zone"], ["train", "digits", "--network", "mlp", "--iterations", "2", "--out", tmp / "run"]
+    good_file = tmp / "good.npz"
+    return {
+        "missing file": ([*zone, tmp / "none.npz"], "none.npz"),
+        "unknown recipe": ([*zone, "digitz"], "digits"),
+        "empty folder": ([*zone, tmp / "empty"], "no images"),
+        "unreadable image": ([*zone, tmp / "broken"], "1.png"),
+        "images of different sizes": ([*zone, tmp / "sizes"], "8 x 8"),
+        "NaN": ([*zone, tmp / "nan.npz"], "NaN"),
+        "infinity": ([*zone, tmp / "inf.npz"], "inf"),
+        "one training point": ([*zone, tmp / "one.npz"], "at least 2"),
+        "held-out of another dimension": ([*zone, tmp / "other.npz"], "shape"),
+        "sigma zero": ([*zone, good_file, "--sigmas", "0,1"], "sigma"),
+        "sigma negative": ([*zone, good_file, "--sigmas=-1,1"], "sigma"),
+        "sigma not a number": ([*zone, good_file, "--sigmas", "a,b"], "--sigmas"),
+        "sigma NaN": ([*zone, good_file, "--sigmas", "nan,1"], "sigma"),
+        "zone directory taken": ([*zone, good_file, "--out", tmp / "zoned"], "another run"),
+        "threshold": ([*zone, good_file, "--threshold", "1.5"], "--threshold"),
+        "device": ([*zone, good_file, "--device", "tpu"], "tpu"),
+        "too many training points": ([*zone, good_file, "--n-train", "21"], "21"),
+        "unknown option": ([*zone, good_file, "--sigma", "1"], "--sigma"),
+        "unknown command": (["dangerzone"], "dangerzone"),
+        "no data": (zone, "DATA"),
+        "gap low >= high": ([*train, "--gap", "1.5:0.3"], "1.5:0.3"),
+        "gap not numbers": ([*train, "--gap", "wide"], "wide"),
+        "gap outside the schedule": ([*train, "--gap", "1000000:2000000"], "outside"),
+        "gap leaves nothing": ([*train, "--gap", "1e-9:1e9"], "no noise level"),
+        "gap file damaged": ([*train, "--gap", tmp / "zoned" / "danger-zone.json"], "danger-zone"),
+        "run directory taken": ([*train[:-1], tmp / "taken"], "not empty"),
+        "resume nothing": ([*train, "--resume"], "run"),
+        "unknown network": ([*train, "--network", "vit"], "vit"),
+        "network for other shapes": (["train", good_file, "--network", "unet-tiny", "--out", tmp / "run"], "unet-tiny"),
+        "ci without sampler": ([*train, "--sampler", "lognormal", "--ci", "1:2"], "--ci"),
+        "ci outside": ([*train, "--ci", "10:2000"], "2000"),
+        "generate without run": (["generate", tmp / "none", "--out", tmp / "s.npz"], "none"),
+        "bad seeds": (["generate", tmp / "none", "--seeds", "5-1", "--out", tmp / "s.npz"], "--seeds"),
+        "samples without data": (["memorization", tmp / "good.npz"], "samples"),
+        "samples missing": (["quality", tmp / "gone.npz"], "gone.npz"),
+        "plot of nothing": (["plot-curves", tmp / "gone.json", "--out", tmp / "p.png"], "gone.json"),
+        "plot of another file": (["plot-curves", tmp / "taken" / "config.json", "--out", tmp / "p.png"], "config.json"),
+        "picture of unknown format": (["plot-curves", tmp / "zoned", "--out", tmp / "p.txt"], ".txt"),
+    }
+
+
+def pytest_generate_tests(metafunc):
+    if "bad_input" in metafunc.fixturenames:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            metafunc.parametrize("bad_input", list(bad_inputs(Path(folder))))
+
+
+def test_bad_input_is_one_line_with_status_2_and_leaves_nothing(bad_input, tmp_path, capsys):
+    arguments, word = bad_inputs(tmp_path)[bad_input]
+    before = sorted(tmp_path.rglob("*"))
+    assert status(*arguments) == 2
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("geomem: ")]
+    assert len(errors) == 1
+    assert captured.err.splitlines()[-1] == errors[0]
+    assert word in errors[0]
+    assert captured.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_full_disk(tmp_path):
+    """A device that is always full; the line names the cause and nothing is left behind."""
+    if not os.path.exists("/dev/full") or os.geteuid() != 0:
+        pytest.skip("needs root and a tmpfs to fill")
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], capture_output=True).returncode:
+        pytest.skip("cannot mount a small tmpfs here")
+    try:
+        for arguments in (["train", *DIGITS, *SMALL, "--out", mount / "run"],
+                          ["danger-zone", *DIGITS, "--sigmas", "8", "--out", mount / "zone"]):
+            done = subprocess.run([sys.executable, "-m", "geomem", *map(str, arguments)], capture_output=True, text=True)
+            assert done.returncode == 2, done.stderr
+            assert "space" in done.stderr.splitlines()[-1]
+            assert "Traceback" not in done.stderr
+            assert not [p for p in mount.rglob(".*")], "half-written files"
+            assert not list(mount.rglob("*.safetensors"))
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "geomem", "--debug", "danger-zone", "digitz"], capture_output=True,
+                          text=True)
+    assert "Traceback" in done.stderr
+
+
+def test_help_and_version(capsys):
+    assert status("--help") == 0
+    text = capsys.readouterr().out
+    for command in ("danger-zone", "train", "generate", "memorization", "quality", "plot-curves"):
+        assert command in text
+        assert status(command, "--help") == 0
+        capsys.readouterr()
+    assert status("--version") == 0
+    assert "0.1.0" in capsys.readouterr().out

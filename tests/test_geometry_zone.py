@@ -1,0 +1,190 @@
+"""The danger zone and the crossing on curves made by hand; curves through JSON; wrong input."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from geomem.errors import InputError
+from geomem.geometry import (
+    Curves,
+    Estimate,
+    find_danger_zone,
+    geometry_curves,
+    max_posterior_weight,
+    shell_coverage,
+    shell_radii,
+    theorem_4_2_thresholds,
+    theorem_4_8_bounds,
+    two_shell_probability,
+    widened_gap,
+    zone_reason,
+)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    rng = np.random.default_rng(5)
+    return geometry_curves(rng.standard_normal((200, 6)), rng.standard_normal((150, 6)), sigmas=25)
+
+
+def made(measured, w, c, sigma=None):
+    """Curves with these values of W and C and no means per point."""
+    sigma = np.geomspace(0.1, 10, len(w)) if sigma is None else np.array(sigma)
+
+    def estimate(values):
+        values = np.array(values, dtype=float)
+        return Estimate(sigma, values, 0 * values, values, values, 10, 4)
+
+    return replace(measured, sigma=sigma, max_posterior_weight=estimate(w), coverage=estimate(c),
+                   weight_per_point=None, coverage_per_point=None)
+
+
+def test_edges_and_crossing_interpolate_in_log_sigma(measured):
+    zone = find_danger_zone(made(measured, [1, 1, 0.5, 0], [0, 0.6, 1, 1], sigma=[0.01, 0.1, 1, 10]), 0.7)
+    assert zone.sigma_low == pytest.approx(10**-0.75)  # C = .7 at 1/4 of the decade from .1 to 1
+    assert zone.sigma_high == pytest.approx(10**-0.4)  # W = .7 at 3/5 of it
+    assert zone.crossing == pytest.approx(10 ** (-1 + 0.4 / 0.9))  # 1 - .5 f = .6 + .4 f
+
+
+def test_nothing_is_high_together(measured):
+    curves = made(measured, [1, 0.9, 0.1, 0], [0, 0.1, 0.9, 1])
+    assert find_danger_zone(curves) is None
+    assert "nowhere both >= 0.8" in zone_reason(curves)
+    assert zone_reason(curves, 0.4) == ""
+    low = made(measured, [1, 0.9, 0.1, 0], [0, 0.1, 0.2, 0.3])
+    assert find_danger_zone(low) is None
+    assert zone_reason(low).startswith("coverage C is below 0.8")
+
+
+def test_plateau_where_both_are_one(measured):
+    zone = find_danger_zone(made(measured, [1, 1, 1, 1, 0], [0, 1, 1, 1, 1], sigma=[0.01, 0.1, 1, 10, 100]))
+    assert zone.crossing == pytest.approx(1)  # the middle of 0.1, 1, 10
+    assert (zone.sigma_low, zone.sigma_high) == (pytest.approx(10**-1.2), pytest.approx(10**1.2))
+
+
+def test_zone_at_the_ends_of_the_grid(measured):
+    zone = find_danger_zone(made(measured, [1, 1, 0.95], [0.85, 0.9, 0.94]))
+    assert (zone.sigma_low, zone.sigma_high, zone.crossing) == (pytest.approx(0.1), pytest.approx(10), None)
+    assert "smallest sigma of the grid" in zone.note
+    assert "largest sigma of the grid" in zone.note
+    assert "do not cross" in zone.note
+
+
+def test_dips_and_several_crossings(measured):
+    """C dips below the threshold inside: the range with the crossing counts, and the dip is told."""
+    curves = made(measured, [1, 1, 1, 0.95, 0.4, 0.1], [0, 0.9, 0.7, 0.97, 1, 0.999])
+    zone = find_danger_zone(curves)
+    assert curves.sigma[2] < zone.sigma_low < zone.crossing < zone.sigma_high < curves.sigma[4]
+    assert "2 separate ranges" in zone.note
+    twice = made(measured, [1, 0.5, 0.9, 0.1], [0, 0.6, 0.5, 1])
+    assert twice.sigma[2] < find_danger_zone(twice, 0.4).crossing < twice.sigma[3]  # W = .65 there, .55 before
+    longer = made(measured, [1, 1, 1, 1, 0.95, 0.4], [0.85, 0.85, 0.85, 0.5, 0.97, 1])
+    zone = find_danger_zone(longer)
+    assert longer.sigma[3] < zone.sigma_low < zone.crossing < zone.sigma_high
+
+
+def test_crossing_has_an_interval_only_with_means_per_point(measured):
+    zone = find_danger_zone(measured)
+    assert zone.sigma_low < zone.crossing < zone.sigma_high
+    assert zone.crossing_low < zone.crossing < zone.crossing_high < 1.3 * zone.crossing_low
+    assert zone == find_danger_zone(measured)  # the bootstrap is seeded
+    read = find_danger_zone(Curves.from_dict(json.loads(json.dumps(measured.to_dict(), allow_nan=False))))
+    assert (read.crossing, read.sigma_low) == (zone.crossing, zone.sigma_low)
+    assert read.crossing_low is None
+    assert "no means per point" in read.note
+
+
+def test_bootstrap_agrees_with_a_plain_loop(measured):
+    rng = np.random.default_rng(0)
+    x, found = np.log(measured.sigma), []
+    for _ in range(300):
+        w = measured.weight_per_point[rng.integers(0, 200, 200)].mean(axis=0)
+        c = measured.coverage_per_point[rng.integers(0, 150, 150)].mean(axis=0)
+        i = np.flatnonzero((w - c)[:-1] * (w - c)[1:] < 0)[0]
+        found.append(np.exp(x[i] + (x[i + 1] - x[i]) * (w - c)[i] / ((w - c)[i] - (w - c)[i + 1])))
+    zone = find_danger_zone(measured)
+    width = zone.crossing_high - zone.crossing_low
+    np.testing.assert_allclose((zone.crossing_low, zone.crossing_high), np.quantile(found, [0.025, 0.975]),
+                               atol=0.2 * width)
+
+
+def test_widened_gap(measured):
+    curves = made(measured, [1, 1, 0.9, 0.3, 0], [0, 0.9, 1, 1, 1], sigma=[0.1, 1, 10, 100, 1000])
+    curves = replace(curves, heldout_nearest_distance=2.0, dim=16)
+    zone = find_danger_zone(curves)
+    low, high = widened_gap(curves, zone)
+    assert low == pytest.approx(2 / (4 * np.sqrt(8)))
+    assert high == pytest.approx(10 * 10 ** (0.4 / 0.6))
+    assert widened_gap(curves, zone, kappa=1.0001, weight_floor=0.99) == (zone.sigma_low, zone.sigma_high)
+    with pytest.raises(InputError, match="kappa"):
+        widened_gap(curves, zone, kappa=1)
+    with pytest.raises(InputError, match="weight_floor"):
+        widened_gap(curves, zone, weight_floor=1.0)
+
+
+def test_json_keeps_everything_but_the_points(measured):
+    content = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
+    assert set(content["curves"]["coverage"]) == {"estimate", "stderr", "low", "high"}
+    assert Curves.from_dict(content).to_dict() == measured.to_dict()
+    assert Curves.from_dict(content).coverage.n_points == 150
+    del content["curves"]["coverage"]
+    with pytest.raises(InputError, match="coverage"):
+        Curves.from_dict(content)
+
+
+def test_curves_are_the_single_functions_together(measured):
+    rng = np.random.default_rng(5)
+    train, heldout = rng.standard_normal((200, 6)), rng.standard_normal((150, 6))
+    seen = []
+    curves = geometry_curves(train, heldout, sigmas=25, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (350, 350)
+    weights = max_posterior_weight(train, curves.sigma)
+    np.testing.assert_array_equal(weights.max_posterior_weight.high, curves.max_posterior_weight.high)
+    np.testing.assert_array_equal(weights.self_posterior_weight.stderr, curves.self_posterior_weight.stderr)
+    np.testing.assert_array_equal(shell_coverage(train, heldout, curves.sigma).low, curves.coverage.low)
+    bounds = theorem_4_8_bounds(train, heldout, curves.sigma)
+    np.testing.assert_array_equal(bounds.lower, curves.coverage_lower_bound)
+    np.testing.assert_array_equal(bounds.upper, curves.coverage_upper_bound)
+    np.testing.assert_array_equal(bounds.plain_upper, curves.coverage_plain_upper_bound)
+    assert theorem_4_2_thresholds(train).summary() == curves.thresholds
+    nearest = np.linalg.norm(heldout[:, None] - train, axis=2).min(axis=1)
+    assert curves.heldout_nearest_distance == pytest.approx(np.median(nearest), rel=1e-6)
+    assert (curves.sigma[0], curves.sigma[-1]) == (pytest.approx(0.02), pytest.approx(80))
+
+
+POINTS = np.eye(4)
+BAD = np.array([[0.0, 1.0], [np.nan, 0.0]])
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda: max_posterior_weight(POINTS, [0.1, 0.0]), "sigmas"),
+    (lambda: max_posterior_weight(POINTS, [0.1, np.inf]), "sigmas"),
+    (lambda: max_posterior_weight(POINTS, []), "sigmas"),
+    (lambda: max_posterior_weight(POINTS, "a"), "sigmas"),
+    (lambda: max_posterior_weight(POINTS[:1], 1.0), "at least 2"),
+    (lambda: max_posterior_weight(POINTS[:0], 1.0), "shape"),
+    (lambda: max_posterior_weight(1j * POINTS, 1.0), "dtype"),
+    (lambda: max_posterior_weight(BAD, 1.0), "NaN.*point 1"),
+    (lambda: max_posterior_weight(POINTS, 1.0, draws=0), "draws"),
+    (lambda: max_posterior_weight(POINTS, 1.0, draws=1.5), "draws"),
+    (lambda: max_posterior_weight(POINTS, 1.0, chunk_size=0), "chunk_size"),
+    (lambda: max_posterior_weight(POINTS, 1.0, device="abacus"), "device"),
+    (lambda: shell_coverage(POINTS, POINTS[:, :3], 1.0), "heldout"),
+    (lambda: shell_coverage(POINTS, BAD, 1.0), "heldout"),
+    (lambda: shell_coverage(POINTS, POINTS, 1.0, shell_t=0), "shell_t"),
+    (lambda: theorem_4_8_bounds(POINTS, POINTS, 1.0, shell_t=np.nan), "shell_t"),
+    (lambda: theorem_4_2_thresholds(POINTS, q=0.5), "q is"),
+    (lambda: theorem_4_2_thresholds(POINTS, delta=1), "delta"),
+    (lambda: theorem_4_2_thresholds(POINTS, shell_t=-1), "shell_t"),
+    (lambda: geometry_curves(POINTS, POINTS, sigmas=1), "sigmas"),
+    (lambda: geometry_curves(POINTS, POINTS, coverage_draws=0), "coverage_draws"),
+    (lambda: shell_radii(0), "dimension"),
+    (lambda: two_shell_probability(-1.0, 1.0, 3), "distance"),
+    (lambda: find_danger_zone(geometry_curves(POINTS, POINTS), 1.0), "threshold"),
+])
+def test_wrong_input_is_told_in_one_line(call, says):
+    with pytest.raises(InputError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)

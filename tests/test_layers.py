@@ -1,0 +1,92 @@
+"""Data flows one way: no room imports one that comes after it, and nothing heavy loads before it is needed."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import geomem
+
+PACKAGE = Path(geomem.__file__).parent
+ORDER = ["errors", "rng", "files", "devices", "data", "geometry", "noise", "models", "training", "generation",
+         "memorization", "quality", "plots", "cli"]
+HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
+
+
+def imports(path):
+    """Modules named in the file, imports inside functions included."""
+    package = ".".join(["geomem", *path.relative_to(PACKAGE).parent.parts])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], base])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def room_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "geomem" and parts[1] in ORDER else None
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_import_points_upward(path):
+    here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    used = {room_of(module) for module in imports(path)} - {None}
+    upward = {room for room in used if ORDER.index(room) > ORDER.index(here)}
+    assert not upward, f"{here} imports {upward}"
+
+
+def test_every_room_is_in_the_order_and_in_the_wheel():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"data_recipes"}
+    assert rooms <= set(ORDER)
+    text = (PACKAGE.parent / "setup.cfg").read_text()
+    listed = text.split("packages =")[1].split("package_dir")[0].split()
+    assert set(listed) == {"geomem", "geomem.data_recipes"} | {f"geomem.{room}" for room in rooms}
+
+
+def test_only_neighbours_imports_faiss():
+    users = [path.name for path in FILES if any(module.split(".")[0] == "faiss" for module in imports(path))]
+    assert users == ["neighbours.py"]
+
+
+def loaded_by(code):
+    script = f"import sys, json\n{code}\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    return set(json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                                         check=True).stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("code", ["import geomem", "import geomem.cli.main", "import geomem.data", "import geomem; dir(geomem)"])
+def test_light_imports(code):
+    assert not loaded_by(code) & HEAVY
+
+
+def test_danger_zone_loads_no_training_packages():
+    code = "from geomem.cli.main import main\nmain(['danger-zone', 'digits', '--n-train', '50', '--sigmas', '5'])"
+    assert not loaded_by(code) & {"diffusers", "datasets", "matplotlib", "seaborn", "pandas", "transformers"}
+
+
+def test_help_answers_at_once():
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "geomem", "--help"], check=True, capture_output=True)
+    first = time.perf_counter() - started
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "geomem", "--help"], check=True, capture_output=True)
+    assert min(first, time.perf_counter() - started) < 0.5
+
+
+def test_public_names_exist():
+    for name in geomem.__all__:
+        assert getattr(geomem, name) is not None
+    with pytest.raises(AttributeError):
+        geomem.nothing_of_that_name  # noqa: B018
