@@ -86,22 +86,27 @@ def zone_reason(curves: Curves, threshold: float = 0.8) -> str:
             f"{first:.3g} on; a lower threshold gives a zone")
 
 
-def widened_gap(curves: Curves, zone: DangerZone, *, kappa: float = 3.0, weight_floor: float = 0.5) -> Range:
+def widened_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 3.0, weight_floor: float = 0.5) -> Range:
     """The noise levels (low, high) a training gap should leave out, from the curves alone (THEORY 7).
 
     Networks extrapolate beyond the shells. With the radius relaxed by ``kappa > 1``, a held-out point at the
     median distance ``r_NN`` of its nearest training point is inside while
     ``r_NN^2 + sigma^2 d <= kappa^2 sigma^2 d``: the lower edge is ``r_NN / (sqrt(d) sqrt(kappa^2 - 1))``. The
-    upper edge is where W falls to ``weight_floor``, or the end of the grid. Never narrower than the zone.
-    Raises InputError for kappa <= 1 or a floor outside (0, 1).
+    upper edge is where W falls to ``weight_floor``, or the end of the grid. Never narrower than the zone, if
+    there is one. Raises InputError for kappa <= 1, a floor outside (0, 1), or edges in the wrong order.
     """
     if not kappa > 1:
         raise InputError(f"kappa is {kappa}; give a factor above 1")
     _check_fraction("weight_floor", weight_floor)
     low = curves.heldout_nearest_distance / np.sqrt(curves.dim * (kappa**2 - 1))
     ranges = _at_least(np.log(curves.sigma), curves.max_posterior_weight.estimate, weight_floor)
-    high = np.exp(ranges[-1][1]) if ranges else zone.sigma_high
-    return min(float(low), zone.sigma_low), max(float(high), zone.sigma_high)
+    high = np.exp(ranges[-1][1]) if ranges else low
+    if zone is not None:
+        low, high = min(low, zone.sigma_low), max(high, zone.sigma_high)
+    if low >= high:
+        raise InputError(f"no gap can be recommended: W is below {weight_floor:g} from sigma {low:.3g} on, where "
+                         "shells begin to matter; choose a gap by hand or none")
+    return float(low), float(high)
 
 
 def _check_fraction(name: str, value: float) -> None:
