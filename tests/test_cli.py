@@ -83,8 +83,8 @@ def test_plot_curves_overlays_files(tmp_path, capsys):
     for n in (40, 80):
         assert status("danger-zone", "digits", "--n-train", n, "--sigmas", 8, "--out", tmp_path / str(n)) == 0
     picture = tmp_path / "both.png"
-    assert status("plot-curves", tmp_path / "40", tmp_path / "80" / "danger-zone.json", "--label", "40", "--label", "80",
-                  "--out", picture) == 0
+    assert status("plot-curves", tmp_path / "40", tmp_path / "80" / "danger-zone.json", "--label", "40",
+                  "--label", "80", "--out", picture) == 0
     assert Image.open(picture).size[0] > 500
 
 
@@ -118,7 +118,8 @@ def test_train_generate_memorization_quality(run_directory, tmp_path, capsys):
                                                                 "noise-levels.png"}
     assert status("memorization", tmp_path / "last.npz", "--json") == 0
     assert "per_noise_level" not in json.loads(capsys.readouterr().out)
-    assert status("quality", tmp_path / "last.npz", tmp_path / "per-level.npz", "--label", "last", "--label", "best") == 0
+    files = [tmp_path / "last.npz", tmp_path / "per-level.npz"]
+    assert status("quality", *files, "--label", "last", "--label", "best") == 0
     text = capsys.readouterr().out
     assert [line.split()[0] for line in text.splitlines()[2:5]] == ["last", "best", "held-out"]
 
@@ -164,8 +165,8 @@ def test_ddpm_and_confidence_interval(tmp_path):
 
 def test_ctrl_c_saves_and_resume_ends_like_an_uninterrupted_run(tmp_path):
     """SIGINT to the real command in the middle of training; then --resume."""
-    command = [sys.executable, "-m", "geomem", "train", *DIGITS, "--network", "mlp", "--iterations", "400", "--batch", "16",
-               "--out"]
+    command = [sys.executable, "-m", "geomem", "train", *DIGITS, "--network", "mlp", "--iterations", "400",
+               "--batch", "16", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     process = subprocess.Popen([*command, str(tmp_path / "stopped")], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "stopped" / "stats.jsonl").exists() or not (tmp_path / "stopped" / "stats.jsonl").read_text():
@@ -278,11 +279,12 @@ def test_full_disk(tmp_path):
     try:
         for arguments in (["train", *DIGITS, *SMALL, "--out", mount / "run"],
                           ["danger-zone", *DIGITS, "--sigmas", "8", "--out", mount / "zone"]):
-            done = subprocess.run([sys.executable, "-m", "geomem", *map(str, arguments)], capture_output=True, text=True)
+            done = subprocess.run([sys.executable, "-m", "geomem", *map(str, arguments)], capture_output=True,
+                                  text=True)
             assert done.returncode == 2, done.stderr
             assert "space" in done.stderr.splitlines()[-1]
             assert "Traceback" not in done.stderr
-            assert not [p for p in mount.rglob(".*")], "half-written files"
+            assert not list(mount.rglob(".*")), "half-written files"
             assert not list(mount.rglob("*.safetensors"))
     finally:
         subprocess.run(["umount", str(mount)], check=True)

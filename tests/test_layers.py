@@ -66,7 +66,8 @@ def loaded_by(code):
                                          check=True).stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("code", ["import geomem", "import geomem.cli.main", "import geomem.data", "import geomem; dir(geomem)"])
+@pytest.mark.parametrize("code", ["import geomem", "import geomem.cli.main", "import geomem.data",
+                                  "import geomem; dir(geomem)"])
 def test_light_imports(code):
     assert not loaded_by(code) & HEAVY
 

@@ -148,6 +148,13 @@ def test_ddpm_schedule_is_that_of_diffusers():
     assert schedule.timesteps_within(0.4300, 0.4301) is None
 
 
+def test_lognormal_moves_with_the_scale_of_the_data():
+    """Data and noise times k are the same problem: the law of sigma / k must not change; EDM's own at 0.5."""
+    assert LogNormalSampler.for_data(0.5).to_dict() == LogNormalSampler().to_dict()
+    u = np.linspace(0.01, 0.99, 9)
+    np.testing.assert_allclose(LogNormalSampler.for_data(1.7).icdf(u) / 1.7, LogNormalSampler().icdf(u) / 0.5)
+
+
 def test_edm_steps():
     """Karras et al. 2022, Eq. 5; the values that [G]'s windows name."""
     steps = edm_steps()

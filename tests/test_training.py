@@ -229,8 +229,8 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
         Run(tmp_path / "run").create(CONFIG)
     with pytest.raises(InputError, match="started with network = 'test', not 'unet1d'"):
         run.continue_with({**CONFIG, "network": "unet1d"})
-    with pytest.raises(InputError, match="as many or more"):
-        run.continue_with({**CONFIG, "settings": {"iterations": 10}})
+    with pytest.raises(InputError, match=r"settings.iterations = 60, not 70"):
+        run.continue_with({**CONFIG, "settings": {"iterations": 70}})
     with pytest.raises(InputError, match=r"choose last, per-level, early-stop or one of the steps \d+"):
         run.denoiser("31")
     with pytest.raises(InputError, match="not a run directory"):
@@ -244,6 +244,14 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
     (run.path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         Run(run.path).untrained()
+
+
+def test_learning_rate_rises_and_falls():
+    settings = TrainingSettings(iterations=100, learning_rate=2.0, warmup=10, decay=0.2)
+    rates = [settings.learning_rate_at(k) for k in range(100)]
+    np.testing.assert_allclose(rates[:10], 2 * np.arange(1, 11) / 10)
+    assert set(rates[10:80]) == {2.0}
+    np.testing.assert_allclose(rates[80:], 2 * np.arange(20, 0, -1) / 20)
 
 
 @pytest.mark.parametrize("option", [{"iterations": 0}, {"iterations": 1, "batch": 0},

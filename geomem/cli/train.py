@@ -22,22 +22,23 @@ if TYPE_CHECKING:
               help="Noise levels to leave out of training: the danger zone of the data (zone), the wider range that "
                    "geomem recommends (auto), ranges in sigma, or the zone in a danger-zone.json.")
 @click.option("--sampler", type=click.Choice(["lognormal", "uniform", "ci"]), help="Law of the training noise levels. "
-              "[default: lognormal for edm, uniform for ddpm, ci with --ci]")
+              "lognormal is EDM's, scaled to the data.  [default: lognormal for edm, uniform for ddpm, ci with --ci]")
 @click.option("--ci", type=Interval(), help="Confidence interval over DDPM timesteps, for --sampler ci.")
 @click.option("--objective", type=click.Choice(["edm", "ddpm"]), default="edm", show_default=True)
 @click.option("--network", metavar="NAME", help="mlp, unet1d, unet-tiny, unet-small, unet-cifar.  [default: by shape]")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True, help="Points per step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Of AdamW.  [default: by network]")
+@click.option("--decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="SHARE",
+              help="Share of the steps, at the end, over which the learning rate falls to zero.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume. "
-                                             "Only --iterations may be larger.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume.")
 @device_option
 def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
           out: str, gap: str, sampler: str | None, ci: tuple[float, float] | None, objective: str, network: str | None,
-          iterations: int, batch: int, learning_rate: float | None, dropout: float, precision: str, resume: bool,
-          device: str) -> None:
+          iterations: int, batch: int, learning_rate: float | None, decay: float, dropout: float, precision: str,
+          resume: bool, device: str) -> None:
     """Train a denoiser on DATA.
 
     A third of the held-out points, at most 500, steer: their denoising loss per noise level picks the best weights for
@@ -64,15 +65,18 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     shape = dataset.train.shape[1:]
     network = network or default_network(shape)
     build_network(network, shape)  # refuses an unknown name or shape before anything is written
-    levels, document = _noise_levels(dataset, objective, sampler, ci, gap, seed, device)
-    settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed,
+    sigma_data = float(dataset.train.std(dtype="float64"))
+    if sigma_data == 0:
+        raise InputError(f"{data}: all training values are equal; there is nothing to learn from them")
+    levels, document = _noise_levels(dataset, sigma_data, objective, sampler, ci, gap, seed, device)
+    settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
                                 learning_rate=learning_rate or NETWORKS[network].learning_rate)
     config = {
         "geomem": __version__,
         "data": {"spec": data, "heldout": heldout, "n_train": n_train, "n_heldout": n_heldout, "shuffle": shuffle,
                  "seed": seed, "name": dataset.name, "sha256": dataset.sha256},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, "classes": 0,
-        "sigma_data": float(dataset.train.std(dtype="float64")), "sampler": levels.to_dict(), "gap": gap,
+        "sigma_data": sigma_data, "sampler": levels.to_dict(), "gap": gap,
         "settings": asdict(settings),
     }
     if resume:
@@ -108,8 +112,8 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
             f"{max(best.steps):,}; one early stop: step {best.early_stop:,}")
 
 
-def _noise_levels(dataset: DataSet, objective: str, sampler: str | None, ci: tuple[float, float] | None, gap: str,
-                  seed: int, device: str) -> tuple[NoiseLevelSampler, dict[str, Any] | None]:
+def _noise_levels(dataset: DataSet, sigma_data: float, objective: str, sampler: str | None,
+                  ci: tuple[float, float] | None, gap: str, seed: int, device: str) -> tuple[NoiseLevelSampler, dict[str, Any] | None]:
     """The noise-level sampler, and the danger-zone document where the gap came from the curves."""
     from geomem.noise import ConfidenceIntervalSampler, GapSampler, LogNormalSampler, UniformTimestepSampler
 
@@ -122,7 +126,7 @@ def _noise_levels(dataset: DataSet, objective: str, sampler: str | None, ci: tup
         assert ci is not None
         base = ConfidenceIntervalSampler(*ci)
     else:
-        base = LogNormalSampler() if kind == "lognormal" else UniformTimestepSampler()
+        base = LogNormalSampler.for_data(sigma_data) if kind == "lognormal" else UniformTimestepSampler()
     gaps, document = _gaps(dataset, gap, seed, device)
     if not gaps:
         return base, document
@@ -132,7 +136,8 @@ def _noise_levels(dataset: DataSet, objective: str, sampler: str | None, ci: tup
     return law, document
 
 
-def _gaps(dataset: DataSet, gap: str, seed: int, device: str) -> tuple[list[tuple[float, float]], dict[str, Any] | None]:
+def _gaps(dataset: DataSet, gap: str, seed: int,
+          device: str) -> tuple[list[tuple[float, float]], dict[str, Any] | None]:
     if gap == "none":
         return [], None
     if gap in ("auto", "zone"):

@@ -22,6 +22,8 @@ class PiecewiseDenoiser(nn.Module):
     edges : increasing noise levels in data units.
     """
 
+    edges: Tensor
+
     def __init__(self, denoisers: Sequence[nn.Module], edges: Sequence[float]) -> None:
         super().__init__()
         if len(denoisers) != len(edges) + 1:

@@ -72,6 +72,15 @@ class LogNormalSampler(NoiseLevelSampler):
             raise InputError(f"the lognormal sampler needs a finite mean and std > 0, not {mean} and {std}")
         self.mean, self.std = float(mean), float(std)
 
+    @classmethod
+    def for_data(cls, sigma_data: float) -> LogNormalSampler:
+        """EDM's law moved with the scale of the data: P_mean = -1.2 belongs to its sigma_data of 0.5.
+
+        Data and noise multiplied by one factor are the same problem, so the law of log sigma shifts with
+        log sigma_data.
+        """
+        return cls(-1.2 + float(np.log(sigma_data / 0.5)))
+
     def _score(self, sigma: np.ndarray | float) -> np.ndarray:
         return (np.log(np.asarray(sigma, dtype=np.float64)) - self.mean) / self.std
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomem.noise.samplers import LogNormalSampler
+from geomem.noise.samplers import GapSampler
 from geomem.rng import torch_generator
 from geomem.training.best_weights import BestWeights
 from geomem.training.loss import heldout_losses
@@ -56,9 +56,10 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
     """Train to the settings' last step, going on from the run's checkpoint if it has one.
 
     ``validation`` (M, ...) are held-out points that may steer the training; None turns the best weights per noise
-    level off. ``on_step(step, loss)`` is called after every step, with the loss at every tenth and None between (on a
-    GPU reading it costs a wait); ``on_checkpoint(trainer)`` after each checkpoint. SIGINT and SIGTERM finish the
-    step, save, and raise Interrupted. A loss that is not finite raises TrainingDiverged and leaves the last checkpoint as it was.
+    level off. ``on_step(step, loss)`` is called after every step, with the loss at every tenth and None between
+    (on a GPU reading it costs a wait); ``on_checkpoint(trainer)`` after each checkpoint. SIGINT and SIGTERM finish
+    the step, save, and raise Interrupted. A loss that is not finite raises TrainingDiverged and leaves the last
+    checkpoint as it was.
     """
     settings = trainer.settings
     best = run.restore(trainer)
@@ -110,12 +111,13 @@ def _validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarr
 
 
 def _loss_shares(trainer: Trainer) -> np.ndarray:
-    """Weight of each band's MSE in the expected EDM training loss, shape (bands,): lognormal mass x loss weight.
+    """Weight of each band's MSE in the expected training loss, shape (bands,): probability x loss weight.
 
-    The law is EDM's own, not the run's sampler: what is generated passes through every level, a gap's too.
+    The law is the sampler's without its gap: what is generated passes through every level, a gap's too.
     """
     best = BestWeights.log_spaced()
-    mass = np.diff(LogNormalSampler().cdf(best.edges))
+    law = trainer.sampler.base if isinstance(trainer.sampler, GapSampler) else trainer.sampler
+    mass = np.diff(law.cdf(best.edges))
     return mass * trainer.denoiser.loss_weight(torch.from_numpy(best.centres)).numpy()
 
 

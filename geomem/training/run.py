@@ -54,21 +54,15 @@ class Run:
         self.write_json("config.json", {"format": FORMAT, **config})
 
     def continue_with(self, config: Mapping[str, Any]) -> None:
-        """Accept the same options again, with as many iterations or more.
+        """Accept the same options again.
 
         Raises InputError that names the first option that differs: going on with it would be another run.
         """
         old, new = _flat(self.config), _flat({"format": FORMAT, **config})
         for name in (*old, *new):
-            if name in ("geomem", "settings.iterations"):
-                continue
-            if old.get(name) != new.get(name):
+            if name != "geomem" and old.get(name) != new.get(name):
                 raise InputError(f"{self.path} was started with {name} = {old.get(name)!r}, not {new.get(name)!r}; "
                                  "repeat the same command with --resume, or choose another --out")
-        if new["settings.iterations"] < old["settings.iterations"]:
-            raise InputError(f"{self.path} was started for {old['settings.iterations']} iterations; "
-                             "--resume takes as many or more")
-        self.write_json("config.json", {"format": FORMAT, **config})
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         write_json(self.path / name, value)

@@ -31,6 +31,8 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     warmup: int = 100
     """Steps over which the learning rate rises linearly from zero."""
+    decay: float = 0.0
+    """Share of the steps, at the end, over which the learning rate falls linearly to zero."""
     ema_halflife: float = 500e3
     """Half-life of the weight average, in images."""
     ema_rampup: float = 0.05
@@ -44,8 +46,16 @@ class TrainingSettings:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise InputError(f"the learning rate must be positive, not {self.learning_rate}")
+        if not 0 <= self.decay <= 1:
+            raise InputError(f"decay, a share of the steps, must lie in [0, 1], not {self.decay}")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"unknown precision {self.precision!r}; choose fp32 or bf16")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: warm-up, constant, decay."""
+        rise = (step + 1) / self.warmup if self.warmup else 1.0
+        fall = (self.iterations - step) / (self.decay * self.iterations) if self.decay else 1.0
+        return self.learning_rate * min(1.0, rise, fall)
 
 
 @lru_cache(maxsize=4)
@@ -92,7 +102,7 @@ class Trainer:
         noise = torch.randn(clean.shape, generator=draws, device=self.device)
         torch.manual_seed(key(s.seed, "dropout", k) & (2**63 - 1))
         for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * min(1.0, (k + 1) / max(1, s.warmup))
+            group["lr"] = s.learning_rate_at(k)
         self.denoiser.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             loss = denoising_loss(self.denoiser, clean, noise, sigma, labels)
