@@ -71,6 +71,13 @@ def test_no_zone_is_null_with_a_reason(capsys):
     assert "no danger zone: coverage" in capsys.readouterr().out
 
 
+def test_zone_on_a_single_level_has_no_crossing_and_is_still_drawn(tmp_path, capsys):
+    assert status("danger-zone", *DIGITS, "--sigmas", "0.6", "--out", tmp_path / "one") == 0
+    assert "do not cross" in capsys.readouterr().out
+    assert json.loads((tmp_path / "one" / "danger-zone.json").read_text())["zone"]["crossing"] is None
+    assert status("plot-curves", tmp_path / "one", tmp_path / "one", "--out", tmp_path / "two.png") == 0
+
+
 def test_same_seed_same_answer(capsys):
     answers = []
     for seed in (3, 3, 4):

@@ -1,4 +1,4 @@
-"""Published numbers on the first 1,000 training and 1,000 test images of CIFAR-10 (THEORY 3, 4, 6, 7)."""
+"""Published numbers on the first 1,000 training and 1,000 test images of CIFAR-10."""
 
 import os
 from pathlib import Path
@@ -75,5 +75,7 @@ def test_danger_zone(images):
     assert zone.sigma_high == pytest.approx(5.0, abs=0.3)
     assert zone.note == ""
     low, high = widened_gap(curves, zone)
+    assert (low, high) == (pytest.approx(0.0977, abs=1e-3), zone.sigma_high)
+    low, high = widened_gap(curves, zone, kappa=3, weight_floor=0.5)
     assert low == pytest.approx(0.134, abs=1e-3)  # the published medium window begins at .14
     assert high == pytest.approx(7.0, abs=0.2)

@@ -114,7 +114,11 @@ def test_widened_gap(measured):
     curves = made(measured, [1, 1, 0.9, 0.3, 0], [0, 0.9, 1, 1, 1], sigma=[0.1, 1, 10, 100, 1000])
     curves = replace(curves, heldout_nearest_distance=2.0, dim=16)
     zone = find_danger_zone(curves)
-    low, high = widened_gap(curves, zone)
+    assert widened_gap(curves, zone) == (pytest.approx(2 / (4 * np.sqrt(15))), zone.sigma_high)
+    assert widened_gap(curves, None) == pytest.approx(widened_gap(curves, zone))
+    with pytest.raises(InputError, match="no gap can be recommended"):
+        widened_gap(replace(curves, heldout_nearest_distance=1e6), None)
+    low, high = widened_gap(curves, zone, kappa=3, weight_floor=0.5)
     assert low == pytest.approx(2 / (4 * np.sqrt(8)))
     assert high == pytest.approx(10 * 10 ** (0.4 / 0.6))
     assert widened_gap(curves, zone, kappa=1.0001, weight_floor=0.99) == (zone.sigma_low, zone.sigma_high)

@@ -105,7 +105,7 @@ def test_gap_takes_zones_pairs_and_lists_and_merges_overlaps():
 
 
 def test_cifar10_zone_holds_five_to_six_percent_of_edm_draws():
-    """THEORY 9; with the zone [1.7, 4.7] of [G] on 1,000 CIFAR-10 images, and the exact lognormal mass."""
+    """With the zone [1.7, 4.7] of [G] on 1,000 CIFAR-10 images, and the exact lognormal mass."""
     sampler = GapSampler(LogNormalSampler(), (1.7, 4.7))
     exact = stats.norm.cdf((np.log(4.7) + 1.2) / 1.2) - stats.norm.cdf((np.log(1.7) + 1.2) / 1.2)
     assert sampler.removed_mass == pytest.approx(exact, rel=1e-12)
@@ -115,7 +115,7 @@ def test_cifar10_zone_holds_five_to_six_percent_of_edm_draws():
 @pytest.mark.parametrize(("low", "high", "std", "inside"), [(100, 200, 74.13, 0.978), (700, 1000, 222.39, 0.750),
                                                             (100, 1000, 667.17, 0.545)])
 def test_confidence_interval_constants(low, high, std, inside):
-    """[C] Eq. 9-12 with half of the normal inside the interval; the figures of THEORY 9."""
+    """[C] Eq. 9-12 with half of the normal inside the interval, checked figures for T = 1000."""
     sampler = ConfidenceIntervalSampler(low, high)
     assert sampler.mean == (low + high) / 2
     assert round(sampler.std, 2) == std

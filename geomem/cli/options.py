@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,6 +101,13 @@ def load(data: str, **options: Any) -> DataSet:
     return dataset
 
 
+def lasting_spec(spec: str | None) -> str | None:
+    """The spec as it can be used from any directory: paths made absolute, recipe names left alone."""
+    from geomem.data.recipes import known_recipes
+
+    return spec if spec is None or spec in known_recipes() else os.path.abspath(spec)
+
+
 def say(text: str) -> None:
     """A line for people; stdout belongs to results."""
     click.echo(text, err=True)
@@ -116,8 +124,6 @@ def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
 
 def require_new_directory(path: str, made_by: str) -> None:
     """Refuse an output directory that holds what another command left there."""
-    import os
-
     if os.path.exists(path) and not os.path.isdir(path):
         raise InputError(f"--out {path} is a file; give a directory")
     if os.path.isfile(os.path.join(path, made_by)):

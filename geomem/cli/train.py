@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import Interval, data_options, device_option, load, progress_bar, say
+from geomem.cli.options import Interval, data_options, device_option, lasting_spec, load, progress_bar, say
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
                                 learning_rate=learning_rate or NETWORKS[network].learning_rate)
     config = {
         "geomem": __version__,
-        "data": {"spec": data, "heldout": heldout, "n_train": n_train, "n_heldout": n_heldout, "shuffle": shuffle,
+        "data": {"spec": lasting_spec(data), "heldout": lasting_spec(heldout), "n_train": n_train, "n_heldout": n_heldout, "shuffle": shuffle,
                  "seed": seed, "name": dataset.name, "sha256": dataset.sha256},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, "classes": 0,
         "sigma_data": sigma_data, "sampler": levels.to_dict(), "gap": gap,

@@ -1,4 +1,4 @@
-"""Bounds on coverage from distances alone ([G] Def. 4.7, Thm 4.8; THEORY 3).
+"""Bounds on coverage from distances alone ([G] Def. 4.7, Thm 4.8).
 
     lower:          E_D[C_sigma] >= E[ g_sigma(R_NN) ],  R_NN from a held-out Y to its nearest training point
     plain upper:    E_D[C_sigma] <= min(1, N E[ g_sigma(|Y - X'|) ])

@@ -1,4 +1,4 @@
-"""Coverage of held-out points by the shells of the training points ([G] Eq. 6, Def. 4.6; THEORY 2).
+"""Coverage of held-out points by the shells of the training points ([G] Eq. 6, Def. 4.6).
 
     C_sigma(p, D) = P( Y + sigma Z in union_i S_sigma(x_i) ),    Y ~ p held out.
 

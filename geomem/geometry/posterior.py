@@ -1,4 +1,4 @@
-"""Posterior weights of the training points ([G] Eq. 2, 3, Def. 4.1; THEORY 1).
+"""Posterior weights of the training points ([G] Eq. 2, 3, Def. 4.1).
 
 For the query ``x_k + sigma Z`` at training point k, with ``u = 1/sigma`` and a, b as in ``projections``:
 

@@ -1,4 +1,4 @@
-"""Squared distances and noise projections: the two products every curve is made of (THEORY 1, 2).
+"""Squared distances and noise projections: the two products every curve is made of.
 
 For a query ``y`` with noise ``Z`` and centres ``x_i`` (the distinct training points):
 

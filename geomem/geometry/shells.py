@@ -1,4 +1,4 @@
-"""Gaussian shells and the two-shell probability g ([G] Lemma 4.5, Def. 4.7; THEORY 2, 3).
+"""Gaussian shells and the two-shell probability g ([G] Lemma 4.5, Def. 4.7).
 
     R_-^2 = max(0, d - 2 sqrt(d t)),    R_+^2 = d + 2 sqrt(d t) + 2 t
     P(R_- <= |Z| <= R_+) >= 1 - 2 exp(-t)

@@ -1,4 +1,4 @@
-"""Noise levels below which the posterior concentrates and above which it spreads ([G] Thm 4.2; THEORY 4, 6).
+"""Noise levels below which the posterior concentrates and above which it spreads ([G] Thm 4.2).
 
 For a training point with the other points at distances ``r_2 <= r_3 <= ...``, q in (1/2, 1), delta in (0, 1):
 

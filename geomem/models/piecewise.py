@@ -1,4 +1,4 @@
-"""One denoiser per range of noise levels: best weights per noise level (THEORY 7) and [G]'s swap experiments."""
+"""One denoiser per range of noise levels: best weights per noise level and [G]'s swap experiments."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _draw_one(axes: Axes, document: Mapping[str, Any]) -> None:
     curves, zone = document["curves"], document.get("zone")
     if zone:
         _shade(axes, zone, GREY, f"danger zone {zone['sigma_low']:.3g}–{zone['sigma_high']:.3g}")
-        _mark_crossing(axes, zone, "0.25", f"crossing {zone['crossing']:.3g}")
+        _mark_crossing(axes, zone, "0.25", labelled=True)
     _draw_curve(axes, curves, WEIGHT, BLUE, "-", "max posterior weight W")
     if curves.get(SELF_WEIGHT):
         _draw_curve(axes, curves, SELF_WEIGHT, BLUE, "--", "self weight", band=False)
@@ -71,7 +71,7 @@ def _draw_several(axes: Axes, documents: Sequence[tuple[str, Mapping[str, Any]]]
     for (label, document), colour in zip(documents, _cycle(len(documents)), strict=True):
         if document.get("zone"):
             _shade(axes, document["zone"], colour, None)
-            _mark_crossing(axes, document["zone"], colour, None)
+            _mark_crossing(axes, document["zone"], colour, labelled=False)
         _draw_curve(axes, document["curves"], WEIGHT, colour, "-", label)
         _draw_curve(axes, document["curves"], COVERAGE, colour, "--", None)
 
@@ -92,8 +92,10 @@ def _shade(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str
     axes.axvspan(zone["sigma_low"], zone["sigma_high"], color=colour, alpha=0.13, lw=0, label=label)
 
 
-def _mark_crossing(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str | None) -> None:
-    axes.axvline(zone["crossing"], color=colour, lw=1, label=label)
+def _mark_crossing(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, *, labelled: bool) -> None:
+    if zone.get("crossing") is None:  # the curves need not cross on the grid
+        return
+    axes.axvline(zone["crossing"], color=colour, lw=1, label=f"crossing {zone['crossing']:.3g}" if labelled else None)
     if zone.get("crossing_low") is not None and zone.get("crossing_high") is not None:
         axes.axvspan(zone["crossing_low"], zone["crossing_high"], color=colour, alpha=0.3, lw=0)
 
