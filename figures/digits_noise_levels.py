@@ -1,7 +1,7 @@
 """Memorization and denoising error per noise level of the demo's models. Reads results/*.json, computes nothing.
 
-The result files are ``memorization.json`` of ``bin/demo``: no gap with its last weights, with the best weights per noise
-level, and with a gap.
+The result files are ``memorization.json`` of ``bin/demo``: no gap with its last weights, with the best weights per
+noise level, and with a gap.
 """
 
 import json

@@ -74,7 +74,7 @@ def test_light_imports(code):
 
 def test_danger_zone_loads_no_training_packages():
     code = "from geomem.cli.main import main\nmain(['danger-zone', 'digits', '--n-train', '50', '--sigmas', '5'])"
-    assert not loaded_by(code) & {"diffusers", "datasets", "matplotlib", "seaborn", "pandas", "transformers"}
+    assert not loaded_by(code) & {"diffusers", "datasets", "matplotlib", "seaborn", "transformers"}
 
 
 def test_help_answers_at_once():

@@ -81,7 +81,7 @@ def document_of(dataset: DataSet, curves: Curves, zone: DangerZone | None, *, th
     from dataclasses import asdict
 
     from geomem.geometry import zone_reason
-    from geomem.noise import DDPMSchedule, GapSampler, LogNormalSampler
+    from geomem.noise import DDPMSchedule, LogNormalSampler
 
     content = curves.to_dict()
     document: dict[str, Any] = {
@@ -96,7 +96,8 @@ def document_of(dataset: DataSet, curves: Curves, zone: DangerZone | None, *, th
     if zone is None:
         document["zone_reason"] = zone_reason(curves, threshold)
     else:
-        document["zone"] = {**asdict(zone), "edm_mass": GapSampler(LogNormalSampler(), zone).removed_mass,
+        edm = LogNormalSampler()
+        document["zone"] = {**asdict(zone), "edm_mass": float(edm.cdf(zone.sigma_high) - edm.cdf(zone.sigma_low)),
                             "ddpm_timesteps": DDPMSchedule().timesteps_within(zone.sigma_low, zone.sigma_high)}
     return document
 

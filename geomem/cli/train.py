@@ -73,8 +73,9 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
                                 learning_rate=learning_rate or NETWORKS[network].learning_rate)
     config = {
         "geomem": __version__,
-        "data": {"spec": lasting_spec(data), "heldout": lasting_spec(heldout), "n_train": n_train, "n_heldout": n_heldout, "shuffle": shuffle,
-                 "seed": seed, "name": dataset.name, "sha256": dataset.sha256},
+        "data": {"spec": lasting_spec(data), "heldout": lasting_spec(heldout), "n_train": n_train,
+                 "n_heldout": n_heldout, "shuffle": shuffle, "seed": seed, "name": dataset.name,
+                 "sha256": dataset.sha256},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, "classes": 0,
         "sigma_data": sigma_data, "sampler": levels.to_dict(), "gap": gap,
         "settings": asdict(settings),
@@ -113,7 +114,8 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
 
 
 def _noise_levels(dataset: DataSet, sigma_data: float, objective: str, sampler: str | None,
-                  ci: tuple[float, float] | None, gap: str, seed: int, device: str) -> tuple[NoiseLevelSampler, dict[str, Any] | None]:
+                  ci: tuple[float, float] | None, gap: str, seed: int,
+                  device: str) -> tuple[NoiseLevelSampler, dict[str, Any] | None]:
     """The noise-level sampler, and the danger-zone document where the gap came from the curves."""
     from geomem.noise import ConfidenceIntervalSampler, GapSampler, LogNormalSampler, UniformTimestepSampler
 

@@ -219,4 +219,7 @@ def _loaded(denoiser: Denoiser, weights: Mapping[str, Tensor], path: Path) -> De
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:  # hides the system's own error, a full disk above all
+            raise OSError(f"{path} cannot be written: {error}") from None
