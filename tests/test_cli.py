@@ -78,6 +78,15 @@ def test_zone_on_a_single_level_has_no_crossing_and_is_still_drawn(tmp_path, cap
     assert status("plot-curves", tmp_path / "one", tmp_path / "one", "--out", tmp_path / "two.png") == 0
 
 
+@pytest.mark.parametrize("train", [np.zeros((2, 3)), np.ones((2, 3)) * [[1], [2]], np.arange(3.0)[:, None]])
+def test_smallest_data_sets_get_an_answer(train, tmp_path, capsys):
+    """Two equal points, two points, one dimension: the theorem's upper side and disjoint shells may not exist."""
+    np.savez(tmp_path / "tiny.npz", train=train, heldout=train + 0.5)
+    for flag in ([], ["--json"]):
+        assert status("danger-zone", tmp_path / "tiny.npz", "--sigmas", 5, *flag, "--out", tmp_path / f"{flag}") == 0
+    json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
 def test_same_seed_same_answer(capsys):
     answers = []
     for seed in (3, 3, 4):

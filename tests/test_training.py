@@ -133,6 +133,17 @@ def test_per_level_weights_give_each_band_its_held_out_loss(tmp_path):
     np.testing.assert_allclose(last, recorded[200], rtol=1e-6)
 
 
+def test_bf16_trains_like_float32_up_to_its_rounding(tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        run, trainer = make(tmp_path / precision, iterations=25, precision=precision)
+        train(run, trainer, None)
+        assert all(p.dtype == torch.float32 for p in trainer.denoiser.parameters())
+        losses[precision] = run.stats[-1]["loss"]
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)  # products carry 8 bits
+
+
 def test_without_held_out_points_there_are_only_last_weights(tmp_path):
     run, trainer = make(tmp_path / "run", iterations=30)
     assert train(run, trainer, None) is None

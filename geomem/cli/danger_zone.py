@@ -158,8 +158,9 @@ def text_of(document: dict[str, Any]) -> str:
                      + (f"{timesteps[0]} to {timesteps[1]}" if timesteps else "none"))
         if zone["note"]:
             lines.append(f"note         {zone['note']}")
-    thresholds = document["thresholds"]
-    lines.append(f"Theorem 4.2  on average one training point holds the weight below sigma "
-                 f"{thresholds['concentrated_below']['mean']:.3g}, no longer above "
-                 f"{thresholds['spread_above']['mean']:.3g}; shells disjoint below {thresholds['disjoint_below']:.3g}")
+    below, above, disjoint = (document["thresholds"][name]
+                              for name in ("concentrated_below", "spread_above", "disjoint_below"))
+    lines.append(f"Theorem 4.2  on average one training point holds the weight below sigma {below['mean']:.3g}"
+                 + (f", no longer above {above['mean']:.3g}" if above else "")
+                 + (f"; shells disjoint below {disjoint:.3g}" if disjoint is not None else ""))
     return "\n".join(lines)
