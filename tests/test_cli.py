@@ -211,6 +211,8 @@ def bad_inputs(tmp):
               "one": (good[:1], good), "other": (good, good[:, :4]), "good": (good, good)}
     for name, (train, heldout) in arrays.items():
         np.savez(tmp / f"{name}.npz", train=train, heldout=heldout)
+    np.savez(tmp / "large.npz", train=1000 * good, heldout=good)
+    np.savez(tmp / "odd.npz", samples=good, about=np.asarray(json.dumps({"data": {"spec": "digits"}})))
     (tmp / "empty").mkdir()
     write_images(tmp / "broken", [(8, 8)] * 3)
     (tmp / "broken" / "1.png").write_bytes(b"not a picture")
@@ -254,6 +256,9 @@ def bad_inputs(tmp):
         "ci without sampler": ([*train, "--sampler", "lognormal", "--ci", "1:2"], "--ci"),
         "ci outside": ([*train, "--ci", "10:2000"], "2000"),
         "generate without run": (["generate", tmp / "none", "--out", tmp / "s.npz"], "none"),
+        "superscript seeds": (["generate", tmp / "none", "--seeds", "\u00b2", "--out", tmp / "s.npz"], "--seeds"),
+        "unscaled data": (["train", tmp / "large.npz", "--network", "mlp", "--out", tmp / "run"], "rescale"),
+        "samples of an unreadable origin": (["quality", tmp / "odd.npz"], "--data"),
         "bad seeds": (["generate", tmp / "none", "--seeds", "5-1", "--out", tmp / "s.npz"], "--seeds"),
         "samples without data": (["memorization", tmp / "good.npz"], "samples"),
         "samples missing": (["quality", tmp / "gone.npz"], "gone.npz"),

@@ -218,10 +218,33 @@ def test_kill_dash_nine_and_resume_changes_nothing(tmp_path):
         process.kill()
         kills += process.wait() == -signal.SIGKILL
     assert kills >= 2
-    (tmp_path / "killed" / ".state-half.safetensors").write_bytes(b"half")
+    (tmp_path / "killed" / ".geomem-half.safetensors").write_bytes(b"half")
     assert start(tmp_path / "killed").wait() == 0
     assert not list((tmp_path / "killed").rglob(".*")), "temporary files left behind"
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_kill_between_the_last_state_and_what_is_derived_from_it(tmp_path):
+    """The state says the run is complete, the other files are still the old ones: resuming makes them whole."""
+    for name in ("whole", "killed"):
+        run, trainer = make(tmp_path / name)
+        train(run, trainer, POINTS[:20])
+    (run.path / "model.safetensors").unlink()
+    (run.path / "levels.json").write_text("{}")
+    (run.path / ".gitignore").write_text("kept")
+    run, trainer = make(tmp_path / "killed")
+    train(run, trainer, POINTS[:20])
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert (run.path / ".gitignore").exists()
+
+
+def test_damaged_state_is_refused(tmp_path):
+    run, trainer = make(tmp_path / "run", iterations=25)
+    train(run, trainer, POINTS[:20])
+    save_file({"denoiser.x": torch.zeros(1)}, run.path / "state.safetensors", {"steps_done": "3"})
+    run, trainer = make(tmp_path / "run", iterations=25)
+    with pytest.raises(InputError, match=r"state.safetensors is damaged"):
+        train(run, trainer, POINTS[:20])
 
 
 def test_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
@@ -252,6 +275,15 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
     save_file({"wrong": torch.zeros(1)}, run.path / "model.safetensors")
     with pytest.raises(InputError, match="does not hold the weights"):
         run.denoiser("last")
+    for name, broken in [("shape", [1, -8]), ("shape", "abc"), ("network", ["mlp"]), ("sigma_data", 0),
+                         ("objective", "foo"), ("dropout", 3), ("data", "x")]:
+        (run.path / "config.json").write_text(json.dumps({"format": "geomem.run/1", **CONFIG, name: broken}))
+        with pytest.raises(InputError, match="is damaged"):
+            Run(run.path).untrained()
+    (run.path / "levels.json").write_text(json.dumps({"format": "geomem.levels/1", "edges": [1, 2, 3],
+                                                      "steps": ["../x", 2], "early_stop": 1}))
+    with pytest.raises(InputError, match="do not fit"):
+        _ = run.levels
     (run.path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         Run(run.path).untrained()

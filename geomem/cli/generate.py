@@ -29,8 +29,11 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int, method
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
     """
+    from geomem.errors import InputError
     from geomem.training import Run
 
+    if not out.endswith(".npz"):
+        raise InputError(f"--out {out}: the ending must be .npz")
     samples, about = samples_of(Run(run), seeds, weights=weights, steps=steps, method=method, batch=batch,
                                 device=device)
     save_samples(out, samples, seeds, about)
@@ -60,6 +63,6 @@ def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any
 
     from geomem.files import atomic_path
 
-    with atomic_path(path if path.endswith(".npz") else path + ".npz") as temporary:
+    with atomic_path(path) as temporary:
         np.savez(temporary, samples=samples, seeds=np.asarray(seeds, dtype=np.int64),
                  about=np.asarray(json.dumps(about)))

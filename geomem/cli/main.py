@@ -48,10 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except (InputError, OSError) as error:
         _fail(arguments, error, str(error))
+    except MemoryError as error:
+        _fail(arguments, error, f"not enough memory ({error}); ask for less at a time")
 
 
 def _fail(arguments: list[str], error: Exception, message: str) -> None:
-    if "--debug" in arguments:
+    if arguments[:1] == ["--debug"]:
         raise error
     click.echo(f"geomem: {' '.join(message.split())}", err=True)
     sys.exit(2)

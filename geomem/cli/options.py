@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from geomem.errors import InputError
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
+
+
+MAX_SAMPLES = 10_000_000
 
 
 class Interval(click.ParamType):
@@ -45,12 +49,13 @@ class Seeds(click.ParamType):
             return value
         seeds: list[int] = []
         for part in value.split(","):
-            first, _, last = part.partition("-")
-            if not first.isdigit() or (last and not last.isdigit()) or (last and int(last) < int(first)):
+            match = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if last < first:
                 self.fail(f"{value!r} is not a list of seeds such as 0-1023 or 0,3,8-11", param, ctx)
-            if last and int(last) - int(first) >= 10_000_000:
-                self.fail(f"{part!r} asks for more than ten million samples", param, ctx)
-            seeds.extend(range(int(first), int(last or first) + 1))
+            if len(seeds) + last - first >= MAX_SAMPLES:
+                self.fail(f"{value!r} asks for more than ten million samples", param, ctx)
+            seeds.extend(range(first, last + 1))
         if len(set(seeds)) < len(seeds):
             self.fail(f"{value!r} names a seed twice", param, ctx)
         return seeds

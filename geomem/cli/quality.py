@@ -40,6 +40,10 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     dataset = data_of(read[0].about, data, read[0].label)
     for one in read:
         require_same_shape(one, dataset)
+        made_with = one.about.get("data")
+        if data is None and made_with and made_with.get("sha256") != dataset.sha256:
+            raise InputError(f"{one.label} was made with other training data than {read[0].label}; "
+                             "compare them apart, or name the data for all with --data")
     rows = []
     for label, one in zip(labels or samples, read, strict=True):
         report = quality_report(one.values, dataset.train, dataset.test, seed=seed, device=device)

@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from geomem.cli.options import load
+from geomem.cli.options import load, say
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,26 +38,40 @@ def read_samples(path: str) -> Samples:
             about = json.loads(str(file["about"])) if "about" in file else {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such samples file; make one with geomem generate") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError, RecursionError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not an .npz of samples ({error}); make one with geomem generate") from None
-    if values.dtype.kind != "f" or not len(values) or not np.isfinite(values).all():
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+    if values.dtype.kind != "f" or values.ndim < 2 or not values.size or not np.isfinite(values).all():
         raise InputError(f"{path}: samples must be a non-empty array of finite floats, in the scale of the data")
-    return Samples(path, values.astype(np.float32), about if isinstance(about, dict) else {})
+    return Samples(path, values, about if isinstance(about, dict) else {})
 
 
 def data_of(about: dict[str, Any], given: str | None, origin: str) -> DataSet:
     """The data set that samples or a run belong to: ``--data`` where given, else the recorded one, checked by hash."""
-    if given is not None:
-        return load(given)
     recorded = about.get("data")
+    if given is not None:
+        data = load(given)
+        if isinstance(recorded, dict) and recorded.get("sha256") != data.sha256:
+            say(f"note: {origin} was made with other data than {given}; copies of its points may go unseen")
+        return data
     if not recorded:
         raise InputError(f"{origin} does not say which data it belongs to; name them with --data")
-    data = load(recorded["spec"], **{name: recorded[name]
-                                     for name in ("heldout", "n_train", "n_heldout", "shuffle", "seed")})
-    if data.sha256 != recorded["sha256"]:
-        raise InputError(f"{recorded['spec']} is no longer the data that {origin} was made with (its sha256 differs); "
+    try:
+        spec, sha256 = str(recorded["spec"]), recorded["sha256"]
+        options = {name: recorded[name] for name in ("heldout", "n_train", "n_heldout", "shuffle", "seed")}
+        sound = (all(options[name] is None or type(options[name]) is int for name in ("n_train", "n_heldout"))
+                 and isinstance(options["heldout"], str | None) and type(options["seed"]) is int)
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise InputError(f"{origin} names its data in a way that cannot be read; name them with --data")
+    data = load(spec, **options)
+    if data.sha256 != sha256:
+        raise InputError(f"{spec} is no longer the data that {origin} was made with (its sha256 differs); "
                          "name the right data with --data")
     return data
 

@@ -66,8 +66,11 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     network = network or default_network(shape)
     build_network(network, shape)  # refuses an unknown name or shape before anything is written
     sigma_data = float(dataset.train.std(dtype="float64"))
-    if sigma_data == 0:
-        raise InputError(f"{data}: all training values are equal; there is nothing to learn from them")
+    if not 0.05 <= sigma_data <= 10:
+        raise InputError(f"{data}: the standard deviation of the values is {sigma_data:.3g}, but the noise levels, "
+                         "0.002 to 80, suit one near 0.5; rescale the data so that it lies in [0.05, 10]")
+    if len(dataset.train) - dataset.duplicates < 2:
+        raise InputError(f"{data}: all training points are equal; at least 2 distinct ones are needed")
     levels, document = _noise_levels(dataset, sigma_data, objective, sampler, ci, gap, seed, device)
     settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
                                 learning_rate=learning_rate or NETWORKS[network].learning_rate)

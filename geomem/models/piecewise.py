@@ -38,8 +38,8 @@ class PiecewiseDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
-        sigma = torch.as_tensor(sigma, device=x.device)
-        ranges = torch.bucketize(sigma.double(), self.edges, right=True)
+        sigma = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
+        ranges = torch.bucketize(sigma, self.edges, right=True)
         chosen = torch.tensor(self.choice, device=x.device)[ranges]
         if chosen.numel() == 1 or bool((chosen == chosen.flatten()[0]).all()):
             return self.denoisers[int(chosen.flatten()[0])](x, sigma, labels)

@@ -64,6 +64,8 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
     settings = trainer.settings
     best = run.restore(trainer)
     run.rewind_stats(trainer.steps_done)
+    if trainer.steps_done:
+        run.save(trainer, best)  # a kill may have come between the state and the files derived from it
     held_out = None
     if validation is not None:
         held_out = _validation_batch(trainer, validation, validation_labels)
@@ -77,10 +79,10 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
             step = trainer.steps_done
             if on_step is not None:
                 on_step(step, None if step % 10 else float(trainer.losses[-1]))
-            if (received or step in evaluations) and not math.isfinite(trainer.mean_loss):
+            if (received or step in evaluations) and not _is_finite(trainer):
                 raise TrainingDiverged(
-                    f"the loss is not finite between steps {step - len(trainer.losses)} and {step}; {run.path} holds "
-                    "the last good checkpoint; lower --learning-rate, or use --precision fp32")
+                    f"loss or weights are not finite between steps {step - len(trainer.losses)} and {step}; earlier "
+                    "checkpoints are kept; start again in another --out with a lower --learning-rate")
             if step in evaluations:
                 line: dict[str, Any] = {"step": step, "images": step * settings.batch, "loss": trainer.mean_loss,
                                         "seconds": round(time.monotonic() - started, 3)}
@@ -100,6 +102,10 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
             if received and step < settings.iterations:
                 raise Interrupted(step, received[0])
     return best
+
+
+def _is_finite(trainer: Trainer) -> bool:
+    return math.isfinite(trainer.mean_loss) and all(bool(p.isfinite().all()) for p in trainer.ema.parameters())
 
 
 def _validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarray | None,

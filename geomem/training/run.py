@@ -14,7 +14,9 @@ Only JSON and safetensors are read: nothing in a run directory can execute code.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.files import atomic_path, write_json, write_text
-from geomem.models import Denoiser, EDMDenoiser, EpsilonDenoiser, build_network
+from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json, write_text
+from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, build_network
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.trainer import Trainer
 
@@ -70,7 +72,18 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved options. Raises InputError where there is no readable run."""
-        return _read_json(self.path / "config.json", FORMAT)
+        config = _read_json(self.path / "config.json", FORMAT)
+        try:
+            shape = config["shape"]
+            sound = (all(isinstance(size, int) and size > 0 for size in shape) and 0 < math.prod(shape) <= 10**8
+                     and config["network"] in NETWORKS and config["objective"] in ("edm", "ddpm")
+                     and config["classes"] in range(10**6) and 0 <= config["dropout"] < 1
+                     and 0 < config["sigma_data"] < math.inf and isinstance(config["data"], dict))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.path / 'config.json'} is damaged ({error!r}); train the run again") from None
+        if not sound:
+            raise InputError(f"{self.path / 'config.json'} is damaged (values out of range); train the run again")
+        return config
 
     def untrained(self) -> Denoiser:
         """Denoiser of the run's architecture, with fresh weights."""
@@ -95,6 +108,8 @@ class Run:
                              "use --weights last")
         if weights == "per-level":
             snapshots = {step: self.snapshot(step) for step in set(levels["steps"])}
+            for step, snapshot in snapshots.items():
+                _loaded(denoiser, snapshot, self._snapshot_path(step))  # refuses weights of another network
             return stitch(levels["edges"], [snapshots[step] for step in levels["steps"]], denoiser)
         kept = sorted({*levels["steps"], levels["early_stop"]})
         step = levels["early_stop"] if weights == "early-stop" else weights
@@ -107,7 +122,18 @@ class Run:
     def levels(self) -> dict[str, Any] | None:
         """Bands of noise levels with their chosen steps, or None where the run kept none."""
         path = self.path / "levels.json"
-        return _read_json(path, "geomem.levels/1") if path.is_file() else None
+        if not path.is_file():
+            return None
+        levels = _read_json(path, "geomem.levels/1")
+        try:
+            edges, steps = levels["edges"], [*levels["steps"], levels["early_stop"]]
+            sound = (len(edges) == len(steps) and all(0 < a < b < math.inf for a, b in pairwise(edges))
+                     and all(type(step) is int and step >= 0 for step in steps))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error!r}); use --weights last") from None
+        if not sound:
+            raise InputError(f"{path} is damaged (bands and steps do not fit); use --weights last")
+        return levels
 
     def snapshot(self, step: int) -> dict[str, Tensor]:
         return _read_tensors(self._snapshot_path(step))
@@ -142,21 +168,29 @@ class Run:
 
     def restore(self, trainer: Trainer) -> BestWeights | None:
         """Load the last checkpoint into the trainer; returns its best weights. No checkpoint: nothing changes."""
-        for leftover in [*self.path.glob(".*"), *(self.path / "weights").glob(".*")]:
-            leftover.unlink()  # half-written files of a run that was killed
+        for folder in (self.path, self.path / "weights"):  # half-written files of a run that was killed
+            for leftover in (*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(".tmp??????")):  # ours, safetensors'
+                if leftover.is_file():
+                    leftover.unlink()
         path = self.path / "state.safetensors"
         if not path.is_file():
             return None
         tensors = _read_tensors(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-        trainer.load_state(tensors, int(metadata["steps_done"]))
-        if "best" not in metadata:
-            return None
-        state = json.loads(metadata["best"])
-        steps = {int(step) for band in state["candidates"] for step, _ in band}
-        steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
-        return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)})
+        try:
+            trainer.load_state(tensors, int(metadata["steps_done"]))
+            if "best" not in metadata:
+                return None
+            state = json.loads(metadata["best"])
+            steps = {int(step) for band in state["candidates"] for step, _ in band}
+            steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
+            return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)})
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} is damaged ({reason}); start again in another --out") from None
 
     # --- statistics ---------------------------------------------------------------------------------------
 
@@ -167,7 +201,10 @@ class Run:
         if not path.is_file():
             return []
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # after the last newline: nothing, or half a line
-        return [json.loads(line) for line in lines]
+        try:
+            return [line for line in map(json.loads, lines) if line["step"] >= 0]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error!r}); remove the broken line") from None
 
     def append_stats(self, line: Mapping[str, Any]) -> None:
         with open(self.path / "stats.jsonl", "a", encoding="utf-8") as file:
