@@ -120,7 +120,14 @@ def _noise_levels(dataset: DataSet, sigma_data: float, objective: str, sampler: 
                   ci: tuple[float, float] | None, gap: str, seed: int,
                   device: str) -> tuple[NoiseLevelSampler, dict[str, Any] | None]:
     """The noise-level sampler, and the danger-zone document where the gap came from the curves."""
-    from geomem.noise import ConfidenceIntervalSampler, GapSampler, LogNormalSampler, UniformTimestepSampler
+    from geomem.noise import (
+        SIGMA_MAX,
+        SIGMA_MIN,
+        ConfidenceIntervalSampler,
+        GapSampler,
+        LogNormalSampler,
+        UniformTimestepSampler,
+    )
 
     kind = sampler or ("ci" if ci else {"edm": "lognormal", "ddpm": "uniform"}[objective])
     if (kind == "ci") != (ci is not None):
@@ -135,6 +142,9 @@ def _noise_levels(dataset: DataSet, sigma_data: float, objective: str, sampler: 
     gaps, document = _gaps(dataset, gap, seed, device)
     if not gaps:
         return base, document
+    for low, high in gaps:
+        if low >= SIGMA_MAX or high <= SIGMA_MIN:
+            raise InputError(f"--gap {low:g}:{high:g} lies outside the schedule, sigma {SIGMA_MIN:g} to {SIGMA_MAX:g}")
     law = GapSampler(base, gaps)
     say("gap: sigma " + ", ".join(f"{low:.3g} to {high:.3g}" for low, high in law.gaps)
         + f" left out of training, {law.removed_mass:.1%} of the draws")
