@@ -81,7 +81,10 @@ def test_stitched_denoiser_uses_the_weights_of_its_band():
 @pytest.mark.parametrize(("make", "word"), [
     (lambda: BestWeights([1, 1]), "increase"),
     (lambda: BestWeights([0, 1]), "positive"),
+    (lambda: BestWeights([1, float("nan"), 2]), "increase"),
     (lambda: BestWeights([1, 2], tolerance=-1), "tolerance"),
+    (lambda: BestWeights([1, 2], average_weights=[0.0]), "positive sum"),
+    (lambda: BestWeights([1, 2]).update(3, [float("nan")], {}), "step 3 are not finite"),
     (lambda: BestWeights([1, 2]).steps, "at least one update"),
     (lambda: BestWeights([1, 2]).update(1, [1.0, 2.0], {}), "expected 1 losses"),
 ])

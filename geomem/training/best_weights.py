@@ -41,13 +41,15 @@ class BestWeights:
     def __init__(self, edges: Sequence[float] | np.ndarray, *, tolerance: float = 0.005,
                  average_weights: Sequence[float] | None = None) -> None:
         self.edges = np.asarray(edges, dtype=np.float64)
-        if self.edges.ndim != 1 or len(self.edges) < 2 or np.any(np.diff(self.edges) <= 0) or self.edges[0] <= 0:
+        if self.edges.ndim != 1 or len(self.edges) < 2 or not np.all(np.diff(self.edges) > 0) or self.edges[0] <= 0:
             raise InputError("the edges of the noise-level bands must be positive and increase")
-        if tolerance < 0:
+        if not tolerance >= 0:
             raise InputError(f"the tolerance of the best weights must be >= 0, not {tolerance}")
         self.tolerance = tolerance
         bands = len(self.edges) - 1
         self.average_weights = np.ones(bands) if average_weights is None else np.asarray(average_weights, dtype=float)
+        if self.average_weights.shape != (bands,) or not self.average_weights.sum() > 0:
+            raise InputError(f"average_weights must be {bands} numbers, one per band, with a positive sum")
         # Per band the snapshots that can still be chosen, as (step, loss): losses fall strictly, all within the
         # tolerance of the last, which is the smallest so far. The first is the choice.
         self._candidates: list[list[tuple[int, float]]] = [[] for _ in range(bands)]
@@ -70,6 +72,8 @@ class BestWeights:
         losses = np.asarray(losses, dtype=np.float64)
         if losses.shape != (len(self._candidates),):
             raise InputError(f"expected {len(self._candidates)} losses, one per band, not shape {losses.shape}")
+        if not np.isfinite(losses).all():
+            raise InputError(f"the held-out losses of step {step} are not finite; the training has diverged")
         for candidates, loss in zip(self._candidates, losses, strict=True):
             if not candidates or loss < candidates[-1][1]:
                 candidates.append((step, float(loss)))
