@@ -32,7 +32,7 @@ CURVES = ("max_posterior_weight", "self_posterior_weight", "coverage")
 @click.command("danger-zone")
 @data_options
 @click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
-              help="Noise levels: a number of them (log-spaced from 0.02 to 80), or the levels, with commas between.")
+              help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
 @click.option("--posterior-draws", type=click.IntRange(1), default=4, show_default=True, help="Per training point.")
 @click.option("--coverage-draws", type=click.IntRange(1), default=8, show_default=True, help="Per held-out point.")
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
@@ -154,7 +154,7 @@ def text_of(document: dict[str, Any]) -> str:
                         else f"  [{zone['crossing_low']:.3g}, {zone['crossing_high']:.3g}]")
             lines.append(f"crossing     sigma {zone['crossing']:.3g}{interval}")
         timesteps = zone["ddpm_timesteps"]
-        lines.append(f"holds        {zone['edm_mass']:.1%} of EDM's training noise levels; DDPM timesteps "
+        lines.append(f"holds        {zone['edm_mass']:.1%} of the noise levels of EDM's published law; DDPM timesteps "
                      + (f"{timesteps[0]} to {timesteps[1]}" if timesteps else "none"))
         if zone["note"]:
             lines.append(f"note         {zone['note']}")

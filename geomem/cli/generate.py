@@ -18,7 +18,8 @@ from geomem.cli.options import Seeds, device_option, progress_bar, say
               help="Which weights: the best ones for each noise level, the one early stop, the last, or those of a "
                    "kept step.  [default: per-level where the run kept them, else last]")
 @click.option("--steps", type=click.IntRange(2), default=18, show_default=True, help="Noise levels of the sampler.")
-@click.option("--method", type=click.Choice(["heun", "euler"]), default="heun", show_default=True)
+@click.option("--method", type=click.Choice(["heun", "euler"]), default="heun", show_default=True,
+              help="Heun evaluates the model 2 steps - 1 times, Euler as often as there are steps.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
 @device_option
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),

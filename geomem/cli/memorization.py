@@ -22,7 +22,8 @@ from geomem.cli.options import Sigmas, device_option, json_option, progress_bar,
 @click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
               help="For a RUN: training and held-out points per noise level.")
 @click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
-              help="Training points this close count as one.  [default: 0.001 of their median nearest distance]")
+              help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
+                   "distance to the tenth nearest other]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
 @device_option
 @json_option

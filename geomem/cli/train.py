@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 @click.option("--sampler", type=click.Choice(["lognormal", "uniform", "ci"]), help="Law of the training noise levels. "
               "lognormal is EDM's, scaled to the data.  [default: lognormal for edm, uniform for ddpm, ci with --ci]")
 @click.option("--ci", type=Interval(), help="Confidence interval over DDPM timesteps, for --sampler ci.")
-@click.option("--objective", type=click.Choice(["edm", "ddpm"]), default="edm", show_default=True)
+@click.option("--objective", type=click.Choice(["edm", "ddpm"]), default="edm", show_default=True,
+              help="edm predicts the preconditioned clean point, ddpm the noise.")
 @click.option("--network", metavar="NAME", help="mlp, unet1d, unet-tiny, unet-small, unet-cifar.  [default: by shape]")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True, help="Points per step.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Of AdamW.  [default: by network]")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
+              help="Of AdamW, after a warm-up of 100 steps.  [default: by network]")
 @click.option("--decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="SHARE",
               help="Share of the steps, at the end, over which the learning rate falls to zero.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+              help="Share of the features dropped in training; it hides memorization.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+              help="bf16 is slow on processors without bf16 units.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume.")
 @device_option
 def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,

@@ -5,7 +5,8 @@
     levels.json           noise-level bands with the chosen step of each, and the one early stop
     weights/step-N.safetensors   the distinct snapshots that levels.json names
     state.safetensors     everything needed to go on; its header names the step and the snapshots it belongs to
-    stats.jsonl           one line per evaluation: step, images, loss, held-out MSE per band, seconds
+    stats.jsonl           one line per evaluation: step, images, mean training loss, held-out MSE per band
+                          (squared data units per value), seconds since this start of the training
     samples-N.png         samples during training
 
 Only JSON and safetensors are read: nothing in a run directory can execute code.
