@@ -327,3 +327,20 @@ def test_help_and_version(capsys):
         capsys.readouterr()
     assert status("--version") == 0
     assert "0.1.0" in capsys.readouterr().out
+
+
+def test_validation_points_steer_and_test_points_do_not(run_directory):
+    """The held-out loss that train wrote down is that of the validation points, from the stored weights."""
+    import torch
+
+    from geomem import load_data
+    from geomem.rng import torch_generator
+    from geomem.training import BestWeights, Run, heldout_losses
+
+    run, data = Run(run_directory), load_data("digits", n_train=60)
+    written = run.stats[-1]["heldout_mse"]
+    for points, steers in ((data.validation, True), (data.test, False)):
+        clean = torch.from_numpy(points[:256])
+        noise = torch.randn(clean.shape, generator=torch_generator(0, "validation noise"))
+        measured = heldout_losses(run.denoiser("last"), clean, noise, BestWeights.log_spaced().centres.tolist())
+        assert np.allclose(measured, written, rtol=1e-4) == steers
