@@ -1,35 +1,153 @@
-"""What callers may pass: points, noise levels, draws. Everything wrong becomes an InputError here."""
+"""What callers may pass: points, noise levels, draws. Everything wrong becomes an InputError here.
+
+Points ``(n, ...)`` are flattened to rows of d values. ``as_points`` gives them all in one array; ``as_source``
+gives a ``PointSource``, which hands out chosen rows, so that points larger than memory (a memory map, an HDF5
+data set, anything with ``shape``, ``dtype``, ``len`` and ``[rows]``) are never read whole.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from geomem.errors import InputError
 
+_CHUNK_BYTES = 2**26  # read at once while stored points are checked
+
+
+class PointSource(Protocol):
+    """n points of d values each, finite, of which any rows can be had."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)"""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, of what ``take`` returns."""
+
+    def take(self, index: slice | np.ndarray) -> np.ndarray:
+        """The chosen rows, (rows, d), C-contiguous. It may be a read-only view: do not write into it.
+
+        index: a slice, or integers (rows,) in any order, also repeated or negative.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Points in memory: an array (n, d) as ``as_points`` gives it. A slice of it is taken without a copy."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def take(self, index: slice | np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(self.array[index])
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSource:
+    """Points elsewhere, (n, ...), read as they are asked for: in ascending order, each row once."""
+
+    points: Any
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def take(self, index: slice | np.ndarray) -> np.ndarray:
+        n, d = self.shape
+        if isinstance(index, slice) and index.step in (None, 1):
+            start, stop, _ = index.indices(n)
+            return self._rows(slice(start, max(start, stop)), max(0, stop - start))
+        rows, place = np.unique(np.arange(n)[index], return_inverse=True)
+        return self._rows(rows, len(rows))[place] if len(rows) else np.empty((0, d), self.dtype)
+
+    def _rows(self, index: slice | np.ndarray, count: int) -> np.ndarray:
+        rows = np.asarray(self.points[index]).reshape(count, self.shape[1])
+        return np.ascontiguousarray(rows, dtype=self.dtype)
+
 
 def as_points(name: str, points: Any) -> np.ndarray:
     """Array or tensor (n, ...) as a float32 or float64 array (n, d); other dtypes become float64.
 
-    Raises InputError if there is no point, the dtype is not real, or an entry is NaN or infinite.
+    Points stored elsewhere are read into memory. Raises InputError if there is no point, the dtype is not
+    real, or an entry is NaN or infinite.
     """
-    array = points.detach().cpu().numpy() if isinstance(points, torch.Tensor) else np.asarray(points)
-    if array.ndim == 0 or array.size == 0:
-        raise InputError(f"{name} has shape {array.shape}; give an array of shape (points, ...)")
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} has dtype {array.dtype}; give real numbers")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    array = np.ascontiguousarray(array.reshape(len(array), -1))
+    if isinstance(points, torch.Tensor):
+        points = points.detach().cpu()
+        points = (points.float() if points.dtype == torch.bfloat16 else points).numpy()  # numpy has no bfloat16
+    array = np.asarray(points)
+    dtype = _checked_type(name, array.shape, array.dtype)
+    array = np.ascontiguousarray(array.reshape(len(array), -1), dtype=dtype)
+    _refuse_nonfinite(name, array, 0)
+    return array
+
+
+def as_source(name: str, points: Any) -> PointSource:
+    """Points (n, ...) of any kind as a source of rows, without reading stored ones into memory.
+
+    NumPy memory maps, and objects that are no arrays but have ``shape``, ``dtype``, ``len`` and ``[slice or
+    ascending integers]``, stay where they are and are checked in runs of 64 MB; all else goes through
+    ``as_points``. The dtypes are the same either way. Raises InputError as ``as_points`` does.
+    """
+    if isinstance(points, ArraySource | StoredSource):
+        return points
+    if not _is_stored(points):
+        return ArraySource(as_points(name, points))
+    shape = tuple(int(length) for length in points.shape)
+    dtype = _checked_type(name, shape, points.dtype)
+    source = StoredSource(points, (shape[0], math.prod(shape[1:])), dtype)
+    for rows in _chunks(source):
+        _refuse_nonfinite(name, source.take(rows), rows.start)
+    return source
+
+
+def _is_stored(points: Any) -> bool:
+    """Not so a list, a table of named columns (it has no one dtype), an array or a tensor in memory."""
+    if isinstance(points, np.ndarray | torch.Tensor):
+        return isinstance(points, np.memmap)
+    return (all(hasattr(points, part) for part in ("shape", "dtype", "__len__", "__getitem__"))
+            and len(points.shape) > 1)
+
+
+def _checked_type(name: str, shape: tuple[int, ...], dtype: Any) -> np.dtype[Any]:
+    """float32 or float64: the dtype in which points of this shape and dtype are handed out."""
+    if not shape or math.prod(shape) == 0:
+        raise InputError(f"{name} has shape {shape}; give an array of shape (points, ...)")
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError as error:
+        raise InputError(f"{name} has dtype {dtype}, unknown to NumPy; give real numbers") from error
+    if dtype.kind not in "fiub":
+        raise InputError(f"{name} has dtype {dtype}; give real numbers")
+    return np.dtype(np.float32 if dtype == np.float32 else np.float64)
+
+
+def _chunks(source: PointSource) -> Iterator[slice]:
+    n, d = source.shape
+    step = max(1, _CHUNK_BYTES // (d * source.dtype.itemsize))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+def _refuse_nonfinite(name: str, array: np.ndarray, first: int) -> None:
+    """``first``: the number of the first row among all points."""
     # Far cheaper than a test of every entry, and finite whenever all entries are, but for overflow.
     with np.errstate(invalid="ignore", over="ignore"):
         total = array.sum(dtype=np.float64)
     if not np.isfinite(total) and not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        row = first + int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise InputError(f"{name} has NaN or infinite entries, first in point {row}; remove or repair them")
-    return array
 
 
 def as_train_and_heldout(train: Any, heldout: Any) -> tuple[np.ndarray, np.ndarray]:
