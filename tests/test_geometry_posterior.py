@@ -7,7 +7,15 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from geomem.geometry import geometry_curves, max_posterior_weight, projections, theorem_4_2_thresholds
+from geomem.errors import InputError
+from geomem.geometry import (
+    geometry_curves,
+    max_posterior_weight,
+    projections,
+    sweep,
+    theorem_4_2_thresholds,
+    workers,
+)
 from geomem.geometry.estimates import Tally
 
 SIGMAS = np.geomspace(0.002, 80, 12)
@@ -105,16 +113,84 @@ def test_input_type_and_shape_do_not_matter(rng):
     assert (here.n_points, here.draws) == (30, 4)
 
 
+def smallest_memory(train, heldout):
+    """The least that is not refused, within 1%, and the number of passes it leads to."""
+    passes = []
+
+    def counted(*arguments, of=sweep._passes):
+        passes.append(list(of(*arguments)))
+        return passes[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "_passes", counted)
+        for memory in 2**20 * 1.01 ** np.arange(700):
+            try:
+                geometry_curves(train, heldout, sigmas=2, posterior_draws=1, coverage_draws=1, memory=int(memory))
+            except InputError:
+                continue
+            return int(memory), len(passes[-1])
+
+
+def same(one, other):
+    assert one.to_dict() == other.to_dict()
+    np.testing.assert_array_equal(one.weight_per_point, other.weight_per_point)
+    np.testing.assert_array_equal(one.coverage_per_point, other.coverage_per_point)
+
+
 @pytest.mark.parametrize("centre_entries", [2**24, 700 * 8])
-def test_no_result_depends_on_the_chunk_size(rng, monkeypatch, centre_entries):
+def test_no_result_depends_on_memory_or_threads(rng, monkeypatch, centre_entries):
     monkeypatch.setattr(projections, "CENTRE_ENTRIES", centre_entries)
     train, heldout = rng.standard_normal((1000, 8)), rng.standard_normal((600, 8))
     train[700:] = train[:300]
-    one, two, three = (geometry_curves(train, heldout, sigmas=7, chunk_size=size) for size in (None, 1, 700))
-    for other in (two, three):
-        assert one.to_dict() == other.to_dict()
-        np.testing.assert_array_equal(one.weight_per_point, other.weight_per_point)
-        np.testing.assert_array_equal(one.coverage_per_point, other.coverage_per_point)
+    one = geometry_curves(train, heldout, sigmas=7)
+    memory, passes = smallest_memory(train, heldout)
+    assert passes == 4
+    same(one, geometry_curves(train, heldout, sigmas=7, memory=memory))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        same(one, geometry_curves(train, heldout, sigmas=7))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_the_way_for_gpus_gives_the_same(rng, monkeypatch, repeats):
+    train, heldout = rng.standard_normal((300, 6)).repeat(repeats, axis=0), rng.standard_normal((200, 6))
+    here = geometry_curves(train, heldout, sigmas=30)
+    monkeypatch.setattr(workers, "may_look", lambda tensor: False)
+    there = geometry_curves(train, heldout, sigmas=30)
+    np.testing.assert_array_equal(here.coverage_per_point, there.coverage_per_point)
+    np.testing.assert_allclose(here.weight_per_point, there.weight_per_point, rtol=2e-7)
+    for name in ("coverage_lower_bound", "coverage_upper_bound", "coverage_plain_upper_bound"):
+        np.testing.assert_allclose(getattr(here, name), getattr(there, name), rtol=1e-6, atol=1e-12)
+
+
+def test_some_queries_stand_for_all(rng):
+    """A choice of 100 of 400 points: within 4 standard errors of all, the same points each time, and never more
+    than there are.
+    """
+    train, heldout = rng.standard_normal((400, 8)), rng.standard_normal((400, 8))
+    whole = geometry_curves(train, heldout, sigmas=7)
+    some = geometry_curves(train, heldout, sigmas=7, queries=100)
+    assert some.max_posterior_weight.n_points == some.coverage.n_points == 100
+    assert (some.n_train, some.n_heldout) == (400, 400)
+    assert some.thresholds.disjoint_below is None
+    for name in ("max_posterior_weight", "coverage"):
+        part, full = getattr(some, name), getattr(whole, name)
+        assert (abs(part.estimate - full.estimate) <= 4 * part.stderr + 1e-3).all()
+        assert (part.estimate != full.estimate).any()
+    same(some, geometry_curves(train, heldout, sigmas=7, queries=100))
+    same(whole, geometry_curves(train, heldout, sigmas=7, queries=400))
+
+
+def test_stored_points_give_the_same(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(projections, "CENTRE_ENTRIES", 64 * 8)
+    train, heldout = rng.standard_normal((300, 8)).astype(np.float32), rng.standard_normal((200, 8)).astype(np.float32)
+    train[7] = train[250]
+    np.save(tmp_path / "train.npy", train)
+    same(geometry_curves(train, heldout, sigmas=7),
+         geometry_curves(np.load(tmp_path / "train.npy", mmap_mode="r"), heldout, sigmas=7))
 
 
 def test_blocks_of_centres_do_not_matter(rng, monkeypatch):

@@ -10,16 +10,20 @@ Sums run over the distinct training points, since copies share their shell.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geomem.devices import resolve_device
-from geomem.geometry.points import as_sigmas, as_train_and_heldout
+from geomem.geometry import workers
+from geomem.geometry.points import ChosenSource, as_sigmas, as_train_and_heldout, chosen_rows
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import two_shell_table
-from geomem.geometry.sweep import sweep
+from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # Ends of the runs of columns that are looked up together, fixed so that a sum does not depend on which rows
 # stand together: a run is taken whole, or not at all where it is all zeros.
@@ -38,64 +42,81 @@ class CoverageBounds:
     n_heldout: int
 
 
-def sorted_distances(a: torch.Tensor) -> np.ndarray:
+def sorted_distances(a: torch.Tensor) -> torch.Tensor:
     """Distances from squared distances (n, m), each row ascending, float32."""
     if a.device.type == "cpu":  # NumPy sorts rows several times faster than torch here
-        return np.sqrt(np.sort(a.numpy(), axis=1))
-    return a.sort(dim=1).values.sqrt().cpu().numpy()
+        return torch.from_numpy(np.sqrt(np.sort(a.numpy(), axis=1)))
+    return a.sort(dim=1).values.sqrt()
 
 
-class BoundSums:
-    """Collects sums of g over the distances of the held-out points."""
+class BoundSums(DistanceCollector):
+    """Collects sums of g over the distances of the held-out queries."""
 
     def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, shell_t: float) -> None:
         self.sigma, self.n_heldout, self.n_train = sigma, n_heldout, centres.n_train
-        self.nearest = np.empty(n_heldout)
         self._g = two_shell_table(centres.dim, shell_t)
-        self._sum = np.zeros((n_heldout, len(sigma)))
-        self._total = np.zeros(len(sigma))
+        self._nearest = torch.full((n_heldout,), torch.inf, device=centres.device)
+        self._sum = torch.zeros(n_heldout, len(sigma), dtype=torch.float64, device=centres.device)
 
-    def add(self, first: int, a: torch.Tensor) -> None:
-        """Add held-out points first, first + 1, ... with squared distances ``a`` (points, centres).
+    def add(self, rows: slice, columns: slice, a: torch.Tensor) -> None:
+        """Add some centres for some queries."""
+        if workers.may_look(a):
+            self._add_sorted(rows, sorted_distances(a).numpy())
+            return
+        distances = a.sqrt()
+        torch.minimum(self._nearest[rows], distances.amin(1), out=self._nearest[rows])
+        for level, sigma in enumerate(self.sigma):
+            self._sum[rows, level] += self._g.of_tensor(distances / float(sigma)).sum(1)
 
-        Once the sums of all points together reach their number the plain bound is 1, and once the sum of one
-        point reaches 1 its part of the sharper bound is 1: then its further terms change nothing.
+    def _add_sorted(self, rows: slice, distances: np.ndarray) -> None:
+        """Add ascending distances (queries, centres), leaving out what changes nothing: far centres; all once the
+        queries together reach their number, so that the plain bound is 1; and those of one query once its sum
+        reaches 1, where its part of the sharper bound is 1.
         """
-        distances = sorted_distances(a)
-        rows = slice(first, first + len(distances))
-        self.nearest[rows] = distances[:, 0]
+        known, nearest = self._sum[rows].numpy(), self._nearest[rows].numpy()
+        np.minimum(nearest, distances[:, 0], out=nearest)
         closest = distances.min(axis=0)
         ends = np.append(RUN_ENDS[:np.searchsorted(RUN_ENDS, distances.shape[1])], distances.shape[1])
         for level, sigma in enumerate(self.sigma):
-            total = np.zeros(len(distances))
+            total = known[:, level]
             start = 0
             for end in ends:
                 if closest[start] >= self._g.cut * sigma:
                     break
-                plain_is_1 = self._total[level] + total.sum() >= self.n_heldout
-                needed = np.flatnonzero(total < 1) if plain_is_1 else np.arange(len(total))
+                needed = np.flatnonzero(total < 1) if total.sum() >= self.n_heldout else np.arange(len(total))
                 total[needed] += self._g(distances[needed, start:end] / sigma).sum(axis=1)
                 start = end
-            self._sum[rows, level] = total
-            self._total[level] += total.sum()
+
+    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+        """The sums of one process."""
+        return [("min", self._nearest[rows]), ("sum", self._sum[rows])]
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """Distance of each held-out query to its nearest training point, (n_heldout,)."""
+        return self._nearest.cpu().numpy().astype(np.float64)
 
     def bounds(self) -> CoverageBounds:
-        """The three bounds, once every point has been added."""
+        """The three bounds, once all centres have been added."""
+        total = self._sum.cpu().numpy()
         lower = self._g(self.nearest[:, None] / self.sigma).mean(axis=0)
-        upper = np.minimum(self._sum, 1).mean(axis=0)
-        plain = np.minimum(self._sum.mean(axis=0), 1)
+        upper = np.minimum(total, 1).mean(axis=0)
+        plain = np.minimum(total.mean(axis=0), 1)
         return CoverageBounds(self.sigma, lower, upper, plain, self.n_train, self.n_heldout)
 
 
-def theorem_4_8_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5.0, device: Any = "auto",
-                       chunk_size: int | None = None) -> CoverageBounds:
+def theorem_4_8_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5.0, seed: int = 0,
+                       queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
+                       group: ProcessGroup | None = None) -> CoverageBounds:
     """Lower and upper bounds on coverage ([G] Thm 4.8), with the exact g: no noise is drawn.
 
-    Arguments as for ``shell_coverage``. Raises InputError for input that is not as described there.
+    Arguments as for ``shell_coverage``; ``seed`` only chooses the ``queries``. Raises InputError for input that is
+    not as described there.
     """
     sigma = as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
     centres = Centres(train, resolve_device(device))
-    sums = BoundSums(centres, len(heldout), sigma, shell_t)
-    sweep(centres, heldout, distances=sums, chunk_size=chunk_size)
+    chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
+    sums = BoundSums(centres, len(chosen), sigma, shell_t)
+    sweep(centres, [Queries(ChosenSource(heldout, chosen), None, distances=sums)], seed, memory=memory, group=group)
     return sums.bounds()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,13 +18,17 @@ from geomem.errors import InputError
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
 from geomem.geometry.estimates import Estimate
-from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout
+from geomem.geometry.points import ChosenSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
 from geomem.geometry.posterior import PosteriorSums
-from geomem.geometry.projections import Centres, NoisePool
-from geomem.geometry.sweep import sweep
+from geomem.geometry.projections import Centres
+from geomem.geometry.sweep import MEMORY, Queries, sweep
 from geomem.geometry.thresholds import ThresholdSummary, ThresholdSums
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 SIGMA_RANGE = (0.02, 80.0)
+QUERIES = 4096  # of each kind; W and C then have standard errors below .008, however many points there are
 Q, DELTA = 0.95, 0.05  # of Thm 4.2
 
 
@@ -33,8 +37,8 @@ class Curves:
     """The curves of one training set and one held-out set; arrays (levels,) over ``sigma``, ascending.
 
     ``duplicates``: training points that are copies of an earlier one. ``heldout_nearest_distance``: the
-    median distance of a held-out point to its nearest training point. ``weight_per_point`` (n_train, levels)
-    and ``coverage_per_point`` (n_heldout, levels), float32, are the means over the draws of each point, for
+    median distance of a held-out point to its nearest training point. ``weight_per_point`` and
+    ``coverage_per_point`` (queries, levels), float32, are the means over the draws of each point looked from, for
     the bootstrap of the crossing; None in curves read from a file.
     """
 
@@ -88,8 +92,8 @@ class Curves:
         try:
             data, curves, settings = content["data"], content["curves"], dict(content["settings"])
             sigma = np.array(curves["sigma"], dtype=np.float64)
-            training = (int(data["n_train"]), int(settings["posterior_draws"]))
-            heldout = (int(data["n_heldout"]), int(settings["coverage_draws"]))
+            training = (int(settings.get("train_queries", data["n_train"])), int(settings["posterior_draws"]))
+            heldout = (int(settings.get("heldout_queries", data["n_heldout"])), int(settings["coverage_draws"]))
             return cls(
                 sigma=sigma,
                 max_posterior_weight=_estimate_from_dict(curves["max_posterior_weight"], sigma, *training),
@@ -100,7 +104,7 @@ class Curves:
                 coverage_plain_upper_bound=np.array(curves["coverage_plain_upper_bound"], dtype=np.float64),
                 thresholds=ThresholdSummary(**content["thresholds"]),
                 heldout_nearest_distance=float(curves["heldout_nearest_distance"]),
-                n_train=training[0], n_heldout=heldout[0], dim=int(data["dim"]),
+                n_train=int(data["n_train"]), n_heldout=int(data["n_heldout"]), dim=int(data["dim"]),
                 duplicates=int(data["duplicates"]), settings=settings)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"curves lack a part or hold a wrong one ({type(error).__name__}: {error}); "
@@ -118,59 +122,61 @@ def _estimate_from_dict(parts: Mapping[str, Any], sigma: np.ndarray, n_points: i
 
 
 def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: int = 4,
-                    coverage_draws: int = 8, shell_t: float = 5.0, seed: int = 0, device: Any = "auto",
-                    chunk_size: int | None = None,
+                    coverage_draws: int = 8, shell_t: float = 5.0, queries: int | None = QUERIES, seed: int = 0,
+                    device: Any = "auto", memory: int = MEMORY, group: ProcessGroup | None = None,
                     progress: Callable[[int, int], None] | None = None) -> Curves:
     """W, self weight, C with the bounds of Thm 4.8 and the thresholds of Thm 4.2, all from one pass.
 
-    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), NumPy or torch, points of one shape;
-    ``sigmas`` a number of levels, log-spaced from 0.02 to 80, or the levels themselves, in the units of the
-    data and any order; ``posterior_draws``, ``coverage_draws`` noise draws per training and per held-out
-    point; ``shell_t`` the t of the shell radii; ``chunk_size`` points held at a time, a matter of memory
-    alone; ``progress`` called as ``progress(done, total)``, in points.
+    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), points of one shape: NumPy or torch, or stored
+    (a memory map, or anything with shape, dtype, len and [rows]), which is read block by block; ``sigmas`` a
+    number of levels, log-spaced from 0.02 to 80, or the levels themselves, in the units of the data and any order;
+    ``posterior_draws``, ``coverage_draws`` noise draws per training and per held-out query; ``shell_t`` the t of
+    the shell radii; ``queries`` at most how many training points, and how many held-out points, to look from, a
+    seeded random choice (all where None): every training point stays a centre; ``memory`` in bytes, beside the
+    points; ``group`` a torch.distributed group whose processes all call this with the same arguments and share the
+    training points: each gets the whole result; ``progress`` called as ``progress(done, total)``, in queries.
     The result is the same as from ``max_posterior_weight`` and the other functions one by one.
     Raises InputError for input that is not as described.
     """
     sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
+    n_heldout = heldout.shape[0]
     centres = Centres(train, resolve_device(device))
-    thresholds = ThresholdSums(centres, Q, DELTA, shell_t)
-    weights = PosteriorSums(centres, sigma, as_draws("posterior_draws", posterior_draws), seed)
-    bounds = BoundSums(centres, len(heldout), sigma, shell_t)
-    coverage = CoverageSums(centres, len(heldout), sigma, as_draws("coverage_draws", coverage_draws), shell_t,
+    train_rows = chosen_rows(centres.n_train, queries, "training queries", seed)
+    heldout_rows = chosen_rows(n_heldout, queries, "heldout queries", seed)
+    own = centres.member[train_rows]
+    thresholds = ThresholdSums(centres, own, Q, DELTA, shell_t)
+    weights = PosteriorSums(centres, own, sigma, as_draws("posterior_draws", posterior_draws), seed)
+    bounds = BoundSums(centres, len(heldout_rows), sigma, shell_t)
+    coverage = CoverageSums(centres, len(heldout_rows), sigma, as_draws("coverage_draws", coverage_draws), shell_t,
                             seed)
-    pool = NoisePool.draw(centres, seed, weights.noise, coverage.noise)
-    done = 0
-
-    def advance(points: int) -> None:
-        nonlocal done
-        done += points
-        if progress is not None:
-            progress(done, len(train) + len(heldout))
-
-    sweep(centres, None, distances=thresholds, noisy=weights, pool=pool, chunk_size=chunk_size,
-          advance=advance)
-    sweep(centres, heldout, distances=bounds, noisy=coverage, pool=pool, chunk_size=chunk_size,
-          advance=advance)
+    total = len(train_rows) + len(heldout_rows)
+    sweep(centres, [Queries(ChosenSource(train, train_rows), own, distances=thresholds, noisy=weights),
+                    Queries(ChosenSource(heldout, heldout_rows), None, distances=bounds, noisy=coverage)],
+          seed, memory=memory, group=group,
+          advance=progress and (lambda share: progress(round(share * total), total)))
     theorem_4_8 = bounds.bounds()
+    largest, self_weight = weights.tallies()
+    inside = coverage.tally()
     return Curves(
         sigma=sigma,
-        max_posterior_weight=weights.largest.estimate(sigma, proportion=False),
-        self_posterior_weight=weights.own.estimate(sigma, proportion=False),
-        coverage=coverage.tally.estimate(sigma, proportion=True),
+        max_posterior_weight=largest.estimate(sigma, proportion=False),
+        self_posterior_weight=self_weight.estimate(sigma, proportion=False),
+        coverage=inside.estimate(sigma, proportion=True),
         coverage_lower_bound=theorem_4_8.lower,
         coverage_upper_bound=theorem_4_8.upper,
         coverage_plain_upper_bound=theorem_4_8.plain_upper,
         thresholds=thresholds.thresholds().summary(),
         heldout_nearest_distance=float(np.median(bounds.nearest)),
         n_train=centres.n_train,
-        n_heldout=len(heldout),
+        n_heldout=n_heldout,
         dim=centres.dim,
         duplicates=centres.n_train - len(centres),
         settings={"posterior_draws": int(posterior_draws), "coverage_draws": int(coverage_draws),
+                  "train_queries": len(train_rows), "heldout_queries": len(heldout_rows),
                   "shell_t": float(shell_t), "seed": int(seed)},
-        weight_per_point=weights.largest.point_mean(),
-        coverage_per_point=coverage.tally.point_mean(),
+        weight_per_point=largest.point_mean(),
+        coverage_per_point=inside.point_mean(),
     )
 
 

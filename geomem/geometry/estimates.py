@@ -48,6 +48,14 @@ class Tally:
         self._noise_sum = np.zeros((groups * draws, levels))
         self._square_sum = np.zeros(levels)
 
+    @classmethod
+    def of(cls, cells: np.ndarray, groups: int) -> Tally:
+        """Of all cells (points, draws, levels)."""
+        tally = cls(len(cells), cells.shape[1], groups, cells.shape[2])
+        for first in range(0, len(cells), groups):
+            tally.add(first, cells[first:first + groups])
+        return tally
+
     def add(self, first: int, cells: np.ndarray) -> None:
         """Add cells (points, draws, levels) of points first, first + 1, ..., none of them past a multiple of
         ``groups``.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.rng import generator
 
 _CHUNK_BYTES = 2**26  # read at once while stored points are checked
 
@@ -75,6 +76,25 @@ class StoredSource:
     def _rows(self, index: slice | np.ndarray, count: int) -> np.ndarray:
         rows = np.asarray(self.points[index]).reshape(count, self.shape[1])
         return np.ascontiguousarray(rows, dtype=self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenSource:
+    """Some rows of another source, ``chosen`` (n,) ascending."""
+
+    source: PointSource
+    chosen: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.chosen), self.source.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.source.dtype
+
+    def take(self, index: slice | np.ndarray) -> np.ndarray:
+        return self.source.take(self.chosen[index])
 
 
 def as_points(name: str, points: Any) -> np.ndarray:
@@ -150,9 +170,9 @@ def _refuse_nonfinite(name: str, array: np.ndarray, first: int) -> None:
         raise InputError(f"{name} has NaN or infinite entries, first in point {row}; remove or repair them")
 
 
-def as_train_and_heldout(train: Any, heldout: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as ``as_points`` gives them. Raises InputError also if their points differ in size."""
-    train, heldout = as_points("train", train), as_points("heldout", heldout)
+def as_train_and_heldout(train: Any, heldout: Any) -> tuple[PointSource, PointSource]:
+    """Both as ``as_source`` gives them. Raises InputError also if their points differ in size."""
+    train, heldout = as_source("train", train), as_source("heldout", heldout)
     if train.shape[1] != heldout.shape[1]:
         raise InputError(f"heldout points have {heldout.shape[1]} entries, train points {train.shape[1]}; "
                          "give both the same shape")
@@ -180,6 +200,12 @@ def as_draws(name: str, draws: int) -> int:
     return int(draws)
 
 
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor, sharing memory where torch can (a read-only memory map is copied)."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def chosen_rows(n: int, queries: int | None, purpose: str, seed: int) -> np.ndarray:
+    """Which of n points to look from: a random choice (the stream (seed, ``purpose``)), ascending; all n where
+    ``queries`` is None or not fewer. Raises InputError unless that is a whole number, 1 or more.
+    """
+    if queries is None or queries >= n:
+        return np.arange(n)
+    if queries != int(queries) or queries < 1:
+        raise InputError(f"queries is {queries}; give how many points to look from, 1 or more")
+    return np.sort(generator(seed, purpose).choice(n, int(queries), replace=False, shuffle=False))

@@ -10,67 +10,89 @@ W_sigma(D) is the mean over training points and noise of ``max_i w_i``, the self
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geomem.devices import resolve_device
+from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
-from geomem.geometry.points import as_draws, as_points, as_sigmas
-from geomem.geometry.projections import Centres, NoisePool, QueryNoise
-from geomem.geometry.sweep import sweep
+from geomem.geometry.points import ChosenSource, as_draws, as_sigmas, as_source, chosen_rows
+from geomem.geometry.projections import Centres, QueryNoise
+from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 LOG_2 = float(np.log(2))
 NEGLIGIBLE = 1e-12  # a total weight this small beside the point's own is left out
 
 
-def posterior_weights(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None, copies: np.ndarray,
-                      sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest weight and self weight for a block of training queries ([G] Eq. 2).
+def posterior_weights(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
+                      sigma: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries ([G] Eq. 2).
 
-    ``a`` (queries, centres) is inf at the query's own centre; ``b`` (queries, draws, centres); ``count``
-    (centres,) how often each centre occurs, None when each does once; ``copies`` (queries,) the count of the
-    query's own centre; ``sigma`` ascending. Returns two float64 arrays (queries, draws, levels).
+    ``a`` (queries, centres) is inf at a query's own centre; ``b`` (queries, draws, centres); ``count`` (centres,)
+    how often each centre occurs, None when each does once; ``sigma`` ascending. Returns two float32 tensors
+    (queries, draws, levels).
 
     The largest logit need not be subtracted: ``l_k = 0``, and ``l_i <= (Z.e)^2 / 2`` with e the unit vector
     from x_i to x_k, so ``exp(l_i)`` overflows float32 only where a normal ``Z.e`` exceeds 13.
-    Levels run from the largest sigma down. A logit below 0 decreases with u from there on, so once the others
-    weigh nothing they weigh nothing at any smaller sigma.
+    Levels run from the largest sigma down. A logit below 0 decreases with u from there on, so a query and draw
+    whose centres weigh nothing is left out at all smaller sigmas (on the CPU; elsewhere asking costs more).
     """
-    others = np.zeros((*b.shape[:2], len(sigma)), dtype=np.float32)
-    largest = np.zeros_like(others)
+    shape = len(sigma), *b.shape[:2]
+    rows = torch.arange(shape[1] * shape[2], device=b.device)  # the (query, draw) pairs still looked at
+    total = torch.zeros(len(sigma), len(rows), device=b.device)
+    largest = torch.zeros_like(total)
     weight = torch.empty_like(b)
     for level in range(len(sigma) - 1, -1, -1):
-        s = float(sigma[level])
-        torch.add(a[:, None], b, alpha=2 * s, out=weight)
-        weight.mul_(-0.5 / s**2 / LOG_2).exp2_()  # on the CPU exp, from another library, starts threads
-        largest[:, :, level] = weight.amax(-1).cpu()
+        u = 1 / float(sigma[level])
+        torch.add((a * (-0.5 * u**2 / LOG_2))[:, None], b, alpha=-u / LOG_2, out=weight)
+        weight.exp2_()  # on the CPU exp, from another library, starts threads
+        largest[level, rows] = weight.amax(-1).view(-1)
         if count is not None:
             weight.mul_(count)
-        others[:, :, level] = weight.sum(-1).cpu()
-        if others[:, :, level].max() < NEGLIGIBLE:
+        total[level, rows] = here = weight.sum(-1).view(-1)
+        if not workers.may_look(b):
+            continue
+        left = (here >= NEGLIGIBLE).nonzero()[:, 0]
+        if len(left) == 0:
             break
-    total = copies[:, None, None] + others.astype(np.float64)
-    return np.maximum(largest, 1) / total, 1 / total
+        if len(left) < len(rows) / 2:
+            a, b, rows = a[left // b.shape[1]], b.view(len(rows), 1, -1)[left], rows[left]
+            weight = torch.empty_like(b)
+    return total.view(shape).permute(1, 2, 0), largest.view(shape).permute(1, 2, 0)
 
 
-class PosteriorSums:
-    """Collects the largest and the self weight of the training queries."""
+class PosteriorSums(NoiseCollector):
+    """Collects ``sum_i exp(l_i)`` and ``max_i exp(l_i)`` of the training queries; ``own`` (n,) their centres."""
 
-    def __init__(self, centres: Centres, sigma: np.ndarray, draws: int, seed: int) -> None:
-        self.noise = QueryNoise.assign("posterior radius", centres.n_train, draws, centres, seed)
+    def __init__(self, centres: Centres, own: np.ndarray, sigma: np.ndarray, draws: int, seed: int) -> None:
+        self.noise = QueryNoise.assign("posterior radius", len(own), draws, centres, seed)
         self.sigma = sigma
-        self.largest = Tally(centres.n_train, self.noise.draws, self.noise.groups, len(sigma))
-        self.own = Tally(centres.n_train, self.noise.draws, self.noise.groups, len(sigma))
-        self._copies = centres.count[centres.member]
+        self._copies = centres.count[own][:, None, None]
         self._count = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device).float()
+        shape = len(own), draws, len(sigma)
+        self._total = torch.zeros(shape, dtype=torch.float64, device=centres.device)
+        self._most = torch.zeros(shape, device=centres.device)
 
-    def add(self, first: int, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
-        """Add training queries first, first + 1, ...; ``c`` is common to all logits and drops out."""
-        largest, own = posterior_weights(a, b, self._count, self._copies[first:first + len(a)], self.sigma)
-        self.largest.add(first, largest)
-        self.own.add(first, own)
+    def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+        """Add some centres for some queries; ``c`` is common to all logits and drops out."""
+        total, most = posterior_weights(a, b, None if self._count is None else self._count[columns], self.sigma)
+        self._total[rows] += total
+        torch.maximum(self._most[rows], most, out=self._most[rows])
+
+    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+        """The sums of one process."""
+        return [("sum", self._total[rows]), ("max", self._most[rows])]
+
+    def tallies(self) -> tuple[Tally, Tally]:
+        """The largest and the self weight, once all centres have been added."""
+        total = self._copies + self._total.cpu().numpy()
+        return (Tally.of(self._most.cpu().numpy().clip(min=1) / total, self.noise.groups),
+                Tally.of(1 / total, self.noise.groups))
 
 
 @dataclass(frozen=True)
@@ -81,19 +103,24 @@ class PosteriorWeights:
     self_posterior_weight: Estimate
 
 
-def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int = 0, device: Any = "auto",
-                         chunk_size: int | None = None) -> PosteriorWeights:
+def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int = 0, queries: int | None = None,
+                         device: Any = "auto", memory: int = MEMORY,
+                         group: ProcessGroup | None = None) -> PosteriorWeights:
     """W_sigma(D), the mean largest posterior weight at noisy training points, and the mean self weight
     ([G] Def. 4.1, Fig. 7).
 
-    Arguments: ``train`` (N, ...), NumPy or torch, N >= 2; ``sigmas`` noise levels in the units of the data,
-    in any order (ascending and each once in the result); ``draws`` noise draws per training point;
-    ``chunk_size`` training points held at a time, a matter of memory alone.
+    Arguments: ``train`` (N, ...), NumPy, torch or stored, N >= 2; ``sigmas`` noise levels in the units of the
+    data, in any order (ascending and each once in the result); ``draws`` noise draws per training point;
+    ``queries`` how many training points to look from, a seeded random choice (all where None or not fewer);
+    ``memory`` in bytes, beside the points; ``group`` processes that share the work (see ``geometry_curves``).
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    centres = Centres(as_points("train", train), resolve_device(device))
-    sums = PosteriorSums(centres, sigma, as_draws("draws", draws), seed)
-    sweep(centres, None, noisy=sums, pool=NoisePool.draw(centres, seed, sums.noise), chunk_size=chunk_size)
-    return PosteriorWeights(sums.largest.estimate(sigma, proportion=False),
-                            sums.own.estimate(sigma, proportion=False))
+    source = as_source("train", train)
+    centres = Centres(source, resolve_device(device))
+    chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
+    own = centres.member[chosen]
+    sums = PosteriorSums(centres, own, sigma, as_draws("draws", draws), seed)
+    sweep(centres, [Queries(ChosenSource(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
+    largest, self_weight = sums.tallies()
+    return PosteriorWeights(largest.estimate(sigma, proportion=False), self_weight.estimate(sigma, proportion=False))

@@ -5,10 +5,11 @@ For a query ``y`` with noise ``Z`` and centres ``x_i`` (the distinct training po
     a_i = |y - x_i|^2,    b_i = Z.(y - x_i),    c = |Z|^2,
     |y + sigma Z - x_i|^2 = (a_i + 2 sigma b_i) + sigma^2 c,
 
-so one distance matrix and one noise product serve every noise level. The products are float64 and the data
-are centred at the training mean first. An entry of ``a = |y|^2 + |x_i|^2 - 2 y.x_i`` is off by about 1e-15
-times the squared norms; pairs so close that this could show in the seventh digit are measured directly. The
-work per level after that is float32.
+so one distance matrix and one noise product serve every noise level. The data are centred at the training mean
+first. ``a = |y|^2 + |x_i|^2 - 2 y.x_i`` loses digits where it is small beside the norms. A float32 product of
+images is off by 3e-8 of the norms (root mean square), so it serves where a is at least a quarter of |y|^2, and
+closer pairs are measured directly; where many pairs are that close the product is float64, off by 1e-15, and only
+pairs below 2^-26 |y|^2 are measured. b is a difference of float64 products. The work per level is float32.
 
 Equal rows are one centre with a count. Copies of a point are then at distance exactly 0 from each other, and
 ``w_i = 1/2`` comes out exactly for a training set given twice.
@@ -23,27 +24,32 @@ serve all queries; sharing the lengths too would make whole groups of queries fa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import as_tensor
+from geomem.geometry.points import PointSource
+from geomem.geometry.workers import Run
 from geomem.rng import generator
 
 # Shapes of the matrix products follow from the data alone: the last bits of a product depend on its shape,
-# and no result may depend on ``chunk_size``.
-TILE = 256  # rows of one product
-CENTRE_ENTRIES = 2**24  # float64 entries of one block of centres (128 MiB)
-CLOSE = 2.0**-26  # squared distances below this times |y|^2 are measured directly
-POOL_ENTRIES = 2**26  # float64 entries of the noise pool, and of its product with the centres (512 MiB)
+# and no result may depend on the memory, the threads or the processes at hand.
+TILE = 256  # query rows of one product
+CENTRE_ROWS = 4096  # of one block of centres, fewer where they would take more than
+CENTRE_ENTRIES = 2**24  # float64 entries (128 MiB)
+READ_ENTRIES = 2**22  # entries read at once where no product is made
+# Squared distances below this times |y|^2 are measured directly, whatever the product says.
+CLOSE = {torch.float32: 0.25, torch.float64: 2.0**-26}
+MOST_CLOSE = 1 / 64  # of the pairs, beyond which a float64 product is cheaper than measuring
 # 256 directions add 7% to the standard error of W around the crossing on CIFAR-10 (1,000 images), and nothing
 # to that of coverage; 1,024 would double the time.
 POOL_VECTORS = 256
+POOL_ENTRIES = 2**26  # float64 entries of the noise vectors (512 MiB)
+POOL_TILE = 64  # vectors of one product
 
 
 def runs(start: int, stop: int, length: int) -> Iterator[slice]:
@@ -60,103 +66,113 @@ def squared_norms(points: torch.Tensor) -> torch.Tensor:
 
 
 class Centres:
-    """The distinct training points and their float64 products with other points.
+    """The distinct training points.
 
-    Attributes: ``dim``; ``n_train``, counted with copies; ``member`` (n_train,), the centre that each
-    training point is; ``count`` (n_centres,), how often each occurs; ``distinct``, whether each occurs once.
+    Attributes: ``n_train``, counted with copies; ``dim``; ``member`` (n_train,), the centre that each training
+    point is; ``count`` (n_centres,), how often each occurs; ``distinct``, whether each occurs once; ``blocks``,
+    the slices of centres that are worked on together.
     """
 
-    def __init__(self, train: np.ndarray, device: torch.device) -> None:
-        if len(train) < 2:
-            raise InputError(f"train has {len(train)} point; give at least 2")
+    def __init__(self, train: PointSource, device: torch.device) -> None:
         self.n_train, self.dim = train.shape
+        if self.n_train < 2:
+            raise InputError(f"train has {self.n_train} point; give at least 2")
+        self.device, self._train, self._precisions = device, train, product_precisions(device)
         seen: dict[bytes, int] = {}
-        self.member = np.array([seen.setdefault(_digest(row), len(seen)) for row in train])
+        self.member = np.empty(self.n_train, dtype=np.int64)
+        total = np.zeros(self.dim)
+        for rows in runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)):
+            points = train.take(rows)
+            total += points.sum(axis=0, dtype=np.float64)
+            points = points + 0.0  # makes -0.0 equal to 0.0
+            self.member[rows] = [seen.setdefault(sha256(row.data).digest(), len(seen)) for row in points]
         self.count = np.bincount(self.member)
         self.distinct = len(self) == self.n_train
-        points = train if self.distinct else train[np.unique(self.member, return_index=True)[1]]
-        self.device = device
-        self.points = as_tensor(points).to(device)
-        self._mean = torch.from_numpy(train.mean(axis=0, dtype=np.float64)).to(device)
-        self.blocks = list(runs(0, len(points), max(1, CENTRE_ENTRIES // self.dim)))
-        self._squared_norm = torch.cat([squared_norms(block) for _, block in self._centred_blocks()])
+        self._first = None if self.distinct else np.unique(self.member, return_index=True)[1]
+        self._mean = torch.from_numpy(total / self.n_train).to(device)
+        self.blocks = list(runs(0, len(self), max(1, min(CENTRE_ROWS, CENTRE_ENTRIES // self.dim))))
 
     def __len__(self) -> int:
         return len(self.count)
 
-    def centred(self, points: torch.Tensor) -> torch.Tensor:
-        """Points (n, d) minus the training mean, float64."""
-        return points.to(self.device, torch.float64) - self._mean
+    def centred(self, points: np.ndarray) -> Centred:
+        """Points (n, d) minus the training mean, on the device."""
+        # A read-only array (of a memory map) is copied: torch knows no read-only tensors.
+        tensor = torch.from_numpy(points if points.flags.writeable else points.copy())
+        exact = tensor.to(self.device, torch.float64) - self._mean
+        norm = squared_norms(exact)
+        return Centred({dtype: (exact.to(dtype), norm.to(dtype)) for dtype in self._precisions})
 
-    @cached_property
-    def _only_block(self) -> torch.Tensor:
-        return self.centred(self.points)
-
-    def _centred_blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        for block in self.blocks:
-            yield block, self._only_block if len(self.blocks) == 1 else self.centred(self.points[block])
-
-    def products(self, left: torch.Tensor) -> torch.Tensor:
-        """``left . (x_i - mean)`` for float64 rows ``left`` (n, d): (n, n_centres) float64."""
-        out = torch.empty(len(left), len(self), dtype=torch.float64, device=self.device)
-        for columns, block in self._centred_blocks():
-            for rows in runs(0, len(left), TILE):
-                torch.matmul(left[rows], block.T, out=out[rows, columns])
-        return out
-
-    def squared_distances(self, centred: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
-        """``a``: squared distances of centred float64 points (n, d) to the centres, (n, n_centres) float32.
-
-        ``own`` (n, 1) is the centre that each point is, if it is one: exactly 0 there.
-        """
-        gram = self.products(centred)
-        norm = squared_norms(centred)[:, None]
-        out = torch.empty(gram.shape, dtype=torch.float32, device=self.device)
-        with one_thread():
-            for rows in runs(0, len(gram), elementwise_rows(len(self), self.device)):
-                a = torch.add(self._squared_norm, gram[rows], alpha=-2).add_(norm[rows])
-                if own is not None:
-                    a.scatter_(1, own[rows], torch.inf)
-                close = a < CLOSE * norm[rows]
-                if close.any():
-                    self._measure(a, close, centred[rows])
-                if own is not None:
-                    a.scatter_(1, own[rows], 0)
-                out[rows] = a.clamp_(min=0)
-        return out
-
-    def _measure(self, a: torch.Tensor, where: torch.Tensor, centred: torch.Tensor) -> None:
-        """Put directly measured squared distances in ``a`` at the places ``where``."""
-        row, centre = where.nonzero(as_tuple=True)
-        for part in runs(0, len(row), max(1, CENTRE_ENTRIES // self.dim)):
-            difference = centred[row[part]] - self.centred(self.points[centre[part]])
-            a[row[part], centre[part]] = squared_norms(difference)
+    def block(self, columns: slice) -> Block:
+        """The centres of this slice."""
+        return Block(columns, self.centred(self._train.take(columns if self._first is None else self._first[columns])))
 
 
-def _digest(row: np.ndarray) -> bytes:
-    return sha256((row + 0.0).data).digest()  # + 0.0 makes -0.0 equal to 0.0
-
-
-def elementwise_rows(row_entries: int, device: torch.device) -> int:
-    """Rows that one elementwise operation should take, at least 1: 2^15 entries on the CPU, which stay in the
-    cache, 2^24 elsewhere.
+class Centred(dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]]):
+    """Centred points (n, d) and their squared norms (n,) in each precision that products are made in, the fast one
+    first and float64 last.
     """
-    return max(1, 2**(15 if device.type == "cpu" else 24) // row_entries)
+
+    @property
+    def exact(self) -> torch.Tensor:
+        """The points in float64."""
+        return self[torch.float64][0]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Many short elementwise operations run on one CPU thread.
+def product_precisions(device: torch.device) -> tuple[torch.dtype, ...]:
+    """float64 alone on GPUs that are made for it, else float32 before it, unless that means TF32."""
+    if device.type == "cuda" and (torch.cuda.get_device_capability(device)[1] == 0
+                                  or torch.backends.cuda.matmul.allow_tf32):
+        return (torch.float64,)
+    return torch.float32, torch.float64
 
-    Waiting for a second thread costs more than it saves at these sizes, and a thousand times more where another
-    program keeps the second core busy.
+
+@dataclass(frozen=True)
+class Block:
+    """Some of the centres: which (``columns``), and their ``points``."""
+
+    columns: slice
+    points: Centred
+
+    def __len__(self) -> int:
+        return self.columns.stop - self.columns.start
+
+    def squared_distances(self, tile: Tile) -> torch.Tensor:
+        """``a`` of these queries and centres, (queries, centres) float32; exactly 0 at a query's own centre."""
+        for precision, (centre, centre_norm) in self.points.items():
+            query, norm = tile.points[precision]
+            a = torch.addmm(centre_norm, query, centre.T, alpha=-2).add_(norm[:, None])
+            if tile.own is not None:
+                a[self.owners(tile)] = torch.inf
+            row, place = (a < CLOSE[precision] * norm[:, None]).nonzero(as_tuple=True)
+            if len(row) <= MOST_CLOSE * a.numel():
+                break
+        for part in runs(0, len(row), max(1, READ_ENTRIES // centre.shape[1])):
+            a[row[part], place[part]] = squared_norms(tile.points.exact[row[part]]
+                                                      - self.points.exact[place[part]]).to(a.dtype)
+        if tile.own is not None:
+            a[self.owners(tile)] = 0
+        return a.clamp_(min=0).float()
+
+    def owners(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
+        """The queries of the tile that are centres of this block, and which: rows and columns of ``a``."""
+        assert tile.own is not None
+        row = ((tile.own >= self.columns.start) & (tile.own < self.columns.stop)).nonzero()[:, 0]
+        return row, tile.own[row] - self.columns.start
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some queries that are worked on together.
+
+    ``rows``: which; ``points``; ``own`` (queries,), the centre each query is, None for held-out ones; ``products``
+    (queries, draws), ``V.(y - mean)`` of each with its own noise vectors, None where there is no noise.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+
+    rows: slice
+    points: Centred
+    own: torch.Tensor | None
+    products: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -175,53 +191,50 @@ class QueryNoise:
 
         P is 256, less where the queries need fewer or the pool would not fit, more where ``draws`` is more.
         """
-        vectors = min(POOL_VECTORS, POOL_ENTRIES // max(centres.dim, len(centres)))
+        vectors = min(POOL_VECTORS, POOL_ENTRIES // centres.dim)
         groups = max(1, min(n_queries, vectors // draws))
         squared = generator(seed, purpose).chisquare(centres.dim, size=(n_queries, draws))
         return cls(draws, groups, torch.from_numpy(squared).to(centres.device))
 
-    def vectors(self, block: slice) -> slice:
-        """Noise vectors of a block of queries that does not cross a multiple of ``groups``."""
-        first = block.start % self.groups
-        return slice(first * self.draws, (first + block.stop - block.start) * self.draws)
+    def vectors(self, queries: slice) -> slice:
+        """Noise vectors of a run of queries that does not cross a multiple of ``groups``."""
+        first = queries.start % self.groups
+        return slice(first * self.draws, (first + queries.stop - queries.start) * self.draws)
 
 
 @dataclass(frozen=True)
 class NoisePool:
-    """P noise vectors V (P, d), their norms (P,) and products with the centres (P, n_centres), float64."""
+    """P noise vectors V (P, d) and their norms (P,), float64."""
 
     vectors: torch.Tensor
     norm: torch.Tensor
-    products: torch.Tensor
 
     @classmethod
-    def draw(cls, centres: Centres, seed: int, *noises: QueryNoise) -> NoisePool:
+    def draw(cls, centres: Centres, seed: int, noises: list[QueryNoise], run: Run) -> NoisePool:
         """The vectors that these queries need."""
-        vectors = torch.from_numpy(noise_vectors(seed, max(noise.groups * noise.draws for noise in noises),
-                                                 centres.dim)).to(centres.device)
-        return cls(vectors, squared_norms(vectors).sqrt(), centres.products(vectors))
+        vectors = np.empty((max((noise.groups * noise.draws for noise in noises), default=0), centres.dim))
 
-    def own_products(self, centres: Centres, noise: QueryNoise, heldout: np.ndarray | None) -> torch.Tensor:
-        """``V.(y - mean)`` of each query with its own vectors: (queries, draws) float64.
+        def fill(rows: slice) -> None:
+            for j in range(rows.start, rows.stop):
+                generator(seed, "geometry noise", j).standard_normal(out=vectors[j])
 
-        The queries are the held-out points (n, d), or the training points where None.
-        """
+        run([partial(fill, rows) for rows in runs(0, len(vectors), POOL_TILE)])
+        shared = torch.from_numpy(vectors).to(centres.device)
+        return cls(shared, squared_norms(shared).sqrt())
+
+    def products(self, block: Block, run: Run) -> torch.Tensor:
+        """``V.(x_i - mean)`` of all vectors and the centres of the block, (P, centres) float64."""
+        out = torch.empty(len(self.vectors), len(block), dtype=torch.float64, device=self.vectors.device)
+        run([partial(torch.matmul, self.vectors[rows], block.points.exact.T, out=out[rows])
+             for rows in runs(0, len(out), POOL_TILE)])
+        return out
+
+    def own_products(self, points: torch.Tensor, first: int, noise: QueryNoise) -> torch.Tensor:
+        """``V.(y - mean)`` of centred queries first, first + 1, ... (n, d) with their own vectors, (n, draws)."""
         groups, draws = noise.groups, noise.draws
-        if heldout is None:
-            vector = np.arange(centres.n_train)[:, None] % groups * draws + np.arange(draws)
-            return self.products[torch.from_numpy(vector).to(centres.device),
-                                 torch.from_numpy(centres.member[:, None]).to(centres.device)]
-        vectors = self.vectors[:groups * draws].view(groups, draws, centres.dim)
-        parts = []
-        for part in runs(0, len(heldout), max(1, CENTRE_ENTRIES // (groups * centres.dim)) * groups):
-            queries = centres.centred(as_tensor(heldout[part]))
-            turns = -(-len(queries) // groups)  # times all groups are gone through
-            padded = torch.nn.functional.pad(queries, (0, 0, 0, turns * groups - len(queries)))
-            products = vectors @ padded.view(turns, groups, centres.dim).permute(1, 2, 0)
-            parts.append(products.permute(2, 0, 1).reshape(-1, draws)[:len(queries)])
-        return torch.cat(parts)
-
-
-def noise_vectors(seed: int, count: int, dim: int) -> np.ndarray:
-    """The first ``count`` shared vectors V of this seed, (count, dim) float64."""
-    return np.stack([generator(seed, "geometry noise", j).standard_normal(dim) for j in range(count)])
+        before = first % groups  # rows put before and after, so that each turn goes through all groups
+        turns = -(-(before + len(points)) // groups)
+        padded = torch.nn.functional.pad(points, (0, 0, before, turns * groups - before - len(points)))
+        vectors = self.vectors[:groups * draws].view(groups, draws, -1)
+        products = vectors @ padded.view(turns, groups, -1).permute(1, 2, 0)  # (groups, draws, turns)
+        return products.permute(2, 0, 1).reshape(-1, draws)[before:before + len(points)]

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import chdtr, gammaln, xlogy
 
 from geomem.errors import InputError
@@ -107,6 +108,13 @@ class TwoShellTable:
         place = np.minimum(s * self._per_unit, len(self._slope) - 1)
         index = place.astype(np.int32)
         return self._value.take(index) + (place - index) * self._slope.take(index)
+
+    def of_tensor(self, s: torch.Tensor) -> torch.Tensor:
+        """The same for a tensor on any device."""
+        value, slope = (torch.from_numpy(part).to(s.device) for part in (self._value, self._slope))
+        place = (s.double() * self._per_unit).clamp(max=len(self._slope) - 1)
+        index = place.long()
+        return value[index] + (place - index) * slope[index]
 
 
 @lru_cache(maxsize=8)

@@ -1,90 +1,226 @@
-"""The pass over the queries: makes a, b, c of ``projections`` piece by piece and hands them to collectors.
+"""The pass over queries and centres: makes a, b, c of ``projections`` piece by piece and hands them to collectors.
 
-Memory is bounded: a chunk of queries by all centres for ``a``, a small block of queries by draws by centres
-for ``b``. No result depends on the chunks: products have shapes of their own, and where a reduction could
-depend on which queries stand together, the blocks are cut at fixed places.
+Centres are read block by block, so they may lie in a file larger than memory; queries are taken in passes, as many
+at a time as the memory allows. Every collector adds up over blocks of centres, so several processes can share the
+blocks and put their sums together at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import as_tensor
-from geomem.geometry.projections import TILE, Centres, NoisePool, QueryNoise, elementwise_rows, one_thread, runs
+from geomem.geometry.points import PointSource
+from geomem.geometry.projections import (
+    POOL_ENTRIES,
+    POOL_VECTORS,
+    TILE,
+    Block,
+    Centres,
+    NoisePool,
+    QueryNoise,
+    Tile,
+    runs,
+)
+from geomem.geometry.workers import Run, workers
 
-CHUNK_ENTRIES = 2**25  # float32 entries of the distances of one chunk (128 MiB)
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+MEMORY = 2 * 2**30  # bytes, beside the points themselves
+# Entries that one elementwise operation takes: on the CPU they should stay in the cache.
+CPU_ENTRIES = 2**18
+GPU_ENTRIES = 2**24
+
+Advance = Callable[[float], None]
 
 
-class DistanceCollector(Protocol):
-    """Takes ``a`` (queries, centres) of queries first, first + 1, ...; 0 at a training point's own centre."""
+class Collector:
+    """Adds up one quantity over the centres, for every query.
 
-    def add(self, first: int, a: torch.Tensor) -> None: ...
+    ``begin`` is called with the queries of each pass; then ``add`` (see below) with every piece of centres; then,
+    with the sums of all processes put together, ``finish`` with every tile of the pass. ``add`` and ``finish`` may
+    be called from several threads at once, for different queries.
+    """
+
+    def begin(self, rows: slice) -> None:
+        """Queries ``rows`` are next."""
+
+    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+        """What this process has added up for these queries, each with the operation (sum, max, min) that puts
+        processes together.
+        """
+        raise NotImplementedError
+
+    def finish(self, rows: slice) -> None:
+        """All centres have been added for queries ``rows``."""
+
+    def bytes_per_query(self) -> int:
+        """Memory held during a pass, for each of its queries."""
+        return 0
 
 
-class NoiseCollector(Protocol):
-    """Takes ``a`` (queries, centres), ``b`` (queries, draws, centres), both float32, and ``c`` (queries,
-    draws), float64, of queries first, first + 1, ...; ``a`` is inf at a training point's own centre.
+class DistanceCollector(Collector):
+    """Takes ``a`` (queries, centres) float32 of some queries and centres; 0 at a training point's own centre."""
+
+    def add(self, rows: slice, columns: slice, a: torch.Tensor) -> None:
+        raise NotImplementedError
+
+
+class NoiseCollector(Collector):
+    """Takes ``a`` (queries, centres) and ``b`` (queries, draws, centres), both float32, and ``c`` (queries, draws),
+    float64; ``a`` is inf at a training point's own centre.
     """
 
     noise: QueryNoise
 
-    def add(self, first: int, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None: ...
+    def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+        raise NotImplementedError
 
 
-def sweep(centres: Centres, heldout: np.ndarray | None, *, distances: DistanceCollector | None = None,
-          noisy: NoiseCollector | None = None, pool: NoisePool | None = None, chunk_size: int | None = None,
-          advance: Callable[[int], None] | None = None) -> None:
-    """Go through the held-out points (n, d), or through the training points where ``heldout`` is None.
+@dataclass(frozen=True)
+class Queries:
+    """Points to look at, and who wants to know. ``own`` (n,) is the centre each is, None for held-out points."""
 
-    ``noisy`` needs a ``pool``. ``chunk_size`` queries, rounded up to whole tiles, are held at a time.
-    ``advance`` is called with the number of queries just done.
+    points: PointSource
+    own: np.ndarray | None
+    distances: DistanceCollector | None = None
+    noisy: NoiseCollector | None = None
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+    def collectors(self) -> list[Collector]:
+        """Those that are there."""
+        return [collector for collector in (self.distances, self.noisy) if collector is not None]
+
+    def tile(self, rows: slice, centres: Centres, pool: NoisePool) -> Tile:
+        """The queries of this slice."""
+        points = centres.centred(self.points.take(rows))
+        own = None if self.own is None else torch.from_numpy(self.own[rows]).to(centres.device)
+        products = pool.own_products(points.exact, rows.start, self.noisy.noise) if self.noisy else None
+        return Tile(rows, points, own, products)
+
+
+def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: int = MEMORY,
+          group: ProcessGroup | None = None, advance: Advance | None = None) -> None:
+    """Show all centres to all queries.
+
+    ``memory``: bytes to use beside the points themselves. ``group``: processes that all call this with the same
+    arguments and share the centres; afterwards the sums are complete in each of them. ``advance`` is called with
+    the share of the work done, from 0 to 1. Raises InputError if the memory is not enough for one tile of queries.
     """
-    n = centres.n_train if heldout is None else len(heldout)
-    own_products = pool.own_products(centres, noisy.noise, heldout) if pool and noisy else None
-    for chunk in runs(0, n, chunk_rows(centres, chunk_size)):
-        if heldout is None:
-            own = torch.from_numpy(centres.member[chunk]).to(centres.device)[:, None]
-            a = centres.squared_distances(centres.centred(centres.points[own[:, 0]]), own)
-        else:
-            a = centres.squared_distances(centres.centred(as_tensor(heldout[chunk])))
-        if distances:
-            distances.add(chunk.start, a)
-        if pool and noisy and own_products is not None:
-            if heldout is None:
-                a.scatter_(1, own, torch.inf)
-            noise = noisy.noise
-            with one_thread():
-                for block in fixed_blocks(chunk, noise, centres):
-                    vectors = noise.vectors(block)
-                    c = noise.squared_radius[block]
-                    length = c.sqrt() / pool.norm[vectors].view(c.shape)
-                    b = own_products[block, :, None] - pool.products[vectors].view(*c.shape, -1)
-                    noisy.add(block.start, a[block.start - chunk.start:block.stop - chunk.start],
-                              b.mul_(length[:, :, None]).float(), c)
-        if advance:
-            advance(len(a))
+    blocks = centres.blocks if group is None else centres.blocks[group.rank()::group.size()]
+    passes = list(_passes(centres, queries, memory))
+    steps, done = len(passes) * max(1, len(blocks)), 0
+    with workers(centres.device) as run:
+        pool = NoisePool.draw(centres, seed, [part.noisy.noise for part in queries if part.noisy], run)
+        for rows in passes:
+            for part, own_rows in zip(queries, rows, strict=True):
+                for collector in part.collectors():
+                    collector.begin(own_rows)
+            reader = _Reader(centres, blocks)
+            tiles = _tiles(centres, queries, rows, pool, run, reader)
+            while (block := reader.take()) is not None:
+                products = pool.products(block, run)
+                run([reader.read, *(partial(_show, part, tile, block, pool, products) for part, tile in tiles)])
+                done += 1
+                if advance:
+                    advance(done / steps)
+            if group is not None:
+                _put_together(queries, rows, group)
+            run([partial(collector.finish, tile.rows) for part, tile in tiles for collector in part.collectors()])
 
 
-def fixed_blocks(chunk: slice, noise: QueryNoise, centres: Centres) -> Iterator[slice]:
-    """Cut a chunk into blocks of queries whose noise vectors follow each other in the pool."""
-    length = elementwise_rows(noise.draws * len(centres), centres.device)
-    for tile in runs(chunk.start, chunk.stop, TILE):
-        for turn in runs(tile.start, tile.stop, noise.groups):
-            yield from runs(turn.start, turn.stop, length)
+class _Reader:
+    """Reads one block ahead."""
+
+    def __init__(self, centres: Centres, blocks: list[slice]) -> None:
+        self._centres, self._left = centres, iter(blocks)
+        self._next: Block | None = None
+
+    def read(self) -> None:
+        columns = next(self._left, None)
+        self._next = None if columns is None else self._centres.block(columns)
+
+    def take(self) -> Block | None:
+        return self._next
 
 
-def chunk_rows(centres: Centres, chunk_size: int | None) -> int:
-    """Queries held at a time, in whole tiles: by default one; up to 4 where the centres do not fit in one
-    float64 block, so that they are converted less often.
+def _tiles(centres: Centres, queries: Sequence[Queries], rows: list[slice], pool: NoisePool, run: Run,
+           reader: _Reader) -> list[tuple[Queries, Tile]]:
+    """All tiles of a pass, made while the first block is read."""
+    wanted = [(part, tile) for part, own_rows in zip(queries, rows, strict=True)
+              for tile in runs(own_rows.start, own_rows.stop, TILE)]
+    tiles: list[tuple[Queries, Tile] | None] = [None] * len(wanted)
+
+    def make(place: int) -> None:
+        part, tile = wanted[place]
+        tiles[place] = part, part.tile(tile, centres, pool)
+
+    run([reader.read, *(partial(make, place) for place in range(len(wanted)))])
+    return [tile for tile in tiles if tile is not None]
+
+
+def _show(part: Queries, tile: Tile, block: Block, pool: NoisePool, products: torch.Tensor) -> None:
+    """Show one block of centres to one tile of queries; ``products`` are those of the pool with the block."""
+    a = block.squared_distances(tile)
+    if part.distances:
+        part.distances.add(tile.rows, block.columns, a)
+    if part.noisy is None or tile.products is None:
+        return
+    if tile.own is not None:
+        a[block.owners(tile)] = torch.inf
+    noise, start = part.noisy.noise, tile.rows.start
+    for rows in _noise_runs(tile.rows, noise, a):
+        vectors, c = noise.vectors(rows), noise.squared_radius[rows]
+        here = slice(rows.start - start, rows.stop - start)
+        length = c.sqrt() / pool.norm[vectors].view(c.shape)
+        b = tile.products[here, :, None] - products[vectors].view(*c.shape, -1)
+        part.noisy.add(rows, block.columns, a[here], b.mul_(length[:, :, None]).float(), c)
+
+
+def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[slice]:
+    """Cut a tile into runs of queries whose noise vectors follow each other in the pool, of a length that suits
+    elementwise operations.
     """
-    if chunk_size is None:
-        most = 1 if len(centres.blocks) == 1 else 4
-        return TILE * min(most, max(1, CHUNK_ENTRIES // (TILE * len(centres))))
-    if chunk_size < 1:
-        raise InputError(f"chunk_size is {chunk_size}; give how many points to hold at a time, 1 or more")
-    return -(-int(chunk_size) // TILE) * TILE
+    entries = CPU_ENTRIES if a.device.type == "cpu" else GPU_ENTRIES
+    for turn in runs(rows.start, rows.stop, noise.groups):
+        yield from runs(turn.start, turn.stop, max(1, entries // (noise.draws * a.shape[1])))
+
+
+def _put_together(queries: Sequence[Queries], rows: list[slice], group: ProcessGroup) -> None:
+    """Make the sums of a pass complete in every process."""
+    operations = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX,
+                  "min": torch.distributed.ReduceOp.MIN}
+    for part, own_rows in zip(queries, rows, strict=True):
+        for collector in part.collectors():
+            for operation, tensor in collector.parts(own_rows):
+                torch.distributed.all_reduce(tensor, operations[operation], group)
+
+
+def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterator[list[slice]]:
+    """For each pass the rows of each of the queries: as few passes as fit in the memory."""
+    tiles = [-(-len(part) // TILE) for part in queries]
+    each = [TILE * (28 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
+            for part in queries]
+    width = max(block.stop - block.start for block in centres.blocks)
+    # Two blocks with what their making takes, the noise vectors, and the distances and projections of each thread.
+    fixed = (48 * width * centres.dim + POOL_VECTORS * 8 * (width + min(centres.dim, POOL_ENTRIES // POOL_VECTORS))
+             + torch.get_num_threads() * (24 * TILE * width + 24 * CPU_ENTRIES))
+
+    def needed(count: int) -> int:
+        return fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True))
+
+    count = next((count for count in range(1, max(tiles)) if needed(count) <= memory), max(tiles))
+    if needed(count) > memory:
+        raise InputError(f"memory is {memory / 2**20:,.0f} MiB; this needs {needed(count) / 2**20:,.0f} MiB or more")
+    for i in range(count):
+        yield [slice(n * i // count * TILE, min(len(part), n * (i + 1) // count * TILE))
+               for n, part in zip(tiles, queries, strict=True)]

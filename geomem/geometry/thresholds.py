@@ -14,7 +14,7 @@ For a training point with the other points at distances ``r_2 <= r_3 <= ...``, q
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,10 +23,13 @@ from scipy.special import ndtri
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import sorted_distances
-from geomem.geometry.points import as_points
+from geomem.geometry.points import ChosenSource, as_source, chosen_rows
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import shell_radii
-from geomem.geometry.sweep import sweep
+from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Summary = dict[str, float]  # mean, median, min, max
 
@@ -49,7 +52,7 @@ class Thresholds:
 
     ``concentrated_below`` (N,) is ``b r_2``: 0 for a point that occurs twice. ``spread_above`` (N,) is the
     smallest ``a r_{K+1}``: inf when N - 1 <= q/(1-q). ``disjoint_below`` is the smallest distance between
-    distinct training points over 2 R_+, None when all are equal.
+    distinct training points over 2 R_+, None when all are equal or only some of them were looked at.
     """
 
     concentrated_below: np.ndarray
@@ -89,51 +92,80 @@ def spread_factors(n: int, q: float, delta: float) -> np.ndarray:
     return factors
 
 
-class ThresholdSums:
-    """Collects Thm 4.2 from the distances of the training points."""
+class ThresholdSums(DistanceCollector):
+    """Collects Thm 4.2 from the distances of the training queries; ``own`` (n,) their centres.
 
-    def __init__(self, centres: Centres, q: float, delta: float, shell_t: float) -> None:
+    The distances of a query to all centres are kept until they can be sorted.
+    """
+
+    def __init__(self, centres: Centres, own: np.ndarray, q: float, delta: float, shell_t: float) -> None:
         if not 0.5 < q < 1:
             raise InputError(f"q is {q}; give a weight strictly between 0.5 and 1")
         if not 0 < delta < 1:
             raise InputError(f"delta is {delta}; give a probability strictly between 0 and 1")
         self.q, self.delta = q, delta
-        n = centres.n_train
-        self._b = concentration_factor(n, q, delta)
-        self._a = spread_factors(n, q, delta)
+        self._centres = centres
+        self._b = concentration_factor(centres.n_train, q, delta)
+        self._a = torch.from_numpy(spread_factors(centres.n_train, q, delta)).to(centres.device)
         self._outer = shell_radii(centres.dim, shell_t)[1]
         self._member = None if centres.distinct else torch.from_numpy(centres.member).to(centres.device)
-        self._concentrated = np.empty(n)
-        self._spread = np.full(n, np.inf)
-        self._smallest = np.inf
+        self._everyone = len(np.unique(own)) == len(centres)
+        self._nearest = torch.empty(len(own), device=centres.device)
+        self._spread = torch.full((len(own),), torch.inf, dtype=torch.float64, device=centres.device)
+        self._smallest = torch.full((len(own),), torch.inf, device=centres.device)
 
-    def add(self, first: int, a: torch.Tensor) -> None:
-        """Add training points first, first + 1, ... with squared distances ``a`` (points, centres)."""
+    def bytes_per_query(self) -> int:
+        """Of its distances."""
+        return 4 * len(self._centres)
+
+    def begin(self, rows: slice) -> None:
+        """Training queries ``rows`` are next."""
+        self._first = rows.start
+        self._a_rows = torch.zeros(rows.stop - rows.start, len(self._centres), device=self._centres.device)
+
+    def add(self, rows: slice, columns: slice, a: torch.Tensor) -> None:
+        """Keep the distances of some queries to some centres."""
+        self._a_rows[rows.start - self._first:rows.stop - self._first, columns] = a
+
+    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+        """The distances, 0 for the centres of other processes."""
+        return [("sum", self._a_rows)]
+
+    def finish(self, rows: slice) -> None:
+        """Thm 4.2 for these queries."""
+        a = self._a_rows[rows.start - self._first:rows.stop - self._first]
         distances = sorted_distances(a if self._member is None else a[:, self._member])
         others = distances[:, 1:]  # the first is the point itself
-        rows = slice(first, first + len(others))
-        self._concentrated[rows] = self._b * others[:, 0]
-        start = int(np.isinf(self._a).sum())  # only the first factors are inf
+        self._nearest[rows] = others[:, 0]
+        start = int(torch.isinf(self._a).sum())  # only the first factors are inf
         if start < len(self._a):
-            self._spread[rows] = (others[:, start:] * self._a[start:]).min(axis=1)
-        self._smallest = min(self._smallest, others.min(initial=np.inf, where=others > 0))
+            self._spread[rows] = (others[:, start:] * self._a[start:]).amin(1)
+        self._smallest[rows] = torch.where(others > 0, others, torch.inf).amin(1)
 
     def thresholds(self) -> Thresholds:
-        """The thresholds, once every point has been added."""
-        disjoint = float(self._smallest / (2 * self._outer)) if np.isfinite(self._smallest) else None
-        return Thresholds(self._concentrated, self._spread, disjoint, self._b, self.q, self.delta)
+        """The thresholds, once all centres have been added."""
+        smallest = float(self._smallest.amin())
+        disjoint = smallest / (2 * self._outer) if np.isfinite(smallest) and self._everyone else None
+        return Thresholds(self._b * self._nearest.cpu().numpy().astype(np.float64), self._spread.cpu().numpy(),
+                          disjoint, self._b, self.q, self.delta)
 
 
-def theorem_4_2_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, shell_t: float = 5.0,
-                           device: Any = "auto", chunk_size: int | None = None) -> Thresholds:
+def theorem_4_2_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, shell_t: float = 5.0, seed: int = 0,
+                           queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
+                           group: ProcessGroup | None = None) -> Thresholds:
     """Noise levels where the posterior of each training point concentrates and spreads ([G] Thm 4.2), and
     where all shells are disjoint ([G] Thm 4.9/B.6).
 
-    Arguments: ``train`` (N, ...), NumPy or torch, N >= 2; ``q`` the weight, between 0.5 and 1; ``delta`` the
-    allowed probability of failure; ``shell_t`` the t of the shell radii; ``chunk_size`` points held at a
-    time, a matter of memory alone. Raises InputError for input that is not as described.
+    Arguments: ``train`` (N, ...), NumPy, torch or stored, N >= 2; ``q`` the weight, between 0.5 and 1; ``delta``
+    the allowed probability of failure; ``shell_t`` the t of the shell radii; ``queries`` how many training points to
+    do this for, a random choice from ``seed``, in ascending order (all where None or not fewer); ``memory`` in
+    bytes, beside the points; ``group`` processes that share the work (see ``geometry_curves``).
+    Raises InputError for input that is not as described.
     """
-    centres = Centres(as_points("train", train), resolve_device(device))
-    sums = ThresholdSums(centres, q, delta, shell_t)
-    sweep(centres, None, distances=sums, chunk_size=chunk_size)
+    source = as_source("train", train)
+    centres = Centres(source, resolve_device(device))
+    chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
+    own = centres.member[chosen]
+    sums = ThresholdSums(centres, own, q, delta, shell_t)
+    sweep(centres, [Queries(ChosenSource(source, chosen), own, distances=sums)], seed, memory=memory, group=group)
     return sums.thresholds()
