@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints the message and exits with status 2; a Python caller sees a ``ValueError``.
     """
+
+
+class LostProcess(RuntimeError):
+    """Another process of the group that shares the work has ended."""

@@ -12,7 +12,7 @@ import pytest
 import geomem
 
 PACKAGE = Path(geomem.__file__).parent
-ORDER = ["errors", "rng", "files", "devices", "data", "geometry", "noise", "models", "training", "generation",
+ORDER = ["errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training", "generation",
          "memorization", "quality", "plots", "cli"]
 HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
 

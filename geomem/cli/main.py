@@ -13,7 +13,7 @@ from geomem.cli.memorization import memorization
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
 from geomem.cli.train import train
-from geomem.errors import InputError
+from geomem.errors import InputError, LostProcess
 
 EPILOG = "Start with: geomem danger-zone digits"
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("geomem: interrupted", err=True)
         sys.exit(130)
-    except (InputError, OSError) as error:
+    except (InputError, LostProcess, OSError) as error:
         _fail(arguments, error, str(error))
     except MemoryError as error:
         _fail(arguments, error, f"not enough memory ({error}); ask for less at a time")

@@ -95,6 +95,10 @@ class Centres:
     def __len__(self) -> int:
         return len(self.count)
 
+    def digest(self) -> bytes:
+        """Of the training points, to tell one training set from another."""
+        return sha256(self.member.tobytes() + self._mean.cpu().numpy().tobytes()).digest()
+
     def centred(self, points: np.ndarray) -> Centred:
         """Points (n, d) minus the training mean, on the device."""
         # A read-only array (of a memory map) is copied: torch knows no read-only tensors.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ from geomem.geometry.projections import (
     runs,
 )
 from geomem.geometry.workers import Run, workers
+from geomem.processes import put_together, require_same
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -100,6 +102,10 @@ class Queries:
         """Those that are there."""
         return [collector for collector in (self.distances, self.noisy) if collector is not None]
 
+    def digest(self) -> tuple[int, bytes]:
+        """Of the number of queries and the first of them, to tell one set from another."""
+        return len(self), sha256(self.points.take(slice(TILE)).tobytes()).digest()
+
     def tile(self, rows: slice, centres: Centres, pool: NoisePool) -> Tile:
         """The queries of this slice."""
         points = centres.centred(self.points.take(rows))
@@ -116,7 +122,10 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
     arguments and share the centres; afterwards the sums are complete in each of them. ``advance`` is called with
     the share of the work done, from 0 to 1. Raises InputError if the memory is not enough for one tile of queries.
     """
-    blocks = centres.blocks if group is None else centres.blocks[group.rank()::group.size()]
+    blocks = centres.blocks
+    if group is not None:
+        require_same((centres.digest(), [part.digest() for part in queries], seed, memory), group)
+        blocks = blocks[group.rank()::group.size()]
     passes = list(_passes(centres, queries, memory))
     steps, done = len(passes) * max(1, len(blocks)), 0
     with workers(centres.device) as run:
@@ -134,7 +143,8 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
                 if advance:
                     advance(done / steps)
             if group is not None:
-                _put_together(queries, rows, group)
+                put_together([sum_ for part, own_rows in zip(queries, rows, strict=True)
+                              for collector in part.collectors() for sum_ in collector.parts(own_rows)], group)
             run([partial(collector.finish, tile.rows) for part, tile in tiles for collector in part.collectors()])
 
 
@@ -193,16 +203,6 @@ def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[sli
     entries = CPU_ENTRIES if a.device.type == "cpu" else GPU_ENTRIES
     for turn in runs(rows.start, rows.stop, noise.groups):
         yield from runs(turn.start, turn.stop, max(1, entries // (noise.draws * a.shape[1])))
-
-
-def _put_together(queries: Sequence[Queries], rows: list[slice], group: ProcessGroup) -> None:
-    """Make the sums of a pass complete in every process."""
-    operations = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX,
-                  "min": torch.distributed.ReduceOp.MIN}
-    for part, own_rows in zip(queries, rows, strict=True):
-        for collector in part.collectors():
-            for operation, tensor in collector.parts(own_rows):
-                torch.distributed.all_reduce(tensor, operations[operation], group)
 
 
 def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterator[list[slice]]:

@@ -1,0 +1,71 @@
+"""Several processes that share one piece of work, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from geomem.errors import InputError, LostProcess
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import ProcessGroup
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks to people: the only one, or rank 0 under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def process_group() -> Iterator[ProcessGroup | None]:
+    """The processes that torchrun started, this one with a GPU of its own where there are any; None for a single
+    process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield None
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield torch.distributed.group.WORLD
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def put_together(parts: Sequence[tuple[str, torch.Tensor]], group: ProcessGroup) -> None:
+    """Replace each tensor by the sum, max or min (the word beside it) over the processes.
+
+    Raises LostProcess if one of them has ended.
+    """
+    import torch.distributed as dist
+
+    operations = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+    try:
+        for operation, tensor in parts:
+            dist.all_reduce(tensor, operations[operation], group)
+    except RuntimeError as error:  # what gloo and NCCL raise when a connection closes
+        raise LostProcess(f"another of the {group.size()} processes has ended ({_first_line(error)}); "
+                          "look at its message and start all again") from error
+
+
+def require_same(what: Any, group: ProcessGroup) -> None:
+    """Raises InputError unless all processes call this with the same ``what`` (bytes, or anything that prints)."""
+    import torch
+
+    digest = sha256(what if isinstance(what, bytes) else repr(what).encode()).digest()[:7]
+    low = torch.tensor([int.from_bytes(digest)])
+    high = low.clone()
+    put_together([("min", low), ("max", high)], group)
+    if low.item() != high.item():
+        raise InputError("the processes were given different data or settings; start all with the same ones")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
