@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from geomem import InputError
 from geomem.geometry import points
-from geomem.geometry.points import ArraySource, as_points, as_source
+from geomem.geometry.points import ArraySource, StoredSource, as_points, as_source
 
 DATA = np.random.default_rng(0).standard_normal((11, 2, 3)).astype(np.float32)
 
@@ -88,6 +88,7 @@ def test_nothing_is_copied_that_need_not_be(tmp_path):
     for held in (array, memory_map(DATA, tmp_path)):
         source = as_source("train", held)
         assert np.shares_memory(source.take(slice(2, 9)), held)
+    assert isinstance(source, StoredSource)  # a map of another type is not converted whole either
     assert as_source("train", source) is source
     assert isinstance(as_source("train", [[1.0, 2.0]]), ArraySource)
 

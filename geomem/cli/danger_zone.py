@@ -48,8 +48,8 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
                 device: str, as_json: bool, out: str | None) -> None:
     """Find the noise levels where a model trained on DATA is in danger of memorizing it.
 
-    DATA is a recipe (digits), an .npz with train and heldout, an .npy, a folder or zip of images, or a UCR text file.
-    No training is needed.
+    DATA is a recipe (digits), an .npz with train and heldout, an .npy or a folder of them, a folder or zip of
+    images, or a UCR text file. No training is needed.
 
     Examples:
 

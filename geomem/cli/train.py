@@ -69,7 +69,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     shape = dataset.train.shape[1:]
     network = network or default_network(shape)
     build_network(network, shape)  # refuses an unknown name or shape before anything is written
-    sigma_data = float(dataset.train.std(dtype="float64"))
+    sigma_data = dataset.std
     if not 0.05 <= sigma_data <= 10:
         raise InputError(f"{data}: the standard deviation of the values is {sigma_data:.3g}, but the noise levels, "
                          "0.002 to 80, suit one near 0.5; rescale the data so that it lies in [0.05, 10]")

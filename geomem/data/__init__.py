@@ -6,6 +6,7 @@ a training part, a held-out part of the same shape, and what is known about them
 
 from geomem.data.dataset import DataSet
 from geomem.data.load import load_data
-from geomem.data.points import from_uint8, to_uint8
+from geomem.data.pixels import from_uint8, to_uint8
+from geomem.data.stored import StoredPoints
 
-__all__ = ["DataSet", "from_uint8", "load_data", "to_uint8"]
+__all__ = ["DataSet", "StoredPoints", "from_uint8", "load_data", "to_uint8"]

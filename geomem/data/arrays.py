@@ -1,6 +1,7 @@
-"""NumPy files: ``.npy`` (opened as a memory map) and ``.npz`` (keys ``train``, optional ``heldout``).
+"""NumPy files: ``.npy`` (opened as a memory map), a folder of them, ``.npz`` (keys ``train``, optional ``heldout``).
 
-Neither is ever unpickled: an array of Python objects is refused without running any of its code.
+The ``.npy`` files of a folder are *shards* of one array: the rows of one after those of another, in the order of
+their names. None is ever unpickled: an array of Python objects is refused without running any of its code.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geomem.data.points import Points, Source, as_points
+from geomem.data.points import Points, Source, as_points, joined_points
 from geomem.data.refusal import reading, refuse_bomb, wrong
 
 _KEYS = ("train", "train_labels", "heldout", "heldout_labels")
@@ -19,9 +20,36 @@ _ADVICE = "save it again as a plain uint8 or float array, without Python objects
 
 def read_npy(path: Path) -> Source:
     """All rows of the array are training points."""
+    return Source(path.stem, as_points(_memory_map(path), path))
+
+
+def shards(folder: Path) -> list[Path]:
+    """The ``.npy`` files directly in a folder, by name; hidden ones are left out."""
+    with reading(folder, "a folder of arrays", "check its permissions"):
+        return sorted(path for path in folder.iterdir()
+                      if path.suffix.lower() == ".npy" and not path.name.startswith("."))
+
+
+def read_shards(folder: Path, paths: list[Path]) -> Source:
+    """All rows of all arrays are training points. Raises InputError unless row shapes and dtypes agree."""
+    arrays = [_memory_map(path) for path in paths]
+    kind = arrays[0].dtype, arrays[0].shape[1:]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.ndim == 0 or (array.dtype, array.shape[1:]) != kind:
+            raise wrong(path, f"holds {array.dtype} of shape {array.shape}, but {paths[0].name} {arrays[0].dtype} of "
+                              f"shape {arrays[0].shape}; shards have one type and one shape of a row")
+    return Source(folder.resolve().name, joined_points(arrays, folder))
+
+
+def _memory_map(path: Path) -> np.ndarray:
     with reading(path, "a NumPy array", _ADVICE):
+        if not path.is_file():
+            raise wrong(path, "is not a file; remove it or give the file itself")
         array = np.lib.format.open_memmap(path, mode="r")
-    return Source(path.stem, as_points(array, path))
+        announced = array.offset + array.nbytes
+    if announced != path.stat().st_size:
+        raise wrong(path, f"has {path.stat().st_size:,} bytes, but its header announces {announced:,}; {_ADVICE}")
+    return array
 
 
 def read_npz(path: Path) -> Source:

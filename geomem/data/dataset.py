@@ -7,13 +7,14 @@ those that judge.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b, sha256
 
 import numpy as np
 
-from geomem.data.points import row_chunks
+from geomem.data.points import Values, row_chunks
 from geomem.data.split import random_order
 
 MAX_VALIDATION = 500
@@ -28,14 +29,14 @@ class DataSet:
     name : what the data set is called in tables and figures.
     train, heldout : float32 ``(N, ...)`` and ``(M, ...)``: images ``(N, C, H, W)``, signals ``(N, 1, L)`` or
         vectors ``(N, d)``. ``train`` is a memory map where it is a float32 ``.npy`` file taken whole or its
-        first rows.
+        first rows, and :class:`StoredPoints` where it comes from ``.npy`` files and would take more than 1 GiB.
     train_labels, heldout_labels : integers ``(N,)`` and ``(M,)``, or None.
     pixels : the points are images scaled from uint8 to [-1, 1], so samples can be turned back to uint8.
     notes : what a person should be told: a split that was made, channels dropped.
     """
 
     name: str
-    train: np.ndarray
+    train: Values
     heldout: np.ndarray
     train_labels: np.ndarray | None = None
     heldout_labels: np.ndarray | None = None
@@ -75,6 +76,13 @@ class DataSet:
         return content_hash(self.train, self.heldout)
 
     @cached_property
+    def std(self) -> float:
+        """Standard deviation of all values of the training points about their mean, in data units; float64."""
+        mean = sum(float(rows.sum(dtype=np.float64)) for _, rows in row_chunks(self.train)) / self.train.size
+        squares = sum(float(np.square(rows - np.float64(mean)).sum()) for _, rows in row_chunks(self.train))
+        return math.sqrt(squares / self.train.size)
+
+    @cached_property
     def duplicates(self) -> int:
         """Number of training points exactly equal to an earlier one."""
         seen: set[bytes] = set()
@@ -84,8 +92,8 @@ class DataSet:
         return len(self.train) - len(seen)
 
 
-def content_hash(train: np.ndarray, heldout: np.ndarray) -> str:
-    """SHA-256 over the shape, type and bytes of both parts; streamed, so a memory map is not loaded whole."""
+def content_hash(train: Values, heldout: Values) -> str:
+    """SHA-256 over the shape, type and bytes of both parts; streamed, so points on disk are not loaded whole."""
     digest = sha256()
     for part in (train, heldout):
         digest.update(f"{part.shape} float32\n".encode())

@@ -29,6 +29,12 @@ HELDOUT_FOLDERS = ("heldout", "test", "val")
 Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether there is an image anywhere below the folder."""
+    with reading(folder, "a folder of images", "check its permissions"):
+        return any(_is_image(file.relative_to(folder).parts) for file in _files_below(folder, ()))
+
+
 def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
     with reading(folder, "a folder of images", "check its permissions"):
@@ -61,11 +67,14 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
 
 def _image_names(where: Path, names: Iterable[Name]) -> list[Name]:
     """Sorted names of the images, without hidden files and the shadow files that macOS puts in zip files."""
-    chosen = sorted(name for name in names if name[-1].lower().endswith(SUFFIXES)
-                    and not name[-1].startswith(".") and "__MACOSX" not in name)
+    chosen = sorted(name for name in names if _is_image(name))
     if not chosen:
         raise wrong(where, f"holds no images; known are {', '.join(SUFFIXES)}")
     return chosen
+
+
+def _is_image(name: Name) -> bool:
+    return name[-1].lower().endswith(SUFFIXES) and not name[-1].startswith(".") and "__MACOSX" not in name
 
 
 def _read_images(where: Path, title: str, names: list[Name], packed: int,

@@ -28,8 +28,9 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
 
     Parameters
     ----------
-    spec : a recipe name (``digits``); a path to a recipe ``.toml``, ``.npz``, ``.npy``, a folder or ``.zip``
-        of images or a UCR text file; or an array or tensor ``(N, ...)``, uint8 images or floats.
+    spec : a recipe name (``digits``); a path to a recipe ``.toml``, ``.npz``, ``.npy``, a folder of ``.npy``
+        files, a folder or ``.zip`` of images or a UCR text file; or an array or tensor ``(N, ...)``, uint8
+        images or floats. Training points in ``.npy`` files stay there when they take more than 1 GiB.
     heldout : a second spec, whose training part becomes the held-out part, in place of any in ``spec``.
     n_train, n_heldout : take only the first so many points.
     shuffle : put each part in a random order before that; smaller subsets are nested in larger ones.
@@ -57,7 +58,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     all_train, all_held = _numbered_classes(train, held)
     train = _cut(where, "train", all_train, n_train, 2, shuffle, seed)
     held = _cut(where, "heldout", all_held, n_heldout, 1, shuffle, seed)
-    data = DataSet(source.name, train.values, held.values, train.labels, held.labels, train.pixels)
+    data = DataSet(source.name, train.values, np.asarray(held.values), train.labels, held.labels, train.pixels)
     notes += _missing_classes("training", train.labels, all_train.labels)
     notes += _missing_classes("held-out", held.labels, all_held.labels)
     return replace(data, notes=tuple(notes))

@@ -1,22 +1,28 @@
 """Points: float32 arrays ``(N, ...)`` with one point per row, and how arrays of other types become points.
 
-* uint8 arrays are images, ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` with C = 1 or 3. They become
-  ``(N, C, H, W)`` and each value v becomes ``v / 127.5 - 1``, in [-1, 1].
+* uint8 arrays are images, see :mod:`geomem.data.pixels`.
 * Floating-point arrays are taken as they are, whatever their range, as float32.
+
+Points in memory maps of which the float32 values take more than ``STORED_BYTES`` stay on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from geomem.data.pixels import channels_first, from_uint8
 from geomem.data.refusal import wrong
+from geomem.data.stored import StoredPoints
 
-CHANNELS = (1, 3)
+STORED_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 26
+
+Values: TypeAlias = np.ndarray | StoredPoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +33,7 @@ class Points:
     says that the values were uint8 images.
     """
 
-    values: np.ndarray
+    values: Values
     labels: np.ndarray | None = None
     pixels: bool = False
 
@@ -35,8 +41,9 @@ class Points:
         return len(self.values)
 
     def take(self, index: slice | np.ndarray) -> Points:
-        """The chosen points with their labels; a slice of a memory map stays a memory map."""
-        return Points(self.values[index], None if self.labels is None else self.labels[index], self.pixels)
+        """The chosen points with their labels; stored points stay stored, a slice of a memory map a memory map."""
+        values = self.values.select(index) if isinstance(self.values, StoredPoints) else self.values[index]
+        return Points(values, None if self.labels is None else self.labels[index], self.pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,63 +56,59 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def from_uint8(images: np.ndarray) -> np.ndarray:
-    """``v / 127.5 - 1`` in float32: uint8 images of any shape to values in [-1, 1]."""
-    values = np.array(images, dtype=np.float32, order="C")
-    values /= 127.5
-    values -= 1
-    return values
-
-
-def to_uint8(values: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`from_uint8`: values in [-1, 1] to uint8, rounded; values outside are clipped."""
-    return (np.asarray(values) * 127.5 + 128).clip(0, 255).astype(np.uint8)
-
-
 def as_points(array: Any, where: object, labels: Any = None) -> Points:
     """Turn an array into points; ``where`` names it in messages.
 
-    Float32 arrays, memory maps included, are used without a copy. Raises InputError for another kind of
-    array, an empty one, a shape that holds no points, labels that do not fit, and NaN or infinite values.
+    Float32 arrays are used without a copy, memory maps included; large memory maps of any type stay on disk.
+    Raises InputError for another kind of array, an empty one, a shape that holds no points, labels that do
+    not fit, and NaN or infinite values.
     """
     if not isinstance(array, np.ndarray):
         raise wrong(where, f"is a {type(array).__name__}, not an array; give a NumPy array or a tensor")
-    if array.size == 0:
-        raise wrong(where, f"is empty (shape {array.shape}); at least one point is needed")
-    if array.ndim < 2:
-        raise wrong(where, f"has shape {array.shape}; give one point per row, (N, values)")
-    pixels = array.dtype == np.uint8
-    if pixels:
-        values = from_uint8(_channels_first(array, where))
-    elif array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
-            values = array if array.dtype == np.float32 else np.array(array, dtype=np.float32)
+    return joined_points([array], where, labels)
+
+
+def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = None) -> Points:
+    """As ``as_points``, of arrays of one row shape and dtype, one after another."""
+    first = arrays[0]
+    if first.ndim == 0:
+        raise wrong(where, "has shape (); give one point per row, (N, values)")
+    shape = (sum(map(len, arrays)), *first.shape[1:])
+    if 0 in shape:
+        raise wrong(where, f"is empty (shape {shape}); at least one point is needed")
+    if len(shape) < 2:
+        raise wrong(where, f"has shape {shape}; give one point per row, (N, values)")
+    pixels = first.dtype == np.uint8
+    if pixels and channels_first(first) is None:
+        raise wrong(where, f"is uint8 of shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or "
+                           "3 channels: reshape it, or convert to float what is no image")
+    if not pixels and first.dtype.kind != "f":
+        raise wrong(where, f"holds values of type {first.dtype}; convert them to uint8 (images, 0 to 255) or to float")
+    stored = isinstance(first, np.memmap) and 4 * math.prod(shape) > STORED_BYTES
+    values = StoredPoints(arrays) if stored else _in_memory(arrays)
+    if not pixels:
         _refuse_nonfinite(values, where)
-    else:
-        raise wrong(where, f"holds values of type {array.dtype}; convert them to uint8 (images, 0 to 255) "
-                           "or to float")
     return Points(values, None if labels is None else _checked_labels(labels, len(values), where), pixels)
 
 
-def row_chunks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) in runs of about 64 MB, so that a memory map is never loaded whole."""
+def _in_memory(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    if array.dtype == np.uint8:
+        images = channels_first(array)
+        assert images is not None
+        return from_uint8(images)
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is refused
+        return array if array.dtype == np.float32 else np.array(array, dtype=np.float32)
+
+
+def row_chunks(array: Values) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) in runs of about 64 MB, so that points on disk are never loaded whole."""
     rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), rows):
         yield first, np.ascontiguousarray(array[first:first + rows])
 
 
-def _channels_first(images: np.ndarray, where: object) -> np.ndarray:
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[3] in CHANNELS:  # first, since channels-last wins where both fit
-        return images.transpose(0, 3, 1, 2)
-    if images.ndim == 4 and images.shape[1] in CHANNELS:
-        return images
-    raise wrong(where, f"is uint8 of shape {images.shape}; images are (N, H, W), (N, H, W, C) or "
-                       "(N, C, H, W) with 1 or 3 channels: reshape it, or convert to float what is no image")
-
-
-def _refuse_nonfinite(values: np.ndarray, where: object) -> None:
+def _refuse_nonfinite(values: Values, where: object) -> None:
     count, first_row = 0, -1
     for first, rows in row_chunks(values):
         bad = (~np.isfinite(rows)).reshape(len(rows), -1).sum(axis=1)

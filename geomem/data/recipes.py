@@ -91,7 +91,9 @@ def _read_source(source: dict[str, Any], path: Path) -> Source:
 
 
 def _formed(points: Points, form: dict[str, Any], path: Path) -> Points:
-    values = points.values
+    if not form:
+        return points
+    values = np.asarray(points.values)  # stored points are read: keep what is larger than memory in its final form
     if "range" in form:
         low, high = form["range"]
         if points.pixels or values.min() < low or values.max() > high:

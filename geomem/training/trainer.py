@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.data.points import Values
 from geomem.errors import InputError
 from geomem.models.denoiser import Denoiser
 from geomem.noise.samplers import NoiseLevelSampler
@@ -77,10 +78,10 @@ class Trainer:
     ----------
     denoiser : trained in place, on its own device; ``trainer.ema`` is the averaged copy.
     sampler : chooses the noise levels.
-    train : (N, ...) float32 points, a NumPy array or memory map. labels : (N,) classes or None.
+    train : (N, ...) float32 points, an array, a memory map or stored points. labels : (N,) classes or None.
     """
 
-    def __init__(self, denoiser: Denoiser, sampler: NoiseLevelSampler, train: np.ndarray, settings: TrainingSettings,
+    def __init__(self, denoiser: Denoiser, sampler: NoiseLevelSampler, train: Values, settings: TrainingSettings,
                  labels: np.ndarray | None = None) -> None:
         self.denoiser, self.sampler, self.data, self.settings, self.labels = denoiser, sampler, train, settings, labels
         self.ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
