@@ -33,7 +33,7 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry.points import PointSource
-from geomem.geometry.workers import Run
+from geomem.geometry.workers import Run, workers
 from geomem.rng import generator
 
 # Shapes of the matrix products follow from the data alone: the last bits of a product depend on its shape,
@@ -78,18 +78,24 @@ class Centres:
         if self.n_train < 2:
             raise InputError(f"train has {self.n_train} point; give at least 2")
         self.device, self._train, self._precisions = device, train, product_precisions(device)
-        seen: dict[bytes, int] = {}
-        self.member = np.empty(self.n_train, dtype=np.int64)
-        total = np.zeros(self.dim)
-        for rows in runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)):
-            points = train.take(rows)
-            total += points.sum(axis=0, dtype=np.float64)
+        read = list(runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)))
+        totals = np.empty((len(read), self.dim))
+        digests: list[list[bytes]] = [[] for _ in read]
+
+        def summarize(place: int) -> None:
+            points = train.take(read[place])
+            totals[place] = points.sum(axis=0, dtype=np.float64)
             points = points + 0.0  # makes -0.0 equal to 0.0
-            self.member[rows] = [seen.setdefault(sha256(row.data).digest(), len(seen)) for row in points]
+            digests[place] = [sha256(row.data).digest() for row in points]
+
+        with workers(device) as run:
+            run([partial(summarize, place) for place in range(len(read))])
+        seen: dict[bytes, int] = {}
+        self.member = np.array([seen.setdefault(digest, len(seen)) for part in digests for digest in part])
         self.count = np.bincount(self.member)
         self.distinct = len(self) == self.n_train
         self._first = None if self.distinct else np.unique(self.member, return_index=True)[1]
-        self._mean = torch.from_numpy(total / self.n_train).to(device)
+        self._mean = torch.from_numpy(totals.sum(axis=0) / self.n_train).to(device)
         self.blocks = list(runs(0, len(self), max(1, min(CENTRE_ROWS, CENTRE_ENTRIES // self.dim))))
 
     def __len__(self) -> int:
