@@ -12,8 +12,8 @@ import pytest
 import geomem
 
 PACKAGE = Path(geomem.__file__).parent
-ORDER = ["errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training", "generation",
-         "memorization", "quality", "plots", "cli"]
+ORDER = ["errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training",
+         "generation", "memorization", "quality", "plots", "cli"]
 HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
 
 

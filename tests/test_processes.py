@@ -33,7 +33,8 @@ try:
         curves = geometry_curves(train, heldout, sigmas=9, group=group, progress=progress)
 except (InputError, LostProcess) as error:
     sys.exit(f"{type(error).__name__}: {error}")
-print(json.dumps({**curves.to_dict(), "per_point": [curves.weight_per_point.tolist(), curves.coverage_per_point.tolist()]}))
+per_point = [curves.weight_per_point.tolist(), curves.coverage_per_point.tolist()]
+print(json.dumps({**curves.to_dict(), "per_point": per_point}))
 """
 
 
