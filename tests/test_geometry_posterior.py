@@ -181,7 +181,7 @@ def test_some_queries_stand_for_all(rng):
         assert (abs(part.estimate - full.estimate) <= 4 * part.stderr + 1e-3).all()
         assert (part.estimate != full.estimate).any()
     same(some, geometry_curves(train, heldout, sigmas=7, queries=100))
-    same(whole, geometry_curves(train, heldout, sigmas=7, queries=400))
+    assert geometry_curves(train, heldout, sigmas=7, queries=400).to_dict()["curves"] == whole.to_dict()["curves"]
 
 
 def test_stored_points_give_the_same(rng, tmp_path, monkeypatch):

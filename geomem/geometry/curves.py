@@ -92,8 +92,9 @@ class Curves:
         try:
             data, curves, settings = content["data"], content["curves"], dict(content["settings"])
             sigma = np.array(curves["sigma"], dtype=np.float64)
-            training = (int(settings.get("train_queries", data["n_train"])), int(settings["posterior_draws"]))
-            heldout = (int(settings.get("heldout_queries", data["n_heldout"])), int(settings["coverage_draws"]))
+            most = settings.get("queries") or np.inf
+            training = (int(min(data["n_train"], most)), int(settings["posterior_draws"]))
+            heldout = (int(min(data["n_heldout"], most)), int(settings["coverage_draws"]))
             return cls(
                 sigma=sigma,
                 max_posterior_weight=_estimate_from_dict(curves["max_posterior_weight"], sigma, *training),
@@ -173,8 +174,7 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
         dim=centres.dim,
         duplicates=centres.n_train - len(centres),
         settings={"posterior_draws": int(posterior_draws), "coverage_draws": int(coverage_draws),
-                  "train_queries": len(train_rows), "heldout_queries": len(heldout_rows),
-                  "shell_t": float(shell_t), "seed": int(seed)},
+                  "queries": None if queries is None else int(queries), "shell_t": float(shell_t), "seed": int(seed)},
         weight_per_point=largest.point_mean(),
         coverage_per_point=inside.point_mean(),
     )
