@@ -13,6 +13,7 @@ from geomem.geometry.coverage import shell_coverage
 from geomem.geometry.curves import Curves, geometry_curves
 from geomem.geometry.estimates import Estimate
 from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
+from geomem.geometry.refine import refined_curves
 from geomem.geometry.shells import shell_radii, two_shell_probability
 from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
 from geomem.geometry.zone import DangerZone, find_danger_zone, widened_gap, zone_reason
@@ -28,6 +29,7 @@ __all__ = [
     "find_danger_zone",
     "geometry_curves",
     "max_posterior_weight",
+    "refined_curves",
     "shell_coverage",
     "shell_radii",
     "theorem_4_2_thresholds",

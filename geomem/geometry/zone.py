@@ -1,13 +1,21 @@
 """The danger zone, where both curves are high, and their crossing ([G] sections 4.2, 5).
 
 W falls and C rises with sigma. The danger zone at a threshold is the range of noise levels where W and C are
-both at or above it; the crossing is where W = C. Between the levels of the grid both curves are taken as
-straight lines in log sigma. [G] chooses the zone by eye; the threshold is geomem's.
+both at or above it; the crossing is where W = C. Between two levels both curves are taken as straight lines in
+log sigma; ``refine.refined_curves`` puts levels there until that no longer matters. [G] chooses the zone by
+eye; the threshold is geomem's.
+
+Measured curves wiggle. Where a curve passes the threshold several times, the zone is the unbroken range that
+holds the crossing, so the passage nearest to the crossing is the edge; if no range holds it, the longest range
+in log sigma. Of several crossings the one with the largest W counts, at fine scale the first one. Curves that
+differ by less than 1e-6, the rounding of the weights, count as equal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,17 +25,37 @@ from geomem.rng import generator
 
 RESAMPLES = 1000
 RESAMPLE_ENTRIES = 2**22  # (resamples x points) weights held at a time
+FOUND = 0.95  # share of the resamples that must have a number for it to get an interval
+EQUAL = 1e-6  # W and C this close are equal: the rounding of float32 weights
+WIGGLE = 0.02  # a separate range of log sigma no longer than this is a wiggle at the threshold
 
 Range = tuple[float, float]
+
+
+class Place(NamedTuple):
+    """A place on the axis of log sigma, read between the levels ``bracket`` and ``bracket + 1``; ``bracket`` is
+    None where the place is an end of the grid.
+    """
+
+    x: float
+    bracket: int | None
 
 
 @dataclass(frozen=True)
 class DangerZone:
     """The noise levels [sigma_low, sigma_high] where W and C are both >= ``threshold``.
 
-    ``crossing``: where W = C, None if nowhere on the grid. ``crossing_low``, ``crossing_high``: its 95%
-    bootstrap interval over the points, None if the curves carry no means per point. ``note``: what limits
-    these numbers (a zone that reaches an end of the grid, no interval, ...), "" if nothing does.
+    ``crossing``: where W = C, None if nowhere on the grid. ``crossing_low``, ``crossing_high``,
+    ``sigma_low_interval``, ``sigma_high_interval``: 95% bootstrap intervals over the points, None if the curves
+    carry no means per point or the number is an end of the grid. ``resolution``: the distance in log sigma of
+    the two levels that an edge or the crossing was read between, the largest of the three; None if none was
+    read between levels. ``note``: what limits these numbers (a zone that reaches an end of the grid, no
+    interval, ...), "" if nothing does.
+
+    The intervals resample training points (W) and held-out points (C) apart. For what C decides, as a rule
+    ``sigma_low`` and the crossing, that is the spread over other held-out points. The points of W are also each
+    other's rivals, which resampling does not see: an interval of what W decides, as a rule ``sigma_high``, is
+    the narrower for it (see ``estimates``).
     """
 
     sigma_low: float
@@ -37,46 +65,67 @@ class DangerZone:
     crossing_high: float | None
     threshold: float
     note: str = ""
+    sigma_low_interval: Range | None = None
+    sigma_high_interval: Range | None = None
+    resolution: float | None = None
 
 
 def find_danger_zone(curves: Curves, threshold: float = 0.8) -> DangerZone | None:
     """The danger zone of these curves; None when W and C are nowhere both >= ``threshold`` (``zone_reason``
-    says why). Of several ranges the one that holds the crossing counts, else the longest in log sigma.
+    says why). The module says which range counts where there are several.
 
     Raises InputError unless ``threshold`` is strictly between 0 and 1.
     """
-    ranges = _both_high(curves, threshold)
+    x, w, c = _curves(curves)
+    ranges, crossing = _both_high(x, w, c, threshold), _crossing(x, w, c)
     if not ranges:
         return None
-    x = np.log(curves.sigma)
-    w, c = curves.max_posterior_weight.estimate, curves.coverage.estimate
-    at = float(_crossings(x, w[None], c[None])[0])
-    low, high = max(ranges, key=lambda r: (r[0] <= at <= r[1], r[1] - r[0]))
-    interval = _crossing_interval(curves)
+    low, high = _counting(ranges, crossing)
+    at_low, at_high, at_crossing = _intervals(curves, threshold)
     notes = []
-    if low == x[0]:
+    if low.bracket is None:
         notes.append(f"the zone begins at or below {curves.sigma[0]:g}, the smallest sigma of the grid")
-    if high == x[-1]:
+    if high.bracket is None:
         notes.append(f"the zone ends at or above {curves.sigma[-1]:g}, the largest sigma of the grid")
-    if len(ranges) > 1:
-        notes.append(f"W and C are both high on {len(ranges)} separate ranges of sigma")
-    if np.isnan(at):
+    separate = sum(end.x - start.x > WIGGLE or (start, end) == (low, high) for start, end in ranges)
+    if separate > 1:
+        notes.append(f"W and C are both high on {separate} separate ranges of sigma")
+    if not crossing:
         notes.append("W and C do not cross on the grid")
-    elif interval is None:
-        notes.append("no interval for the crossing: " + (
-            "the curves carry no means per point" if curves.weight_per_point is None
-            else "too many resamples do not cross"))
-    crossing_low, crossing_high = interval or (None, None)
-    return DangerZone(float(np.exp(low)), float(np.exp(high)), None if np.isnan(at) else float(np.exp(at)),
-                      crossing_low, crossing_high, float(threshold), "; ".join(notes))
+    if curves.weight_per_point is None:
+        notes.append("no intervals: the curves carry no means per point")
+    else:
+        if crossing and at_crossing is None:
+            notes.append("no interval for the crossing: too many resamples do not cross")
+        if at_low is None:
+            notes.append("no interval for the edges: too many resamples have no zone")
+    crossing_low, crossing_high = (at_crossing if crossing else None) or (None, None)
+    return DangerZone(
+        sigma_low=float(np.exp(low.x)), sigma_high=float(np.exp(high.x)),
+        crossing=float(np.exp(_middle(crossing))) if crossing else None,
+        crossing_low=crossing_low, crossing_high=crossing_high, threshold=float(threshold), note="; ".join(notes),
+        sigma_low_interval=None if low.bracket is None else at_low,
+        sigma_high_interval=None if high.bracket is None else at_high,
+        resolution=_resolution(x, [low, high, *crossing]))
+
+
+def zone_brackets(curves: Curves, threshold: float = 0.8) -> list[int]:
+    """Index i of each pair of neighbouring levels (i, i + 1) that an edge or the crossing is read between, ascending.
+
+    Without a zone, those of the crossing: W and C are high together there if anywhere.
+    """
+    x, w, c = _curves(curves)
+    ranges, crossing = _both_high(x, w, c, threshold), _crossing(x, w, c)
+    places = [*crossing, *(_counting(ranges, crossing) if ranges else ())]
+    return sorted({place.bracket for place in places if place.bracket is not None})
 
 
 def zone_reason(curves: Curves, threshold: float = 0.8) -> str:
     """Why there is no danger zone at this threshold, in one line; "" when there is one."""
-    if _both_high(curves, threshold):
+    x, w, c = _curves(curves)
+    if _both_high(x, w, c, threshold):
         return ""
     sigma = curves.sigma
-    w, c = curves.max_posterior_weight.estimate, curves.coverage.estimate
     for name, curve in (("posterior weight W", w), ("coverage C", c)):
         if curve.max() < threshold:
             return (f"{name} is below {threshold:g} on the whole grid (at most {curve.max():.3g}, at sigma "
@@ -104,7 +153,7 @@ def widened_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 4.0, 
     _check_fraction("weight_floor", weight_floor)
     low = curves.heldout_nearest_distance / np.sqrt(curves.dim * (kappa**2 - 1))
     ranges = _at_least(np.log(curves.sigma), curves.max_posterior_weight.estimate, weight_floor)
-    high = np.exp(ranges[-1][1]) if ranges else low
+    high = np.exp(ranges[-1][1].x) if ranges else low
     if zone is not None:
         low, high = min(low, zone.sigma_low), max(high, zone.sigma_high)
     if low >= high:
@@ -118,32 +167,71 @@ def _check_fraction(name: str, value: float) -> None:
         raise InputError(f"{name} is {value}; give a number strictly between 0 and 1")
 
 
-def _both_high(curves: Curves, threshold: float) -> list[Range]:
-    """Ranges of log sigma where W and C are both >= threshold, ascending."""
+def _curves(curves: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log sigma, W and C, (levels,) each."""
+    return np.log(curves.sigma), curves.max_posterior_weight.estimate, curves.coverage.estimate
+
+
+def _both_high(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) -> list[tuple[Place, Place]]:
+    """Ranges of x = log sigma where W and C are both >= threshold, ascending."""
     _check_fraction("threshold", threshold)
-    x = np.log(curves.sigma)
-    both = [(max(w[0], c[0]), min(w[1], c[1]))
-            for w in _at_least(x, curves.max_posterior_weight.estimate, threshold)
-            for c in _at_least(x, curves.coverage.estimate, threshold)]
-    return [(low, high) for low, high in both if low <= high]
+    both = [(max(above_w[0], above_c[0], key=_x), min(above_w[1], above_c[1], key=_x))
+            for above_w in _at_least(x, w, threshold) for above_c in _at_least(x, c, threshold)]
+    return [(low, high) for low, high in both if low.x <= high.x]
 
 
-def _at_least(x: np.ndarray, y: np.ndarray, level: float) -> list[Range]:
+def _x(place: Place) -> float:
+    return place.x
+
+
+def _at_least(x: np.ndarray, y: np.ndarray, level: float) -> list[tuple[Place, Place]]:
     """Ranges of x where the broken line through (x, y) is >= level, ascending."""
     above = y >= level
     edge = np.flatnonzero(above[1:] != above[:-1])
     cuts = x[edge] + (x[edge + 1] - x[edge]) * (level - y[edge]) / (y[edge + 1] - y[edge])
-    ends = [*x[:1][above[:1]], *cuts, *x[-1:][above[-1:]]]
-    return [(float(low), float(high)) for low, high in zip(ends[::2], ends[1::2], strict=True)]
+    ends = [Place(float(cut), int(bracket)) for cut, bracket in zip(cuts, edge, strict=True)]
+    if above[0]:
+        ends.insert(0, Place(float(x[0]), None))
+    if above[-1]:
+        ends.append(Place(float(x[-1]), None))
+    return list(zip(ends[::2], ends[1::2], strict=True))
 
 
-def _crossings(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Where each row of W falls through the same row of C, (rows,) in x; NaN where it does not.
+def _counting(ranges: list[tuple[Place, Place]], crossing: Sequence[Place]) -> tuple[Place, Place]:
+    """Of several ranges the one that holds the crossing, else the longest."""
+    at = _middle(crossing) if crossing else np.nan
+    return max(ranges, key=lambda r: (r[0].x <= at <= r[1].x, r[1].x - r[0].x))
+
+
+def _crossing(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> tuple[Place, ...]:
+    """Where W falls through C: one place; the two ends where they meet on several levels; () if nowhere."""
+    at, start, stop = (part[0] for part in _crossings(x, w[None], c[None]))
+    if np.isnan(at):
+        return ()
+    if stop == start + 1:
+        return (Place(float(at), int(start)),)
+    return Place(float(x[start + 1]), int(start)), Place(float(x[stop - 1]), int(stop - 1))
+
+
+def _middle(places: Sequence[Place]) -> float:
+    return sum(place.x for place in places) / len(places)
+
+
+def _resolution(x: np.ndarray, places: Sequence[Place]) -> float | None:
+    """The widest bracket of these places."""
+    widths = [float(x[place.bracket + 1] - x[place.bracket]) for place in places if place.bracket is not None]
+    return max(widths, default=None)
+
+
+def _crossings(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each row of W falls through the same row of C: the place (rows,) in x, NaN where it does not, and
+    the levels (rows,) before and after it where the rows differ.
 
     ``x`` (levels,), ``w`` and ``c`` (rows, levels). Where they meet on several levels (both exactly 1, say)
     the middle of those levels counts; of several crossings the one with the largest W.
     """
     difference = w - c
+    difference[abs(difference) < EQUAL] = 0
     levels = np.arange(len(x))
     differs = np.maximum.accumulate(np.where(difference != 0, levels, -1), axis=1)
     # For each level, the last one before it where the curves differ; -1 if there is none.
@@ -158,21 +246,34 @@ def _crossings(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> np.ndarray:
     place = np.where(adjacent, x[start] + (x - x[start]) * part, (x[first_equal] + x[last_equal]) / 2)
     w_start = np.take_along_axis(w, start, axis=1)
     height = np.where(adjacent, w_start + (w - w_start) * part, w[:, last_equal])
-    best = np.where(falls, height, -np.inf).argmax(axis=1)[:, None]
-    return np.where(falls.any(axis=1), np.take_along_axis(place, best, axis=1)[:, 0], np.nan)
+    stop = np.where(falls, height, -np.inf).argmax(axis=1)
+    row = np.arange(len(w))
+    return np.where(falls.any(axis=1), place[row, stop], np.nan), start[row, stop], stop
 
 
-def _crossing_interval(curves: Curves) -> Range | None:
-    """95% percentile interval of the crossing, training and held-out points resampled apart; None without
-    means per point, or when more than 1 resample in 20 has no crossing.
+def _intervals(curves: Curves, threshold: float) -> tuple[Range | None, Range | None, Range | None]:
+    """95% percentile intervals of sigma_low, sigma_high and the crossing, training and held-out points resampled
+    apart and each resample read as the curves are. None without means per point, or when more than 1 resample
+    in 20 lacks the number.
     """
     if curves.weight_per_point is None or curves.coverage_per_point is None:
-        return None
-    rng = generator(curves.seed, "crossing bootstrap")
+        return None, None, None
+    rng = generator(curves.seed, "zone bootstrap")
+    x = np.log(curves.sigma)
     w, c = (_resampled_means(rng, means) for means in (curves.weight_per_point, curves.coverage_per_point))
-    crossings = _crossings(np.log(curves.sigma), w, c)
-    found = crossings[np.isfinite(crossings)]
-    if len(found) < 0.95 * RESAMPLES:
+    crossings = _crossings(x, w, c)[0]
+    edges = np.full((2, RESAMPLES), np.nan)
+    for row, at in enumerate(crossings):
+        if ranges := _both_high(x, w[row], c[row], threshold):
+            edges[:, row] = [end.x for end in _counting(ranges, () if np.isnan(at) else (Place(at, None),))]
+    low, high, crossing = (_interval(found) for found in (*edges, crossings))
+    return low, high, crossing
+
+
+def _interval(found: np.ndarray) -> Range | None:
+    """Middle 95% of the places found, as sigmas; None where more than 1 in 20 are NaN."""
+    found = found[np.isfinite(found)]
+    if len(found) < FOUND * RESAMPLES:
         return None
     low, high = np.exp(np.quantile(found, [0.025, 0.975]))
     return float(low), float(high)
