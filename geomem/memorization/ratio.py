@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.geometry.estimates import wilson
 from geomem.geometry.neighbours import Array, DistinctPoints, as_rows, distinct_points, nearest
 
 RATIO = 1 / 3
 _RELATIVE_TOLERANCE = 1e-3
 _TOLERANCE_NEIGHBOUR = 10
 _TOLERANCE_POINTS = 1000  # enough for a median, and far cheaper than all pairs of a large training set
-_NORMAL_975 = 1.959963984540054  # Phi^-1(0.975)
 _QUANTILES = np.linspace(0, 1, 21)
 
 
@@ -140,11 +140,8 @@ def wilson_interval(count: int, n: int) -> tuple[float, float]:
     """95% Wilson score interval of a binomial proportion, count successes of n (Wilson 1927)."""
     if not 0 <= count <= n or n == 0:
         raise InputError(f"{count} of {n} is no proportion")
-    z2 = _NORMAL_975**2
-    centre = (count + z2 / 2) / (n + z2)
-    half = _NORMAL_975 / (n + z2) * np.sqrt(count * (n - count) / n + z2 / 4)
-    # At the ends the interval touches 0 or 1 exactly, which rounding would miss.
-    return (0.0 if count == 0 else float(centre - half)), (1.0 if count == n else float(centre + half))
+    low, high = wilson(np.array(count / n), np.array(float(n)))
+    return float(low), float(high)
 
 
 def _default_tolerance(rows: np.ndarray, device: str | torch.device) -> float:
