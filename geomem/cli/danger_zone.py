@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,10 +25,24 @@ from geomem.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from geomem.data import DataSet
     from geomem.geometry import Curves, DangerZone
 
-CURVES = ("max_posterior_weight", "self_posterior_weight", "coverage")
+
+class Space(click.ParamType):
+    """``data``, or ``pca:K`` as the number K of principal components; None stands for ``data``."""
+
+    name = "data|pca:K"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or isinstance(value, int):
+            return value
+        match = re.fullmatch(r"data|pca:([0-9]{1,9})", value)
+        if match is None:
+            self.fail(f"{value!r} is no space; give data or pca:K, K the number of principal components", param, ctx)
+        return int(match[1]) if match[1] else None
 
 
 @click.command("danger-zone")
@@ -35,71 +51,143 @@ CURVES = ("max_posterior_weight", "self_posterior_weight", "coverage")
               help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
 @click.option("--posterior-draws", type=click.IntRange(1), default=4, show_default=True, help="Per training point.")
 @click.option("--coverage-draws", type=click.IntRange(1), default=8, show_default=True, help="Per held-out point.")
+@click.option("--tolerance", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), metavar="HALF",
+              help="Raise the draws until every 95% interval of both curves is at most -+HALF, if draws can do that.")
+@click.option("--max-draws", type=click.IntRange(2), default=128, show_default=True,
+              help="The most draws per point that --tolerance may take.")
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
               help="The zone is where both curves are at least this high.")
+@click.option("--resolution", type=click.FloatRange(1e-6), default=1e-3, show_default=True,
+              help="Add levels until the zone and the crossing are read between two no farther apart in log sigma.")
 @click.option("--shell-t", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
               help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more.")
+@click.option("--space", "components", type=Space(), show_default="data",
+              help="pca:K projects on the first K principal components of the training points; W and C are then those "
+                   "of the projected points, another question than in pixels.")
+@click.option("--per-class", is_flag=True, help="The zone of each class too, its points against their own class.")
 @device_option
 @json_option
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
               help="Write danger-zone.json, curves.json, curves.csv and curves.png.")
 def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
-                sigmas: int | list[float], posterior_draws: int, coverage_draws: int, threshold: float, shell_t: float,
-                device: str, as_json: bool, out: str | None) -> None:
+                components: int | None, per_class: bool, as_json: bool, out: str | None, **options: Any) -> None:
     """Find the noise levels where a model trained on DATA is in danger of memorizing it.
 
     DATA is a recipe (digits), an .npz with train and heldout, an .npy or a folder of them, a folder or zip of
-    images, or a UCR text file. No training is needed.
+    images, or a UCR text file. Features or latents are points like others. No training is needed.
 
     Examples:
 
     \b
       geomem danger-zone digits
+      geomem danger-zone digits --per-class --tolerance 0.02
       geomem danger-zone photos/ --n-train 1000 --out photos-zone
     """
-    from geomem.geometry import find_danger_zone, geometry_curves
+    from geomem.errors import InputError
+    from geomem.geometry import principal_components
 
     if out:
         require_new_directory(out, "danger-zone.json")
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
+    if per_class and (dataset.train_labels is None or dataset.heldout_labels is None):
+        raise InputError(f"{data}: --per-class needs labels of the training and the held-out points; leave it out or "
+                         "give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")
     started = time.perf_counter()
-    with progress_bar(len(dataset.train) + len(dataset.heldout), "curves", "point") as bar:
-        curves = geometry_curves(dataset.train, dataset.heldout, sigmas=sigmas, posterior_draws=posterior_draws,
-                                 coverage_draws=coverage_draws, shell_t=shell_t, seed=seed, device=device,
-                                 progress=lambda done, total: bar.update(done - bar.n))
-    zone = find_danger_zone(curves, threshold)
-    document = document_of(dataset, curves, zone, threshold=threshold, seconds=time.perf_counter() - started)
+    points, space = (dataset.train, dataset.heldout), {"name": "data", "dim": dataset.dim}
+    if components is not None:
+        projection = principal_components(dataset.train, components)
+        points = projection(dataset.train), projection(dataset.heldout)
+        space = {"name": f"pca:{components}", "dim": components, "data_dim": dataset.dim,
+                 "variance_kept": projection.variance_kept}
+    curves, refined, notes = _measure(*points, "curves", seed=seed, **options)
+    classes = None
+    if per_class:
+        classes, class_notes = _per_class(dataset, points, seed=seed, **options)
+        notes += class_notes
+    settings = {name: options[name] for name in ("threshold", "resolution", "tolerance")}
+    document = document_of(dataset, curves, refined, space=space, notes=notes, classes=classes,
+                           seconds=time.perf_counter() - started, **settings)
     if out:
         write_documents(out, document)
         say(f"wrote {out}")
     click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
 
 
-def document_of(dataset: DataSet, curves: Curves, zone: DangerZone | None, *, threshold: float = 0.8,
+def _measure(train: np.ndarray, heldout: np.ndarray, title: str, *, threshold: float, resolution: float,
+             tolerance: float | None, max_draws: int, device: str, **options: Any) -> tuple[Curves, Curves, list[str]]:
+    """The curves at the levels asked for, the same with the levels added for the zone, and what limits them."""
+    from geomem.geometry import curves_to_tolerance, geometry_curves, refined_curves
+
+    with progress_bar(len(train) + len(heldout), title, "point") as bar:
+        options |= {"device": device, "progress": lambda done, total: bar.update(done - bar.n)}
+        if tolerance is None:
+            curves, notes = geometry_curves(train, heldout, **options), []
+        else:
+            precise = curves_to_tolerance(train, heldout, tolerance, max_draws=max_draws, **options)
+            curves, notes = precise.curves, list(precise.notes)
+        refined = refined_curves(train, heldout, curves, threshold=threshold, tolerance=resolution, device=device,
+                                 progress=options["progress"])
+    return curves, refined, notes
+
+
+def _per_class(dataset: DataSet, points: tuple[np.ndarray, np.ndarray], *, threshold: float,
+               **options: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """The part "classes" of the document, and notes."""
+    import numpy as np
+
+    assert dataset.train_labels is not None
+    assert dataset.heldout_labels is not None
+    labels = dataset.train_labels, dataset.heldout_labels
+    parts, notes = [], []
+    for label in np.unique(np.concatenate(labels)).tolist():
+        train, heldout = (part[known == label] for part, known in zip(points, labels, strict=True))
+        if len(train) < 2 or len(heldout) < 1:
+            notes.append(f"class {label} is left out: {len(train)} training and {len(heldout)} held-out points; it "
+                         "needs 2 and 1")
+            continue
+        curves, refined, limits = _measure(train, heldout, f"class {label}", threshold=threshold, **options)
+        notes += [f"class {label}: {limit}" for limit in limits]
+        parts.append({"class": label, **_part(curves, refined, threshold)})
+    return parts, notes
+
+
+def document_of(dataset: DataSet, curves: Curves, refined: Curves, *, threshold: float = 0.8,
+                resolution: float = 1e-3, tolerance: float | None = None, space: dict[str, Any] | None = None,
+                notes: Sequence[str] = (), classes: list[dict[str, Any]] | None = None,
                 seconds: float | None = None) -> dict[str, Any]:
-    """The JSON object of the command (format geomem.danger-zone/1)."""
+    """The JSON object of the command (format geomem.danger-zone/1): ``curves`` are shown, ``refined`` give the zone."""
+    part = _part(curves, refined, threshold)
+    document = {
+        "format": "geomem.danger-zone/1",
+        **part,
+        "data": {"name": dataset.name, **part["data"], "sha256": dataset.sha256, "duplicates": dataset.duplicates},
+        "space": space or {"name": "data", "dim": dataset.dim},
+        "settings": {**part["settings"], "threshold": threshold, "resolution": resolution, "tolerance": tolerance},
+        "notes": list(notes),
+    }
+    if classes is not None:
+        document["classes"] = classes
+    return {**document, "seconds": None if seconds is None else round(seconds, 3)}
+
+
+def _part(curves: Curves, refined: Curves, threshold: float) -> dict[str, Any]:
+    """What a document says of the whole set and of each class."""
+    from geomem.geometry import find_danger_zone, zone_reason
+
+    zone = find_danger_zone(refined, threshold)
+    part = {**curves.to_dict(), "zone": zone and _zone_to_dict(zone),
+            "levels_added": len(refined.sigma) - len(curves.sigma)}
+    return part if zone else {**part, "zone_reason": zone_reason(refined, threshold)}
+
+
+def _zone_to_dict(zone: DangerZone) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from geomem.geometry import zone_reason
     from geomem.noise import DDPMSchedule, LogNormalSampler
 
-    content = curves.to_dict()
-    document: dict[str, Any] = {
-        "format": "geomem.danger-zone/1",
-        "data": {"name": dataset.name, **content["data"], "sha256": dataset.sha256, "duplicates": dataset.duplicates},
-        "curves": content["curves"],
-        "zone": None,
-        "thresholds": content["thresholds"],
-        "settings": {**content["settings"], "threshold": threshold},
-        "seconds": None if seconds is None else round(seconds, 3),
-    }
-    if zone is None:
-        document["zone_reason"] = zone_reason(curves, threshold)
-    else:
-        edm = LogNormalSampler()
-        document["zone"] = {**asdict(zone), "edm_mass": float(edm.cdf(zone.sigma_high) - edm.cdf(zone.sigma_low)),
-                            "ddpm_timesteps": DDPMSchedule().timesteps_within(zone.sigma_low, zone.sigma_high)}
-    return document
+    edm = LogNormalSampler()
+    return {**asdict(zone), "edm_mass": float(edm.cdf(zone.sigma_high) - edm.cdf(zone.sigma_low)),
+            "ddpm_timesteps": DDPMSchedule().timesteps_within(zone.sigma_low, zone.sigma_high)}
 
 
 def write_documents(out: str, document: dict[str, Any]) -> None:
@@ -108,7 +196,7 @@ def write_documents(out: str, document: dict[str, Any]) -> None:
     from geomem.plots import plot_curves
 
     write_json(os.path.join(out, "curves.json"), {name: part for name, part in document.items()
-                                                  if name not in ("zone", "zone_reason", "seconds")})
+                                                  if name not in ("zone", "zone_reason", "classes", "seconds")})
     write_text(os.path.join(out, "curves.csv"), _csv(document["curves"]))
     with atomic_path(os.path.join(out, "curves.png")) as temporary:
         plot_curves([(document["data"]["name"], document)]).savefig(temporary, dpi=150)
@@ -147,20 +235,55 @@ def text_of(document: dict[str, Any]) -> str:
     if zone is None:
         lines.append(f"no danger zone: {document['zone_reason']}")
     else:
-        lines.append(f"danger zone  sigma {zone['sigma_low']:.3g} to {zone['sigma_high']:.3g}"
+        lines.append(f"danger zone  sigma {_with_interval(zone['sigma_low'], zone['sigma_low_interval'])} to "
+                     f"{_with_interval(zone['sigma_high'], zone['sigma_high_interval'])}"
                      f"  (W and C both >= {zone['threshold']:g})")
         if zone["crossing"] is not None:
-            interval = ("" if zone["crossing_low"] is None
-                        else f"  [{zone['crossing_low']:.3g}, {zone['crossing_high']:.3g}]")
-            lines.append(f"crossing     sigma {zone['crossing']:.3g}{interval}")
+            lines.append(f"crossing     sigma {_crossing(zone)}")
         timesteps = zone["ddpm_timesteps"]
         lines.append(f"holds        {zone['edm_mass']:.1%} of the noise levels of EDM's published law; DDPM timesteps "
                      + (f"{timesteps[0]} to {timesteps[1]}" if timesteps else "none"))
+        if zone["resolution"] is not None:
+            lines.append(f"read         between levels {zone['resolution']:.2g} apart in log sigma "
+                         f"({document['levels_added']} levels added); intervals: points resampled, 95%")
         if zone["note"]:
             lines.append(f"note         {zone['note']}")
+    settings, space = document["settings"], document["space"]
+    lines.append(f"draws        {settings['posterior_draws']} per training and {settings['coverage_draws']} per "
+                 "held-out point")
+    if "variance_kept" in space:
+        lines.append(f"space        {space['dim']:,} principal components of {space['data_dim']:,} values, "
+                     f"{space['variance_kept']:.1%} of the variance of the training points; W and C are those of the "
+                     "projected points")
+    lines += [f"note         {note}" for note in document["notes"]]
     below, above, disjoint = (document["thresholds"][name]
                               for name in ("concentrated_below", "spread_above", "disjoint_below"))
     lines.append(f"Theorem 4.2  on average one training point holds the weight below sigma {below['mean']:.3g}"
                  + (f", no longer above {above['mean']:.3g}" if above else "")
                  + (f"; shells disjoint below {disjoint:.3g}" if disjoint is not None else ""))
-    return "\n".join(lines)
+    return "\n".join(lines + _class_table(document.get("classes", [])))
+
+
+def _with_interval(value: float, interval: Sequence[float] | None) -> str:
+    return f"{value:#.4g}" + ("" if interval is None else f" [{interval[0]:#.4g}, {interval[1]:#.4g}]")
+
+
+def _crossing(zone: dict[str, Any]) -> str:
+    interval = None if zone["crossing_low"] is None else (zone["crossing_low"], zone["crossing_high"])
+    return _with_interval(zone["crossing"], interval)
+
+
+def _class_table(classes: list[dict[str, Any]]) -> list[str]:
+    if not classes:
+        return []
+    lines = ["", f"{'class':>5}  {'training':>8}  {'held-out':>8}  {'danger zone, sigma':^49}  crossing, sigma"]
+    for part in classes:
+        zone, data = part["zone"], part["data"]
+        start = f"{part['class']:>5}  {data['n_train']:>8,}  {data['n_heldout']:>8,}  "
+        if zone is None:
+            lines.append(f"{start}none: {part['zone_reason']}")
+            continue
+        span = (f"{_with_interval(zone['sigma_low'], zone['sigma_low_interval'])} to "
+                f"{_with_interval(zone['sigma_high'], zone['sigma_high_interval'])}")
+        lines.append(f"{start}{span:<49}  {_crossing(zone) if zone['crossing'] is not None else 'none'}")
+    return lines

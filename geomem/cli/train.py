@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, metavar="RUN", type=click.Path(file_okay=False), help="Run directory to make.")
 @click.option("--gap", default="none", show_default=True, metavar="auto|zone|none|LO:HI[,LO:HI]|FILE",
               help="Noise levels to leave out of training: the danger zone of the data (zone), the wider range that "
-                   "geomem recommends (auto), ranges in sigma, or the zone in a danger-zone.json.")
+                   "geomem recommends (auto), ranges in sigma, or the zone in a danger-zone.json or the "
+                   "directory that holds one.")
 @click.option("--sampler", type=click.Choice(["lognormal", "uniform", "ci"]), help="Law of the training noise levels. "
               "lognormal is EDM's, scaled to the data.  [default: lognormal for edm, uniform for ddpm, ci with --ci]")
 @click.option("--ci", type=Interval(), help="Confidence interval over DDPM timesteps, for --sampler ci.")
@@ -161,29 +162,42 @@ def _gaps(dataset: DataSet, gap: str, seed: int,
         return [], None
     if gap in ("auto", "zone"):
         from geomem.cli.danger_zone import document_of
-        from geomem.geometry import find_danger_zone, geometry_curves, widened_gap
+        from geomem.geometry import find_danger_zone, geometry_curves, refined_curves, widened_gap
 
         curves = geometry_curves(dataset.train, dataset.heldout, seed=seed, device=device)
-        document = document_of(dataset, curves, find_danger_zone(curves))
+        refined = refined_curves(dataset.train, dataset.heldout, curves, device=device)
+        document = document_of(dataset, curves, refined)
+        zone = find_danger_zone(refined)
         if gap == "auto":
-            return [widened_gap(curves, find_danger_zone(curves))], document
-        zone = find_danger_zone(curves)
+            return [widened_gap(refined, zone)], document
         if zone is None:
             raise InputError(f"--gap zone: {dataset.name} has no danger zone ({document['zone_reason']}); "
                              "use --gap auto, LO:HI or none")
         return [(zone.sigma_low, zone.sigma_high)], document
-    if os.path.isfile(gap):
-        from geomem.cli.plot_curves import read_document
-
-        zone = read_document(gap)["zone"]
-        if zone is None:
-            raise InputError(f"--gap {gap}: the file holds no danger zone; use --gap auto, LO:HI or none")
-        return [(zone["sigma_low"], zone["sigma_high"])], None
+    if os.path.exists(gap):
+        return [_zone_of_file(gap, dataset)], None
     try:
         return [Interval().convert(part, None, None) for part in gap.split(",")], None
     except click.BadParameter as error:
         raise InputError(f"--gap {error.message}; give auto, zone, none, LO:HI in sigma or an existing "
                          "danger-zone.json") from None
+
+
+def _zone_of_file(path: str, dataset: DataSet) -> tuple[float, float]:
+    """The zone of a danger-zone file, or of the one in a directory; a note where it is of something else."""
+    from geomem.cli.plot_curves import read_document
+
+    document = read_document(path)
+    zone, data, space = document["zone"], document["data"], document.get("space", {"name": "data"})
+    if zone is None:
+        raise InputError(f"--gap {path}: the file holds no danger zone; use --gap auto, LO:HI or none")
+    if data.get("sha256") != dataset.sha256:
+        say(f"note: --gap {path} is the zone of other data: {data.get('name', 'unnamed')}, {data['n_train']:,} "
+            f"training and {data['n_heldout']:,} held-out points; here they are {dataset.name}, "
+            f"{len(dataset.train):,} and {len(dataset.heldout):,}")
+    if space["name"] != "data":
+        say(f"note: --gap {path} is the zone in the space {space['name']}; training is in that of the data")
+    return zone["sigma_low"], zone["sigma_high"]
 
 
 def _sample_grid(run: Any, trainer: Any, dataset: DataSet, n: int = 16) -> None:

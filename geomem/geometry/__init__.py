@@ -13,8 +13,10 @@ from geomem.geometry.coverage import shell_coverage
 from geomem.geometry.curves import Curves, geometry_curves
 from geomem.geometry.estimates import Estimate
 from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
+from geomem.geometry.precision import PreciseCurves, curves_to_tolerance
 from geomem.geometry.refine import refined_curves
 from geomem.geometry.shells import shell_radii, two_shell_probability
+from geomem.geometry.spaces import LinearProjection, principal_components
 from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
 from geomem.geometry.zone import DangerZone, find_danger_zone, widened_gap, zone_reason
 
@@ -23,12 +25,16 @@ __all__ = [
     "Curves",
     "DangerZone",
     "Estimate",
+    "LinearProjection",
     "PosteriorWeights",
+    "PreciseCurves",
     "ThresholdSummary",
     "Thresholds",
+    "curves_to_tolerance",
     "find_danger_zone",
     "geometry_curves",
     "max_posterior_weight",
+    "principal_components",
     "refined_curves",
     "shell_coverage",
     "shell_radii",

@@ -54,6 +54,13 @@ def _draw_one(axes: Axes, document: Mapping[str, Any]) -> None:
     if zone:
         _shade(axes, zone, GREY, f"danger zone {zone['sigma_low']:.3g}–{zone['sigma_high']:.3g}")
         _mark_crossing(axes, zone, "0.25", labelled=True)
+        for edge in ("sigma_low_interval", "sigma_high_interval"):
+            if zone.get(edge):
+                axes.axvspan(*zone[edge], color=GREY, alpha=0.3, lw=0)
+    for k, part in enumerate(document.get("classes") or ()):
+        for name, colour in ((WEIGHT, BLUE), (COVERAGE, ORANGE)):
+            axes.plot(part["curves"]["sigma"], part["curves"][name]["estimate"], color=colour, lw=0.6, alpha=0.5,
+                      label="each class" if k == 0 and name == WEIGHT else None)
     _draw_curve(axes, curves, WEIGHT, BLUE, "-", "max posterior weight W")
     if curves.get(SELF_WEIGHT):
         _draw_curve(axes, curves, SELF_WEIGHT, BLUE, "--", "self weight", band=False)
