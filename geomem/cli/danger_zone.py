@@ -61,7 +61,7 @@ class Space(click.ParamType):
               help="Add levels until the zone and the crossing are read between two no farther apart in log sigma.")
 @click.option("--shell-t", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
               help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more.")
-@click.option("--space", "components", type=Space(), show_default="data",
+@click.option("--space", "components", type=Space(), metavar="data|pca:K", show_default="data",
               help="pca:K projects on the first K principal components of the training points; W and C are then those "
                    "of the projected points, another question than in pixels.")
 @click.option("--per-class", is_flag=True, help="The zone of each class too, its points against their own class.")
@@ -146,8 +146,7 @@ def _per_class(dataset: DataSet, points: tuple[np.ndarray, np.ndarray], *, thres
                          "needs 2 and 1")
             continue
         curves, refined, limits = _measure(train, heldout, f"class {label}", threshold=threshold, **options)
-        notes += [f"class {label}: {limit}" for limit in limits]
-        parts.append({"class": label, **_part(curves, refined, threshold)})
+        parts.append({"class": label, **_part(curves, refined, threshold), "notes": limits})
     return parts, notes
 
 
@@ -286,4 +285,7 @@ def _class_table(classes: list[dict[str, Any]]) -> list[str]:
         span = (f"{_with_interval(zone['sigma_low'], zone['sigma_low_interval'])} to "
                 f"{_with_interval(zone['sigma_high'], zone['sigma_high_interval'])}")
         lines.append(f"{start}{span:<49}  {_crossing(zone) if zone['crossing'] is not None else 'none'}")
+    if limited := [str(part["class"]) for part in classes if part["notes"]]:
+        lines.append("note         wider than the tolerance somewhere, for want of points or draws: class "
+                     + ", ".join(limited))
     return lines

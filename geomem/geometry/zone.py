@@ -55,7 +55,8 @@ class DangerZone:
     The intervals resample training points (W) and held-out points (C) apart. For what C decides, as a rule
     ``sigma_low`` and the crossing, that is the spread over other held-out points. The points of W are also each
     other's rivals, which resampling does not see: an interval of what W decides, as a rule ``sigma_high``, is
-    the narrower for it (see ``estimates``).
+    the narrower for it (see ``estimates``). Measured on 100 points of 6 normal coordinates against other training
+    sets of the same law: SIM
     """
 
     sigma_low: float
@@ -152,8 +153,8 @@ def widened_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 4.0, 
         raise InputError(f"kappa is {kappa}; give a factor above 1")
     _check_fraction("weight_floor", weight_floor)
     low = curves.heldout_nearest_distance / np.sqrt(curves.dim * (kappa**2 - 1))
-    ranges = _at_least(np.log(curves.sigma), curves.max_posterior_weight.estimate, weight_floor)
-    high = np.exp(ranges[-1][1].x) if ranges else low
+    ranges = at_least(np.log(curves.sigma), curves.max_posterior_weight.estimate, weight_floor)
+    high = np.exp(ranges[-1][1]) if ranges else low
     if zone is not None:
         low, high = min(low, zone.sigma_low), max(high, zone.sigma_high)
     if low >= high:
@@ -176,7 +177,7 @@ def _both_high(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) ->
     """Ranges of x = log sigma where W and C are both >= threshold, ascending."""
     _check_fraction("threshold", threshold)
     both = [(max(above_w[0], above_c[0], key=_x), min(above_w[1], above_c[1], key=_x))
-            for above_w in _at_least(x, w, threshold) for above_c in _at_least(x, c, threshold)]
+            for above_w in _high(x, w, threshold) for above_c in _high(x, c, threshold)]
     return [(low, high) for low, high in both if low.x <= high.x]
 
 
@@ -184,8 +185,13 @@ def _x(place: Place) -> float:
     return place.x
 
 
-def _at_least(x: np.ndarray, y: np.ndarray, level: float) -> list[tuple[Place, Place]]:
+def at_least(x: np.ndarray, y: np.ndarray, level: float) -> list[Range]:
     """Ranges of x where the broken line through (x, y) is >= level, ascending."""
+    return [(low.x, high.x) for low, high in _high(x, y, level)]
+
+
+def _high(x: np.ndarray, y: np.ndarray, level: float) -> list[tuple[Place, Place]]:
+    """``at_least`` with the levels that the ends were read between."""
     above = y >= level
     edge = np.flatnonzero(above[1:] != above[:-1])
     cuts = x[edge] + (x[edge + 1] - x[edge]) * (level - y[edge]) / (y[edge + 1] - y[edge])
@@ -223,13 +229,17 @@ def _resolution(x: np.ndarray, places: Sequence[Place]) -> float | None:
     return max(widths, default=None)
 
 
-def _crossings(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each row of W falls through the same row of C: the place (rows,) in x, NaN where it does not, and
-    the levels (rows,) before and after it where the rows differ.
+def crossing_points(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Where each row of W falls through the same row of C, (rows,) in x; NaN where it does not.
 
     ``x`` (levels,), ``w`` and ``c`` (rows, levels). Where they meet on several levels (both exactly 1, say)
     the middle of those levels counts; of several crossings the one with the largest W.
     """
+    return _crossings(x, w, c)[0]
+
+
+def _crossings(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``crossing_points`` with the levels (rows,) before and after each where the rows differ."""
     difference = w - c
     difference[abs(difference) < EQUAL] = 0
     levels = np.arange(len(x))
@@ -261,7 +271,7 @@ def _intervals(curves: Curves, threshold: float) -> tuple[Range | None, Range | 
     rng = generator(curves.seed, "zone bootstrap")
     x = np.log(curves.sigma)
     w, c = (_resampled_means(rng, means) for means in (curves.weight_per_point, curves.coverage_per_point))
-    crossings = _crossings(x, w, c)[0]
+    crossings = crossing_points(x, w, c)
     edges = np.full((2, RESAMPLES), np.nan)
     for row, at in enumerate(crossings):
         if ranges := _both_high(x, w[row], c[row], threshold):
