@@ -1,9 +1,10 @@
 """As many noise draws as the asked precision of W and C needs.
 
 A pilot run gives the parts of the variance at each level (``estimates``), these say how many draws would bring
-the half-width of the 95% interval to the tolerance, and one run is made with that many; where it falls short,
-again. More draws do not narrow what the points differ by: a level that would stay too wide with endless draws
-is limited by the points, and no draws are spent on it.
+the half-width of the 95% interval to the tolerance, and a run is made with that many, though at most 4 times
+those of the last: near the limit of what draws can do the pilot's word is rough. Where it falls short, again.
+More draws do not narrow what the points differ by: a level that would stay too wide with endless draws is
+limited by the points, and no draws are spent on it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from geomem.geometry.estimates import Estimate, interval
 from geomem.geometry.points import as_draws
 
 MARGIN = 1.05  # on the predicted number of draws, so that a second run is rarely short
+GROWTH = 4  # the most times the draws of one run that the next may take
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ class _Drawn:
         return high - low <= 2 * self.tolerance
 
     def draws_needed(self, most: int) -> int:
-        """The draws of the next run: those of this one where no more would help."""
+        """The draws of the next run, at most ``most``: those of this one where no more would help."""
         asked = self.too_wide & self.reached_with(math.inf)
         draws = self.estimate.draws
         if not asked.any():
             return draws
+        most = min(most, GROWTH * draws)
         enough = next((n for n in range(draws + 1, most) if self.reached_with(n)[asked].all()), most)
         return max(draws, min(most, math.ceil(MARGIN * enough)))
 
@@ -110,7 +113,7 @@ class _Drawn:
         attainable = wide & self.reached_with(math.inf)
         reasons = []
         if attainable.sum() < wide.sum():
-            reasons.append(f"limited by the {points}; more draws cannot narrow it")
+            reasons.append(f"limited by the {points}; more draws cannot narrow it enough")
         if attainable.any():
             reasons.append(f"the most draws, {self.estimate.draws} per point, are reached")
         return f"{curve}: {where}: {'; elsewhere '.join(reasons)}"
