@@ -1,0 +1,152 @@
+"""Coverage and the danger zone for every training set size, from one training set ([G] Thm 4.8, its proof).
+
+Let ``k`` of the N training points (copies counted) cover one noisy held-out point. A random n of the N miss it
+with probability ``C(N-k, n) / C(N, n)``, so the coverage of a training set of n points, averaged over **all**
+subsets of this one, is
+
+    C_sigma(n) = 1 - E[ C(N-k, n) / C(N, n) ],    C(N-k, n) / C(N, n) = prod_{i<k} (1 - n/(N-i)),
+
+the finite form of ``E_D[C_sigma] = 1 - E[(1 - p_sigma(Y_sigma))^N]``. One pass over the data counts k. At n = N
+it is coverage itself ([G] Def. 4.6). The intervals are for other held-out points and other noise, given this
+training set; the smaller n, the less the choice of the training set matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomem.devices import resolve_device
+from geomem.errors import InputError
+from geomem.geometry.estimates import Tally
+from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout
+from geomem.geometry.projections import Centres, NoisePool, QueryNoise
+from geomem.geometry.shells import squared_radii
+from geomem.geometry.sweep import sweep
+
+TABLE_ENTRIES = 2**22  # looked-up probabilities held at a time
+
+
+@dataclass(frozen=True)
+class CoverageBySize:
+    """Coverage with ``sizes`` (n_sizes,) training points, ascending, at the noise levels ``sigma`` (levels,).
+
+    ``estimate``, ``stderr`` and the 95% interval ``low``, ``high``: float64 arrays (n_sizes, levels).
+    """
+
+    sigma: np.ndarray
+    sizes: np.ndarray
+    estimate: np.ndarray
+    stderr: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n_train: int
+    n_heldout: int
+    draws: int
+
+
+def as_sizes(sizes: Any, n_train: int, smallest: int = 1) -> np.ndarray:
+    """Training set sizes, ascending, each once. Raises InputError unless whole and from ``smallest`` to N."""
+    try:
+        values = np.unique(np.asarray(sizes, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sizes are not numbers ({error}); give whole numbers of training points") from error
+    wrong = values[~((values >= smallest) & (values <= n_train) & (values == np.floor(values)))]
+    if wrong.size or not values.size:
+        what = f"holds {wrong[0]:g}" if wrong.size else "is empty"
+        raise InputError(f"sizes {what}; give whole numbers of training points from {smallest} to {n_train:,}")
+    return values.astype(np.int64)
+
+
+def hit_probability(n_train: int, size: int) -> np.ndarray:
+    """``1 - C(N-k, n) / C(N, n)`` for k = 0, ..., N: a random subset of ``size`` n of N = ``n_train`` points
+    holds at least one of k marked ones. (N + 1,) float64; exactly 0 at k = 0 and 1 from k = N - n + 1 on.
+
+    A sum of logarithms of one sign, so nothing cancels: the relative error is about k times 1e-16.
+    """
+    log_miss = np.full(n_train + 1, -np.inf)
+    remaining = n_train - np.arange(n_train - size)  # N - i for i < N - n: beyond that no subset misses
+    log_miss[0] = 0
+    log_miss[1:n_train - size + 1] = np.cumsum(np.log1p(-size / remaining))
+    return -np.expm1(log_miss)
+
+
+def coverage_from_counts(counts: np.ndarray, groups: int, n_train: int, sigma: np.ndarray,
+                         sizes: np.ndarray) -> CoverageBySize:
+    """Coverage for every size from ``counts`` (n_heldout, draws, levels), how many of the ``n_train`` training
+    points cover each noisy held-out point; point k has the noise vectors of group k mod ``groups``.
+
+    Standard errors are clustered by held-out point and by noise vector, as in ``estimates``.
+    """
+    n_heldout, draws, levels = counts.shape
+    parts = []
+    rows = max(1, TABLE_ENTRIES // (draws * levels))
+    for size in sizes:
+        table = hit_probability(n_train, int(size))
+        tally = Tally(n_heldout, draws, groups, levels)
+        first = 0
+        while first < n_heldout:
+            stop = min(n_heldout, first + rows, (first // groups + 1) * groups)
+            tally.add(first, table[counts[first:stop]])
+            first = stop
+        parts.append(tally.estimate(sigma, proportion=True))
+    estimate, stderr, low, high = (np.stack([getattr(part, name) for part in parts])
+                                   for name in ("estimate", "stderr", "low", "high"))
+    return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, n_heldout, draws)
+
+
+class CoveringCounts:
+    """Collects how many training points, copies counted, cover each noisy held-out point."""
+
+    def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, draws: int, shell_t: float,
+                 seed: int) -> None:
+        self._inner, self._outer = squared_radii(centres.dim, shell_t)
+        # The noise of ``shell_coverage``, so that the two agree at n = N.
+        self.noise = QueryNoise.assign("coverage radius", n_heldout, draws, centres, seed)
+        self.sigma = sigma
+        self.counts = np.zeros((n_heldout, draws, len(sigma)), dtype=np.int32)
+        self._copies = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device)
+
+    def add(self, first: int, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+        """Add held-out queries first, first + 1, ...; the tests and the stop are those of ``covered``."""
+        out = self.counts[first:first + len(a)]
+        for level in range(len(self.sigma) - 1, -1, -1):
+            sigma = float(self.sigma[level])
+            moved = torch.add(a[:, None], b, alpha=2 * sigma)
+            high = (sigma**2 * (self._outer - c)).float()[:, :, None]
+            inside = moved <= high
+            if self._inner > 0:
+                inside &= moved >= (sigma**2 * (self._inner - c)).float()[:, :, None]
+            number = inside.sum(-1) if self._copies is None else (inside * self._copies).sum(-1)
+            out[:, :, level] = number.cpu().numpy()
+            if (moved.amin(-1, keepdim=True) > high.clamp(min=0)).all():
+                break
+
+
+def covering_counts(train: np.ndarray, heldout: np.ndarray, sigma: np.ndarray, *, draws: int, shell_t: float,
+                    seed: int, device: torch.device) -> tuple[np.ndarray, int]:
+    """``counts`` and ``groups`` of ``coverage_from_counts`` for points (N, d) and (M, d), sigma ascending."""
+    centres = Centres(train, device)
+    collector = CoveringCounts(centres, len(heldout), sigma, draws, shell_t, seed)
+    sweep(centres, heldout, noisy=collector, pool=NoisePool.draw(centres, seed, collector.noise))
+    return collector.counts, collector.noise.groups
+
+
+def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any, *, draws: int = 8,
+                              shell_t: float = 5.0, seed: int = 0, device: Any = "auto") -> CoverageBySize:
+    """C_sigma with n training points for every n of ``sizes``, averaged over all subsets of ``train`` ([G] Def.
+    4.6, proof of Thm 4.8), from one pass over the data.
+
+    Arguments as for ``shell_coverage``, with which it agrees at n = N on the same seed; ``sizes`` whole numbers
+    from 1 to N, in any order (ascending and each once in the result).
+    Raises InputError for input that is not as described.
+    """
+    sigma = as_sigmas(sigmas)
+    train, heldout = as_train_and_heldout(train, heldout)
+    sizes = as_sizes(sizes, len(train))
+    counts, groups = covering_counts(train, heldout, sigma, draws=as_draws("draws", draws), shell_t=shell_t,
+                                     seed=seed, device=resolve_device(device))
+    return coverage_from_counts(counts, groups, len(train), sigma, sizes)

@@ -1,0 +1,191 @@
+"""How the danger zone moves with the number n of training points, and whether W and C part ([G] section 4.2).
+
+At a fixed sigma more points lower W (the sum in its denominator grows) and raise C (more shells), so both edges
+
+    sigma_low(n)   where C reaches the threshold,      sigma_high(n)   where W leaves it
+
+fall with n: the zone moves towards smaller sigma. Whether it also closes is the question which edge falls
+faster. W and C *part* at the n where ``width(n) = log(sigma_high / sigma_low)`` reaches 0; beyond it no sigma has
+both at the threshold. Crude estimates with r the distance to the nearest point, ``sigma_high ~ r / sqrt(2 log n)``
+and ``sigma_low ~ r / sqrt(2 sqrt(d t))``, say that r cancels and that they part only at about ``log n ~ sqrt(d t)``:
+out of reach for images.
+
+C(n) is the mean over all subsets of n training points (``training_size``), W(n) the mean over a few random nested
+ones. Its variance is that of one subset times ``n/N + (1 - n/N)/subsets``, as for a mean of independent values
+over overlapping samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomem.errors import InputError
+from geomem.geometry.curves import log_spaced
+from geomem.geometry.points import as_sigmas, as_train_and_heldout
+from geomem.geometry.posterior import max_posterior_weight
+from geomem.geometry.training_size import CoverageBySize, as_sizes, coverage_by_training_size
+from geomem.geometry.zone import at_least, crossing_points
+from geomem.rng import generator
+
+REPLICATES = 500
+FEWEST_SIZES = 4  # a line, its error, and one size left out in turn
+
+
+@dataclass(frozen=True)
+class LogLogSlope:
+    """``d log(edge) / d log(n)`` with its 95% interval."""
+
+    slope: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ZoneBySize:
+    """The two curves and the danger zone with ``sizes`` (n_sizes,) training points.
+
+    ``coverage`` holds C; ``weight``, ``weight_stderr`` (n_sizes, levels) W. For each size: ``sigma_low`` where C
+    first reaches ``threshold``, ``sigma_high`` where W is last at it (NaN where that is not within the grid; there
+    is a zone where low <= high), ``crossing`` where W = C, and ``peak``, the largest min(W, C) on the grid.
+    ``low_slope``, ``high_slope``: how the edges move, None with fewer than 4 sizes that have both edges.
+    ``parts_at``: the n from which on there is no zone, by a straight line through width against log n, with
+    its 95% interval ``parts_low``, ``parts_high``; None where the trend does not support a number, and ``trend``
+    says in one line why and what happens instead.
+    """
+
+    sigma: np.ndarray
+    sizes: np.ndarray
+    coverage: CoverageBySize
+    weight: np.ndarray
+    weight_stderr: np.ndarray
+    sigma_low: np.ndarray
+    sigma_high: np.ndarray
+    crossing: np.ndarray
+    peak: np.ndarray
+    threshold: float
+    low_slope: LogLogSlope | None
+    high_slope: LogLogSlope | None
+    parts_at: float | None
+    parts_low: float | None
+    parts_high: float | None
+    trend: str
+
+
+@dataclass(frozen=True)
+class Trend:
+    """What ``fit_trend`` found; the fields of ``ZoneBySize`` with the same names."""
+
+    low_slope: LogLogSlope | None
+    high_slope: LogLogSlope | None
+    parts_at: float | None
+    parts_low: float | None
+    parts_high: float | None
+    trend: str
+
+
+def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any = 40, threshold: float = 0.8,
+                          subsets: int = 4, posterior_draws: int = 4, coverage_draws: int = 8, shell_t: float = 5.0,
+                          seed: int = 0, device: Any = "auto") -> ZoneBySize:
+    """W, C and the danger zone for every training set size of ``sizes``, and the n at which W and C part.
+
+    Arguments as for ``geometry_curves``; ``sizes`` whole numbers from 2 to N; ``threshold`` of the zone, strictly
+    between 0 and 1; ``subsets`` random subsets per size for W, each contained in the next larger one.
+    Raises InputError for input that is not as described.
+    """
+    sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
+    train, heldout = as_train_and_heldout(train, heldout)
+    sizes = as_sizes(sizes, len(train), smallest=2)
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold is {threshold}; give a number strictly between 0 and 1")
+    if subsets < 1:
+        raise InputError(f"subsets is {subsets}; give 1 or more")
+    coverage = coverage_by_training_size(train, heldout, sigma, sizes, draws=coverage_draws, shell_t=shell_t,
+                                         seed=seed, device=device)
+    orders = [generator(seed, "training subset", j).permutation(len(train)) for j in range(subsets)]
+    weight, stderr = np.empty(coverage.estimate.shape), np.empty(coverage.estimate.shape)
+    for row, n in enumerate(sizes):
+        # All of the points is one subset; in their own order W is that of ``max_posterior_weight``.
+        chosen = [order[:n] for order in orders] if n < len(train) else [np.arange(n)]
+        parts = [max_posterior_weight(train[index], sigma, draws=posterior_draws, seed=seed,
+                                      device=device).max_posterior_weight for index in chosen]
+        share = n / len(train)
+        weight[row] = np.mean([part.estimate for part in parts], axis=0)
+        stderr[row] = np.sqrt(np.mean([part.stderr**2 for part in parts], axis=0)
+                              * (share + (1 - share) / len(parts)))
+    x = np.log(sigma)
+    low, high = np.array([edges(x, w, c, threshold) for w, c in zip(weight, coverage.estimate, strict=True)]).T
+    trend = fit_trend(x, sizes, weight, stderr, coverage.estimate, coverage.stderr, threshold, seed)
+    return ZoneBySize(
+        sigma=sigma, sizes=sizes, coverage=coverage, weight=weight, weight_stderr=stderr,
+        sigma_low=np.exp(low), sigma_high=np.exp(high), crossing=np.exp(crossing_points(x, weight, coverage.estimate)),
+        peak=np.minimum(weight, coverage.estimate).max(axis=1), threshold=float(threshold), **vars(trend))
+
+
+def edges(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) -> tuple[float, float]:
+    """(low, high) in x: where c first reaches the threshold and where w is last at it; NaN where that is not
+    strictly within the grid.
+    """
+    covered, concentrated = at_least(x, c, threshold), at_least(x, w, threshold)
+    low = covered[0][0] if covered and covered[0][0] > x[0] else np.nan
+    high = concentrated[-1][1] if concentrated and concentrated[-1][1] < x[-1] else np.nan
+    return low, high
+
+
+def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndarray, c: np.ndarray,
+              c_stderr: np.ndarray, threshold: float, seed: int) -> Trend:
+    """Straight lines through both edges and their distance against log n; curves (n_sizes, levels) over x.
+
+    Intervals are percentiles over replicates. Each shifts every curve by normal errors of its size, independent
+    between sizes (they share points, so that is cautious about slopes), and leaves out one size in turn, so that
+    a bend shows as spread. Extrapolation goes no farther, in log n, than the sizes reach.
+    """
+    log_n = np.log(sizes)
+    measured = np.array([edges(x, *pair, threshold) for pair in zip(w, c, strict=True)])
+    usable = np.isfinite(measured).all(axis=1)
+    if usable.sum() < FEWEST_SIZES:
+        return Trend(None, None, None, None, None,
+                     f"{usable.sum()} of {len(sizes)} sizes have both edges of the zone within the grid; "
+                     f"{FEWEST_SIZES} are needed for a trend")
+    rng = generator(seed, "zone trend")
+    kept = np.flatnonzero(usable)
+    lines = []
+    for replicate in range(REPLICATES):
+        rows = np.delete(kept, replicate % len(kept))
+        shift = rng.standard_normal((2, len(sizes), 1))
+        moved = np.array([edges(x, w[row] + shift[0, row] * w_stderr[row], c[row] + shift[1, row] * c_stderr[row],
+                                threshold) for row in rows])
+        if np.isfinite(moved).all():
+            lines.append(_lines(log_n[rows], moved))
+    best = _lines(log_n[kept], measured[kept])
+    if len(lines) < 0.95 * REPLICATES:
+        return Trend(None, None, None, None, None, "an edge of the zone is too near the end of the grid for a trend")
+    drawn = np.array(lines)  # (replicates, 3, 2)
+    low_slope, high_slope = (LogLogSlope(float(best[k, 0]), *map(float, np.quantile(drawn[:, k, 0], [0.025, 0.975])))
+                             for k in (0, 1))
+    moves = (f"sigma_low goes as n^{best[0, 0]:.3f} and sigma_high as n^{best[1, 0]:.3f}; sigma_high/sigma_low is "
+             f"{np.exp(measured[kept[0], 1] - measured[kept[0], 0]):.2f} at n = {sizes[kept[0]]:,} and "
+             f"{np.exp(measured[kept[-1], 1] - measured[kept[-1], 0]):.2f} at n = {sizes[kept[-1]]:,}")
+    slope_high = np.quantile(drawn[:, 2, 0], 0.975)
+    reach = log_n[kept[-1]] - log_n[kept[0]]
+    first, last = log_n[kept[0]] - reach, log_n[kept[-1]] + reach
+    if slope_high >= 0:
+        return Trend(low_slope, high_slope, None, None, None,
+                     f"W and C do not part: {moves}, with no sure narrowing")
+    roots = -drawn[:, 2, 1] / drawn[:, 2, 0]
+    root, (root_low, root_high) = -best[2, 1] / best[2, 0], np.quantile(roots, [0.025, 0.975])
+    if not first <= root <= last:
+        where = (f"not within the sizes nor up to n = {np.exp(last):,.0f}, as far as they allow to look ahead"
+                 if root > last else "they are apart at every size")
+        return Trend(low_slope, high_slope, None, None, None,
+                     (f"W and C do not part: {moves}: {where}" if root > last else f"{where}: {moves}"))
+    return Trend(low_slope, high_slope, float(np.exp(root)), float(np.exp(root_low)), float(np.exp(root_high)),
+                 f"W and C part at about n = {np.exp(root):,.0f} [{np.exp(root_low):,.0f}, {np.exp(root_high):,.0f}]: "
+                 f"{moves}")
+
+
+def _lines(log_n: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """(slope, intercept) of low, high and high - low against log n: (3, 2)."""
+    return np.polyfit(log_n, np.column_stack([both, both[:, 1] - both[:, 0]]), 1).T
