@@ -7,6 +7,7 @@ import sys
 import click
 
 import geomem
+from geomem.cli.bounds import bounds
 from geomem.cli.danger_zone import danger_zone
 from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
@@ -29,7 +30,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (danger_zone, plot_curves, train, generate, memorization, quality):
+for command in (danger_zone, bounds, plot_curves, train, generate, memorization, quality):
     cli.add_command(command)
 
 

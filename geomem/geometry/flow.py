@@ -46,7 +46,8 @@ class NearPoint:
     """Lemma A.1 at noise levels ``sigma`` (levels,), over ``points`` training points with ``draws`` draws each.
 
     Each bound holds with probability >= ``probability`` for each point. ``weight_bound``, ``distance_bound`` are
-    means over the points, ``weight`` and ``distance`` the Monte Carlo means of w_1 and ``|m(x_sigma) - x_1|``;
+    means over the points, ``weight`` and ``distance`` the Monte Carlo means of w_1 and ``|m(x_sigma) - x_1|`` with
+    ``weight_stderr``, ``distance_stderr`` clustered by point;
     ``held`` the share of the draws where both bounds hold; ``informative`` the share of the points with
     ``sigma < r_2/eta``. All (levels,). ``index`` (points,) are the training points taken; ``weight_bound_per_point``,
     ``distance_bound_per_point`` (points, levels); ``held_per_point`` (points, levels), shares of the draws.
@@ -55,8 +56,10 @@ class NearPoint:
     sigma: np.ndarray
     weight_bound: np.ndarray
     weight: np.ndarray
+    weight_stderr: np.ndarray
     distance_bound: np.ndarray
     distance: np.ndarray
+    distance_stderr: np.ndarray
     held: np.ndarray
     informative: np.ndarray
     eta: float
@@ -73,8 +76,9 @@ class FlowCosine:
     """Cor. A.2 at flow times ``time`` (levels,), ascending; ``sigma = (1-t)/t``.
 
     ``bound`` is the mean over the points of the lower bound on the cosine of conditional and optimal field, which
-    holds with probability >= ``probability``; ``cosine`` the Monte Carlo mean, ``held`` the share of the draws
-    where the bound holds, ``informative`` the share of the points where it says something. All (levels,).
+    holds with probability >= ``probability``; ``cosine`` the Monte Carlo mean with ``cosine_stderr`` clustered by
+    point, ``held`` the share of the draws where the bound holds, ``informative`` the share of the points where it
+    says something. All (levels,).
     ``bound_per_point``, ``held_per_point`` (points, levels).
     """
 
@@ -82,6 +86,7 @@ class FlowCosine:
     sigma: np.ndarray
     bound: np.ndarray
     cosine: np.ndarray
+    cosine_stderr: np.ndarray
     held: np.ndarray
     informative: np.ndarray
     probability: float
@@ -150,7 +155,8 @@ def denoiser_near_point(train: Any, sigmas: Any, *, delta: float = 0.05, eta: fl
     held = (weight >= bound[:, None] - ROUNDING) & (distance <= distance_bound[:, None] * (1 + ROUNDING))
     return NearPoint(
         sigma=sigma, weight_bound=bound.mean(axis=0), weight=weight.mean(axis=(0, 1)),
-        distance_bound=distance_bound.mean(axis=0), distance=distance.mean(axis=(0, 1)), held=held.mean(axis=(0, 1)),
+        weight_stderr=_stderr(weight), distance_bound=distance_bound.mean(axis=0), distance=distance.mean(axis=(0, 1)),
+        distance_stderr=_stderr(distance), held=held.mean(axis=(0, 1)),
         informative=(bound > 0).mean(axis=0), eta=eta, probability=_lemma_probability(n, eta), index=index,
         draws=draws, weight_bound_per_point=bound, distance_bound_per_point=distance_bound,
         held_per_point=held.mean(axis=1))
@@ -185,7 +191,8 @@ def flow_cosine(train: Any, times: Any, *, delta: float = 0.05, points: int | No
     bound = cosine_bound(kappa, squared[:, None])
     held = cosine >= bound[:, None] - ROUNDING
     return FlowCosine(
-        time=time, sigma=sigma, bound=bound.mean(axis=0), cosine=cosine.mean(axis=(0, 1)), held=held.mean(axis=(0, 1)),
+        time=time, sigma=sigma, bound=bound.mean(axis=0), cosine=cosine.mean(axis=(0, 1)),
+        cosine_stderr=_stderr(cosine), held=held.mean(axis=(0, 1)),
         informative=(bound > -1).mean(axis=0), probability=1 - delta, index=index, draws=draws, bound_per_point=bound,
         held_per_point=held.mean(axis=1))
 
@@ -262,6 +269,12 @@ def _check_delta(delta: float) -> None:
 
 def _lemma_probability(n_train: int, eta: float) -> float:
     return max(0.0, 1 - (n_train - 1) * float(ndtr(-eta)))
+
+
+def _stderr(cells: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of (points, draws, levels), clustered by point."""
+    means = cells.mean(axis=1)
+    return means.std(axis=0) / np.sqrt(max(len(means) - 1, 1))
 
 
 def _as_times(times: Any) -> np.ndarray:

@@ -1,5 +1,14 @@
 """Denoisers: everything that maps (noisy point, noise level) to a clean estimate, trained or in closed form."""
 
+from geomem.models.calm_ends import (
+    GaussianLaw,
+    PixelSensitivity,
+    SensitivityBound,
+    circulant_eigenvalues,
+    gaussian_law,
+    pixel_sensitivity,
+    sensitivity_bound,
+)
 from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, expand_sigma
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
@@ -12,8 +21,15 @@ __all__ = [
     "EmpiricalDenoiser",
     "EpsilonDenoiser",
     "GaussianDenoiser",
+    "GaussianLaw",
     "PiecewiseDenoiser",
+    "PixelSensitivity",
+    "SensitivityBound",
     "build_network",
+    "circulant_eigenvalues",
     "default_network",
     "expand_sigma",
+    "gaussian_law",
+    "pixel_sensitivity",
+    "sensitivity_bound",
 ]

@@ -1,7 +1,8 @@
 """Figures. Every function takes plain records or arrays and returns a matplotlib Figure; none saves it."""
 
+from geomem.plots.bounds import plot_bounds
 from geomem.plots.curves import plot_curves
 from geomem.plots.levels import plot_noise_levels
 from geomem.plots.samples import plot_samples
 
-__all__ = ["plot_curves", "plot_noise_levels", "plot_samples"]
+__all__ = ["plot_bounds", "plot_curves", "plot_noise_levels", "plot_samples"]
