@@ -241,10 +241,9 @@ def _curves_table(document: dict[str, Any]) -> list[str]:
 def _near_table(document: dict[str, Any]) -> list[str]:
     near, flow, law, settings = (document[part] for part in ("near_point", "flow", "gaussian", "settings"))
     both = f"{'bound':>11} {'measured':>11}"
-    lines = [f"near a training point ({settings['points']:,} of them, {settings['point_draws']} draw each; means over them. "
-             f"A bound holds",
-             f"with probability {near['probability']:.3g} or more; where it says nothing it counts as w_1 >= 0 and cosine "
-             ">= -1, - if so for all)",
+    lines = [f"near a training point, means over {settings['points']:,} of them; each bound holds with probability "
+             f"{near['probability']:.3g} or more",
+             "(for a point where it says nothing it counts as w_1 >= 0 and cosine >= -1; - where it does for none)",
              f"{'':8}  {'Lemma A.1: weight w_1':^23}  {'|m - x_1|':^23}  {'Cor. A.2: flow cosine':^23}  Gaussian law",
              f"{'sigma':>8}  {both}  {both}  {both}  {'difference':>12}"]
     for k, sigma in enumerate(document["sigma"]):

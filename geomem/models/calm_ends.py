@@ -48,8 +48,9 @@ class GaussianLaw:
     """Distance of the empirical optimal denoiser from the Gaussian one; arrays (levels,) over ``sigma``.
 
     ``difference`` is the mean of ``|m - m_lin|`` at ``X + sigma Z``, ``difference_stderr`` its standard error,
-    clustered by point, and ``relative`` the mean over that of ``|m_lin - mu|``. ``slope`` is ``d log(difference) / d log(sigma)`` over ``fit_sigma``, from 4 to 40 times the
-    largest ``|x_i - mu|``, with its 95% bootstrap interval over the points; the law says -2 or steeper.
+    clustered by point, and ``relative`` the mean over that of ``|m_lin - mu|``. ``slope`` is
+    ``d log(difference) / d log(sigma)`` over ``fit_sigma``, from 4 to 40 times the largest ``|x_i - mu|``, with its
+    95% bootstrap interval over the points; the law says -2 or steeper.
     """
 
     sigma: np.ndarray

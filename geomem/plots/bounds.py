@@ -72,8 +72,9 @@ def _weight(axes: Axes, document: Mapping[str, Any]) -> None:
 def _flow(axes: Axes, document: Mapping[str, Any]) -> None:
     sigma, flow = document["sigma"], document["flow"]
     _measured(axes, sigma, flow["cosine"], flow["cosine_stderr"], ORANGE, "measured", (-1, 1))
-    axes.plot(sigma, flow["bound"], ":", color=BLUE, lw=1.6, label="bound, mean over points")
-    axes.plot(sigma, flow["informative"], "--", color=GREY, lw=1, label="share of points it informs")
+    bound = np.where(np.array(flow["informative"]) > 0, flow["bound"], np.nan)
+    axes.plot(sigma, bound, ":", color=BLUE, lw=1.6, label="bound, mean over points (-1: none)")
+    axes.plot(sigma, flow["informative"], "--", color=GREY, lw=1, label="share of points with a bound")
     _finish(axes, "Corollary A.2: flow field at a training point", "cosine", bottom=-1.06)
 
 
@@ -111,7 +112,7 @@ def _zone_by_size(axes: Axes, document: Mapping[str, Any]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.legend(fontsize=8)
+    _legend(axes)
 
 
 def _mark(axes: Axes, value: float | None, sigma: Sequence[float], label: str) -> None:
@@ -124,4 +125,8 @@ def _finish(axes: Axes, title: str, ylabel: str, bottom: float | None = -0.03) -
     axes.set(title=title, ylabel=ylabel)
     if bottom is not None:
         axes.set_ylim(bottom, 1.03)
-    axes.legend(fontsize=8)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(fontsize=8, frameon=True, facecolor="white", edgecolor="none", framealpha=0.85)

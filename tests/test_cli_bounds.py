@@ -1,0 +1,137 @@
+"""``geomem bounds``: the document against the functions it is made of, the files, and what is refused."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from geomem import InputError, load_data
+from geomem.cli.bounds import default_sizes
+from geomem.cli.main import main
+from geomem.geometry import (
+    coverage_by_training_size,
+    geometry_curves,
+    theorem_4_2_thresholds,
+)
+from geomem.plots import plot_bounds
+
+SIGMAS = [0.1, 0.3, 0.5, 0.8, 1.2, 2.0, 10.0]
+ARGUMENTS = ["bounds", "digits", "--n-train", "80", "--n-heldout", "60", "--sigmas", ",".join(map(str, SIGMAS)),
+             "--sizes", "10,20,40", "--points", "30", "--q", "0.9", "--delta", "0.1", "--seed", "2"]
+
+
+def status(*arguments):
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bounds") / "digits"
+    assert status(*ARGUMENTS, "--json", "--out", out) == 0
+    return out, json.loads((out / "bounds.json").read_text())
+
+
+def test_stdout_is_one_object_that_obeys_the_theorems(capsys):
+    assert status(*ARGUMENTS, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["format"] == "geomem.bounds/1"
+    assert document["sigma"] == SIGMAS
+    levels = [values for part in ("coverage", "max_posterior_weight", "near_point", "flow") for values in
+              document[part].values() if isinstance(values, list)]
+    assert {len(values) for values in levels} == {len(SIGMAS)}
+    near, flow = document["near_point"], document["flow"]
+    assert near["probability"] == pytest.approx(0.9)
+    for part in (near, flow):
+        assert min(part["held"]) >= 0.9 - 4 * np.sqrt(0.09 / 30)
+    np.testing.assert_allclose(flow["time"], 1 / (1 + np.array(SIGMAS)))
+    assert flow["cosine"][0] > 0.999  # at small sigma, so the times must not be in their own order
+    assert flow["informative"][0] == 1 > flow["informative"][-1]
+    assert document["settings"] | {"points": 30, "q": 0.9, "seed": 2} == document["settings"]
+
+
+def test_document_holds_what_the_functions_say(made):
+    _, document = made
+    data = load_data("digits", n_train=80, n_heldout=60, seed=2)
+    curves = geometry_curves(data.train, data.heldout, sigmas=SIGMAS, seed=2)
+    for part in ("estimate", "stderr", "low", "high"):
+        assert document["coverage"][part] == getattr(curves.coverage, part).tolist()
+    assert document["max_posterior_weight"]["estimate"] == curves.max_posterior_weight.estimate.tolist()
+    assert document["coverage"]["lower_bound"] == curves.coverage_lower_bound.tolist()
+    assert document["coverage"]["upper_bound"] == curves.coverage_upper_bound.tolist()
+    assert document["coverage"]["plain_upper_bound"] == curves.coverage_plain_upper_bound.tolist()
+    thresholds = theorem_4_2_thresholds(data.train, q=0.9, delta=0.1)
+    shares = document["max_posterior_weight"]["share_concentrated"]
+    assert shares == [np.mean(thresholds.concentrated_below >= sigma) for sigma in SIGMAS]
+    assert 0 < shares[1] < shares[0] == 1
+    spread = document["max_posterior_weight"]["share_spread"]
+    assert spread == [np.mean(thresholds.spread_above <= sigma) for sigma in SIGMAS]
+    by_size = coverage_by_training_size(data.train, data.heldout, SIGMAS, [10, 20, 40, 80], seed=2)
+    assert document["by_size"]["sizes"] == [10, 20, 40, 80]
+    assert document["by_size"]["coverage"] == by_size.estimate.tolist()
+    assert document["gaussian"]["slope"] == pytest.approx(-2, abs=0.1)
+
+
+def test_files(made):
+    out, document = made
+    assert sorted(path.name for path in out.iterdir()) == ["bounds.csv", "bounds.json", "bounds.png"]
+    with open(out / "bounds.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["sigma"]) for row in rows] == SIGMAS
+    assert [float(row["coverage_n20"]) for row in rows] == document["by_size"]["coverage"][1]
+    assert [float(row["near_point_weight_bound"]) for row in rows] == document["near_point"]["weight_bound"]
+
+
+def test_text_shows_bounds_beside_truth_and_a_dash_where_there_is_none(capsys):
+    assert status(*ARGUMENTS) == 0
+    out = capsys.readouterr().out
+    assert "digits: 80 training and 60 held-out points of 64 values" in out
+    for name in ("Theorem 4.8", "Theorem 4.2", "Theorem 4.9", "Lemma A.1", "Cor. A.2", "Theorem 4.10", "trend"):
+        assert name in out
+    near = out[out.index("near a training point"):out.index("Theorem 4.10")].splitlines()
+    assert near[-2].split()[:2] == ["10", "-"]
+    assert "-" not in near[4].split()
+
+
+def test_figure_draws_the_measured_and_the_bounds(made):
+    _, document = made
+    figure = plot_bounds(document)
+    assert len(figure.axes) == 6
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    assert list(lines["measured"]) == document["coverage"]["estimate"]
+    assert list(lines["lower bound"]) == document["coverage"]["lower_bound"]
+    assert [len(axes.get_legend().get_texts()) > 1 for axes in figure.axes] == [True] * 6
+    with pytest.raises(InputError, match="geomem bounds"):
+        plot_bounds({"format": "geomem.danger-zone/1"})
+
+
+@pytest.mark.parametrize(("extra", "words"), [
+    (["--sizes", "5,x"], "training set sizes"), (["--sizes", "5,81"], "81"), (["--sizes", "1"], "1"),
+    (["--q", "0.5"], "--q"), (["--delta", "0"], "--delta"), (["--points", "0"], "--points"), (["--sigmas", "-1"], "-1")])
+def test_wrong_options_are_one_line(capsys, extra, words):
+    assert status(*ARGUMENTS, *extra) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("geomem: ")
+    assert words in error
+
+
+def test_a_directory_with_results_is_refused(made, capsys):
+    assert status(*ARGUMENTS, "--out", made[0]) == 2
+    assert "bounds.json" in capsys.readouterr().err
+
+
+def test_equal_points_are_one_line(tmp_path, capsys):
+    np.savez(tmp_path / "same.npz", train=np.ones((12, 3), np.float32), heldout=np.zeros((5, 3), np.float32))
+    assert status("bounds", tmp_path / "same.npz", "--sigmas", "1.0") == 2
+    assert "distinct" in capsys.readouterr().err
+
+
+def test_default_sizes_halve():
+    assert default_sizes(1000) == [31, 62, 125, 250, 500, 1000]
+    assert default_sizes(45) == [11, 22, 45]
+    assert default_sizes(4) == [4]
