@@ -111,7 +111,8 @@ def test_figure_draws_the_measured_and_the_bounds(made):
 
 @pytest.mark.parametrize(("extra", "words"), [
     (["--sizes", "5,x"], "training set sizes"), (["--sizes", "5,81"], "81"), (["--sizes", "1"], "1"),
-    (["--q", "0.5"], "--q"), (["--delta", "0"], "--delta"), (["--points", "0"], "--points"), (["--sigmas", "-1"], "-1")])
+    (["--q", "0.5"], "--q"), (["--delta", "0"], "--delta"), (["--points", "0"], "--points"),
+    (["--sigmas", "-1"], "-1")])
 def test_wrong_options_are_one_line(capsys, extra, words):
     assert status(*ARGUMENTS, *extra) == 2
     error = capsys.readouterr().err

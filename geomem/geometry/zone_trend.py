@@ -92,7 +92,8 @@ def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any =
     """W, C and the danger zone for every training set size of ``sizes``, and the n at which W and C part.
 
     Arguments as for ``geometry_curves``; ``sizes`` whole numbers from 2 to N; ``threshold`` of the zone, strictly
-    between 0 and 1; ``subsets`` random subsets per size for W, each contained in the next larger one.
+    between 0 and 1; ``subsets`` random subsets per size for W, each contained in the next larger one. Edges are
+    interpolated in log sigma: more levels around the zone make them, and the trend, sharper.
     Raises InputError for input that is not as described.
     """
     sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)

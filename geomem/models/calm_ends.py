@@ -98,7 +98,8 @@ def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: i
 
     Arguments: ``train`` (N, ...), N >= 2, not all equal; ``sigmas`` noise levels in the units of the data, in any
     order (ascending and each once in the result); ``points`` how many training points to start from, at random
-    (all by default); ``draws`` noise draws per point, common to all levels.
+    (all by default); ``draws`` noise draws per point, common to all levels. Needs memory for a few float64 copies of
+    the points and one singular value decomposition of them.
     Raises InputError for input that is not as described.
     """
     sigma, draws = as_sigmas(sigmas), as_draws("draws", draws)

@@ -26,7 +26,7 @@ def plot_bounds(document: Mapping[str, Any]) -> Figure:
     if document.get("format") != "geomem.bounds/1":
         raise InputError("this is no document of geomem bounds; make it with geomem bounds --json")
     with look():
-        figure = new_figure(13, 7.6)
+        figure = new_figure(13, 9.2)
         panels = figure.subplots(2, 3)
         for axes, draw in zip(panels.flat, (_coverage, _weight, _flow, _gaussian, _coverage_by_size, _zone_by_size),
                               strict=True):
@@ -73,8 +73,8 @@ def _flow(axes: Axes, document: Mapping[str, Any]) -> None:
     sigma, flow = document["sigma"], document["flow"]
     _measured(axes, sigma, flow["cosine"], flow["cosine_stderr"], ORANGE, "measured", (-1, 1))
     bound = np.where(np.array(flow["informative"]) > 0, flow["bound"], np.nan)
-    axes.plot(sigma, bound, ":", color=BLUE, lw=1.6, label="bound, mean over points (-1: none)")
-    axes.plot(sigma, flow["informative"], "--", color=GREY, lw=1, label="share of points with a bound")
+    axes.plot(sigma, bound, ":", color=BLUE, lw=1.6, label="bound, mean over points")
+    axes.plot(sigma, flow["informative"], "--", color=GREY, lw=1, label="points with a bound")
     _finish(axes, "Corollary A.2: flow field at a training point", "cosine", bottom=-1.06)
 
 
@@ -129,4 +129,5 @@ def _finish(axes: Axes, title: str, ylabel: str, bottom: float | None = -0.03) -
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, frameon=True, facecolor="white", edgecolor="none", framealpha=0.85)
+    """Below the panel: curves that go from corner to corner leave no room inside."""
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
