@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from scipy.stats import binom
 
 from geomem import InputError
 from geomem.geometry import neighbours
-from geomem.geometry.neighbours import distinct_points, nearest
+from geomem.geometry.neighbours import approximate_nearest, distinct_points, nearest
+from geomem.geometry.points import as_source
 
 
 def oracle(queries, points, k):
@@ -26,10 +28,30 @@ def assert_same(found, expected):
     assert found[1].dtype == np.int64
 
 
-@pytest.fixture(params=["faiss", "torch"])
+@pytest.fixture(params=["bytes", "faiss", "torch"])
 def backend(request, monkeypatch):
-    if request.param == "torch":
+    """The filter that is asked first."""
+    if request.param == "bytes":
+        if not neighbours._byte_products_are_exact():
+            pytest.skip("this processor has no units for products of bytes")
+        monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
+    elif request.param == "torch":
         monkeypatch.setitem(sys.modules, "faiss", None)  # import faiss now fails
+    return request.param
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Filters asked, each with the number of its queries and of those it left unproven."""
+    calls, filtered = [], neighbours._filtered
+
+    def counting(filter, queries, *args):
+        result = filtered(filter, queries, *args)
+        calls.append((type(filter).__name__, len(queries), int((~result[2]).sum())))
+        return result
+
+    monkeypatch.setattr(neighbours, "_filtered", counting)
+    return calls
 
 
 @pytest.mark.usefixtures("backend")
@@ -64,7 +86,8 @@ def test_ties_are_ordered_by_index_also_when_many():
     np.testing.assert_array_equal(found[1], [[0, 1, 2, 3]])
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e18, 1e30, 1e150])
 def test_scales_beyond_float32_squares(scale):
     rng = np.random.default_rng(1)
     points, queries = scale * rng.standard_normal((100, 6)), scale * rng.standard_normal((20, 6))
@@ -72,25 +95,36 @@ def test_scales_beyond_float32_squares(scale):
 
 
 def test_unsafe_queries_are_searched_directly_and_others_are_not(monkeypatch):
-    asked = []
+    direct = []
     search_all = neighbours._search_all
-    monkeypatch.setattr(neighbours, "_search_all", lambda *args: asked.append(1) or search_all(*args))
+    monkeypatch.setattr(neighbours, "_search_all", lambda *args: direct.append(1) or search_all(*args))
     rng = np.random.default_rng(2)
     points = rng.standard_normal((1000, 32))
     nearest(points[:50] + 0.1, points, 2, device="cpu")
-    assert not asked
+    assert not direct
     points[100:120] = points[0]  # more copies than the shortlist holds
     found = nearest(points[:1], points, 2, device="cpu")
-    assert len(asked) == 1
+    assert len(direct) == 1
     np.testing.assert_array_equal(found[1], [[0, 100]])
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 0.0])
-def test_a_useless_fast_search_changes_nothing(monkeypatch, value):
-    def search(queries):
-        return np.full((len(queries), 11), value), np.zeros((len(queries), 11), int)  # k + 8 of them
+def test_a_useless_filter_changes_nothing(monkeypatch, value):
+    class Useless(neighbours._TorchFilter):
+        def search(self, prepared, size):
+            return torch.full((len(prepared[0]), size), value), torch.zeros((len(prepared[0]), size), dtype=int)
 
-    monkeypatch.setattr(neighbours, "_fast_search", lambda *_: (search, np.float32))
+    monkeypatch.setattr(neighbours, "_FaissFilter", Useless)
+    points = np.random.default_rng(6).standard_normal((50, 4))
+    assert_same(nearest(points[:9], points, 3, device="cpu"), oracle(points[:9], points, 3))
+
+
+def test_a_filter_that_finds_nothing_changes_nothing(monkeypatch):
+    class Blind(neighbours._TorchFilter):  # as faiss answers where all distances overflow
+        def search(self, prepared, size):
+            return torch.full((len(prepared[0]), size), 3.4e38), torch.full((len(prepared[0]), size), -1)
+
+    monkeypatch.setattr(neighbours, "_FaissFilter", Blind)
     points = np.random.default_rng(6).standard_normal((50, 4))
     assert_same(nearest(points[:9], points, 3, device="cpu"), oracle(points[:9], points, 3))
 
@@ -108,16 +142,187 @@ def test_the_bound_covers_the_error_it_bounds():
     assert (bound < 0.25 * 2 * 3072).all()  # and is small beside a squared distance, or it would be useless
 
 
+@pytest.mark.usefixtures("backend")
 def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     points, queries = rng.standard_normal((150, 9)), rng.standard_normal((33, 9))
     points[70:] = points[:80] + 1e-3 * rng.standard_normal((80, 9))
     whole, groups = nearest(queries, points, 12, device="cpu"), distinct_points(points, 0.01)
-    monkeypatch.setattr(neighbours, "_BLOCK_VALUES", 40)
-    assert_same(nearest(queries, points, 12, device="cpu"), whole)
-    np.testing.assert_array_equal(distinct_points(points, 0.01).group, groups.group)
+    assert_same(whole, oracle(queries, points, 12))
+    for name, value in (("_BLOCK_VALUES", 40), ("_BLOCK_POINTS", 17), ("_BLOCK_QUERIES", 5), ("_CACHED_VALUES", 20),
+                        ("_HELD_QUERIES", 100)):
+        monkeypatch.setattr(neighbours, name, value)
+        assert_same(nearest(queries, points, 12, device="cpu"), whole)
+        np.testing.assert_array_equal(distinct_points(points, 0.01).group, groups.group)
+
+
+def pictures(n, dimension, seed, levels=True):
+    """Smooth random signals in [-1, 1]; with ``levels`` on the 256 levels of bytes, its ends among them."""
+    values = np.cumsum(np.random.default_rng(seed).standard_normal((n, dimension)), axis=1) / np.sqrt(dimension)
+    values = values.clip(-1, 1)
+    values[0, :2] = -1, 1
+    return (np.round((values + 1) * 127.5) / 127.5 - 1 if levels else values).astype(np.float32)
+
+
+bytes_only = pytest.mark.skipif(not neighbours._byte_products_are_exact(), reason="no units for products of bytes")
+
+
+@bytes_only
+@pytest.mark.parametrize("dimension", [2, 33, 784])
+@pytest.mark.parametrize("levels", [True, False])
+def test_bytes_bound_what_they_claim(dimension, levels):
+    points, queries = pictures(300, dimension, 0, levels), 1.2 * pictures(40, dimension, 1, levels=False)
+    source = as_source("points", points)
+    found = neighbours._ByteFilter(source)
+    found.hold(points)
+    prepared = found.prepare(queries)
+    rough, place = found.search(prepared, 300)
+    lower, upper = found.bounds(prepared, rough.double().numpy())
+    true = np.take_along_axis(cdist(queries.astype(np.float64), points.astype(np.float64)) ** 2, place.numpy(), 1)
+    assert (lower <= true).all()
+    assert (true <= upper).all()
+    assert (np.diff(lower) >= 0).all()
+    inside = queries[:, None].clip(-1, 1) == queries[:, None]
+    span = 2 * np.sqrt(dimension) / 255  # each of two points is moved by at most half a level in each value
+    narrow = inside.all(axis=(1, 2))
+    assert ((np.sqrt(upper) - np.sqrt(lower))[narrow] <= 2 * span).all()
+    if levels:
+        assert found.moved < 1e-4 * np.sqrt(dimension)
+
+
+@bytes_only
+def test_bytes_prove_images_and_measure_few(monkeypatch, asked):
+    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
+    measured, rank = [], neighbours._rank
+
+    def counting(queries, points, candidates, possible, k):
+        measured.append(possible.sum())
+        return rank(queries, points, candidates, possible, k)
+
+    monkeypatch.setattr(neighbours, "_rank", counting)
+    points, queries = pictures(2000, 300, 0), pictures(200, 300, 1, levels=False)
+    queries[:20] = points[:20] + np.float32(1e-4)
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    (name, count, unproven), = asked
+    assert (name, count, unproven) == ("_ByteFilter", 200, 0)
+    assert sum(measured) < 10 * 200  # distances measured again, of the 42 in each shortlist
+
+
+@bytes_only
+def test_bytes_hand_on_what_they_cannot_prove(monkeypatch, asked):
+    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
+    points, queries = pictures(500, 50, 0, levels=False), pictures(60, 50, 1, levels=False)
+    # A cluster as wide as four levels: within reach of rounding there are more points than the shortlist holds.
+    points[:200] = 0.5 + 0.03 * np.random.default_rng(0).standard_normal((200, 50))
+    queries[7:9] = 0.5
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    assert asked == [("_ByteFilter", 60, 2), ("_FaissFilter", 2, 0)]
+
+
+@bytes_only
+def test_bytes_where_an_outlier_sets_the_levels(monkeypatch, asked):
+    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
+    points, queries = pictures(300, 20, 0, levels=False), pictures(30, 20, 1, levels=False)
+    points[3, 4] = 1e6  # all others fall on one level
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    assert asked[0] == ("_ByteFilter", 30, 30)
+
+
+def test_bytes_are_not_asked_in_vain(asked):
+    points = pictures(200, 20, 0)
+    nearest(points[:9], points, 2, device="cpu")  # too few for it to pay
+    assert [name for name, _, _ in asked] == ["_FaissFilter"]
+
+
+class Store:
+    """Points that can only be had a few rows at a time."""
+
+    def __init__(self, array, most):
+        self._array, self.shape, self.dtype, self._most = array, array.shape, array.dtype, most
+
+    def __len__(self):
+        return len(self._array)
+
+    def __getitem__(self, index):
+        rows = self._array[index]
+        assert len(rows) <= self._most
+        return rows
+
+
+@pytest.mark.usefixtures("backend")
+def test_stored_points_are_never_read_whole(monkeypatch):
+    for name, value in (("_BLOCK_VALUES", 6 * 10), ("_HELD_QUERIES", 6 * 10)):
+        monkeypatch.setattr(neighbours, name, value)
+    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 6 * 8 * 10)
+    rng = np.random.default_rng(7)
+    points, queries = rng.standard_normal((200, 6)), rng.standard_normal((50, 6))
+    points[100:110] = points[:10]
+    stored = Store(points, 40), Store(queries, 10)
+    assert_same(nearest(stored[1], stored[0], 3, device="cpu"), oracle(queries, points, 3))
+    for tolerance in (0.0, 0.3):
+        np.testing.assert_array_equal(distinct_points(stored[0], tolerance).group,
+                                      distinct_points(points, tolerance).group)
+
+
+# Approximate
+
+
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_approximate_neighbours_are_real_and_never_nearer(index):
+    points, queries = pictures(3000, 16, 0, levels=False), pictures(400, 16, 1, levels=False)
+    true, _ = oracle(queries, points, 4)
+    few = approximate_nearest(queries, points, 4, index=index, effort=1, checked=400)
+    many = approximate_nearest(queries, points, 4, index=index, effort=200, checked=400)
+    for found in (few, many):
+        assert (found.distances >= true * (1 - 1e-12)).all()
+        assert (np.diff(found.distances) >= 0).all()
+        assert all(len(set(row)) == 4 for row in found.indices)
+        direct = np.linalg.norm(queries[:, None].astype(np.float64) - points[found.indices], axis=2)
+        np.testing.assert_allclose(found.distances, direct, rtol=1e-12)
+        share = (found.distances <= true * (1 + 1e-9)).mean(axis=0)
+        np.testing.assert_allclose(found.recall.share, share, rtol=1e-12)  # all queries were checked
+    assert (few.recall.share < many.recall.share).all()
+    assert many.recall.share.min() > 0.97
+    again = approximate_nearest(queries, points, 4, index=index, effort=1, checked=400)
+    np.testing.assert_array_equal(again.indices, few.indices)
+
+
+def test_cells_that_hold_too_few_points():
+    points = np.concatenate([np.zeros((400, 2)), [[100.0, 100.0], [101.0, 100.0], [100.0, 101.0]]])
+    points[:400] += np.random.default_rng(0).standard_normal((400, 2))
+    queries = points[-3:] + 0.1
+    found = approximate_nearest(queries, points, 9, effort=1)
+    assert_same((found.distances, found.indices), oracle(queries, points, 9))
+
+
+def test_recall_interval():
+    # Each end leaves 2.5% of a binomial distribution beyond the count that was seen.
+    recall = neighbours._recall(np.array([0, 7, 93, 100]), 100)
+    np.testing.assert_array_equal(recall.share, [0, 0.07, 0.93, 1])
+    np.testing.assert_allclose(binom.sf(np.array([7, 93, 100]) - 1, 100, recall.low[1:]), 0.025, rtol=1e-9)
+    np.testing.assert_allclose(binom.cdf(np.array([0, 7, 93]), 100, recall.high[:3]), 0.025, rtol=1e-9)
+    assert (recall.low[0], recall.high[3]) == (0, 1)
+
+
+def test_recall_is_measured_on_a_sample():
+    points = pictures(3000, 16, 0, levels=False)
+    one, other = (approximate_nearest(points[:500] + 0.01, points, 2, effort=1, checked=50, seed=s) for s in (0, 1))
+    assert one.recall.checked == 50
+    assert (one.recall.low < one.recall.share).all()
+    assert not np.array_equal(one.distances, other.distances)  # another partition
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"index": "lsh"}, "lsh"), ({"effort": 0}, "effort = 0"), ({"checked": 0}, "checked = 0"), ({"k": 9}, "k = 9")])
+def test_wrong_approximate_search(options, words):
+    with pytest.raises(InputError, match=words):
+        approximate_nearest(np.zeros((2, 3)), np.eye(5, 3), **{"k": 1} | options)
+
+
+def test_approximate_search_without_faiss(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    assert_same(nearest(queries, points, 12, device="cpu"), whole)
+    with pytest.raises(InputError, match="faiss-cpu"):
+        approximate_nearest(np.zeros((2, 3)), np.eye(5, 3), 1)
 
 
 def test_shapes_and_types():
@@ -133,9 +338,9 @@ def test_shapes_and_types():
     (np.zeros((2, 3)), np.zeros((4, 3)), 5, "k = 5"),
     (np.zeros((2, 3)), np.zeros((4, 3)), 0, "k = 0"),
     (np.zeros((2, 3)), np.zeros((4, 2)), 1, "3 values"),
-    (np.full((2, 3), np.nan), np.zeros((4, 3)), 1, "queries holds NaN"),
-    (np.zeros((2, 3)), np.full((4, 3), np.inf), 1, "points holds NaN"),
-    (np.zeros((2, 3)), np.zeros((0, 3)), 1, "at least one point"),
+    (np.full((2, 3), np.nan), np.zeros((4, 3)), 1, "queries has NaN"),
+    (np.zeros((2, 3)), np.full((4, 3), np.inf), 1, "points has NaN"),
+    (np.zeros((2, 3)), np.zeros((0, 3)), 1, "shape \\(0, 3\\)"),
 ])
 def test_wrong_input(queries, points, k, words):
     with pytest.raises(InputError, match=words):

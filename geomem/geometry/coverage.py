@@ -17,7 +17,7 @@ import torch
 from geomem.devices import resolve_device
 from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
-from geomem.geometry.points import ChosenSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
+from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
 from geomem.geometry.projections import Centres, QueryNoise
 from geomem.geometry.shells import squared_radii
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
@@ -133,5 +133,5 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
     centres = Centres(train, resolve_device(device))
     chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
     sums = CoverageSums(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(ChosenSource(heldout, chosen), None, noisy=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(SubsetSource(heldout, chosen), None, noisy=sums)], seed, memory=memory, group=group)
     return sums.tally().estimate(sigma, proportion=True)

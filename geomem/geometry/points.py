@@ -21,6 +21,20 @@ from geomem.rng import generator
 _CHUNK_BYTES = 2**26  # read at once while stored points are checked
 
 
+class Stored(Protocol):
+    """Points ``(n, ...)`` that are elsewhere: what an array, an HDF5 data set and stored points have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
 class PointSource(Protocol):
     """n points of d values each, finite, of which any rows can be had."""
 
@@ -79,22 +93,22 @@ class StoredSource:
 
 
 @dataclass(frozen=True, eq=False)
-class ChosenSource:
-    """Some rows of another source, ``chosen`` (n,) ascending."""
+class SubsetSource:
+    """The rows ``index`` (m,) of another source, in that order, without reading them."""
 
     source: PointSource
-    chosen: np.ndarray
+    index: np.ndarray
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.chosen), self.source.shape[1]
+        return len(self.index), self.source.shape[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.source.dtype
 
     def take(self, index: slice | np.ndarray) -> np.ndarray:
-        return self.source.take(self.chosen[index])
+        return self.source.take(self.index[index])
 
 
 def as_points(name: str, points: Any) -> np.ndarray:
@@ -103,10 +117,7 @@ def as_points(name: str, points: Any) -> np.ndarray:
     Points stored elsewhere are read into memory. Raises InputError if there is no point, the dtype is not
     real, or an entry is NaN or infinite.
     """
-    if isinstance(points, torch.Tensor):
-        points = points.detach().cpu()
-        points = (points.float() if points.dtype == torch.bfloat16 else points).numpy()  # numpy has no bfloat16
-    array = np.asarray(points)
+    array = np.asarray(_without_torch(points))
     dtype = _checked_type(name, array.shape, array.dtype)
     array = np.ascontiguousarray(array.reshape(len(array), -1), dtype=dtype)
     _refuse_nonfinite(name, array, 0)
@@ -116,12 +127,14 @@ def as_points(name: str, points: Any) -> np.ndarray:
 def as_source(name: str, points: Any) -> PointSource:
     """Points (n, ...) of any kind as a source of rows, without reading stored ones into memory.
 
-    NumPy memory maps, and objects that are no arrays but have ``shape``, ``dtype``, ``len`` and ``[slice or
-    ascending integers]``, stay where they are and are checked in runs of 64 MB; all else goes through
-    ``as_points``. The dtypes are the same either way. Raises InputError as ``as_points`` does.
+    NumPy memory maps, arrays that are neither float32 nor float64, and objects that are no arrays but have
+    ``shape``, ``dtype``, ``len`` and ``[slice or ascending integers]``, stay as they are and are read in runs of
+    64 MB; all else goes through ``as_points``. The dtypes are the same either way. Raises InputError as
+    ``as_points`` does.
     """
-    if isinstance(points, ArraySource | StoredSource):
+    if isinstance(points, ArraySource | StoredSource | SubsetSource):
         return points
+    points = _without_torch(points)
     if not _is_stored(points):
         return ArraySource(as_points(name, points))
     shape = tuple(int(length) for length in points.shape)
@@ -132,10 +145,18 @@ def as_source(name: str, points: Any) -> PointSource:
     return source
 
 
+def _without_torch(points: Any) -> Any:
+    """A tensor as an array on the CPU, sharing memory where that is possible; all else as it is."""
+    if not isinstance(points, torch.Tensor):
+        return points
+    points = points.detach().cpu()
+    return (points.float() if points.dtype == torch.bfloat16 else points).numpy()  # numpy has no bfloat16
+
+
 def _is_stored(points: Any) -> bool:
-    """Not so a list, a table of named columns (it has no one dtype), an array or a tensor in memory."""
-    if isinstance(points, np.ndarray | torch.Tensor):
-        return isinstance(points, np.memmap)
+    """Not so a list, a table of named columns (it has no one dtype), or an array that needs no conversion."""
+    if isinstance(points, np.ndarray):
+        return isinstance(points, np.memmap) or points.dtype not in (np.float32, np.float64)
     return (all(hasattr(points, part) for part in ("shape", "dtype", "__len__", "__getitem__"))
             and len(points.shape) > 1)
 

@@ -18,7 +18,7 @@ import torch
 from geomem.devices import resolve_device
 from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
-from geomem.geometry.points import ChosenSource, as_draws, as_sigmas, as_source, chosen_rows
+from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_source, chosen_rows
 from geomem.geometry.projections import Centres, QueryNoise
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 
@@ -121,6 +121,6 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
     chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
     own = centres.member[chosen]
     sums = PosteriorSums(centres, own, sigma, as_draws("draws", draws), seed)
-    sweep(centres, [Queries(ChosenSource(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(SubsetSource(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
     largest, self_weight = sums.tallies()
     return PosteriorWeights(largest.estimate(sigma, proportion=False), self_weight.estimate(sigma, proportion=False))

@@ -25,6 +25,7 @@ import torch
 from geomem.errors import InputError
 from geomem.geometry.estimates import wilson
 from geomem.geometry.neighbours import Array, DistinctPoints, as_rows, distinct_points, nearest
+from geomem.geometry.points import PointSource, SubsetSource, as_source
 
 RATIO = 1 / 3
 _RELATIVE_TOLERANCE = 1e-3
@@ -37,7 +38,7 @@ _QUANTILES = np.linspace(0, 1, 21)
 class DistinctTraining:
     """Training points (M, d) without duplicates, and how they were told apart."""
 
-    points: np.ndarray
+    points: PointSource
     distinct: DistinctPoints
     tolerance: float
 
@@ -106,14 +107,14 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
 def distinct_training(train: Array, tolerance: float | None, *,
                       device: str | torch.device = "auto") -> DistinctTraining:
     """Merge duplicates in train, (N, ...); for the tolerance see ``memorization_rate``."""
-    rows = as_rows(train, "train")
+    rows = as_source("train", train)
     if tolerance is None:
         tolerance = _default_tolerance(rows, device)
     distinct = distinct_points(rows, tolerance)
     if len(distinct.index) < 2:
-        raise InputError(f"train has {len(rows)} points but only {len(distinct.index)} distinct at tolerance "
+        raise InputError(f"train has {rows.shape[0]} points but only {len(distinct.index)} distinct at tolerance "
                          f"{tolerance:g}; the ratio rule needs two: give more points or a smaller tolerance")
-    return DistinctTraining(rows[distinct.index] if distinct.merged else rows, distinct, float(tolerance))
+    return DistinctTraining(_representatives(rows, distinct), distinct, float(tolerance))
 
 
 def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: float, *,
@@ -144,10 +145,14 @@ def wilson_interval(count: int, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _default_tolerance(rows: np.ndarray, device: str | torch.device) -> float:
+def _representatives(rows: PointSource, distinct: DistinctPoints) -> PointSource:
+    return SubsetSource(rows, distinct.index) if distinct.merged else rows
+
+
+def _default_tolerance(rows: PointSource, device: str | torch.device) -> float:
     """A thousandth of the median distance to the tenth nearest other point, over evenly spaced points."""
-    points = rows[distinct_points(rows, 0).index]
-    asked = np.unique(np.linspace(0, len(points) - 1, _TOLERANCE_POINTS).astype(np.int64))
-    neighbours = min(_TOLERANCE_NEIGHBOUR + 1, len(points))  # each point is its own nearest
-    distances, _ = nearest(points[asked], points, neighbours, device=device)
+    points = _representatives(rows, distinct_points(rows, 0))
+    asked = np.unique(np.linspace(0, points.shape[0] - 1, _TOLERANCE_POINTS).astype(np.int64))
+    neighbours = min(_TOLERANCE_NEIGHBOUR + 1, points.shape[0])  # each point is its own nearest
+    distances, _ = nearest(points.take(asked), points, neighbours, device=device)
     return float(_RELATIVE_TOLERANCE * np.median(distances[:, -1]))
