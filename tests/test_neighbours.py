@@ -212,8 +212,8 @@ def test_bytes_prove_images_and_measure_few(monkeypatch, asked):
 def test_bytes_hand_on_what_they_cannot_prove(monkeypatch, asked):
     monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
     points, queries = pictures(500, 50, 0, levels=False), pictures(60, 50, 1, levels=False)
-    # A cluster as wide as four levels: within reach of rounding there are more points than the shortlist holds.
-    points[:200] = 0.5 + 0.03 * np.random.default_rng(0).standard_normal((200, 50))
+    # A cluster as wide as two levels: within reach of rounding there are more points than the shortlist holds.
+    points[:200] = 0.5 + 0.015 * np.random.default_rng(0).standard_normal((200, 50))
     queries[7:9] = 0.5
     assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
     assert asked == [("_ByteFilter", 60, 2), ("_FaissFilter", 2, 0)]
