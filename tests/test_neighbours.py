@@ -191,6 +191,20 @@ def test_bytes_bound_what_they_claim(dimension, levels):
 
 
 @bytes_only
+def test_bytes_bound_what_float32_rounds():
+    rng = np.random.default_rng(0)
+    points, queries = 1e4 + 1e-2 * rng.standard_normal((300, 3)), 1e4 + 1e-2 * rng.standard_normal((40, 3))
+    found = neighbours._ByteFilter(as_source("points", points))
+    found.hold(points)
+    prepared = found.prepare(queries)
+    rough, place = found.search(prepared, 300)
+    lower, upper = found.bounds(prepared, rough.double().numpy())
+    true = np.take_along_axis(cdist(queries, points) ** 2, place.numpy(), 1)
+    assert (lower <= true).all()
+    assert (true <= upper).all()
+
+
+@bytes_only
 def test_bytes_prove_images_and_measure_few(monkeypatch, asked):
     monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
     measured, rank = [], neighbours._rank
