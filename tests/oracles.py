@@ -92,3 +92,83 @@ def thresholds(train: np.ndarray, q: float, delta: float, t: float) -> tuple[np.
                 c = np.log(count * (1 - q) / q)
                 above[k] = min(above[k], (z + np.sqrt(z**2 + 2 * c)) / (2 * c) * r[count - 1])
     return below, above, smallest / (2 * shell_radii(train.shape[1], t)[1])
+
+
+def near_a_boundary(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, sigmas: np.ndarray, t: float
+                    ) -> np.ndarray:
+    """Where rounding may decide whether a query is covered, (M, draws, levels) bool.
+
+    With ``a = |y - x|^2`` and ``b = Z.(y - x)`` the squared distance is ``a + 2 sigma b + sigma^2 |Z|^2``. Rounding
+    a, 2 sigma b, their sum and the boundary ``sigma^2 (R^2 - |Z|^2)``, which the sum equals there, to float32 moves
+    the comparison by at most ``(a + 2 sigma |b|) (1 + 1 + 1) 2^-24``. The band is 4 of these units instead of 3, for
+    what the float64 products before it leave in a and b.
+    """
+    inner, outer = shell_radii(train.shape[1], t)
+    shape = (*noise.shape[:2], len(sigmas))
+    near = np.empty(shape, dtype=bool)
+    for k, j in np.ndindex(shape[:2]):
+        difference = heldout[k] - train
+        a, b = (difference**2).sum(axis=1), difference @ noise[k, j]
+        for level, sigma in enumerate(sigmas):
+            squared = ((difference + sigma * noise[k, j]) ** 2).sum(axis=1)
+            band = 4 * 2.0**-24 * (a + 2 * sigma * abs(b))
+            near[k, j, level] = any((abs(squared - (sigma * radius) ** 2) <= band).any()
+                                    for radius in (inner, outer) if radius > 0)
+    return near
+
+
+def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, posterior_draws: int = 4,
+                 coverage_draws: int = 8, seed: int = 0, t: float = 5.0
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """W, self weight and C at each level, (levels,), as one would write them in NumPy: float64, vectorised, one
+    distance matrix for all levels, and the noise of each query multiplied with all training points.
+
+    No copies among the training points. Without intervals, bounds and thresholds.
+    """
+    mean = train.mean(axis=0, dtype=np.float64)
+    train, heldout = train - mean, heldout - mean
+    inner, outer = shell_radii(train.shape[1], t)
+
+    a = squared_distances(train, train)
+    np.fill_diagonal(a, 0)
+    noise = pooled_noise("posterior radius", len(train), posterior_draws, train.shape[1], seed)
+    b = noise_projections(train, train, noise)
+    largest, own = np.empty(len(sigmas)), np.empty(len(sigmas))
+    for level, sigma in enumerate(sigmas):
+        weights = -(a[:, None] / (2 * sigma**2) + b / sigma)
+        weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        largest[level] = weights.max(axis=-1).mean()
+        own[level] = weights[np.arange(len(train)), :, np.arange(len(train))].mean()
+
+    a = squared_distances(heldout, train)
+    noise = pooled_noise("coverage radius", len(heldout), coverage_draws, train.shape[1], seed)
+    b = noise_projections(heldout, train, noise)
+    c = (noise**2).sum(axis=-1)[:, :, None]
+    covered = np.empty(len(sigmas))
+    for level, sigma in enumerate(sigmas):
+        squared = a[:, None] + 2 * sigma * b + sigma**2 * c
+        inside = (squared >= (sigma * inner) ** 2) & (squared <= (sigma * outer) ** 2)
+        covered[level] = inside.any(axis=-1).mean()
+    return largest, own, covered
+
+
+def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """|l - r|^2 by the expansion, (L, R)."""
+    squared = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
+    return np.maximum(squared, 0)
+
+
+def noise_projections(queries: np.ndarray, train: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Z.(y_k - x_i) for the noise (n, draws, dim) of each query, (n, draws, N)."""
+    own = (noise @ queries[:, :, None])[:, :, 0]
+    return own[:, :, None] - (noise.reshape(-1, train.shape[1]) @ train.T).reshape(*noise.shape[:2], -1)
+
+
+def pooled_noise(purpose: str, n: int, draws: int, dim: int, seed: int, pool: int = 256) -> np.ndarray:
+    """The array of ``query_noise``, each shared vector drawn once."""
+    groups = max(1, min(n, pool // draws))
+    vectors = np.stack([generator(seed, "geometry noise", j).standard_normal(dim) for j in range(groups * draws)])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    radius = np.sqrt(generator(seed, purpose).chisquare(dim, size=(n, draws)))
+    return radius[:, :, None] * vectors.reshape(groups, draws, dim)[np.arange(n) % groups]
