@@ -38,6 +38,7 @@ from geomem.geometry import Curves, geometry_curves
 
 FORMAT = "geomem.benchmark-geometry/1"
 GIB = 2**30
+ESTIMATES = ("max_posterior_weight", "self_posterior_weight", "coverage")
 DIRECTIONS = 256  # noise vectors that all queries share
 LEVELS = np.geomspace(0.02, 80, 40)
 PIXEL = 127.5  # a unit of [-1, 1] in those of uint8
@@ -113,13 +114,11 @@ def cifar_1k(bench: Bench) -> dict[str, Any]:
     seconds, curves = timed(lambda: geometry_curves(train, heldout, sigmas=sizes.small_levels), sizes.small_runs)
     plain_seconds, plain = timed(lambda: oracles.numpy_curves(train, heldout, curves.sigma), sizes.numpy_runs,
                                  warm_up=False)
-    found = (curves.max_posterior_weight, curves.self_posterior_weight, curves.coverage)
     return {"input": shape_of(train, len(train), sizes.small_levels, images),
             "seconds": seconds, "numpy_seconds": plain_seconds,
             "numpy_over_geomem": plain_seconds["median"] / seconds["median"],
-            "largest_difference_from_numpy": dict(zip(("max_posterior_weight", "self_posterior_weight", "coverage"), (
-                float(abs(ours.estimate - theirs).max()) for ours, theirs in zip(found, plain, strict=True)),
-                strict=True))}
+            "largest_difference": {name: float(abs(getattr(curves, name).estimate - theirs).max())
+                                   for name, theirs in zip(ESTIMATES, plain, strict=True)}}
 
 
 # 50k and imagenet-size
@@ -143,7 +142,9 @@ def large(bench: Bench) -> dict[str, Any]:
 
 
 def imagenet_size(bench: Bench) -> dict[str, Any]:
-    """The images are left as uint8 in the file and taken in units of their own, with levels 127.5 times larger."""
+    """The images are left as uint8 in the file and taken in units of their own, with levels 127.5 times larger. The
+    file has just been written: what the system has room for is read from its page cache, not from the disk.
+    """
     sizes = bench.sizes
     if sizes.huge is None:
         raise Skipped("not part of --quick")
@@ -175,7 +176,7 @@ def measured_curves(paths: list[Path], mapped: bool, sigmas: np.ndarray, options
     """
     use_threads(threads)
     train, heldout = (np.load(path, mmap_mode="r" if mapped else None) for path in paths)
-    geometry_curves(train[:300].copy(), heldout[:300], sigmas=sigmas[::10])
+    geometry_curves(np.array(train[:300]), heldout[:300], sigmas=sigmas[::10])
     with PeakMemory() as memory:
         seconds, curves = timed(lambda: geometry_curves(train, heldout, sigmas=sigmas, **options), runs, warm_up=False)
     ends = {name: [float(value) for value in getattr(curves, name).estimate[[0, -1]]]
@@ -280,7 +281,10 @@ def processes(bench: Bench) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="geomem-benchmark-") as folder:
         np.savez(Path(folder) / "points.npz", train=train, heldout=heldout)
         for count in sizes.processes:
-            multiprocessing.spawn(one_of, (count, folder, sizes, bench.threads), nprocs=count)
+            if count == 1:
+                one_of(0, 1, folder, sizes, bench.threads)
+            else:
+                multiprocessing.spawn(one_of, (count, folder, sizes, bench.threads), nprocs=count)
             found[count] = json.loads((Path(folder) / f"{count}.json").read_text())
     alone = Curves.from_dict(found[sizes.processes[0]]["curves"])
     return {"input": shape_of(train, len(train), sizes.small_levels, images),
@@ -324,7 +328,7 @@ def largest_difference(one: Curves, other: Curves) -> float:
     """Over all curves and their bounds, and all levels."""
     pairs = [(getattr(one, name), getattr(other, name)) for name in (
         "coverage_lower_bound", "coverage_upper_bound", "coverage_plain_upper_bound")]
-    for name in ("max_posterior_weight", "self_posterior_weight", "coverage"):
+    for name in ESTIMATES:
         pairs += [(getattr(getattr(one, name), part), getattr(getattr(other, name), part))
                   for part in ("estimate", "stderr")]
     return max(float(abs(a - b).max()) for a, b in pairs)
@@ -345,16 +349,18 @@ def run_part(name: str, bench: Bench) -> dict[str, Any]:
 
 def table(name: str, value: Any) -> Iterator[str]:
     """Lines of one part: what, and the figure, as median [smallest, largest] where it was taken several times."""
-    if isinstance(value, dict) and set(value) == {"median", "min", "max", "runs"}:
-        yield f"{name:<62} {value['median']:.4g} [{value['min']:.4g}, {value['max']:.4g}], {value['runs']} run(s)"
+    if name.endswith(("input", "base", "machine")):
+        yield f"{name:<58} " + ", ".join(f"{key} {part}" for key, part in value.items())
+    elif isinstance(value, dict) and set(value) == {"median", "min", "max", "runs"}:
+        yield f"{name:<58} {value['median']:.4g} [{value['min']:.4g}, {value['max']:.4g}], {value['runs']} run(s)"
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from table(f"{name} / {key}", part)
+            yield from table(f"{name}: {key}", part)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for row in value:
             yield from table(f"{name} = {row['value']}", row["seconds"])
     else:
-        yield f"{name:<62} {f'{value:.4g}' if isinstance(value, float) else value}"
+        yield f"{name:<58} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:

@@ -1,0 +1,135 @@
+"""The benchmarks run, in sizes of a few seconds; what they measure is compared with what is known."""
+
+import importlib.util
+import json
+import os
+import pickle
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import geometry, inputs, measure
+
+TINY = geometry.Sizes(
+    small=40, small_levels=4, small_runs=2, numpy_runs=1, large=400, large_queries=20, large_runs=2, huge=500, bank=64,
+    product_sides=(64,), base=(60, 4, 3, 10), points=(40, 60), sides=(4, 8), levels=(2, 3), queries=(5, 10),
+    scaling_runs=2, agreement=6, agreement_levels=3, agreement_seeds=2, processes=(1, 2), process_runs=1)
+
+
+def pickled_and_called(function, *arguments):
+    """What goes to another process must survive pickling; starting one takes seconds."""
+    function, arguments = pickle.loads(pickle.dumps((function, arguments)))
+    return function(*arguments)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The results of a tiny run of everything, and its file."""
+    path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "QUICK", TINY)
+        patch.setattr(geometry, "in_a_fresh_process", pickled_and_called)
+        geometry.main(["--quick", "--out", str(path)])
+    return json.loads(path.read_text()), path
+
+
+def test_every_part_ran(run):
+    parts = run[0]["parts"]
+    assert list(parts) == list(geometry.PARTS)
+    for part in parts.values():
+        assert "load_before" in part or part["skipped"].startswith("geometry_curves takes no ")
+    assert parts["cifar-1k"]["seconds"]["runs"] == 2
+    assert max(parts["cifar-1k"]["largest_difference"].values()) < 1e-6
+    assert parts["agreement"]["clusters d=64"]["events"] == 6 * 3 * 2
+    for name in ("50k", "imagenet-size"):
+        if "skipped" not in parts[name]:
+            assert 0 <= parts[name]["memory_gib"]["anonymous"] < 1
+            assert parts[name]["first_and_last_level"]["coverage"][0] == 0
+    if "skipped" not in parts["processes"]:
+        assert parts["processes"]["2 processes"]["largest_difference"] < 1e-9
+
+
+def test_one_part_again_keeps_the_others(run, monkeypatch, capsys):
+    document, path = run
+    monkeypatch.setattr(geometry, "QUICK", TINY)
+    monkeypatch.setitem(geometry.PARTS, "scaling", lambda bench: {"seconds": measure.spread([3.0, 1.0, 2.0])})
+    geometry.main(["--quick", "--only", "scaling", "--out", str(path)])
+    after = json.loads(path.read_text())["parts"]
+    assert {**document["parts"], "scaling": after["scaling"]} == after
+    assert after["scaling"]["seconds"] == {"median": 2, "min": 1, "max": 3, "runs": 3}
+    assert "2 [1, 3], 3 run(s)" in capsys.readouterr().out
+    path.write_text(json.dumps(document))
+
+
+def test_figures_of_two_machines_do_not_mix(run, tmp_path):
+    for content in (json.dumps(run[0] | {"machine": {"cpu": "another"}}), "[1]", "no JSON"):
+        path = tmp_path / "other.json"
+        path.write_text(content)
+        with pytest.raises(SystemExit, match=r"name another file with --out"):
+            geometry.main(["--quick", "--only", "agreement", "--out", str(path)])
+        assert path.read_text() == content
+
+
+def test_a_fresh_process_is_another():
+    assert geometry.in_a_fresh_process(os.getpid) not in (os.getpid(), None)
+
+
+def test_quick_is_less_than_full():
+    for field in fields(geometry.Sizes):
+        quick, full = getattr(geometry.QUICK, field.name), getattr(geometry.FULL, field.name)
+        assert quick is None or np.sum(quick) <= np.sum(full)
+
+
+def test_figure_of_the_scaling():
+    path = Path(geometry.__file__).parents[2] / "figures" / "geometry_benchmark.py"
+    spec = importlib.util.spec_from_file_location("geometry_benchmark", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rows = [{"value": n, "seconds": measure.spread([0.1 * n**1.5] * 3)} for n in (10, 20, 40)]
+    names = ("points", "dim", "levels", "queries")
+    figure = script.draw({"machine": {"gpu": None, "cpu": "a machine", "threads": 2}, "parts": {"scaling": {
+        "base": dict.fromkeys(names, 20), "series": dict.fromkeys(names, rows)}}})
+    assert [axes.get_title() for axes in figure.axes] == ["power 1.50"] * 4
+
+
+def test_seconds_leave_out_the_warm_up():
+    waits = iter([0.3, 0.01, 0.05, 0.03])
+    seconds, last = measure.timed(lambda: time.sleep(wait := next(waits)) or wait, runs=3)
+    assert last == 0.03
+    assert (seconds["min"], seconds["median"], seconds["max"]) == pytest.approx((0.01, 0.03, 0.05), abs=0.02)
+    assert seconds["min"] < seconds["median"] < seconds["max"] < 0.3
+
+
+def test_peak_memory_of_an_array_that_is_gone_again():
+    with measure.PeakMemory() as memory:
+        array = np.ones(2**25)  # 256 MiB
+        time.sleep(0.1)
+        del array
+    assert memory.result["anonymous"] == pytest.approx(2**28, rel=0.02)
+    assert memory.result["anonymous_total"] > memory.result["anonymous"]
+
+
+def test_smooth_images():
+    images = inputs.smooth_images(300, 16, "train")
+    assert images.shape == (300, 768)
+    assert (images.min(), images.max()) == (-1, 1)
+    assert images.std() == pytest.approx(0.48, abs=0.02)
+    fields = images.reshape(-1, 16, 16)
+    assert np.corrcoef(fields[:, :, :-1].ravel(), fields[:, :, 1:].ravel())[0, 1] > 0.7
+    assert not np.array_equal(images, inputs.smooth_images(300, 16, "heldout"))
+
+
+def test_huge_file_holds_different_images(tmp_path):
+    inputs.write_huge(tmp_path / "huge.npy", 1000, bank=64)
+    images = np.load(tmp_path / "huge.npy", mmap_mode="r")
+    assert (images.shape, images.dtype) == ((1000, 3072), np.uint8)
+    assert len(np.unique(images, axis=0)) == 1000
+
+
+def test_share_of_the_machine_rate():
+    """2 x 10 points x 3 dimensions x (2 x 5 queries + 256 directions) operations, in 2 seconds, of 1,596 a second."""
+    got = geometry.products({"points": 10, "dim": 3, "queries": 5}, 2.0, {"float32": 15960.0})
+    assert got["product_gflop"] == pytest.approx(15960e-9)
+    assert got["share_of_machine_rate"] == {"float32": 0.5}
