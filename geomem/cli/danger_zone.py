@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -19,14 +20,15 @@ from geomem.cli.options import (
     device_option,
     json_option,
     load,
+    memory_option,
     progress_bar,
+    queries_option,
     require_new_directory,
     say,
 )
+from geomem.processes import is_first, process_group
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from geomem.data import DataSet
     from geomem.geometry import Curves, DangerZone
 
@@ -65,6 +67,8 @@ class Space(click.ParamType):
               help="pca:K projects on the first K principal components of the training points; W and C are then those "
                    "of the projected points, another question than in pixels.")
 @click.option("--per-class", is_flag=True, help="The zone of each class too, its points against their own class.")
+@queries_option
+@memory_option
 @device_option
 @json_option
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
@@ -82,11 +86,12 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
       geomem danger-zone digits
       geomem danger-zone digits --per-class --tolerance 0.02
       geomem danger-zone photos/ --n-train 1000 --out photos-zone
+      torchrun --nproc-per-node 4 -m geomem danger-zone huge.npy
     """
     from geomem.errors import InputError
     from geomem.geometry import principal_components
 
-    if out:
+    if out and is_first():
         require_new_directory(out, "danger-zone.json")
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     if per_class and (dataset.train_labels is None or dataset.heldout_labels is None):
@@ -99,11 +104,14 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
         points = projection(dataset.train), projection(dataset.heldout)
         space = {"name": f"pca:{components}", "dim": components, "data_dim": dataset.dim,
                  "variance_kept": projection.variance_kept}
-    curves, refined, notes = _measure(*points, "curves", seed=seed, **options)
     classes = None
-    if per_class:
-        classes, class_notes = _per_class(dataset, points, seed=seed, **options)
-        notes += class_notes
+    with process_group() as group:
+        curves, refined, notes = _measure(*points, "curves", seed=seed, group=group, **options)
+        if per_class:
+            classes, class_notes = _per_class(dataset, points, seed=seed, group=group, **options)
+            notes += class_notes
+    if not is_first():
+        return
     settings = {name: options[name] for name in ("threshold", "resolution", "tolerance")}
     document = document_of(dataset, curves, refined, space=space, notes=notes, classes=classes,
                            seconds=time.perf_counter() - started, **settings)
@@ -113,24 +121,32 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
     click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
 
 
-def _measure(train: np.ndarray, heldout: np.ndarray, title: str, *, threshold: float, resolution: float,
-             tolerance: float | None, max_draws: int, device: str, **options: Any) -> tuple[Curves, Curves, list[str]]:
+def _measure(train: Any, heldout: Any, title: str, *, threshold: float, resolution: float, tolerance: float | None,
+             max_draws: int, **options: Any) -> tuple[Curves, Curves, list[str]]:
     """The curves at the levels asked for, the same with the levels added for the zone, and what limits them."""
     from geomem.geometry import curves_to_tolerance, geometry_curves, refined_curves
 
-    with progress_bar(len(train) + len(heldout), title, "point") as bar:
-        options |= {"device": device, "progress": lambda done, total: bar.update(done - bar.n)}
+    with progress_bar(0, title, "point") as bar:
+        options["progress"] = functools.partial(_advance, bar)
         if tolerance is None:
             curves, notes = geometry_curves(train, heldout, **options), []
         else:
             precise = curves_to_tolerance(train, heldout, tolerance, max_draws=max_draws, **options)
             curves, notes = precise.curves, list(precise.notes)
-        refined = refined_curves(train, heldout, curves, threshold=threshold, tolerance=resolution, device=device,
-                                 progress=options["progress"])
+        how = {name: options[name] for name in ("device", "memory", "group", "progress")}
+        refined = refined_curves(train, heldout, curves, threshold=threshold, tolerance=resolution, **how)
+    looked = curves.max_posterior_weight.n_points, curves.coverage.n_points
+    if looked != (curves.n_train, curves.n_heldout):
+        notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
     return curves, refined, notes
 
 
-def _per_class(dataset: DataSet, points: tuple[np.ndarray, np.ndarray], *, threshold: float,
+def _advance(bar: Any, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def _per_class(dataset: DataSet, points: tuple[Any, Any], *, threshold: float,
                **options: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """The part "classes" of the document, and notes."""
     import numpy as np

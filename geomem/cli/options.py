@@ -9,11 +9,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from geomem.errors import InputError
+from geomem.processes import is_first
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -77,6 +78,21 @@ class Sigmas(click.ParamType):
             self.fail(f"{value!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1", param, ctx)
 
 
+class Bytes(click.ParamType):
+    """``4GiB``, ``500MB`` or a number of bytes."""
+
+    name = "SIZE"
+    units: ClassVar = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?) *([A-Za-z]*)", value)
+        if match is None or match[2].upper() not in self.units:
+            self.fail(f"{value!r} is no amount of memory such as 4GiB or 500MB", param, ctx)
+        return int(float(match[1]) * self.units[match[2].upper()])
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` around a DATA argument."""
     options = [
@@ -92,6 +108,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 device_option = click.option("--device", default="auto", show_default=True, metavar="NAME",
                              help="auto (CUDA where there is one), cpu or cuda.")
+queries_option = click.option("--queries", type=click.IntRange(1), default=4096, show_default=True, metavar="N",
+                              help="Look from at most N training and N held-out points, random ones; all training "
+                                   "points keep their shells and weights.")
+memory_option = click.option("--memory", type=Bytes(), default="2GiB", show_default=True,
+                             help="Memory to use beside the points; a data set on disk may be larger.")
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print exactly one JSON object on stdout and everything else on stderr.")
 
@@ -114,8 +135,9 @@ def lasting_spec(spec: str | None) -> str | None:
 
 
 def say(text: str) -> None:
-    """A line for people; stdout belongs to results."""
-    click.echo(text, err=True)
+    """A line for people; stdout belongs to results. Of several processes the first one speaks."""
+    if is_first():
+        click.echo(text, err=True)
 
 
 @contextmanager
@@ -123,7 +145,8 @@ def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
     """tqdm bar on stderr where that is a terminal, else nothing."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, desc=title, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+    shown = is_first() and sys.stderr.isatty()
+    with tqdm(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
         yield bar
 
 

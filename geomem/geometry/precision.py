@@ -12,14 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.curves import Curves, geometry_curves
+from geomem.geometry.curves import QUERIES, Curves, geometry_curves
 from geomem.geometry.estimates import Estimate, interval
 from geomem.geometry.points import as_draws
+from geomem.geometry.sweep import MEMORY
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 MARGIN = 1.05  # on the predicted number of draws, so that a second run is rarely short
 GROWTH = 4  # the most times the draws of one run that the next may take
@@ -38,8 +42,9 @@ class PreciseCurves:
 
 
 def curves_to_tolerance(train: Any, heldout: Any, tolerance: float, *, sigmas: Any = 40, posterior_draws: int = 4,
-                        coverage_draws: int = 8, max_draws: int = 128, shell_t: float = 5.0, seed: int = 0,
-                        device: Any = "auto", chunk_size: int | None = None,
+                        coverage_draws: int = 8, max_draws: int = 128, shell_t: float = 5.0,
+                        queries: int | None = QUERIES, seed: int = 0, device: Any = "auto", memory: int = MEMORY,
+                        group: ProcessGroup | None = None,
                         progress: Callable[[int, int], None] | None = None) -> PreciseCurves:
     """W and C with 95% intervals of half-width ``tolerance`` or less at every level, where draws can do that.
 
@@ -58,17 +63,22 @@ def curves_to_tolerance(train: Any, heldout: Any, tolerance: float, *, sigmas: A
     runs = 0
     while True:
         curves = geometry_curves(train, heldout, sigmas=sigmas, posterior_draws=draws[0], coverage_draws=draws[1],
-                                 shell_t=shell_t, seed=seed, device=device, chunk_size=chunk_size, progress=progress)
+                                 shell_t=shell_t, queries=queries, seed=seed, device=device, memory=memory, group=group,
+                                 progress=progress)
         runs += 1
         pair = (_Drawn(curves.max_posterior_weight, False, tolerance), _Drawn(curves.coverage, True, tolerance))
         needed = [drawn.draws_needed(max_draws) for drawn in pair]
         if needed == draws:
             break
         draws = needed
-    names = (("posterior weight W", f"{curves.n_train:,} training points"),
-             ("coverage C", f"{curves.n_heldout:,} held-out points"))
+    names = (("posterior weight W", _looked_from(curves.max_posterior_weight.n_points, curves.n_train, "training")),
+             ("coverage C", _looked_from(curves.coverage.n_points, curves.n_heldout, "held-out")))
     notes = [drawn.limit(*name) for drawn, name in zip(pair, names, strict=True)]
     return PreciseCurves(curves, float(tolerance), tuple(filter(None, notes)), runs)
+
+
+def _looked_from(looked: int, there_are: int, kind: str) -> str:
+    return f"{looked:,} {kind} points" + (f" looked from, of {there_are:,}" if looked < there_are else "")
 
 
 @dataclass(frozen=True)

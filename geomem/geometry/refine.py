@@ -15,13 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomem.errors import InputError
 from geomem.geometry.curves import Curves, geometry_curves
+from geomem.geometry.sweep import MEMORY
 from geomem.geometry.zone import find_danger_zone, zone_brackets
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 LEVELS_PER_BRACKET = 15
 INTERVAL_TOLERANCE = 0.02  # for the ends of the 95% intervals, which are far less certain than that
@@ -29,13 +33,13 @@ SMALLEST_TOLERANCE = 1e-6
 
 
 def refined_curves(train: Any, heldout: Any, curves: Curves, *, threshold: float = 0.8, tolerance: float = 1e-3,
-                   device: Any = "auto", chunk_size: int | None = None,
+                   device: Any = "auto", memory: int = MEMORY, group: ProcessGroup | None = None,
                    progress: Callable[[int, int], None] | None = None) -> Curves:
     """``curves`` with levels added until each edge of the danger zone and the crossing are read between two
     levels at most ``tolerance`` apart in log sigma. ``find_danger_zone`` of the result gives the refined zone.
 
     Arguments: ``train`` (N, ...) and ``heldout`` (M, ...), the points that ``curves`` were measured on;
-    ``threshold`` that of the zone; ``device``, ``chunk_size``, ``progress`` as in ``geometry_curves``, once per
+    ``threshold`` that of the zone; ``device``, ``memory``, ``group``, ``progress`` as in ``geometry_curves``, once per
     pass. The ends of the 95% intervals are read between levels at most 0.02 apart (``tolerance``, if larger).
     Where there is no zone the crossing alone is refined, and a zone between two levels comes to light; nothing
     is added outside the levels of ``curves``.
@@ -43,9 +47,10 @@ def refined_curves(train: Any, heldout: Any, curves: Curves, *, threshold: float
     """
     if not tolerance >= SMALLEST_TOLERANCE:
         raise InputError(f"tolerance is {tolerance}; give a distance in log sigma, {SMALLEST_TOLERANCE:g} or more")
-    settings = {name: curves.settings[name] for name in ("posterior_draws", "coverage_draws", "shell_t", "seed")}
+    settings = {name: curves.settings[name]
+                for name in ("posterior_draws", "coverage_draws", "queries", "shell_t", "seed")}
     while len(sigmas := levels_to_add(curves, threshold, tolerance)):
-        more = geometry_curves(train, heldout, sigmas=sigmas, device=device, chunk_size=chunk_size,
+        more = geometry_curves(train, heldout, sigmas=sigmas, device=device, memory=memory, group=group,
                                progress=progress, **settings)
         if (more.n_train, more.n_heldout, more.dim) != (curves.n_train, curves.n_heldout, curves.dim):
             raise InputError(f"the curves are of {curves.n_train:,} training and {curves.n_heldout:,} held-out points "

@@ -14,18 +14,22 @@ training set; the smaller n, the less the choice of the training set matters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
+from geomem.geometry.coverage import shell_edges
 from geomem.geometry.estimates import Tally
-from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout
-from geomem.geometry.projections import Centres, NoisePool, QueryNoise
-from geomem.geometry.shells import squared_radii
-from geomem.geometry.sweep import sweep
+from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
+from geomem.geometry.projections import Centres, QueryNoise
+from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
+from geomem.geometry.workers import may_look
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 TABLE_ENTRIES = 2**22  # looked-up probabilities held at a time
 
@@ -98,45 +102,39 @@ def coverage_from_counts(counts: np.ndarray, groups: int, n_train: int, sigma: n
     return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, n_heldout, draws)
 
 
-class CoveringCounts:
+class CoveringCounts(NoiseCollector):
     """Collects how many training points, copies counted, cover each noisy held-out point."""
 
     def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, draws: int, shell_t: float,
                  seed: int) -> None:
-        self._inner, self._outer = squared_radii(centres.dim, shell_t)
         # The noise of ``shell_coverage``, so that the two agree at n = N.
         self.noise = QueryNoise.assign("coverage radius", n_heldout, draws, centres, seed)
-        self.sigma = sigma
-        self.counts = np.zeros((n_heldout, draws, len(sigma)), dtype=np.int32)
+        self.sigma, self.dim, self.shell_t = sigma, centres.dim, shell_t
+        self._counts = torch.zeros(n_heldout, draws, len(sigma), dtype=torch.int64, device=centres.device)
         self._copies = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device)
 
-    def add(self, first: int, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
-        """Add held-out queries first, first + 1, ...; the tests and the stop are those of ``covered``."""
-        out = self.counts[first:first + len(a)]
-        for level in range(len(self.sigma) - 1, -1, -1):
-            sigma = float(self.sigma[level])
-            moved = torch.add(a[:, None], b, alpha=2 * sigma)
-            high = (sigma**2 * (self._outer - c)).float()[:, :, None]
-            inside = moved <= high
-            if self._inner > 0:
-                inside &= moved >= (sigma**2 * (self._inner - c)).float()[:, :, None]
-            number = inside.sum(-1) if self._copies is None else (inside * self._copies).sum(-1)
-            out[:, :, level] = number.cpu().numpy()
-            if (moved.amin(-1, keepdim=True) > high.clamp(min=0)).all():
+    def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
+        """Add some centres for some queries; the test and the stop are those of ``covered``."""
+        for level, low, high in reversed(list(zip(range(len(self.sigma)), *shell_edges(c, self.sigma, self.dim,
+                                                                                       self.shell_t), strict=True))):
+            moved = torch.add(a[:, None], b, alpha=2 * float(self.sigma[level]))
+            inside = (moved >= low.view(*c.shape, 1)) & (moved <= high.view(*c.shape, 1))
+            self._counts[rows, :, level] += (inside if self._copies is None else inside * self._copies[columns]).sum(-1)
+            if may_look(b) and (moved.amin(-1).view(-1) > high.clamp(min=0)).all():
                 break
 
+    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+        """The counts of one process."""
+        return [("sum", self._counts[rows])]
 
-def covering_counts(train: np.ndarray, heldout: np.ndarray, sigma: np.ndarray, *, draws: int, shell_t: float,
-                    seed: int, device: torch.device) -> tuple[np.ndarray, int]:
-    """``counts`` and ``groups`` of ``coverage_from_counts`` for points (N, d) and (M, d), sigma ascending."""
-    centres = Centres(train, device)
-    collector = CoveringCounts(centres, len(heldout), sigma, draws, shell_t, seed)
-    sweep(centres, heldout, noisy=collector, pool=NoisePool.draw(centres, seed, collector.noise))
-    return collector.counts, collector.noise.groups
+    def counts(self) -> np.ndarray:
+        """The counts, once all centres have been added, (n_heldout, draws, levels)."""
+        return self._counts.cpu().numpy()
 
 
 def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any, *, draws: int = 8,
-                              shell_t: float = 5.0, seed: int = 0, device: Any = "auto") -> CoverageBySize:
+                              shell_t: float = 5.0, seed: int = 0, queries: int | None = None, device: Any = "auto",
+                              memory: int = MEMORY, group: ProcessGroup | None = None) -> CoverageBySize:
     """C_sigma with n training points for every n of ``sizes``, averaged over all subsets of ``train`` ([G] Def.
     4.6, proof of Thm 4.8), from one pass over the data.
 
@@ -146,7 +144,9 @@ def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any,
     """
     sigma = as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
-    sizes = as_sizes(sizes, len(train))
-    counts, groups = covering_counts(train, heldout, sigma, draws=as_draws("draws", draws), shell_t=shell_t,
-                                     seed=seed, device=resolve_device(device))
-    return coverage_from_counts(counts, groups, len(train), sigma, sizes)
+    sizes = as_sizes(sizes, train.shape[0])
+    centres = Centres(train, resolve_device(device))
+    chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
+    counts = CoveringCounts(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
+    sweep(centres, [Queries(SubsetSource(heldout, chosen), None, noisy=counts)], seed, memory=memory, group=group)
+    return coverage_from_counts(counts.counts(), counts.noise.groups, centres.n_train, sigma, sizes)

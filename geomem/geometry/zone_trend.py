@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.curves import log_spaced
-from geomem.geometry.points import as_sigmas, as_train_and_heldout
+from geomem.geometry.curves import QUERIES, log_spaced
+from geomem.geometry.points import SubsetSource, as_sigmas, as_train_and_heldout
 from geomem.geometry.posterior import max_posterior_weight
+from geomem.geometry.sweep import MEMORY
 from geomem.geometry.training_size import CoverageBySize, as_sizes, coverage_by_training_size
 from geomem.geometry.zone import at_least, crossing_points
 from geomem.rng import generator
@@ -88,31 +89,35 @@ class Trend:
 
 def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any = 40, threshold: float = 0.8,
                           subsets: int = 4, posterior_draws: int = 4, coverage_draws: int = 8, shell_t: float = 5.0,
-                          seed: int = 0, device: Any = "auto") -> ZoneBySize:
+                          queries: int | None = QUERIES, seed: int = 0, device: Any = "auto",
+                          memory: int = MEMORY) -> ZoneBySize:
     """W, C and the danger zone for every training set size of ``sizes``, and the n at which W and C part.
 
-    Arguments as for ``geometry_curves``; ``sizes`` whole numbers from 2 to N; ``threshold`` of the zone, strictly
-    between 0 and 1; ``subsets`` random subsets per size for W, each contained in the next larger one. Edges are
+    Arguments as for ``geometry_curves``, its ``queries`` being chosen from each subset of the training points;
+    ``sizes`` whole numbers from 2 to N; ``threshold`` of the zone, strictly between 0 and 1; ``subsets`` random subsets
+    per size for W, each contained in the next larger one. Edges are
     interpolated in log sigma: more levels around the zone make them, and the trend, sharper.
     Raises InputError for input that is not as described.
     """
     sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
-    sizes = as_sizes(sizes, len(train), smallest=2)
+    n_train = train.shape[0]
+    sizes = as_sizes(sizes, n_train, smallest=2)
     if not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold}; give a number strictly between 0 and 1")
     if subsets < 1:
         raise InputError(f"subsets is {subsets}; give 1 or more")
     coverage = coverage_by_training_size(train, heldout, sigma, sizes, draws=coverage_draws, shell_t=shell_t,
-                                         seed=seed, device=device)
-    orders = [generator(seed, "training subset", j).permutation(len(train)) for j in range(subsets)]
+                                         seed=seed, queries=queries, device=device, memory=memory)
+    orders = [generator(seed, "training subset", j).permutation(n_train) for j in range(subsets)]
     weight, stderr = np.empty(coverage.estimate.shape), np.empty(coverage.estimate.shape)
     for row, n in enumerate(sizes):
         # All of the points is one subset; in their own order W is that of ``max_posterior_weight``.
-        chosen = [order[:n] for order in orders] if n < len(train) else [np.arange(n)]
-        parts = [max_posterior_weight(train[index], sigma, draws=posterior_draws, seed=seed,
-                                      device=device).max_posterior_weight for index in chosen]
-        share = n / len(train)
+        chosen = [order[:n] for order in orders] if n < n_train else [np.arange(n)]
+        parts = [max_posterior_weight(SubsetSource(train, index), sigma, draws=posterior_draws, seed=seed,
+                                      queries=queries, device=device, memory=memory).max_posterior_weight
+                 for index in chosen]
+        share = n / n_train
         weight[row] = np.mean([part.estimate for part in parts], axis=0)
         stderr[row] = np.sqrt(np.mean([part.stderr**2 for part in parts], axis=0)
                               * (share + (1 - share) / len(parts)))
