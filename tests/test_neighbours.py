@@ -56,7 +56,7 @@ def asked(monkeypatch):
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("n", "dimension", "k"), [
-    (300, 1, 3), (300, 7, 2), (500, 64, 10), (40, 5, 40), (2, 3, 1)])
+    (300, 1, 3), (300, 7, 2), (300, 16, 3), (500, 64, 10), (40, 5, 40), (2, 3, 1)])
 def test_against_all_distances(n, dimension, k):
     rng = np.random.default_rng(n)
     points, queries = rng.standard_normal((n, dimension)), rng.standard_normal((70, dimension))
@@ -90,7 +90,7 @@ def test_ties_are_ordered_by_index_also_when_many():
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e18, 1e30, 1e150])
 def test_scales_beyond_float32_squares(scale):
     rng = np.random.default_rng(1)
-    points, queries = scale * rng.standard_normal((100, 6)), scale * rng.standard_normal((20, 6))
+    points, queries = scale * rng.standard_normal((100, 16)), scale * rng.standard_normal((20, 16))
     assert_same(nearest(queries, points, 3, device="cpu"), oracle(queries, points, 3))
 
 
@@ -145,11 +145,11 @@ def test_the_bound_covers_the_error_it_bounds():
 @pytest.mark.usefixtures("backend")
 def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(4)
-    points, queries = rng.standard_normal((150, 9)), rng.standard_normal((33, 9))
-    points[70:] = points[:80] + 1e-3 * rng.standard_normal((80, 9))
+    points, queries = rng.standard_normal((150, 18)), rng.standard_normal((33, 18))
+    points[70:] = points[:80] + 1e-3 * rng.standard_normal((80, 18))
     whole, groups = nearest(queries, points, 12, device="cpu"), distinct_points(points, 0.01)
     assert_same(whole, oracle(queries, points, 12))
-    for name, value in (("_BLOCK_VALUES", 40), ("_BLOCK_POINTS", 17), ("_BLOCK_QUERIES", 5), ("_CACHED_VALUES", 20),
+    for name, value in (("_BLOCK_VALUES", 80), ("_BLOCK_POINTS", 17), ("_BLOCK_QUERIES", 5), ("_CACHED_VALUES", 60),
                         ("_HELD_QUERIES", 100)):
         monkeypatch.setattr(neighbours, name, value)
         assert_same(nearest(queries, points, 12, device="cpu"), whole)
@@ -168,7 +168,7 @@ bytes_only = pytest.mark.skipif(not neighbours._byte_products_are_exact(), reaso
 
 
 @bytes_only
-@pytest.mark.parametrize("dimension", [2, 33, 784])
+@pytest.mark.parametrize("dimension", [17, 33, 784])
 @pytest.mark.parametrize("levels", [True, False])
 def test_bytes_bound_what_they_claim(dimension, levels):
     points, queries = pictures(300, dimension, 0, levels), 1.2 * pictures(40, dimension, 1, levels=False)
@@ -193,7 +193,7 @@ def test_bytes_bound_what_they_claim(dimension, levels):
 @bytes_only
 def test_bytes_bound_what_float32_rounds():
     rng = np.random.default_rng(0)
-    points, queries = 1e4 + 1e-2 * rng.standard_normal((300, 3)), 1e4 + 1e-2 * rng.standard_normal((40, 3))
+    points, queries = 1e4 + 1e-2 * rng.standard_normal((300, 16)), 1e4 + 1e-2 * rng.standard_normal((40, 16))
     found = neighbours._ByteFilter(as_source("points", points))
     found.hold(points)
     prepared = found.prepare(queries)
@@ -234,6 +234,16 @@ def test_bytes_hand_on_what_they_cannot_prove(monkeypatch, asked):
 
 
 @bytes_only
+def test_byte_products_that_go_wrong_are_noticed(monkeypatch, asked):
+    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
+    neighbours._byte_products_are_exact()  # while they are
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: torch.zeros(len(a), b.shape[1], dtype=torch.int32))
+    points, queries = pictures(300, 20, 0), pictures(30, 20, 1)
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    assert asked == [("_ByteFilter", 30, 30), ("_FaissFilter", 30, 0)]
+
+
+@bytes_only
 def test_bytes_where_an_outlier_sets_the_levels(monkeypatch, asked):
     monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
     points, queries = pictures(300, 20, 0, levels=False), pictures(30, 20, 1, levels=False)
@@ -265,11 +275,11 @@ class Store:
 
 @pytest.mark.usefixtures("backend")
 def test_stored_points_are_never_read_whole(monkeypatch):
-    for name, value in (("_BLOCK_VALUES", 6 * 10), ("_HELD_QUERIES", 6 * 10)):
+    for name, value in (("_BLOCK_VALUES", 18 * 10), ("_HELD_QUERIES", 18 * 10)):
         monkeypatch.setattr(neighbours, name, value)
-    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 6 * 8 * 10)
+    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 18 * 8 * 10)
     rng = np.random.default_rng(7)
-    points, queries = rng.standard_normal((200, 6)), rng.standard_normal((50, 6))
+    points, queries = rng.standard_normal((200, 18)), rng.standard_normal((50, 18))
     points[100:110] = points[:10]
     stored = Store(points, 40), Store(queries, 10)
     assert_same(nearest(stored[1], stored[0], 3, device="cpu"), oracle(queries, points, 3))

@@ -233,7 +233,7 @@ def _filters(queries: PointSource, points: PointSource, k: int, device: torch.de
     n, d = points.shape
     makers: list[Callable[[], Filter]] = []
     if (device.type == "cpu" and queries.shape[0] * n * d >= _BYTES_PAY and n > k + _ByteFilter.extra
-            and d <= _ByteFilter.most_dimensions and _byte_products_are_exact()):
+            and d in _ByteFilter.dimensions and _byte_products_are_exact()):
         makers.append(cache(lambda: _ByteFilter(points)))
     if n > k + _ExpansionFilter.extra:
         kind = _FaissFilter if _has_faiss(device, k + _FaissFilter.extra) else _TorchFilter
@@ -382,7 +382,7 @@ class _ByteFilter:
     """
 
     extra = 40
-    most_dimensions = 2**17 - 1  # 128^2 d must fit in 31 bits
+    dimensions = range(16, 2**17)  # fewer gain nothing; 128^2 d must fit in 31 bits
 
     def __init__(self, points: PointSource) -> None:
         low, high = np.inf, -np.inf
@@ -393,22 +393,23 @@ class _ByteFilter:
             self.step = float(np.float32((high - low) / 255))
             self.offset = float(np.float32(low + 128 * self.step))
         self.moved = self.norm = 0.0  # the largest r_p and |p'| among the points held so far
+        self.seen: set[tuple[int, ...]] = set()  # shapes of products that were checked
 
     def prepare(self, queries: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """Levels m; r, in data units; |m|^2."""
         n, d = queries.shape
-        levels = torch.empty((n, d), dtype=torch.int8)
-        moved, squared = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+        levels, moved, squared = np.empty((n, d), dtype=np.int8), np.empty(n), np.empty(n)
+        step, offset = np.float32(self.step), np.float32(self.offset)
         largest = abs(self.offset) + 128 * self.step + float(np.finfo(np.float32).tiny)
-        for part in _blocks(n, d, _CACHED_VALUES):
-            with np.errstate(over="ignore"):
-                rows = torch.from_numpy(queries[part].astype(np.float32))
-            level = ((rows - self.offset) / self.step).round_().clamp_(-128, 127).nan_to_num_()
-            levels[part], squared[part] = level, _norms(level).square_().round_()
-            # Rounding in the line below and to float32: at most 2^-22 (|x| + |c| + 128 s) in each entry x.
-            rounding = 2**-21 * (_norms(rows) + d**0.5 * largest)
-            moved[part] = _norms(rows - level.mul_(self.step).add_(self.offset)) + rounding
-        return levels, moved.numpy(), squared.numpy()
+        with np.errstate(all="ignore"):  # what is not finite proves nothing
+            for part in _blocks(n, d, _CACHED_VALUES):
+                rows = queries[part].astype(np.float32)
+                level = np.nan_to_num(((rows - offset) / step).round().clip(-128, 127))
+                levels[part], squared[part] = level, _squared_norms(level)
+                # Rounding in the line below and to float32: at most 2^-22 (|x| + |c| + 128 s) in each entry x.
+                rounding = 2**-21 * (np.sqrt(_squared_norms(rows)) + d**0.5 * largest)
+                moved[part] = np.sqrt(_squared_norms(rows - (level * step + offset))) + rounding
+        return torch.from_numpy(levels), moved, squared
 
     def hold(self, points: np.ndarray) -> None:
         self.levels, moved, squared = self.prepare(points)
@@ -418,6 +419,11 @@ class _ByteFilter:
 
     def search(self, prepared: tuple[Tensor, np.ndarray, np.ndarray], size: int) -> tuple[Tensor, Tensor]:
         products = torch._int_mm(prepared[0], self.levels.T)
+        if products.shape not in self.seen:
+            # In some versions of torch these products silently go wrong, depending on shapes; then prove nothing.
+            total = prepared[0].long() @ self.levels.sum(0)
+            self.norm = self.norm if bool((products.sum(1) == total).all()) else np.inf
+            self.seen.add(products.shape)
         best, place = torch.add(self.squared, products, alpha=-2).topk(size, largest=False)
         return best, place
 
@@ -431,8 +437,9 @@ class _ByteFilter:
         return np.maximum(near, 0) ** 2 * (1 - rounding), far**2 * (1 + rounding)
 
 
-def _norms(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+def _squared_norms(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return np.einsum("nd,nd->n", rows, rows)
 
 
 @cache
