@@ -117,6 +117,22 @@ def near_a_boundary(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, s
     return near
 
 
+def boundary_levels(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, t: float, shares: list[float]
+                    ) -> np.ndarray:
+    """Levels next to those where a query, with its first noise, comes into the shell of its nearest training point.
+
+    ``shares`` of the level are added to it: (queries, shares). NaN for noise that is longer than R_+.
+    """
+    outer = shell_radii(train.shape[1], t)[1]
+    levels = []
+    for y, z in zip(heldout, noise[:, 0], strict=True):
+        difference = y - train[((y - train) ** 2).sum(axis=1).argmin()]
+        a, b, room = (difference**2).sum(), difference @ z, outer**2 - (z**2).sum()
+        # a + 2 sigma b = sigma^2 room
+        levels.append((b + np.sqrt(b**2 + a * room)) / room if room > 0 else np.nan)
+    return np.array(levels)[:, None] * (1 + np.array(shares))
+
+
 def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, posterior_draws: int = 4,
                  coverage_draws: int = 8, seed: int = 0, t: float = 5.0
                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

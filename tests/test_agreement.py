@@ -17,7 +17,7 @@ def test_agrees_where_rounding_is_hardest(kind, dim):
     found = geometry.disagreement(kind, 30, dim, 30, range(1))
     assert found["largest_dw_curve"] <= found["largest_dw_cell"] < 1e-5
     assert found["differ_elsewhere"] == 0
-    assert found["near_boundary"] < 0.01 * found["events"]
+    assert 8 <= found["near_boundary"] < 0.02 * found["events"]  # two levels for each of 5 points, unless |Z| > R_+
     assert 0.2 < found["covered"] / found["events"] < 0.95
 
 

@@ -1,5 +1,6 @@
 """The benchmarks run, in sizes of a few seconds; what they measure is compared with what is known."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -42,7 +43,7 @@ def test_every_part_ran(run):
         assert "load_before" in part or part["skipped"].startswith("geometry_curves takes no ")
     assert parts["cifar-1k"]["seconds"]["runs"] == 2
     assert max(parts["cifar-1k"]["largest_difference"].values()) < 1e-6
-    assert parts["agreement"]["clusters d=64"]["events"] == 6 * 3 * 2
+    assert parts["agreement"]["clusters d=64"]["events"] == 6 * (3 + 5 * 4) * 2
     for name in ("50k", "imagenet-size"):
         if "skipped" not in parts[name]:
             assert 0 <= parts[name]["memory_gib"]["anonymous"] < 1
@@ -94,20 +95,29 @@ def test_figure_of_the_scaling():
     assert [axes.get_title() for axes in figure.axes] == ["power 1.50"] * 4
 
 
-def test_seconds_leave_out_the_warm_up():
-    waits = iter([0.3, 0.01, 0.05, 0.03])
-    seconds, last = measure.timed(lambda: time.sleep(wait := next(waits)) or wait, runs=3)
-    assert last == 0.03
-    assert (seconds["min"], seconds["median"], seconds["max"]) == pytest.approx((0.01, 0.03, 0.05), abs=0.02)
-    assert seconds["min"] < seconds["median"] < seconds["max"] < 0.3
+def test_seconds_leave_out_the_warm_up(monkeypatch):
+    clock, collected = [0.0], []
+    waits = iter([30.0, 1.0, 5.0, 3.0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure.gc, "collect", lambda: collected.append(clock[0]))
+
+    def call():
+        clock[0] += next(waits)
+        return clock[0], gc.isenabled()
+
+    seconds, last = measure.timed(call, runs=3)
+    assert seconds == {"median": 3, "min": 1, "max": 5, "runs": 3}
+    assert last == (39, False)
+    assert gc.isenabled()
+    assert collected == [30, 31, 36]
 
 
 def test_peak_memory_of_an_array_that_is_gone_again():
     with measure.PeakMemory() as memory:
-        array = np.ones(2**25)  # 256 MiB
-        time.sleep(0.1)
+        array = np.ones(2**23)  # 64 MiB
+        time.sleep(0.5)  # a loaded machine may not look every 10 ms
         del array
-    assert memory.result["anonymous"] == pytest.approx(2**28, rel=0.02)
+    assert memory.result["anonymous"] == pytest.approx(2**26, rel=0.05)
     assert memory.result["anonymous_total"] > memory.result["anonymous"]
 
 

@@ -239,26 +239,29 @@ def agreement(bench: Bench) -> dict[str, Any]:
 
 
 def disagreement(kind: str, n: int, dim: int, levels: int, seeds: range) -> dict[str, Any]:
-    """How far n training and n held-out points are from the float64 loops of ``oracles``, at levels 0.002 to 80.
+    """How far n training and n held-out points are from the float64 loops of ``oracles``: at levels 0.002 to 80, and,
+    for 5 of the held-out points, at levels 1e-6 and 1e-8 of themselves above and below the one where the point comes
+    into the nearest shell. Rounding may move the second kind of event, not the first.
 
     One draw a point, so that the results per point are single cells. ``largest_dw_curve``, ``largest_dw_cell``:
-    largest difference in W and in the weights it is the mean of (self weights included). ``events`` are covered or not,
-    of one point with one noise at one level; ``near_boundary`` of them have a shell boundary within rounding
-    (``oracles.near_a_boundary``), and there and elsewhere so many differ.
+    largest difference in W and in the weights it is the mean of (in the curve of self weights too). ``events`` are
+    covered or not, of one point with one noise at one level; ``near_boundary`` of them have a shell boundary within
+    rounding (``oracles.near_a_boundary``), and there and elsewhere so many differ.
     """
-    sigmas = np.geomspace(0.002, 80, levels)
     result = {"points": n, "largest_dw_curve": 0.0, "largest_dw_cell": 0.0, "events": 0, "covered": 0,
               "near_boundary": 0, "differ_near_boundary": 0, "differ_elsewhere": 0}
     for seed in seeds:
-        train, heldout = KINDS[kind](n, dim, np.random.default_rng(seed))
-        curves = geometry_curves(train, heldout, sigmas=sigmas, posterior_draws=1, coverage_draws=1, seed=seed)
-        train, heldout = train.astype(np.float64), heldout.astype(np.float64)
-        noise = oracles.query_noise("posterior radius", n, 1, dim, seed)
-        largest, own = (weights[:, 0] for weights in oracles.posterior_weights(train, noise, sigmas))
+        points = KINDS[kind](n, dim, np.random.default_rng(seed))
+        train, heldout = (part.astype(np.float64) for part in points)
         noise = oracles.query_noise("coverage radius", n, 1, dim, seed)
+        close = oracles.boundary_levels(train, heldout[-5:], noise[-5:], 5.0, [-1e-6, -1e-8, 1e-8, 1e-6])
+        sigmas = np.unique(np.concatenate([np.geomspace(0.002, 80, levels), close[np.isfinite(close)]]))
+        curves = geometry_curves(*points, sigmas=sigmas, posterior_draws=1, coverage_draws=1, seed=seed)
         inside = oracles.coverage(train, heldout, noise, sigmas, 5.0)[0][:, 0]
         near = oracles.near_a_boundary(train, heldout, noise, sigmas, 5.0)[:, 0]
         differ = (curves.coverage_per_point > 0.5) != inside
+        noise = oracles.query_noise("posterior radius", n, 1, dim, seed)
+        largest, own = (weights[:, 0] for weights in oracles.posterior_weights(train, noise, sigmas))
         w, self_w = curves.max_posterior_weight.estimate, curves.self_posterior_weight.estimate
         result["largest_dw_curve"] = max(result["largest_dw_curve"], float(abs(w - largest.mean(axis=0)).max()),
                                          float(abs(self_w - own.mean(axis=0)).max()))
