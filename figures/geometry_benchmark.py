@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from geomem.plots import style
 
@@ -30,8 +31,10 @@ def draw(document: dict) -> Figure:
             axes.set_xticks(value, [f"{tick:,}" for tick in value], minor=False, rotation=45)
             axes.minorticks_off()
         figure.axes[0].set_ylabel("seconds")
+        figure.axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        figure.axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         base = ", ".join(f"{number:,} {LABELS[name]}" for name, number in scaling["base"].items())
-        figure.suptitle(f"{base}; {machine['gpu'] or machine['cpu']}, {machine['threads']} threads", fontsize=9)
+        figure.suptitle(f"{base}; {machine['gpu'] or machine['cpu']}, threads: {machine['threads']}", fontsize=9)
     return figure
 
 

@@ -64,12 +64,14 @@ def test_one_part_again_keeps_the_others(run, monkeypatch, capsys):
     path.write_text(json.dumps(document))
 
 
-def test_figures_of_two_machines_do_not_mix(run, tmp_path):
+def test_figures_of_two_machines_do_not_mix(run, tmp_path, capsys):
     for content in (json.dumps(run[0] | {"machine": {"cpu": "another"}}), "[1]", "no JSON"):
         path = tmp_path / "other.json"
         path.write_text(content)
-        with pytest.raises(SystemExit, match=r"name another file with --out"):
+        with pytest.raises(SystemExit) as stopped:
             geometry.main(["--quick", "--only", "agreement", "--out", str(path)])
+        assert stopped.value.code == 2
+        assert "name another file with --out" in capsys.readouterr().err
         assert path.read_text() == content
 
 

@@ -33,6 +33,7 @@ from benchmarks import inputs
 from benchmarks.measure import PeakMemory, available_threads, commit, machine, product_rates, timed, use_threads
 from torch import distributed, multiprocessing
 
+from geomem.errors import InputError
 from geomem.files import write_json
 from geomem.geometry import Curves, geometry_curves
 
@@ -392,9 +393,10 @@ def parts_so_far(path: Path, head: dict[str, Any]) -> dict[str, Any]:
         document = json.loads(path.read_text())
         parts = document.pop("parts")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        sys.exit(f"{path} is no result of this benchmark; name another file with --out")
+        raise InputError(f"{path} is no result of this benchmark; name another file with --out") from None
     if document != head:
-        sys.exit(f"{path} was measured on another machine, with other versions or sizes; name another file with --out")
+        raise InputError(f"{path} was measured on another machine, with other versions or sizes; "
+                         "name another file with --out")
     return parts
 
 
@@ -403,7 +405,11 @@ def main(given: list[str] | None = None) -> None:
     bench = Bench(QUICK if options.quick else FULL, options.data, available_threads())
     use_threads(bench.threads)
     head = {"format": FORMAT, "quick": options.quick, "machine": machine()}
-    parts = parts_so_far(options.out, head)
+    try:
+        parts = parts_so_far(options.out, head)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     print("\n".join(table("machine", head["machine"])))
     for name in options.only or PARTS:
         print(f"{name} ...", file=sys.stderr)
