@@ -6,9 +6,11 @@ At a fixed sigma more points lower W (the sum in its denominator grows) and rais
 
 fall with n: the zone moves towards smaller sigma. Whether it also closes is the question which edge falls
 faster. W and C *part* at the n where ``width(n) = log(sigma_high / sigma_low)`` reaches 0; beyond it no sigma has
-both at the threshold. Crude estimates with r the distance to the nearest point, ``sigma_high ~ r / sqrt(2 log n)``
-and ``sigma_low ~ r / sqrt(2 sqrt(d t))``, say that r cancels and that they part only at about ``log n ~ sqrt(d t)``:
-out of reach for images.
+both at the threshold. There is reason to expect that they do not. Crude estimates with r the distance to the nearest
+point, ``sigma_high ~ r / sqrt(2 log n)`` and ``sigma_low ~ r / sqrt(2 sqrt(d t))``: r cancels in the width, and they
+meet only at about ``log n ~ sqrt(d t)``. And where the data fill a smooth set of k dimensions, more points only shrink
+the picture around each of them, by n^(-1/k): both edges fall as that and the width tends to a constant. So width
+against log n bends upwards, and a straight line through it puts the parting too early rather than too late.
 
 C(n) is the mean over all subsets of n training points (``training_size``), W(n) the mean over a few random nested
 ones. Its variance is that of one subset times ``n/N + (1 - n/N)/subsets``, as for a mean of independent values
@@ -32,6 +34,7 @@ from geomem.geometry.zone import at_least, crossing_points
 from geomem.rng import generator
 
 REPLICATES = 500
+INTERPOLATION = 0.05  # error of an edge between two levels, in steps of the grid
 FEWEST_SIZES = 4  # a line, its error, and one size left out in turn
 
 
@@ -142,7 +145,8 @@ def edges(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) -> tupl
 
 def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndarray, c: np.ndarray,
               c_stderr: np.ndarray, threshold: float, seed: int) -> Trend:
-    """Straight lines through both edges and their distance against log n; curves (n_sizes, levels) over x.
+    """Straight lines through both edges and their distance against log n, each size weighted by its error; curves
+    (n_sizes, levels) over x.
 
     Intervals are percentiles over replicates. Each shifts every curve by normal errors of its size, independent
     between sizes (they share points, so that is cautious about slopes), and leaves out one size in turn, so that
@@ -157,41 +161,49 @@ def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndar
                      f"{FEWEST_SIZES} are needed for a trend")
     rng = generator(seed, "zone trend")
     kept = np.flatnonzero(usable)
-    lines = []
-    for replicate in range(REPLICATES):
-        rows = np.delete(kept, replicate % len(kept))
-        shift = rng.standard_normal((2, len(sizes), 1))
-        moved = np.array([edges(x, w[row] + shift[0, row] * w_stderr[row], c[row] + shift[1, row] * c_stderr[row],
-                                threshold) for row in rows])
-        if np.isfinite(moved).all():
-            lines.append(_lines(log_n[rows], moved))
-    best = _lines(log_n[kept], measured[kept])
-    if len(lines) < 0.95 * REPLICATES:
+    log_n, measured = log_n[kept], measured[kept]
+    shift = rng.standard_normal((REPLICATES, 2, len(sizes), 1))
+    moved = np.array([[edges(x, w[row] + one[0, row] * w_stderr[row], c[row] + one[1, row] * c_stderr[row], threshold)
+                       for row in kept] for one in shift])
+    found = np.isfinite(moved).all(axis=(1, 2))
+    if found.mean() < 0.95:
         return Trend(None, None, None, None, None, "an edge of the zone is too near the end of the grid for a trend")
-    drawn = np.array(lines)  # (replicates, 3, 2)
-    low_slope, high_slope = (LogLogSlope(float(best[k, 0]), *map(float, np.quantile(drawn[:, k, 0], [0.025, 0.975])))
+    series, replicates = _with_width(measured), _with_width(moved[found])
+    # Interpolation between levels adds an error of its own: no size counts as exact.
+    spread = np.hypot(replicates.std(axis=0), INTERPOLATION * np.diff(x).max(initial=0))
+    best = _lines(log_n, series, spread)
+    drawn = []
+    for number, replicate in enumerate(replicates):
+        rest = np.delete(np.arange(len(kept)), number % len(kept))
+        drawn.append(_lines(log_n[rest], replicate[rest], spread[rest]))
+    slope, intercept = np.moveaxis(np.array(drawn), 2, 0)  # (replicates, 3) each
+    low_slope, high_slope = (LogLogSlope(float(best[k, 0]), *map(float, np.quantile(slope[:, k], [0.025, 0.975])))
                              for k in (0, 1))
+    first, last = sizes[kept[0]], sizes[kept[-1]]
     moves = (f"sigma_low goes as n^{best[0, 0]:.3f} and sigma_high as n^{best[1, 0]:.3f}; sigma_high/sigma_low is "
-             f"{np.exp(measured[kept[0], 1] - measured[kept[0], 0]):.2f} at n = {sizes[kept[0]]:,} and "
-             f"{np.exp(measured[kept[-1], 1] - measured[kept[-1], 0]):.2f} at n = {sizes[kept[-1]]:,}")
-    slope_high = np.quantile(drawn[:, 2, 0], 0.975)
-    reach = log_n[kept[-1]] - log_n[kept[0]]
-    first, last = log_n[kept[0]] - reach, log_n[kept[-1]] + reach
-    if slope_high >= 0:
+             f"{np.exp(series[0, 2]):.2f} at n = {first:,} and {np.exp(series[-1, 2]):.2f} at n = {last:,}")
+    if (series[:, 2] < 0).all():
+        return Trend(low_slope, high_slope, None, None, None, f"W and C are apart at every size: {moves}")
+    if np.quantile(slope[:, 2], 0.975) >= 0:
+        start = "W and C do not part" if (series[:, 2] >= 0).all() else "W and C part at some sizes and not at others"
+        return Trend(low_slope, high_slope, None, None, None, f"{start}: {moves}; no sure narrowing")
+    root = -best[2, 1] / best[2, 0]
+    reach = 2 * log_n[-1] - log_n[0]
+    if root > reach:
         return Trend(low_slope, high_slope, None, None, None,
-                     f"W and C do not part: {moves}, with no sure narrowing")
-    roots = -drawn[:, 2, 1] / drawn[:, 2, 0]
-    root, (root_low, root_high) = -best[2, 1] / best[2, 0], np.quantile(roots, [0.025, 0.975])
-    if not first <= root <= last:
-        where = (f"not within the sizes nor up to n = {np.exp(last):,.0f}, as far as they allow to look ahead"
-                 if root > last else "they are apart at every size")
-        return Trend(low_slope, high_slope, None, None, None,
-                     (f"W and C do not part: {moves}: {where}" if root > last else f"{where}: {moves}"))
-    return Trend(low_slope, high_slope, float(np.exp(root)), float(np.exp(root_low)), float(np.exp(root_high)),
-                 f"W and C part at about n = {np.exp(root):,.0f} [{np.exp(root_low):,.0f}, {np.exp(root_high):,.0f}]: "
-                 f"{moves}")
+                     f"W and C do not part: {moves}; not by n = {np.exp(reach):,.0f}, as far as these sizes allow to "
+                     "look ahead")
+    at, low, high = (float(np.exp(value)) for value in (root, *np.quantile(-intercept[:, 2] / slope[:, 2],
+                                                                         [0.025, 0.975])))
+    return Trend(low_slope, high_slope, at, low, high,
+                 f"W and C part at about n = {at:,.0f} [{low:,.0f}, {high:,.0f}], if they go on as they do: {moves}")
 
 
-def _lines(log_n: np.ndarray, both: np.ndarray) -> np.ndarray:
-    """(slope, intercept) of low, high and high - low against log n: (3, 2)."""
-    return np.polyfit(log_n, np.column_stack([both, both[:, 1] - both[:, 0]]), 1).T
+def _with_width(both: np.ndarray) -> np.ndarray:
+    """(..., 2) edges as (..., 3): low, high and high - low."""
+    return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
+
+
+def _lines(log_n: np.ndarray, series: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(slope, intercept) of each column of ``series`` (sizes, 3) against log n, weighted by its ``spread``: (3, 2)."""
+    return np.array([np.polyfit(log_n, series[:, k], 1, w=1 / spread[:, k]) for k in range(series.shape[1])])
