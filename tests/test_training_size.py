@@ -200,6 +200,14 @@ def test_no_number_without_a_trend_that_supports_it(width, reason):
     assert got.low_slope.slope == pytest.approx(-0.1, abs=1e-3)
 
 
+def test_a_bend_widens_the_interval():
+    """With almost exact curves only the sizes left out in turn make the lines differ, where width is no line."""
+    straight = fit(lambda n: 0.2 * np.log(2000 / n), 1e-6, 1e-6)
+    bent = fit(lambda n: 0.2 * np.log(2000 / n) + 0.01 * np.log(n / 200)**2, 1e-6, 1e-6)
+    assert straight.parts_high / straight.parts_low < 1.02
+    assert bent.parts_high / bent.parts_low > 1.1
+
+
 def test_a_size_with_a_large_error_does_not_decide():
     """The smallest size is off by 0.15, where W, of slope 8/4 = 2, has an error of 0.15: 0.075 in the edge, and 40
     times that of the others, so it weighs a thousandth of them. Unweighted it would move the slope by a fifth.
