@@ -174,18 +174,18 @@ def test_parting_is_found():
 
 
 def test_interval_holds_the_truth():
-    """Noisy curves, independent between sizes as the fit assumes: at least 85% of the intervals hold the truth (95% are
-    expected, give or take 4%; leaving one size out makes them wider).
+    """Noisy curves, independent between sizes as the fit assumes: at least 80% of the intervals hold the truth (95% are
+    expected, give or take 5%; leaving one size out makes them wider).
     """
     rng = np.random.default_rng(0)
     w, c = curves_with(lambda n: 0.2 * np.log(2000 / n), SIZES, GRID)
     held = 0
-    for trial in range(30):
+    for trial in range(20):
         shift = 0.01 * rng.standard_normal((2, len(SIZES), 1))
         got = fit_trend(GRID, SIZES, w + shift[0], np.full_like(w, 0.01), c + shift[1], np.full_like(c, 0.01), 0.5,
                         seed=trial)
         held += got.parts_at is not None and got.parts_low <= 2000 <= got.parts_high
-    assert held >= 0.85 * 30
+    assert held >= 0.8 * 20
 
 
 @pytest.mark.parametrize(("width", "reason"), [

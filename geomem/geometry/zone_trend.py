@@ -33,7 +33,7 @@ from geomem.geometry.training_size import CoverageBySize, as_sizes, coverage_by_
 from geomem.geometry.zone import at_least, crossing_points
 from geomem.rng import generator
 
-REPLICATES = 500
+REPLICATES = 300
 INTERPOLATION = 0.05  # error of an edge between two levels, in steps of the grid
 FEWEST_SIZES = 4  # a line, its error, and one size left out in turn
 
