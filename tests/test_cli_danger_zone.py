@@ -184,7 +184,8 @@ def test_gap_of_a_directory(zone_directory, tmp_path, capsys):
 
 def test_gap_of_other_data_is_told(zone_directory, tmp_path, capsys):
     file = zone_directory / "danger-zone.json"
-    assert status(*TRAIN, "digits", "--n-train", "50", "--n-heldout", "300", "--gap", file, "--out", tmp_path / "run") == 0
+    fewer = ["digits", "--n-train", "50", "--n-heldout", "300"]
+    assert status(*TRAIN, *fewer, "--gap", file, "--out", tmp_path / "run") == 0
     error = capsys.readouterr().err
     assert "is the zone of other data: digits, 60 training and 300 held-out points; here they are digits, 50" in error
     assert "in the space" not in error
