@@ -18,6 +18,7 @@ _HOME = {
     "theorem_4_2_thresholds": "geomem.geometry",
     "theorem_4_8_bounds": "geomem.geometry",
     "refined_curves": "geomem.geometry",
+    "training_risk": "geomem.geometry",
     "find_danger_zone": "geomem.geometry",
     "DangerZone": "geomem.geometry",
     "LogNormalSampler": "geomem.noise",

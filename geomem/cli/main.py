@@ -13,6 +13,7 @@ from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
+from geomem.cli.risk import risk
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
 
@@ -30,7 +31,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (danger_zone, bounds, plot_curves, train, generate, memorization, quality):
+for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, quality):
     cli.add_command(command)
 
 

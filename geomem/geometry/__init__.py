@@ -16,6 +16,7 @@ from geomem.geometry.flow import FlowCosine, NearPoint, denoiser_near_point, flo
 from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
 from geomem.geometry.precision import PreciseCurves, curves_to_tolerance
 from geomem.geometry.refine import refined_curves
+from geomem.geometry.risk import TrainingRisk, training_risk
 from geomem.geometry.shells import shell_radii, two_shell_probability
 from geomem.geometry.spaces import LinearProjection, principal_components
 from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
@@ -37,6 +38,7 @@ __all__ = [
     "PreciseCurves",
     "ThresholdSummary",
     "Thresholds",
+    "TrainingRisk",
     "ZoneBySize",
     "coverage_by_training_size",
     "curves_to_tolerance",
@@ -51,6 +53,7 @@ __all__ = [
     "shell_radii",
     "theorem_4_2_thresholds",
     "theorem_4_8_bounds",
+    "training_risk",
     "two_shell_probability",
     "widened_gap",
     "zone_by_training_size",

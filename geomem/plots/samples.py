@@ -37,14 +37,14 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     with look():
         figure = new_figure(max(width * columns + 0.2, 6.2), height * rows + 0.7)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        low, high = _image_range(nearest)
+        low, high = image_range(nearest)
         for axes in grid[drawn:]:
             axes.set_axis_off()
         for i, axes in enumerate(grid[:drawn]):
             if kind == "image":
-                _draw_images(axes, samples[i], nearest[i], low, high)
+                draw_images(axes, samples[i], nearest[i], low, high)
             else:
-                _draw_signals(axes, samples[i], nearest[i])
+                draw_signals(axes, samples[i], nearest[i])
             axes.set_title(f"{ratios[i]:.2f}", fontsize=7, color=RED if memorized[i] else GREY, pad=2)
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
@@ -57,12 +57,14 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     return figure
 
 
-def _image_range(images: np.ndarray) -> tuple[float, float]:
+def image_range(images: np.ndarray) -> tuple[float, float]:
+    """Values drawn black and white: [-1, 1] if all images lie in it, give or take a tenth, else their range."""
     low, high = float(images.min()), float(images.max())
     return (-1.0, 1.0) if -1.1 <= low < 0 and high <= 1.1 else (low, high)
 
 
-def _draw_images(axes: Axes, sample: np.ndarray, nearest: np.ndarray, low: float, high: float) -> None:
+def draw_images(axes: Axes, sample: np.ndarray, nearest: np.ndarray, low: float, high: float) -> None:
+    """Two images (C, H, W) side by side."""
     channels, height, _ = sample.shape
     gap = np.full((channels, height, max(1, height // 16)), high)
     pair = np.concatenate([sample, gap, nearest], axis=2)
@@ -70,7 +72,8 @@ def _draw_images(axes: Axes, sample: np.ndarray, nearest: np.ndarray, low: float
     axes.imshow(pair[0] if channels == 1 else pair.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
 
 
-def _draw_signals(axes: Axes, sample: np.ndarray, nearest: np.ndarray) -> None:
+def draw_signals(axes: Axes, sample: np.ndarray, nearest: np.ndarray) -> None:
+    """Two signals (L,) or (C, L), the first solid, the second dashed."""
     for one, other in zip(np.atleast_2d(sample), np.atleast_2d(nearest), strict=True):
         axes.plot(one, color=BLUE, lw=1.2)
         axes.plot(other, "--", color="0.2", lw=0.9)
