@@ -43,9 +43,11 @@ def data(out: Path, data: str, **options: object) -> None:
 @steps.command()
 @click.argument("out", type=Path)
 def summary(out: Path) -> None:
-    """study.json: settings, and for each training the correlations; how far the copies of two trainings agree."""
+    """study.json: settings, and for each training that is there the correlations; how far two trainings agree."""
     runs, copies = {}, {}
     for name in ("seed-0", "seed-1", "planted"):
+        if not (out / name / "risk" / "risk.json").is_file():
+            continue
         document = json.loads((out / name / "risk" / "risk.json").read_text())
         config = json.loads((out / name / "run" / "config.json").read_text())
         samples = document["samples"]
@@ -56,8 +58,8 @@ def summary(out: Path) -> None:
                                                        "riskiest_tenth", "by_group_size", "correlations")}}
         table = np.genfromtxt(out / name / "risk" / "risk.csv", delimiter=",", names=True)
         copies[name] = {part: table[part] for part in ("copies", "close_samples", "nearest_samples")}
-    agreement = {part: rank_correlation(copies["seed-0"][part], copies["seed-1"][part]).to_dict()
-                 for part in copies["seed-0"]}
+    agreement = None if not {"seed-0", "seed-1"} <= set(copies) else {
+        part: rank_correlation(copies["seed-0"][part], copies["seed-1"][part]).to_dict() for part in copies["seed-0"]}
     write_json(out / "study.json", {"format": "geomem.risk-study/1", "geomem": __version__,
                                     "data": json.loads((out / "data.json").read_text()),
                                     "agreement_of_two_trainings": agreement, "runs": runs})

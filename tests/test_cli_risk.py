@@ -61,7 +61,7 @@ def test_json_csv_and_table_say_what_the_functions_say(planted, capsys):
         "concentrated_below": found.concentrated_below[2], "sigma_half": found.sigma_half[2],
         "score": found.score[2], "copies": int(counts.copies[2]), "close_samples": int(counts.close[2]),
         "nearest_samples": int(counts.nearest[2])}
-    assert counts.copies.argmax() == 2  # sampled 2 times as often as any other point
+    assert counts.copies.argmax() == 2  # the point sampled most often
     said = document["samples"]
     assert said["memorized"]["count"] == counts.rate.count
     assert said["correlations"]["nearest_distance"]["copies"] == rank_correlation(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from geomem import InputError
@@ -69,6 +70,23 @@ def test_threshold_of_a_group_keeps_its_promise_and_is_not_idle(rng):
         failures.append((weight < q).mean())
     assert failures[0] <= delta + 4 * np.sqrt(delta * (1 - delta) / 4000)
     assert failures[1] > delta
+
+
+def test_thresholds_count_rivals_copies_and_near_duplicates(rng):
+    """``r_2 / s`` with s the root of ``e / (e + (N - g) exp(-(s^2/2 - z s))) = q``, R rivals being distinct."""
+    train = rng.standard_normal((30, 5))
+    train[[20, 21]] = train[4]  # with 24 a group of 4, of which the point itself 3
+    train[24] = train[4] + 1e-3
+    train[26] = train[7]  # counts once as a direction and twice as a weight
+    found = training_risk(train, tolerance=1e-2)
+    for point, size, copies, distinct in ((4, 4, 3, 25), (24, 4, 1, 25), (7, 2, 2, 26), (0, 1, 1, 26)):
+        z = scipy.stats.norm.ppf(1 - 0.05 / distinct)
+
+        def excess(s, z=z, size=size, copies=copies):
+            return copies / (copies + (30 - size) * np.exp(z * s - s**2 / 2)) - 0.95
+
+        root = scipy.optimize.brentq(excess, z, 50)
+        assert found.concentrated_below[point] == pytest.approx(found.nearest_distance[point] / root, rel=1e-9)
 
 
 def test_group_factors_solve_the_inequality_and_are_infinite_only_where_it_always_holds():
