@@ -10,7 +10,7 @@ from PIL import Image
 from geomem.cli.main import main
 from geomem.geometry import training_risk
 from geomem.memorization import copies_per_point, rank_correlation
-from geomem.plots import plot_risk
+from geomem.plots import plot_copies, plot_risk
 
 
 @pytest.fixture
@@ -117,6 +117,15 @@ def test_pictures_show_each_point_beside_its_nearest_other(rng):
     np.testing.assert_array_equal(signals.lines[1].get_ydata(), train[3, 0, 0])
     vectors = plot_risk(train[:, 0, 0, :2], np.array([4, 2]), nearest, ["", ""], title="t", score=np.ones(6)).axes[0]
     np.testing.assert_array_equal(np.asarray(vectors.collections[1].get_offsets()), train[[4, 2], 0, 0, :2])
+
+
+def test_copies_are_drawn_over_the_score_with_repeated_points_apart():
+    score, copies = np.array([1.0, 0.8, 4.0]), np.array([3, 2, 9])
+    axes = plot_copies(score, copies, np.array([1, 1, 4]), title="t", correlation="c").axes[0]
+    once, several = (np.asarray(points.get_offsets()) for points in axes.collections)
+    np.testing.assert_array_equal(once, [[1, 3], [0.8, 2]])
+    np.testing.assert_array_equal(several, [[4, 9]])
+    assert len(plot_copies(score, copies, np.ones(3), title="t", correlation="c").axes[0].collections) == 1
 
 
 def bad_inputs(folder):

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 COLUMNS = ("index", "label", "multiplicity", "group_size", "group", "nearest", "nearest_distance",
            "neighbour_distance", "concentrated_below", "sigma_half", "score", "copies", "close_samples",
            "nearest_samples")
+MOST_DRAWN = 60
 
 
 @click.command()
 @data_options
 @click.option("--top", type=click.IntRange(1), default=20, show_default=True, metavar="K",
-              help="Points in the table and in the picture.")
+              help="Points in the table and, at most 60, in the picture.")
 @click.option("--samples", metavar="FILE.npz", help="Samples of a model trained on DATA, as geomem generate writes "
               "them: count the copies of each point, and correlate.")
 @click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
@@ -186,7 +187,7 @@ def _write(out: str, document: dict[str, Any], dataset: DataSet, found: Training
     writer.writerow(columns)
     writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
     write_text(os.path.join(out, "risk.csv"), stream.getvalue())
-    top, ranking = document["top"], found.ranking()
+    top, ranking = document["top"][:MOST_DRAWN], found.ranking()
     figures = {"risk.png": plot_risk(dataset.train, ranking[:len(top)], found.nearest, [_caption(row) for row in top],
                                      title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training "
                                            "points", score=found.score)}

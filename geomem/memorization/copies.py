@@ -30,6 +30,7 @@ from geomem.memorization.ratio import RATIO, MemorizationRate, memorization_rate
 from geomem.rng import generator
 
 RESAMPLES = 2000
+MIN_RESAMPLES = 200
 _RESAMPLE_ENTRIES = 2**22  # (resamples x points) ranks held at a time
 
 
@@ -83,13 +84,17 @@ def copies_per_point(samples: Array, train: Array, *, ratio: float = RATIO, tole
     return CopyCounts(copies, near, every, float(rate.nearest_distance[close[-1]]) if rate.count else None, rate)
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> RankCorrelation:
+def rank_correlation(x: np.ndarray, y: np.ndarray, *, resamples: int | None = None, seed: int = 0) -> RankCorrelation:
     """Spearman's rank correlation of x and y, (n,) finite numbers each, with a bootstrap interval over the n points.
 
-    A resample where one side is constant has no correlation and is left out; when that happens to more than 1 in 20
-    there is no interval. Raises InputError if the lengths differ, n < 3 or a value is not finite.
+    resamples: None for 2,000, fewer beyond 2,000 points, but at least 200. A resample where one side is constant has
+        no correlation and is left out; when that happens to more than 1 in 20 there is no interval.
+
+    Raises InputError if the lengths differ, n < 3 or a value is not finite.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if resamples is None:
+        resamples = min(RESAMPLES, max(MIN_RESAMPLES, _RESAMPLE_ENTRIES // max(1, x.size)))
     if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
         raise InputError(f"x and y have shapes {x.shape} and {y.shape}; give two values for each of 3 points or more")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
