@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 from geomem.cli.main import main
@@ -64,11 +65,19 @@ def test_json_csv_and_table_say_what_the_functions_say(planted, capsys):
     assert counts.copies.argmax() == 2  # the point sampled most often
     said = document["samples"]
     assert said["memorized"]["count"] == counts.rate.count
-    assert said["correlations"]["nearest_distance"]["copies"] == rank_correlation(
-        found.nearest_distance[ranking], counts.copies[ranking]).to_dict()
+    assert (counts.close != counts.copies).any()
+    assert said["correlations"]["nearest_distance"] == {
+        name: rank_correlation(found.nearest_distance[ranking], count[ranking]).to_dict()
+        for name, count in (("copies", counts.copies), ("close_samples", counts.close),
+                            ("nearest_samples", counts.nearest))}
     assert said["correlations"]["group_size"]["close_samples"]["rho"] > 0.2
     assert {times: one["points"] for times, one in said["by_group_size"].items()} == {"1": 35, "2": 1, "3": 1}
-    assert said["riskiest_tenth"]["points"] == 3
+    assert said["by_group_size"]["3"] == {"points": 1, "mean_copies": counts.copies[2], "stderr": None}
+    once = counts.copies[ranking][found.group_size[ranking] == 1]
+    assert said["by_group_size"]["1"]["stderr"] == pytest.approx(scipy.stats.sem(once))
+    assert said["riskiest_tenth"] == {"points": 3, "share_of_copies": pytest.approx(
+        counts.copies[ranking[:3]].sum() / counts.rate.count)}
+    assert said["points_copied"] == np.count_nonzero(counts.copies)
     with open(folder / "out" / "risk.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 40
