@@ -4,7 +4,8 @@ The result files are ``study.json`` of ``bin/risk-study``:
     bin/risk-study OUT digits --n-train 200 -- --network unet-tiny --batch 256 --iterations 700
     bin/risk-study OUT ECG5000_TRAIN.txt --n-train 200 --shuffle -- --network mlp --batch 256 --iterations 3000
     bin/risk-study OUT faces16.npz -- --network unet-tiny --batch 128 --iterations 450
-faces16.npz holds the first 128 training faces and the test faces as means of 2 x 2 pixels; seed 1 was not trained there.
+faces16.npz holds the first 128 training faces and the test faces as means of 2 x 2 pixels; seed 1 was not trained
+there.
 """
 
 import json

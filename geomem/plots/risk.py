@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from geomem.data.points import Values
 from geomem.errors import InputError
 from geomem.plots.samples import draw_images, draw_signals, image_range
 from geomem.plots.style import BLUE, GREY, RED, look, new_figure
@@ -17,7 +18,7 @@ _SIZE = {"image": (1.6, 1.12), "signal": (2.3, 1.45)}  # inches of one pair
 _SPAN_POINTS = 2000  # points that decide the plane on which vectors are drawn
 
 
-def plot_risk(train: np.ndarray, ranking: np.ndarray, nearest: np.ndarray, captions: Sequence[str], *, title: str,
+def plot_risk(train: Values, ranking: np.ndarray, nearest: np.ndarray, captions: Sequence[str], *, title: str,
               score: np.ndarray) -> Figure:
     """The riskiest training points, the first of ``ranking`` first.
 
@@ -36,7 +37,7 @@ def plot_risk(train: np.ndarray, ranking: np.ndarray, nearest: np.ndarray, capti
         return _pairs("image", train, ranking, nearest, captions, title)
     if train.ndim == 3:
         return _pairs("signal", train, ranking, nearest, captions, title)
-    return _scatter(train.reshape(len(train), -1), ranking, score, title)
+    return _scatter(np.asarray(train).reshape(len(train), -1), ranking, score, title)
 
 
 def plot_copies(score: np.ndarray, copies: np.ndarray, multiplicity: np.ndarray, *, title: str,
@@ -59,7 +60,7 @@ def plot_copies(score: np.ndarray, copies: np.ndarray, multiplicity: np.ndarray,
     return figure
 
 
-def _pairs(kind: str, train: np.ndarray, ranking: np.ndarray, nearest: np.ndarray, captions: Sequence[str],
+def _pairs(kind: str, train: Values, ranking: np.ndarray, nearest: np.ndarray, captions: Sequence[str],
            title: str) -> Figure:
     columns = min(_COLUMNS[kind], len(ranking))
     rows = -(-len(ranking) // columns)
