@@ -60,11 +60,17 @@ def test_brackets_are_narrow_and_hold_what_is_read(coarse, refined):
     assert find_danger_zone(coarse, 0.7).resolution == pytest.approx(np.log(200) / 19)
 
 
-def test_ends_of_the_intervals_are_not_read_from_the_coarse_grid(refined):
-    zone = find_danger_zone(refined, 0.7)
+def test_ends_of_the_intervals_are_not_read_from_the_coarse_grid(points, refined):
+    """Two levels just above the edges, so that the intervals reach into the brackets on both sides."""
+    edges = find_danger_zone(refined, 0.7)
+    sigmas = [0.05, 0.12, 1.001 * edges.sigma_low, 1.001 * edges.sigma_high, 4, 10]
+    curves = refined_curves(*points, geometry_curves(*points, sigmas=sigmas, seed=3), threshold=0.7)
+    zone = find_danger_zone(curves, 0.7)
+    assert zone.sigma_low_interval[0] < sigmas[2] < zone.sigma_low_interval[1]
+    assert zone.sigma_high_interval[0] < sigmas[3] < zone.sigma_high_interval[1]
     for end in (*zone.sigma_low_interval, *zone.sigma_high_interval, zone.crossing_low, zone.crossing_high):
-        after = int(np.searchsorted(refined.sigma, end))
-        assert np.log(refined.sigma[after] / refined.sigma[after - 1]) < 0.02
+        after = int(np.searchsorted(curves.sigma, end))
+        assert np.log(curves.sigma[after] / curves.sigma[after - 1]) < 0.02
 
 
 def test_edges_against_closed_forms():
