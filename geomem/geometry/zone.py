@@ -298,5 +298,5 @@ def _resampled_means(rng: np.random.Generator, values: np.ndarray) -> np.ndarray
         rows = min(step, RESAMPLES - start)
         picks = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
         times = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
-        parts.append(times.astype(np.float32) @ values / n)
+        parts.append(times.astype(np.float64) @ values / n)
     return np.concatenate(parts)
