@@ -41,7 +41,7 @@ from geomem.rng import generator
 TILE = 256  # query rows of one product
 CENTRE_ROWS = 4096  # of one block of centres, fewer where they would take more than
 CENTRE_ENTRIES = 2**24  # float64 entries (128 MiB)
-READ_ENTRIES = 2**22  # entries read at once where no product is made
+READ_ENTRIES = 2**20  # entries read at once where no product is made
 # Squared distances below this times |y|^2 are measured directly, whatever the product says.
 CLOSE = {torch.float32: 0.25, torch.float64: 2.0**-26}
 MOST_CLOSE = 1 / 64  # of the pairs, beyond which a float64 product is cheaper than measuring
