@@ -211,10 +211,7 @@ def test_standard_errors_of_two_way_clusters(rng):
         vectors = (np.arange(n)[:, None] % groups) * draws + np.arange(draws)
         cells = (rng.standard_normal((n, 1)) + rng.standard_normal(groups * draws)[vectors]
                  + 4 * rng.standard_normal((n, draws)))
-        tally = Tally(n, draws, groups, 1)
-        for first in range(0, n, groups):
-            tally.add(first, cells[first:first + groups, :, None])
-        result = tally.estimate(np.ones(1), proportion=False)
+        result = Tally(cells[:, :, None], groups).estimate(np.ones(1), proportion=False)
         means.append(cells.mean())
         errors.append(result.stderr[0] ** 2)
         assert result.estimate[0] == pytest.approx(cells.mean())

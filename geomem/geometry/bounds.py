@@ -17,7 +17,7 @@ import torch
 
 from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.points import SubsetSource, as_sigmas, as_train_and_heldout, chosen_rows
+from geomem.geometry.points import as_sigmas, as_train_and_heldout, chosen_rows, subset
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import two_shell_table
 from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
@@ -118,5 +118,5 @@ def theorem_4_8_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float 
     centres = Centres(train, resolve_device(device))
     chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
     sums = BoundSums(centres, len(chosen), sigma, shell_t)
-    sweep(centres, [Queries(SubsetSource(heldout, chosen), None, distances=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(subset(heldout, chosen), None, distances=sums)], seed, memory=memory, group=group)
     return sums.bounds()

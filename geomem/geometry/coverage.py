@@ -17,8 +17,8 @@ import torch
 from geomem.devices import resolve_device
 from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
-from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
-from geomem.geometry.projections import Centres, QueryNoise
+from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
+from geomem.geometry.projections import Centres, QueryNoise, runs
 from geomem.geometry.shells import squared_radii
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 
@@ -45,48 +45,50 @@ def covered(a: torch.Tensor, b: torch.Tensor, low: torch.Tensor, high: torch.Ten
             known: torch.Tensor) -> torch.Tensor:
     """Which noisy held-out points lie in the shells of some centres, both sides of each ([G] Eq. 6, Def. 4.6).
 
-    ``a`` (queries, centres); ``b`` (queries, draws, centres); ``low``, ``high`` as in ``shell_edges``; ``sigma``
-    ascending; ``known``: a bool tensor like them, True where nobody needs to ask. Returns it with the centres'
-    answer added.
+    ``a`` (queries, centres); ``b`` (queries, draws, centres); ``low``, ``high`` as in ``shell_edges``; ``known``: a
+    bool tensor like them, True where nobody needs to ask. Returns it with the centres' answer added.
 
-    On the CPU only what is open is looked at. The smallest D of a few centres answers for most at large sigma. Else
-    the smallest D of all decides unless it is below ``low``; only those few look at every centre again. And
-    ``|y + sigma Z - x_i|^2 / sigma^2`` is convex in u and equals c at u = 0, so where it exceeds ``max(c, R_+^2)``
-    it does so at every smaller sigma: levels run from the largest sigma down, and once all centres are that far
-    from a query and draw, none covers it again.
+    On the CPU all centres are asked only where it takes that: the nearest of a few centres answers for most at large
+    sigma, and at small sigma all are too far.
     """
     _, draws, centres = b.shape
-    inside = known.clone()
-    open_ = torch.ones_like(known[0])
-    moved = torch.empty_like(b)
-    for level in range(len(sigma) - 1, -1, -1):
-        step, lowest, highest = 2 * float(sigma[level]), low[level], high[level]
-        if not workers.may_look(b):
-            torch.add(a[:, None], b, alpha=step, out=moved)
-            flat = moved.view(-1, centres)
-            inside[level] |= ((flat >= lowest[:, None]) & (flat <= highest[:, None])).any(-1)
-            continue
-        few = torch.add(a[:, None, :FEW], b[..., :FEW], alpha=step).amin(-1).view(-1)
-        inside[level] |= open_ & (few >= lowest) & (few <= highest)
-        rows = (open_ & ~inside[level]).nonzero()[:, 0]
-        if len(rows) == 0:
-            if not open_.any():
-                break
-            continue
-        if len(rows) > len(open_) / 2:
-            rows = torch.arange(len(open_))
-            flat = torch.add(a[:, None], b, alpha=step, out=moved).view(-1, centres)
-        else:
-            flat = torch.add(a[rows // draws], b.view(-1, centres)[rows], alpha=step)
-        nearest = flat.amin(-1)
-        lowest, highest = lowest[rows], highest[rows]
-        inside[level, rows] |= (nearest >= lowest) & (nearest <= highest)
+    steps = torch.from_numpy(2 * sigma).to(b)
+    if not workers.may_look(b):
+        inside = known.clone()
+        for k, step in enumerate(steps):
+            moved = torch.addcmul(a[:, None], b, step).view(-1, centres)
+            inside[k] |= ((moved >= low[k, :, None]) & (moved <= high[k, :, None])).any(-1)
+        return inside
+    few = torch.addcmul(a[:, None, :FEW], b[..., :FEW], steps[:, None, None, None]).amin(-1).view(low.shape)
+    inside = known | (few >= low) & (few <= high)
+    level, row = (~inside & ~all_too_far(a, b, high, steps)).nonzero(as_tuple=True)
+    flat = b.view(-1, centres)
+    for part in runs(0, len(row), max(1, b.numel() // centres)):
+        rows, levels = row[part], level[part]
+        moved = torch.addcmul(a[rows // draws], flat[rows], steps[levels, None])
+        lowest, highest = low[levels, rows], high[levels, rows]
+        nearest = moved.amin(-1)
+        within = (nearest >= lowest) & (nearest <= highest)
+        # The nearest one decides unless the query is too close to it: then another may cover.
         close = (nearest < lowest).nonzero()[:, 0]
-        if len(close):
-            near = flat[close]
-            inside[level, rows[close]] |= ((near >= lowest[close, None]) & (near <= highest[close, None])).any(-1)
-        open_[rows] = nearest <= highest.clamp(min=0)
+        within[close] = ((moved[close] >= lowest[close, None]) & (moved[close] <= highest[close, None])).any(-1)
+        inside[levels, rows] = within
     return inside
+
+
+def all_too_far(a: torch.Tensor, b: torch.Tensor, high: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Where no centre is near enough to cover, (levels, queries x draws), proven from the nearest centre alone.
+
+    With ``beta = max_i -b_i / sqrt(a_i)``, ``D_i >= a_i - 2 sigma beta sqrt(a_i)``, which grows with a_i from
+    ``(sigma beta)^2`` on: if it exceeds ``high`` at the smallest a_i, and that is so far, it does for all.
+    """
+    beta = -(b * a.clamp(min=torch.finfo(a.dtype).tiny).rsqrt()[:, None]).amin(-1)
+    nearest = a.amin(-1)[:, None]
+    reach = (steps[:, None, None] * beta.clamp(min=0)).view(len(steps), *b.shape[:2])
+    root = nearest.sqrt()
+    rounding = 1e-5 * (nearest + reach * root)  # far above that of these lines and of D
+    least = (nearest - reach * root - rounding).view(high.shape)
+    return ((2 * root >= reach * (1 + 1e-5)).view(high.shape)) & (least > high.clamp(min=0))
 
 
 class CoverageSums(NoiseCollector):
@@ -112,7 +114,7 @@ class CoverageSums(NoiseCollector):
 
     def tally(self) -> Tally:
         """Coverage, once all centres have been added."""
-        return Tally.of(self._covered.cpu().numpy().astype(np.float64), self.noise.groups)
+        return Tally(self._covered.cpu().numpy().astype(np.float64), self.noise.groups)
 
 
 def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, shell_t: float = 5.0, seed: int = 0,
@@ -133,5 +135,5 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
     centres = Centres(train, resolve_device(device))
     chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
     sums = CoverageSums(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(SubsetSource(heldout, chosen), None, noisy=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(subset(heldout, chosen), None, noisy=sums)], seed, memory=memory, group=group)
     return sums.tally().estimate(sigma, proportion=True)

@@ -18,7 +18,7 @@ from geomem.errors import InputError
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
 from geomem.geometry.estimates import Estimate
-from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
+from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
 from geomem.geometry.posterior import PosteriorSums
 from geomem.geometry.projections import Centres
 from geomem.geometry.sweep import MEMORY, Queries, sweep
@@ -152,8 +152,8 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
     coverage = CoverageSums(centres, len(heldout_rows), sigma, as_draws("coverage_draws", coverage_draws), shell_t,
                             seed)
     total = len(train_rows) + len(heldout_rows)
-    sweep(centres, [Queries(SubsetSource(train, train_rows), own, distances=thresholds, noisy=weights),
-                    Queries(SubsetSource(heldout, heldout_rows), None, distances=bounds, noisy=coverage)],
+    sweep(centres, [Queries(subset(train, train_rows), own, distances=thresholds, noisy=weights),
+                    Queries(subset(heldout, heldout_rows), None, distances=bounds, noisy=coverage)],
           seed, memory=memory, group=group,
           advance=progress and (lambda share: progress(round(share * total), total)))
     theorem_4_8 = bounds.bounds()

@@ -75,32 +75,16 @@ class Estimate:
 
 
 class Tally:
-    """Running sums over the cells of ``n_points`` points; point k has noise group k mod ``groups``."""
+    """Sums over cells (points, draws, levels); point k has the noise vectors of group k mod ``groups``."""
 
-    def __init__(self, n_points: int, draws: int, groups: int, levels: int) -> None:
-        self.draws = draws
+    def __init__(self, cells: np.ndarray, groups: int) -> None:
+        points, self.draws, levels = cells.shape
         self.groups = groups
-        self._point_sum = np.zeros((n_points, levels))
-        self._noise_sum = np.zeros((groups * draws, levels))
-        self._square_sum = np.zeros(levels)
-
-    @classmethod
-    def of(cls, cells: np.ndarray, groups: int) -> Tally:
-        """Of all cells (points, draws, levels)."""
-        tally = cls(len(cells), cells.shape[1], groups, cells.shape[2])
-        for first in range(0, len(cells), groups):
-            tally.add(first, cells[first:first + groups])
-        return tally
-
-    def add(self, first: int, cells: np.ndarray) -> None:
-        """Add cells (points, draws, levels) of points first, first + 1, ..., none of them past a multiple of
-        ``groups``.
-        """
-        points, draws, levels = cells.shape
-        vector = first % self.groups * draws
-        self._point_sum[first:first + points] += cells.sum(axis=1)
-        self._noise_sum[vector:vector + points * draws] += cells.reshape(-1, levels)
-        self._square_sum += np.square(cells).sum(axis=(0, 1))
+        self._point_sum = cells.sum(axis=1)
+        whole = points // groups * groups
+        self._noise_sum = cells[:whole].reshape(-1, groups * self.draws, levels).sum(axis=0)
+        self._noise_sum[:(points - whole) * self.draws] += cells[whole:].reshape(-1, levels)
+        self._square_sum = np.square(cells).sum(axis=(0, 1))
 
     def point_mean(self) -> np.ndarray:
         """Mean over the draws of each point, (n_points, levels) float32."""

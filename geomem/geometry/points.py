@@ -185,7 +185,7 @@ def _refuse_nonfinite(name: str, array: np.ndarray, first: int) -> None:
     """``first``: the number of the first row among all points."""
     # Far cheaper than a test of every entry, and finite whenever all entries are, but for overflow.
     with np.errstate(invalid="ignore", over="ignore"):
-        total = array.sum(dtype=np.float64)
+        total = array.sum()
     if not np.isfinite(total) and not np.isfinite(array).all():
         row = first + int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise InputError(f"{name} has NaN or infinite entries, first in point {row}; remove or repair them")
@@ -219,6 +219,11 @@ def as_draws(name: str, draws: int) -> int:
     if draws != int(draws) or draws < 1:
         raise InputError(f"{name} is {draws}; give a whole number of noise draws per point, 1 or more")
     return int(draws)
+
+
+def subset(source: PointSource, rows: np.ndarray) -> PointSource:
+    """These rows of the source, ascending; the source itself where that is all of them."""
+    return source if len(rows) == source.shape[0] else SubsetSource(source, rows)
 
 
 def chosen_rows(n: int, queries: int | None, purpose: str, seed: int) -> np.ndarray:

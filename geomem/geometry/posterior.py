@@ -18,7 +18,7 @@ import torch
 from geomem.devices import resolve_device
 from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
-from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_source, chosen_rows
+from geomem.geometry.points import as_draws, as_sigmas, as_source, chosen_rows, subset
 from geomem.geometry.projections import Centres, QueryNoise
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 
@@ -91,8 +91,8 @@ class PosteriorSums(NoiseCollector):
     def tallies(self) -> tuple[Tally, Tally]:
         """The largest and the self weight, once all centres have been added."""
         total = self._copies + self._total.cpu().numpy()
-        return (Tally.of(self._most.cpu().numpy().clip(min=1) / total, self.noise.groups),
-                Tally.of(1 / total, self.noise.groups))
+        return (Tally(self._most.cpu().numpy().clip(min=1) / total, self.noise.groups),
+                Tally(1 / total, self.noise.groups))
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,6 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
     chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
     own = centres.member[chosen]
     sums = PosteriorSums(centres, own, sigma, as_draws("draws", draws), seed)
-    sweep(centres, [Queries(SubsetSource(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(subset(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
     largest, self_weight = sums.tallies()
     return PosteriorWeights(largest.estimate(sigma, proportion=False), self_weight.estimate(sigma, proportion=False))

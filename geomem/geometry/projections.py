@@ -49,7 +49,7 @@ MOST_CLOSE = 1 / 64  # of the pairs, beyond which a float64 product is cheaper t
 # to that of coverage; 1,024 would double the time.
 POOL_VECTORS = 256
 POOL_ENTRIES = 2**26  # float64 entries of the noise vectors (512 MiB)
-POOL_TILE = 64  # vectors of one product
+POOL_PIECE = 64  # vectors drawn by one thread
 
 
 def runs(start: int, stop: int, length: int) -> Iterator[slice]:
@@ -77,7 +77,7 @@ class Centres:
         self.n_train, self.dim = train.shape
         if self.n_train < 2:
             raise InputError(f"train has {self.n_train} point; give at least 2")
-        self.device, self._train, self._precisions = device, train, product_precisions(device)
+        self.device, self._train, self.precision = device, train, product_precision(device)
         read = list(runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)))
         totals = np.empty((len(read), self.dim))
         digests: list[list[bytes]] = [[] for _ in read]
@@ -105,64 +105,90 @@ class Centres:
         """Of the training points, to tell one training set from another."""
         return sha256(self.member.tobytes() + self._mean.cpu().numpy().tobytes()).digest()
 
-    def centred(self, points: np.ndarray) -> Centred:
-        """Points (n, d) minus the training mean, on the device."""
+    def rows(self, points: np.ndarray) -> Rows:
+        """Points (n, d), on the device, with room for their centred values."""
         # A read-only array (of a memory map) is copied: torch knows no read-only tensors.
-        tensor = torch.from_numpy(points if points.flags.writeable else points.copy())
-        exact = tensor.to(self.device, torch.float64) - self._mean
-        norm = squared_norms(exact)
-        return Centred({dtype: (exact.to(dtype), norm.to(dtype)) for dtype in self._precisions})
+        given = torch.from_numpy(points if points.flags.writeable else points.copy()).to(self.device)
+        return Rows(given, self._mean, torch.empty(given.shape, dtype=self.precision, device=self.device),
+                    torch.empty(len(given), dtype=self.precision, device=self.device))
 
-    def block(self, columns: slice) -> Block:
-        """The centres of this slice."""
-        return Block(columns, self.centred(self._train.take(columns if self._first is None else self._first[columns])))
-
-
-class Centred(dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]]):
-    """Centred points (n, d) and their squared norms (n,) in each precision that products are made in, the fast one
-    first and float64 last.
-    """
-
-    @property
-    def exact(self) -> torch.Tensor:
-        """The points in float64."""
-        return self[torch.float64][0]
+    def block(self, columns: slice, pool: NoisePool) -> Block:
+        """The centres of this slice, read but not yet prepared."""
+        rows = self.rows(self._train.take(columns if self._first is None else self._first[columns]))
+        return Block(columns, rows, pool, torch.empty(len(pool.vectors), len(rows.norm), dtype=torch.float64,
+                                                      device=self.device))
 
 
-def product_precisions(device: torch.device) -> tuple[torch.dtype, ...]:
-    """float64 alone on GPUs that are made for it, else float32 before it, unless that means TF32."""
+def product_precision(device: torch.device) -> torch.dtype:
+    """Of the distances: float64 on GPUs that are made for it, and where float32 would mean TF32."""
     if device.type == "cuda" and (torch.cuda.get_device_capability(device)[1] == 0
                                   or torch.backends.cuda.matmul.allow_tf32):
-        return (torch.float64,)
-    return torch.float32, torch.float64
+        return torch.float64
+    return torch.float32
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points as given (n, d), and minus the training mean with squared norms (n,), in the precision of products."""
+
+    given: torch.Tensor
+    mean: torch.Tensor
+    centred: torch.Tensor
+    norm: torch.Tensor
+
+    def exact(self, part: slice) -> torch.Tensor:
+        """Some of them minus the mean, float64."""
+        return torch.sub(self.given[part], self.mean)  # float64, as the mean is
+
+    def prepare(self, part: slice) -> torch.Tensor:
+        """``exact``, and the centred values and norms of this part from now on."""
+        exact = self.exact(part)
+        self.centred[part], self.norm[part] = exact, squared_norms(exact)
+        return exact
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some of the centres: which (``columns``), and their ``points``."""
+    """Some of the centres: which (``columns``), the points, and ``products`` (P, centres) float64, ``V.(x_i - mean)``
+    of the vectors of the ``pool``; ready once all of its ``parts`` are prepared.
+    """
 
     columns: slice
-    points: Centred
+    rows: Rows
+    pool: NoisePool
+    products: torch.Tensor
 
-    def __len__(self) -> int:
-        return self.columns.stop - self.columns.start
+    def parts(self) -> list[slice]:
+        """The slices of ``rows`` that are prepared together."""
+        return list(runs(0, len(self.rows.norm), TILE))
+
+    def prepare(self, part: slice) -> None:
+        """Centre these rows and multiply them with the noise vectors."""
+        self.products[:, part] = self.pool.vectors @ self.rows.prepare(part).T
 
     def squared_distances(self, tile: Tile) -> torch.Tensor:
         """``a`` of these queries and centres, (queries, centres) float32; exactly 0 at a query's own centre."""
-        for precision, (centre, centre_norm) in self.points.items():
-            query, norm = tile.points[precision]
-            a = torch.addmm(centre_norm, query, centre.T, alpha=-2).add_(norm[:, None])
-            if tile.own is not None:
-                a[self.owners(tile)] = torch.inf
-            row, place = (a < CLOSE[precision] * norm[:, None]).nonzero(as_tuple=True)
-            if len(row) <= MOST_CLOSE * a.numel():
-                break
-        for part in runs(0, len(row), max(1, READ_ENTRIES // centre.shape[1])):
-            a[row[part], place[part]] = squared_norms(tile.points.exact[row[part]]
-                                                      - self.points.exact[place[part]]).to(a.dtype)
+        centres, queries = self.rows, tile.points
+        a, close = self._expanded(tile, queries.centred, queries.norm, centres.centred, centres.norm)
+        if len(close[0]) > MOST_CLOSE * a.numel() and a.dtype != torch.float64:
+            query, centre = queries.exact(slice(None)), centres.exact(slice(None))
+            a, close = self._expanded(tile, query, squared_norms(query), centre, squared_norms(centre))
+        row, place = close
+        for part in runs(0, len(row), max(1, READ_ENTRIES // centres.given.shape[1])):
+            difference = queries.given[row[part]].double() - centres.given[place[part]]
+            a[row[part], place[part]] = squared_norms(difference).to(a.dtype)
         if tile.own is not None:
             a[self.owners(tile)] = 0
         return a.clamp_(min=0).float()
+
+    def _expanded(self, tile: Tile, query: torch.Tensor, query_norm: torch.Tensor, centre: torch.Tensor,
+                  centre_norm: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """``|y|^2 + |x_i|^2 - 2 y.x_i``, inf at own centres, and the places where it is too small to be trusted."""
+        a = torch.addmm(centre_norm, query, centre.T, alpha=-2).add_(query_norm[:, None])
+        if tile.own is not None:
+            a[self.owners(tile)] = torch.inf
+        row, place = (a < CLOSE[a.dtype] * query_norm[:, None]).nonzero(as_tuple=True)
+        return a, (row, place)
 
     def owners(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
         """The queries of the tile that are centres of this block, and which: rows and columns of ``a``."""
@@ -180,7 +206,7 @@ class Tile:
     """
 
     rows: slice
-    points: Centred
+    points: Rows
     own: torch.Tensor | None
     products: torch.Tensor | None
 
@@ -228,16 +254,9 @@ class NoisePool:
             for j in range(rows.start, rows.stop):
                 generator(seed, "geometry noise", j).standard_normal(out=vectors[j])
 
-        run([partial(fill, rows) for rows in runs(0, len(vectors), POOL_TILE)])
+        run([partial(fill, rows) for rows in runs(0, len(vectors), POOL_PIECE)])
         shared = torch.from_numpy(vectors).to(centres.device)
         return cls(shared, squared_norms(shared).sqrt())
-
-    def products(self, block: Block, run: Run) -> torch.Tensor:
-        """``V.(x_i - mean)`` of all vectors and the centres of the block, (P, centres) float64."""
-        out = torch.empty(len(self.vectors), len(block), dtype=torch.float64, device=self.vectors.device)
-        run([partial(torch.matmul, self.vectors[rows], block.points.exact.T, out=out[rows])
-             for rows in runs(0, len(out), POOL_TILE)])
-        return out
 
     def own_products(self, points: torch.Tensor, first: int, noise: QueryNoise) -> torch.Tensor:
         """``V.(y - mean)`` of centred queries first, first + 1, ... (n, d) with their own vectors, (n, draws)."""

@@ -108,9 +108,10 @@ class Queries:
 
     def tile(self, rows: slice, centres: Centres, pool: NoisePool) -> Tile:
         """The queries of this slice."""
-        points = centres.centred(self.points.take(rows))
+        points = centres.rows(self.points.take(rows))
+        exact = points.prepare(slice(None))
         own = None if self.own is None else torch.from_numpy(self.own[rows]).to(centres.device)
-        products = pool.own_products(points.exact, rows.start, self.noisy.noise) if self.noisy else None
+        products = pool.own_products(exact, rows.start, self.noisy.noise) if self.noisy else None
         return Tile(rows, points, own, products)
 
 
@@ -134,11 +135,12 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
             for part, own_rows in zip(queries, rows, strict=True):
                 for collector in part.collectors():
                     collector.begin(own_rows)
-            reader = _Reader(centres, blocks)
-            tiles = _tiles(centres, queries, rows, pool, run, reader)
-            while (block := reader.take()) is not None:
-                products = pool.products(block, run)
-                run([reader.read, *(partial(_show, part, tile, block, pool, products) for part, tile in tiles)])
+            reader = _Reader(centres, blocks, pool)
+            reader.read()
+            tiles = _tiles(centres, queries, rows, pool, run)
+            while (block := reader.block) is not None:
+                run([partial(block.prepare, part) for part in block.parts()])
+                run([reader.read, *(partial(_show, part, tile, block) for part, tile in tiles)])
                 done += 1
                 if advance:
                     advance(done / steps)
@@ -149,37 +151,34 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
 
 
 class _Reader:
-    """Reads one block ahead."""
+    """Reads one block ahead: ``block`` is the next one, None after the last."""
 
-    def __init__(self, centres: Centres, blocks: list[slice]) -> None:
-        self._centres, self._left = centres, iter(blocks)
-        self._next: Block | None = None
+    def __init__(self, centres: Centres, blocks: list[slice], pool: NoisePool) -> None:
+        self._centres, self._left, self._pool = centres, iter(blocks), pool
+        self.block: Block | None = None
 
     def read(self) -> None:
         columns = next(self._left, None)
-        self._next = None if columns is None else self._centres.block(columns)
-
-    def take(self) -> Block | None:
-        return self._next
+        self.block = None if columns is None else self._centres.block(columns, self._pool)
 
 
-def _tiles(centres: Centres, queries: Sequence[Queries], rows: list[slice], pool: NoisePool, run: Run,
-           reader: _Reader) -> list[tuple[Queries, Tile]]:
-    """All tiles of a pass, made while the first block is read."""
+def _tiles(centres: Centres, queries: Sequence[Queries], rows: list[slice], pool: NoisePool,
+           run: Run) -> list[tuple[Queries, Tile]]:
+    """All tiles of a pass."""
     wanted = [(part, tile) for part, own_rows in zip(queries, rows, strict=True)
               for tile in runs(own_rows.start, own_rows.stop, TILE)]
-    tiles: list[tuple[Queries, Tile] | None] = [None] * len(wanted)
+    tiles: dict[int, tuple[Queries, Tile]] = {}
 
     def make(place: int) -> None:
         part, tile = wanted[place]
         tiles[place] = part, part.tile(tile, centres, pool)
 
-    run([reader.read, *(partial(make, place) for place in range(len(wanted)))])
-    return [tile for tile in tiles if tile is not None]
+    run([partial(make, place) for place in range(len(wanted))])
+    return [tiles[place] for place in range(len(wanted))]
 
 
-def _show(part: Queries, tile: Tile, block: Block, pool: NoisePool, products: torch.Tensor) -> None:
-    """Show one block of centres to one tile of queries; ``products`` are those of the pool with the block."""
+def _show(part: Queries, tile: Tile, block: Block) -> None:
+    """Show one block of centres to one tile of queries."""
     a = block.squared_distances(tile)
     if part.distances:
         part.distances.add(tile.rows, block.columns, a)
@@ -191,8 +190,8 @@ def _show(part: Queries, tile: Tile, block: Block, pool: NoisePool, products: to
     for rows in _noise_runs(tile.rows, noise, a):
         vectors, c = noise.vectors(rows), noise.squared_radius[rows]
         here = slice(rows.start - start, rows.stop - start)
-        length = c.sqrt() / pool.norm[vectors].view(c.shape)
-        b = tile.products[here, :, None] - products[vectors].view(*c.shape, -1)
+        length = c.sqrt() / block.pool.norm[vectors].view(c.shape)
+        b = tile.products[here, :, None] - block.products[vectors].view(*c.shape, -1)
         part.noisy.add(rows, block.columns, a[here], b.mul_(length[:, :, None]).float(), c)
 
 
@@ -208,12 +207,12 @@ def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[sli
 def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterator[list[slice]]:
     """For each pass the rows of each of the queries: as few passes as fit in the memory."""
     tiles = [-(-len(part) // TILE) for part in queries]
-    each = [TILE * (28 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
+    each = [TILE * (8 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
             for part in queries]
     width = max(block.stop - block.start for block in centres.blocks)
-    # Two blocks with what their making takes, the noise vectors, and the distances and projections of each thread.
-    fixed = (48 * width * centres.dim + POOL_VECTORS * 8 * (width + min(centres.dim, POOL_ENTRIES // POOL_VECTORS))
-             + torch.get_num_threads() * (24 * TILE * width + 24 * CPU_ENTRIES))
+    # Two blocks as read and centred, the noise vectors and their products, and what each thread works on.
+    fixed = (20 * width * centres.dim + POOL_VECTORS * 8 * (2 * width + min(centres.dim, POOL_ENTRIES // POOL_VECTORS))
+             + torch.get_num_threads() * (24 * TILE * (width + centres.dim) + 32 * CPU_ENTRIES))
 
     def needed(count: int) -> int:
         return fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True))

@@ -23,7 +23,7 @@ from scipy.special import ndtri
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import sorted_distances
-from geomem.geometry.points import SubsetSource, as_source, chosen_rows
+from geomem.geometry.points import as_source, chosen_rows, subset
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import shell_radii
 from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
@@ -167,5 +167,5 @@ def theorem_4_2_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, 
     chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
     own = centres.member[chosen]
     sums = ThresholdSums(centres, own, q, delta, shell_t)
-    sweep(centres, [Queries(SubsetSource(source, chosen), own, distances=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(subset(source, chosen), own, distances=sums)], seed, memory=memory, group=group)
     return sums.thresholds()

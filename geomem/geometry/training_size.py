@@ -23,7 +23,7 @@ from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.coverage import shell_edges
 from geomem.geometry.estimates import Tally
-from geomem.geometry.points import SubsetSource, as_draws, as_sigmas, as_train_and_heldout, chosen_rows
+from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
 from geomem.geometry.projections import Centres, QueryNoise
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 from geomem.geometry.workers import may_look
@@ -31,7 +31,6 @@ from geomem.geometry.workers import may_look
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-TABLE_ENTRIES = 2**22  # looked-up probabilities held at a time
 
 
 @dataclass(frozen=True)
@@ -85,21 +84,11 @@ def coverage_from_counts(counts: np.ndarray, groups: int, n_train: int, sigma: n
 
     Standard errors are clustered by held-out point and by noise vector, as in ``estimates``.
     """
-    n_heldout, draws, levels = counts.shape
-    parts = []
-    rows = max(1, TABLE_ENTRIES // (draws * levels))
-    for size in sizes:
-        table = hit_probability(n_train, int(size))
-        tally = Tally(n_heldout, draws, groups, levels)
-        first = 0
-        while first < n_heldout:
-            stop = min(n_heldout, first + rows, (first // groups + 1) * groups)
-            tally.add(first, table[counts[first:stop]])
-            first = stop
-        parts.append(tally.estimate(sigma, proportion=True))
+    parts = [Tally(hit_probability(n_train, int(size))[counts], groups).estimate(sigma, proportion=True)
+             for size in sizes]
     estimate, stderr, low, high = (np.stack([getattr(part, name) for part in parts])
                                    for name in ("estimate", "stderr", "low", "high"))
-    return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, n_heldout, draws)
+    return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, *counts.shape[:2])
 
 
 class CoveringCounts(NoiseCollector):
@@ -148,5 +137,5 @@ def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any,
     centres = Centres(train, resolve_device(device))
     chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
     counts = CoveringCounts(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(SubsetSource(heldout, chosen), None, noisy=counts)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(subset(heldout, chosen), None, noisy=counts)], seed, memory=memory, group=group)
     return coverage_from_counts(counts.counts(), counts.noise.groups, centres.n_train, sigma, sizes)

@@ -31,7 +31,7 @@ def workers(device: torch.device) -> Iterator[Run]:
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def run(pieces: Iterable[Callable[[], object]]) -> None:
-        for future in [pool.submit(piece) for piece in pieces]:
+        for future in [pool.submit(_quickly, piece) for piece in pieces]:
             future.result()
 
     try:
@@ -43,6 +43,12 @@ def workers(device: torch.device) -> Iterator[Run]:
 
 def _one_after_another(pieces: Iterable[Callable[[], object]]) -> None:
     for piece in pieces:
+        _quickly(piece)
+
+
+def _quickly(piece: Callable[[], object]) -> None:
+    """Without autograd, whose preparations would hold up the other threads at each operation."""
+    with torch.inference_mode():
         piece()
 
 
