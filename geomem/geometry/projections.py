@@ -78,23 +78,19 @@ class Centres:
         if self.n_train < 2:
             raise InputError(f"train has {self.n_train} point; give at least 2")
         self.device, self._train, self.precision = device, train, product_precision(device)
-        read = list(runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)))
-        totals = np.empty((len(read), self.dim))
-        digests: list[list[bytes]] = [[] for _ in read]
+        pieces = list(runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)))
+        totals, prints = np.empty((len(pieces), self.dim)), np.empty(self.n_train, dtype=np.uint64)
 
         def summarize(place: int) -> None:
-            points = train.take(read[place])
+            points = train.take(pieces[place])
             totals[place] = points.sum(axis=0, dtype=np.float64)
-            points = points + 0.0  # makes -0.0 equal to 0.0
-            digests[place] = [sha256(row.data).digest() for row in points]
+            prints[pieces[place]] = _fingerprints(points)
 
         with workers(device) as run:
-            run([partial(summarize, place) for place in range(len(read))])
-        seen: dict[bytes, int] = {}
-        self.member = np.array([seen.setdefault(digest, len(seen)) for part in digests for digest in part])
+            run([partial(summarize, place) for place in range(len(pieces))])
+        self._first, self.member = np.unique(_first_equal(train, prints), return_inverse=True)
         self.count = np.bincount(self.member)
         self.distinct = len(self) == self.n_train
-        self._first = None if self.distinct else np.unique(self.member, return_index=True)[1]
         self._mean = torch.from_numpy(totals.sum(axis=0) / self.n_train).to(device)
         self.blocks = list(runs(0, len(self), max(1, min(CENTRE_ROWS, CENTRE_ENTRIES // self.dim))))
 
@@ -114,9 +110,28 @@ class Centres:
 
     def block(self, columns: slice, pool: NoisePool) -> Block:
         """The centres of this slice, read but not yet prepared."""
-        rows = self.rows(self._train.take(columns if self._first is None else self._first[columns]))
+        rows = self.rows(self._train.take(columns if self.distinct else self._first[columns]))
         return Block(columns, rows, pool, torch.empty(len(pool.vectors), len(rows.norm), dtype=torch.float64,
                                                       device=self.device))
+
+
+def _fingerprints(points: np.ndarray) -> np.ndarray:
+    """The sum of the bits of each row, (n,): equal for equal rows."""
+    points = points + 0.0  # makes -0.0 equal to 0.0
+    return points.view(f"u{points.itemsize}").sum(axis=1, dtype=np.uint64)
+
+
+def _first_equal(train: PointSource, prints: np.ndarray) -> np.ndarray:
+    """For each point the first one that equals it, (n,). Only those with equal fingerprints are compared."""
+    first = np.arange(len(prints))
+    order = np.argsort(prints, kind="stable")
+    same = prints[order[1:]] == prints[order[:-1]]
+    suspects = np.sort(order[np.append(same, False) | np.insert(same, 0, False)])
+    seen: dict[bytes, int] = {}
+    for part in runs(0, len(suspects), max(1, READ_ENTRIES // train.shape[1])):
+        for index, row in zip(suspects[part], train.take(suspects[part]) + 0.0, strict=True):
+            first[index] = seen.setdefault(sha256(row.data).digest(), index)
+    return first
 
 
 def product_precision(device: torch.device) -> torch.dtype:
