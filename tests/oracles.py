@@ -6,10 +6,14 @@ themselves, one query and one level at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.stats import chi2, ncx2, norm
 
 from geomem.rng import generator
+
+NoiseOf = Callable[[str, int, int, int, int], np.ndarray]
 
 
 def query_noise(purpose: str, n: int, draws: int, dim: int, seed: int, pool: int = 256) -> np.ndarray:
@@ -134,20 +138,22 @@ def boundary_levels(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, t
 
 
 def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, posterior_draws: int = 4,
-                 coverage_draws: int = 8, seed: int = 0, t: float = 5.0
+                 coverage_draws: int = 8, seed: int = 0, t: float = 5.0, noise_of: NoiseOf | None = None
                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """W, self weight and C at each level, (levels,), as one would write them in NumPy: float64, vectorised, one
     distance matrix for all levels, and the noise of each query multiplied with all training points.
 
-    No copies among the training points. Without intervals, bounds and thresholds.
+    The noise is the package's, or from ``noise_of``. No copies among the training points. Without intervals, bounds
+    and thresholds.
     """
+    noise_of = noise_of or pooled_noise
     mean = train.mean(axis=0, dtype=np.float64)
     train, heldout = train - mean, heldout - mean
     inner, outer = shell_radii(train.shape[1], t)
 
     a = squared_distances(train, train)
     np.fill_diagonal(a, 0)
-    noise = pooled_noise("posterior radius", len(train), posterior_draws, train.shape[1], seed)
+    noise = noise_of("posterior radius", len(train), posterior_draws, train.shape[1], seed)
     b = noise_projections(train, train, noise)
     largest, own = np.empty(len(sigmas)), np.empty(len(sigmas))
     for level, sigma in enumerate(sigmas):
@@ -158,7 +164,7 @@ def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, pos
         own[level] = weights[np.arange(len(train)), :, np.arange(len(train))].mean()
 
     a = squared_distances(heldout, train)
-    noise = pooled_noise("coverage radius", len(heldout), coverage_draws, train.shape[1], seed)
+    noise = noise_of("coverage radius", len(heldout), coverage_draws, train.shape[1], seed)
     b = noise_projections(heldout, train, noise)
     c = (noise**2).sum(axis=-1)[:, :, None]
     covered = np.empty(len(sigmas))
@@ -167,6 +173,11 @@ def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, pos
         inside = (squared >= (sigma * inner) ** 2) & (squared <= (sigma * outer) ** 2)
         covered[level] = inside.any(axis=-1).mean()
     return largest, own, covered
+
+
+def independent_noise(purpose: str, n: int, draws: int, dim: int, seed: int) -> np.ndarray:
+    """Normal noise for every query and draw, (n, draws, dim), as one would draw it."""
+    return generator(seed, f"{purpose} alone").standard_normal((n, draws, dim))
 
 
 def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
