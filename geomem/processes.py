@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,8 @@ def require_same(what: Any, group: ProcessGroup) -> None:
     high = low.clone()
     put_together([("min", low), ("max", high)], group)
     if low.item() != high.item():
+        with suppress(RuntimeError):  # nobody leaves before all know
+            torch.distributed.barrier(group)
         raise InputError("the processes were given different data or settings; start all with the same ones")
 
 

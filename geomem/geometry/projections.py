@@ -183,33 +183,54 @@ class Block:
 
     def squared_distances(self, tile: Tile) -> torch.Tensor:
         """``a`` of these queries and centres, (queries, centres) float32; exactly 0 at a query's own centre."""
-        centres, queries = self.rows, tile.points
-        a, close = self._expanded(tile, queries.centred, queries.norm, centres.centred, centres.norm)
-        if len(close[0]) > MOST_CLOSE * a.numel() and a.dtype != torch.float64:
-            query, centre = queries.exact(slice(None)), centres.exact(slice(None))
-            a, close = self._expanded(tile, query, squared_norms(query), centre, squared_norms(centre))
-        row, place = close
-        for part in runs(0, len(row), max(1, READ_ENTRIES // centres.given.shape[1])):
-            difference = queries.given[row[part]].double() - centres.given[place[part]]
-            a[row[part], place[part]] = squared_norms(difference).to(a.dtype)
-        if tile.own is not None:
-            a[self.owners(tile)] = 0
-        return a.clamp_(min=0).float()
+        own = None if tile.own is None else self.owners(tile)
+        return self._squared_distances(tile.points, slice(0, len(tile.points.norm)), 0, own)
 
-    def _expanded(self, tile: Tile, query: torch.Tensor, query_norm: torch.Tensor, centre: torch.Tensor,
-                  centre_norm: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """``|y|^2 + |x_i|^2 - 2 y.x_i``, inf at own centres, and the places where it is too small to be trusted."""
-        a = torch.addmm(centre_norm, query, centre.T, alpha=-2).add_(query_norm[:, None])
-        if tile.own is not None:
-            a[self.owners(tile)] = torch.inf
-        row, place = (a < CLOSE[a.dtype] * query_norm[:, None]).nonzero(as_tuple=True)
-        return a, (row, place)
+    def own_distances(self, run: Run) -> torch.Tensor:
+        """``a`` between all centres of the block, (centres, centres) float32, each pair computed once."""
+        centres = len(self.rows.norm)
+        a = torch.empty(centres, centres, device=self.rows.norm.device)
+
+        def fill(part: slice) -> None:
+            own = torch.arange(part.stop - part.start, device=a.device)
+            right = self._squared_distances(self.rows, part, part.start, (own, own))
+            a[part, part.start:] = right
+            a[part.stop:, part] = right[:, part.stop - part.start:].T
+
+        run([partial(fill, part) for part in self.parts()])
+        return a
+
+    def _squared_distances(self, queries: Rows, part: slice, start: int,
+                           own: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
+        """``a`` of some queries and the centres from ``start`` on; ``own``: the places of the queries' own centres."""
+        centres, rest = self.rows, slice(start, len(self.rows.norm))
+        a, close = _expanded(queries.centred[part], queries.norm[part], centres.centred[rest], centres.norm[rest], own)
+        if len(close[0]) > MOST_CLOSE * a.numel() and a.dtype != torch.float64:
+            query, centre = queries.exact(part), centres.exact(rest)
+            a, close = _expanded(query, squared_norms(query), centre, squared_norms(centre), own)
+        row, place = close
+        for piece in runs(0, len(row), max(1, READ_ENTRIES // centres.given.shape[1])):
+            difference = queries.given[part][row[piece]].double() - centres.given[rest][place[piece]]
+            a[row[piece], place[piece]] = squared_norms(difference).to(a.dtype)
+        if own is not None:
+            a[own] = 0
+        return a.clamp_(min=0).float()
 
     def owners(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
         """The queries of the tile that are centres of this block, and which: rows and columns of ``a``."""
         assert tile.own is not None
         row = ((tile.own >= self.columns.start) & (tile.own < self.columns.stop)).nonzero()[:, 0]
         return row, tile.own[row] - self.columns.start
+
+
+def _expanded(query: torch.Tensor, query_norm: torch.Tensor, centre: torch.Tensor, centre_norm: torch.Tensor,
+              own: tuple[torch.Tensor, torch.Tensor] | None) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """``|y|^2 + |x_i|^2 - 2 y.x_i``, inf at own centres, and the places where it is too small to be trusted."""
+    a = torch.addmm(centre_norm, query, centre.T, alpha=-2).add_(query_norm[:, None])
+    if own is not None:
+        a[own] = torch.inf
+    row, place = (a < CLOSE[a.dtype] * query_norm[:, None]).nonzero(as_tuple=True)
+    return a, (row, place)
 
 
 @dataclass(frozen=True)

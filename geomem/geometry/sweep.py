@@ -102,6 +102,10 @@ class Queries:
         """Those that are there."""
         return [collector for collector in (self.distances, self.noisy) if collector is not None]
 
+    def are_all(self, centres: Centres) -> bool:
+        """Whether the queries are all the centres, in order, and the centres one block."""
+        return self.own is not None and len(centres.blocks) == 1 and len(self) == len(centres) == centres.n_train
+
     def digest(self) -> tuple[int, bytes]:
         """Of the number of queries and the first of them, to tell one set from another."""
         return len(self), sha256(self.points.take(slice(TILE)).tobytes()).digest()
@@ -140,7 +144,9 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
             tiles = _tiles(centres, queries, rows, pool, run)
             while (block := reader.block) is not None:
                 run([partial(block.prepare, part) for part in block.parts()])
-                run([reader.read, *(partial(_show, part, tile, block) for part, tile in tiles)])
+                between = block.own_distances(run) if any(part.are_all(centres) for part in queries) else None
+                run([reader.read, *(partial(_show, part, tile, block, between if part.are_all(centres) else None)
+                                    for part, tile in tiles)])
                 done += 1
                 if advance:
                     advance(done / steps)
@@ -177,9 +183,9 @@ def _tiles(centres: Centres, queries: Sequence[Queries], rows: list[slice], pool
     return [tiles[place] for place in range(len(wanted))]
 
 
-def _show(part: Queries, tile: Tile, block: Block) -> None:
-    """Show one block of centres to one tile of queries."""
-    a = block.squared_distances(tile)
+def _show(part: Queries, tile: Tile, block: Block, between: torch.Tensor | None) -> None:
+    """Show one block of centres to one tile of queries; ``between``: the distances of all centres, where known."""
+    a = block.squared_distances(tile) if between is None else between[tile.rows].clone()
     if part.distances:
         part.distances.add(tile.rows, block.columns, a)
     if part.noisy is None or tile.products is None:
@@ -210,8 +216,10 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterat
     each = [TILE * (8 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
             for part in queries]
     width = max(block.stop - block.start for block in centres.blocks)
-    # Two blocks as read and centred, the noise vectors and their products, and what each thread works on.
-    fixed = (20 * width * centres.dim + POOL_VECTORS * 8 * (2 * width + min(centres.dim, POOL_ENTRIES // POOL_VECTORS))
+    # Two blocks as read and centred, all distances within one, the noise vectors and their products, and what each
+    # thread works on.
+    vectors = POOL_VECTORS * 8 * (2 * width + min(centres.dim, POOL_ENTRIES // POOL_VECTORS))
+    fixed = (20 * width * centres.dim + 4 * width**2 + vectors
              + torch.get_num_threads() * (24 * TILE * (width + centres.dim) + 32 * CPU_ENTRIES))
 
     def needed(count: int) -> int:
