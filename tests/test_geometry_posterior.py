@@ -125,7 +125,7 @@ def smallest_memory(train, heldout):
         patch.setattr(sweep, "_passes", counted)
         for memory in 2**20 * 1.01 ** np.arange(700):
             try:
-                geometry_curves(train, heldout, sigmas=2, posterior_draws=1, coverage_draws=1, memory=int(memory))
+                geometry_curves(train, heldout, sigmas=7, memory=int(memory))
             except InputError:
                 continue
             return int(memory), len(passes[-1])
@@ -211,7 +211,9 @@ def test_standard_errors_of_two_way_clusters(rng):
         vectors = (np.arange(n)[:, None] % groups) * draws + np.arange(draws)
         cells = (rng.standard_normal((n, 1)) + rng.standard_normal(groups * draws)[vectors]
                  + 4 * rng.standard_normal((n, draws)))
-        result = Tally(cells[:, :, None], groups).estimate(np.ones(1), proportion=False)
+        tally = Tally(n, draws, groups, 1)
+        tally.add(0, cells[:, :, None])
+        result = tally.estimate(np.ones(1), proportion=False)
         means.append(cells.mean())
         errors.append(result.stderr[0] ** 2)
         assert result.estimate[0] == pytest.approx(cells.mean())

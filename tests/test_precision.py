@@ -15,7 +15,11 @@ def points():
 
 
 def tallied(cells, groups):
-    return Tally(cells, groups).estimate(np.arange(1.0, cells.shape[2] + 1), proportion=False)
+    points, draws, levels = cells.shape
+    tally = Tally(points, draws, groups, levels)
+    for part in (slice(0, 5), slice(5, points)):  # not at a multiple of the groups
+        tally.add(part.start, cells[part])
+    return tally.estimate(np.arange(1.0, levels + 1), proportion=False)
 
 
 def test_parts_are_those_of_the_definition_and_add_up():
@@ -110,7 +114,9 @@ def test_rare_cases_are_not_taken_for_a_limit_of_the_points(points):
     """Between two points nothing differs and few cells are 0: endless draws would narrow it to nothing."""
     cells = np.ones((300, 4, 1))
     cells[::10, 0] = 0
-    drawn = precision._Drawn(Tally(cells, 1).estimate(np.ones(1), proportion=True), True, 0.005)
+    tally = Tally(300, 4, 1, 1)
+    tally.add(0, cells)
+    drawn = precision._Drawn(tally.estimate(np.ones(1), proportion=True), True, 0.005)
     assert drawn.estimate.parts.between[0] == pytest.approx(0, abs=1e-6)
     assert drawn.too_wide[0]
     assert drawn.reached_with(np.inf)[0]

@@ -18,7 +18,9 @@ from geomem.cli.options import (
     device_option,
     json_option,
     load,
+    memory_option,
     progress_bar,
+    queries_option,
     require_new_directory,
     say,
 )
@@ -62,13 +64,16 @@ class Sizes(click.ParamType):
               help="The danger zone is where both curves are at least this high.")
 @click.option("--points", type=click.IntRange(1), default=256, show_default=True,
               help="Training points, random ones, for Lemma A.1, Corollary A.2 and the Gaussian law.")
+@queries_option
+@memory_option
 @device_option
 @json_option
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
               help="Write bounds.json, bounds.csv and bounds.png.")
 def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
            sigmas: int | list[float], shell_t: float, q: float, delta: float, sizes: list[int] | None,
-           threshold: float, points: int, device: str, as_json: bool, out: str | None) -> None:
+           threshold: float, points: int, queries: int, memory: int, device: str, as_json: bool,
+           out: str | None) -> None:
     """Show what the theorems guarantee for DATA at each noise level, beside what is measured.
 
     Coverage with its bounds (Theorem 4.8), the posterior weight with Theorem 4.2, denoiser and flow field near a
@@ -85,8 +90,9 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
         require_new_directory(out, "bounds.json")
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     settings = {"shell_t": shell_t, "q": q, "delta": delta, "threshold": threshold, "posterior_draws": 4,
-                "coverage_draws": 8, "points": min(points, len(dataset.train)), "point_draws": 1, "seed": seed}
-    document = document_of(dataset, sigmas, sizes, settings, device)
+                "coverage_draws": 8, "points": min(points, len(dataset.train)), "point_draws": 1, "queries": queries,
+                "seed": seed}
+    document = document_of(dataset, sigmas, sizes, settings, device=device, memory=memory)
     if out:
         write_documents(out, document)
         say(f"wrote {out}")
@@ -100,7 +106,7 @@ def default_sizes(n_train: int) -> list[int]:
 
 
 def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | None, settings: dict[str, Any],
-                device: str) -> dict[str, Any]:
+                **how: Any) -> dict[str, Any]:
     """The JSON object of the command (format geomem.bounds/1); per noise level unless it says otherwise."""
     from geomem.geometry import (
         denoiser_near_point,
@@ -113,18 +119,18 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
 
     train, heldout, n = dataset.train, dataset.heldout, len(dataset.train)
     shell_t, delta, seed = settings["shell_t"], settings["delta"], settings["seed"]
+    how |= {"shell_t": shell_t, "queries": settings["queries"], "seed": seed}
     near_options = {"points": settings["points"], "draws": settings["point_draws"], "seed": seed}
     started = time.perf_counter()
     with progress_bar(6, "bounds", "part") as bar:
         by_size = zone_by_training_size(
             train, heldout, sorted({*(sizes or default_sizes(n)), n}), sigmas=sigmas, threshold=settings["threshold"],
-            posterior_draws=settings["posterior_draws"], coverage_draws=settings["coverage_draws"], shell_t=shell_t,
-            seed=seed, device=device)
+            posterior_draws=settings["posterior_draws"], coverage_draws=settings["coverage_draws"], **how)
         bar.update()
         sigma = by_size.sigma
-        theorem_4_8 = theorem_4_8_bounds(train, heldout, sigma, shell_t=shell_t, device=device)
+        theorem_4_8 = theorem_4_8_bounds(train, heldout, sigma, **how)
         bar.update()
-        thresholds = theorem_4_2_thresholds(train, q=settings["q"], delta=delta, shell_t=shell_t, device=device)
+        thresholds = theorem_4_2_thresholds(train, q=settings["q"], delta=delta, **how)
         bar.update()
         near = denoiser_near_point(train, sigma, delta=delta, **near_options)
         bar.update()

@@ -16,7 +16,9 @@ from geomem.cli.quality import quality
 from geomem.cli.risk import risk
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
+from geomem.processes import is_first
 
+SHARED = {"danger-zone"}  # commands whose work several processes share; of the others only the first does it
 EPILOG = "Start with: geomem danger-zone digits"
 
 
@@ -38,6 +40,8 @@ for command in (danger_zone, bounds, risk, plot_curves, train, generate, memoriz
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit status 0 done, 2 for what the caller got wrong, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not is_first() and not SHARED & set(arguments[:2]):  # the name stands first, or after --debug
+        return
     try:
         cli.main(arguments, prog_name="geomem", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -87,9 +87,13 @@ class BoundSums(DistanceCollector):
                 total[needed] += self._g(distances[needed, start:end] / sigma).sum(axis=1)
                 start = end
 
-    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+    def begin(self, rows: slice) -> None:
+        """Held-out queries ``rows`` are next."""
+        self._rows = rows
+
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The sums of one process."""
-        return [("min", self._nearest[rows]), ("sum", self._sum[rows])]
+        return [("min", self._nearest[self._rows]), ("sum", self._sum[self._rows])]
 
     @property
     def nearest(self) -> np.ndarray:

@@ -18,7 +18,7 @@ from geomem.devices import resolve_device
 from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
 from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
-from geomem.geometry.projections import Centres, QueryNoise, runs
+from geomem.geometry.projections import TILE, Centres, QueryNoise, runs
 from geomem.geometry.shells import squared_radii
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 
@@ -97,24 +97,37 @@ class CoverageSums(NoiseCollector):
     def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, draws: int, shell_t: float,
                  seed: int) -> None:
         squared_radii(centres.dim, shell_t)  # a wrong shell_t stops here, before any work
-        self.noise = QueryNoise.assign("coverage radius", n_heldout, draws, centres, seed)
+        self.noise = QueryNoise("coverage radius", n_heldout, draws, centres, seed)
         self.sigma, self.dim, self.shell_t = sigma, centres.dim, shell_t
-        self._covered = torch.zeros(n_heldout, draws, len(sigma), dtype=torch.bool, device=centres.device)
+        self.tally = Tally(n_heldout, draws, self.noise.groups, len(sigma))
+        self._device = centres.device
+
+    def bytes_per_query(self) -> int:
+        """Of the answers."""
+        return self.noise.draws * len(self.sigma)
+
+    def begin(self, rows: slice) -> None:
+        """Held-out queries ``rows`` are next."""
+        self._first = rows.start
+        self._covered = torch.zeros(rows.stop - rows.start, self.noise.draws, len(self.sigma), dtype=torch.bool,
+                                    device=self._device)
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries."""
         low, high = shell_edges(c, self.sigma, self.dim, self.shell_t)
-        known = self._covered[rows].permute(2, 0, 1).reshape(low.shape)
+        here = slice(rows.start - self._first, rows.stop - self._first)
+        known = self._covered[here].permute(2, 0, 1).reshape(low.shape)
         inside = covered(a, b, low, high, self.sigma, known)
-        self._covered[rows] = inside.view(len(self.sigma), *c.shape).permute(1, 2, 0)
+        self._covered[here] = inside.view(len(self.sigma), *c.shape).permute(1, 2, 0)
 
-    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The answers of one process."""
-        return [("max", self._covered[rows].view(torch.uint8))]
+        return [("max", self._covered.view(torch.uint8))]
 
-    def tally(self) -> Tally:
-        """Coverage, once all centres have been added."""
-        return Tally(self._covered.cpu().numpy().astype(np.float64), self.noise.groups)
+    def end(self) -> None:
+        """The answers of the queries of the pass are complete."""
+        for part in runs(0, len(self._covered), TILE):  # as for the posterior weights
+            self.tally.add(self._first + part.start, self._covered[part].cpu().numpy().astype(np.float64))
 
 
 def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, shell_t: float = 5.0, seed: int = 0,
@@ -136,4 +149,4 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
     chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
     sums = CoverageSums(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
     sweep(centres, [Queries(subset(heldout, chosen), None, noisy=sums)], seed, memory=memory, group=group)
-    return sums.tally().estimate(sigma, proportion=True)
+    return sums.tally.estimate(sigma, proportion=True)

@@ -157,13 +157,11 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
           seed, memory=memory, group=group,
           advance=progress and (lambda share: progress(round(share * total), total)))
     theorem_4_8 = bounds.bounds()
-    largest, self_weight = weights.tallies()
-    inside = coverage.tally()
     return Curves(
         sigma=sigma,
-        max_posterior_weight=largest.estimate(sigma, proportion=False),
-        self_posterior_weight=self_weight.estimate(sigma, proportion=False),
-        coverage=inside.estimate(sigma, proportion=True),
+        max_posterior_weight=weights.largest.estimate(sigma, proportion=False),
+        self_posterior_weight=weights.own.estimate(sigma, proportion=False),
+        coverage=coverage.tally.estimate(sigma, proportion=True),
         coverage_lower_bound=theorem_4_8.lower,
         coverage_upper_bound=theorem_4_8.upper,
         coverage_plain_upper_bound=theorem_4_8.plain_upper,
@@ -175,8 +173,8 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
         duplicates=centres.n_train - len(centres),
         settings={"posterior_draws": int(posterior_draws), "coverage_draws": int(coverage_draws),
                   "queries": None if queries is None else int(queries), "shell_t": float(shell_t), "seed": int(seed)},
-        weight_per_point=largest.point_mean(),
-        coverage_per_point=inside.point_mean(),
+        weight_per_point=weights.largest.point_mean(),
+        coverage_per_point=coverage.tally.point_mean(),
     )
 
 

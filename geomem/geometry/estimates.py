@@ -75,16 +75,24 @@ class Estimate:
 
 
 class Tally:
-    """Sums over cells (points, draws, levels); point k has the noise vectors of group k mod ``groups``."""
+    """Running sums over the cells of ``n_points`` points; point k has the noise vectors of group k mod ``groups``."""
 
-    def __init__(self, cells: np.ndarray, groups: int) -> None:
-        points, self.draws, levels = cells.shape
-        self.groups = groups
-        self._point_sum = cells.sum(axis=1)
-        whole = points // groups * groups
-        self._noise_sum = cells[:whole].reshape(-1, groups * self.draws, levels).sum(axis=0)
-        self._noise_sum[:(points - whole) * self.draws] += cells[whole:].reshape(-1, levels)
-        self._square_sum = np.square(cells).sum(axis=(0, 1))
+    def __init__(self, n_points: int, draws: int, groups: int, levels: int) -> None:
+        self.draws, self.groups = draws, groups
+        self._point_sum = np.zeros((n_points, levels))
+        self._noise_sum = np.zeros((groups * draws, levels))
+        self._square_sum = np.zeros(levels)
+
+    def add(self, first: int, cells: np.ndarray) -> None:
+        """Add cells (points, draws, levels) of points first, first + 1, ..."""
+        self._point_sum[first:first + len(cells)] += cells.sum(axis=1)
+        self._square_sum += np.einsum("kjl,kjl->l", cells, cells)
+        start = 0
+        while start < len(cells):  # one turn through the groups, or what there is of it
+            group = (first + start) % self.groups
+            turn = cells[start:start + self.groups - group].reshape(-1, cells.shape[2])
+            self._noise_sum[group * self.draws:group * self.draws + len(turn)] += turn
+            start += self.groups - group
 
     def point_mean(self) -> np.ndarray:
         """Mean over the draws of each point, (n_points, levels) float32."""

@@ -19,7 +19,7 @@ from geomem.devices import resolve_device
 from geomem.geometry import workers
 from geomem.geometry.estimates import Estimate, Tally
 from geomem.geometry.points import as_draws, as_sigmas, as_source, chosen_rows, subset
-from geomem.geometry.projections import Centres, QueryNoise
+from geomem.geometry.projections import TILE, Centres, QueryNoise, runs
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 
 if TYPE_CHECKING:
@@ -70,29 +70,42 @@ class PosteriorSums(NoiseCollector):
     """Collects ``sum_i exp(l_i)`` and ``max_i exp(l_i)`` of the training queries; ``own`` (n,) their centres."""
 
     def __init__(self, centres: Centres, own: np.ndarray, sigma: np.ndarray, draws: int, seed: int) -> None:
-        self.noise = QueryNoise.assign("posterior radius", len(own), draws, centres, seed)
+        self.noise = QueryNoise("posterior radius", len(own), draws, centres, seed)
         self.sigma = sigma
+        self.largest, self.own = (Tally(len(own), draws, self.noise.groups, len(sigma)) for _ in range(2))
+        self._device = centres.device
         self._copies = centres.count[own][:, None, None]
         self._count = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device).float()
-        shape = len(own), draws, len(sigma)
-        self._total = torch.zeros(shape, dtype=torch.float64, device=centres.device)
-        self._most = torch.zeros(shape, device=centres.device)
+
+    def bytes_per_query(self) -> int:
+        """Of the sums."""
+        return 12 * self.noise.draws * len(self.sigma)
+
+    def begin(self, rows: slice) -> None:
+        """Training queries ``rows`` are next."""
+        shape = rows.stop - rows.start, self.noise.draws, len(self.sigma)
+        self._first = rows.start
+        self._total = torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self._most = torch.zeros(shape, device=self._device)
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries; ``c`` is common to all logits and drops out."""
         total, most = posterior_weights(a, b, None if self._count is None else self._count[columns], self.sigma)
-        self._total[rows] += total
-        torch.maximum(self._most[rows], most, out=self._most[rows])
+        here = slice(rows.start - self._first, rows.stop - self._first)
+        self._total[here] += total
+        torch.maximum(self._most[here], most, out=self._most[here])
 
-    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The sums of one process."""
-        return [("sum", self._total[rows]), ("max", self._most[rows])]
+        return [("sum", self._total), ("max", self._most)]
 
-    def tallies(self) -> tuple[Tally, Tally]:
-        """The largest and the self weight, once all centres have been added."""
-        total = self._copies + self._total.cpu().numpy()
-        return (Tally(self._most.cpu().numpy().clip(min=1) / total, self.noise.groups),
-                Tally(1 / total, self.noise.groups))
+    def end(self) -> None:
+        """The largest and the self weight of the queries of the pass."""
+        for part in runs(0, len(self._total), TILE):  # the same parts, so the same rounding, in however many passes
+            first = self._first + part.start
+            total = self._copies[first:self._first + part.stop] + self._total[part].cpu().numpy()
+            self.largest.add(first, self._most[part].cpu().numpy().clip(min=1) / total)
+            self.own.add(first, 1 / total)
 
 
 @dataclass(frozen=True)
@@ -122,5 +135,5 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
     own = centres.member[chosen]
     sums = PosteriorSums(centres, own, sigma, as_draws("draws", draws), seed)
     sweep(centres, [Queries(subset(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
-    largest, self_weight = sums.tallies()
-    return PosteriorWeights(largest.estimate(sigma, proportion=False), self_weight.estimate(sigma, proportion=False))
+    return PosteriorWeights(sums.largest.estimate(sigma, proportion=False),
+                            sums.own.estimate(sigma, proportion=False))

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 
 import numpy as np
@@ -49,6 +49,7 @@ MOST_CLOSE = 1 / 64  # of the pairs, beyond which a float64 product is cheaper t
 # to that of coverage; 1,024 would double the time.
 POOL_VECTORS = 256
 POOL_ENTRIES = 2**26  # float64 entries of the noise vectors (512 MiB)
+SMALLEST_SPREAD, LARGEST_SPREAD = 1e-12, 1e12  # distances whose squares, and those of 1e-6 of them, are float32
 POOL_PIECE = 64  # vectors drawn by one thread
 
 
@@ -162,6 +163,18 @@ class Rows:
         return exact
 
 
+def largest_norm(*rows: Rows) -> float:
+    """The largest distance of any of these points to the training mean."""
+    return max((float(part.norm.max()) for part in rows), default=0.0) ** 0.5
+
+
+def require_spread(spread: float) -> None:
+    """Raises InputError where squares of such distances leave float32. All points may be equal."""
+    if not (spread == 0 or SMALLEST_SPREAD <= spread <= LARGEST_SPREAD):
+        raise InputError(f"the points lie up to {spread:.3g} from the mean of the training points; multiply them (and "
+                         f"sigma) by a number that brings this between {SMALLEST_SPREAD:g} and {LARGEST_SPREAD:g}")
+
+
 @dataclass(frozen=True)
 class Block:
     """Some of the centres: which (``columns``), the points, and ``products`` (P, centres) float64, ``V.(x_i - mean)``
@@ -247,26 +260,24 @@ class Tile:
     products: torch.Tensor | None
 
 
-@dataclass(frozen=True)
 class QueryNoise:
-    """Which noise each query has: one of ``groups`` groups of ``draws`` vectors, and ``squared_radius`` R^2
-    (queries, draws) float64.
+    """Which noise each of ``queries`` has: one of ``groups`` groups of ``draws`` vectors, and R^2, the stream (seed,
+    ``purpose``).
+
+    P is 256, less where the queries need fewer or the pool would not fit, more where ``draws`` is more.
     """
 
-    draws: int
-    groups: int
-    squared_radius: torch.Tensor
+    def __init__(self, purpose: str, queries: int, draws: int, centres: Centres, seed: int) -> None:
+        self.draws = draws
+        self.groups = max(1, min(queries, min(POOL_VECTORS, POOL_ENTRIES // centres.dim) // draws))
+        self.queries, self._dim, self._device = queries, centres.dim, centres.device
+        self._stream = seed, purpose
 
-    @classmethod
-    def assign(cls, purpose: str, n_queries: int, draws: int, centres: Centres, seed: int) -> QueryNoise:
-        """Noise for ``n_queries`` queries; the radii are the stream (seed, ``purpose``).
-
-        P is 256, less where the queries need fewer or the pool would not fit, more where ``draws`` is more.
-        """
-        vectors = min(POOL_VECTORS, POOL_ENTRIES // centres.dim)
-        groups = max(1, min(n_queries, vectors // draws))
-        squared = generator(seed, purpose).chisquare(centres.dim, size=(n_queries, draws))
-        return cls(draws, groups, torch.from_numpy(squared).to(centres.device))
+    @cached_property
+    def squared_radius(self) -> torch.Tensor:
+        """R^2, (queries, draws) float64."""
+        squared = generator(*self._stream).chisquare(self._dim, size=(self.queries, self.draws))
+        return torch.from_numpy(squared).to(self._device)
 
     def vectors(self, queries: slice) -> slice:
         """Noise vectors of a run of queries that does not cross a multiple of ``groups``."""

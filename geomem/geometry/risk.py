@@ -21,7 +21,8 @@ others at any distance (``z^2 + 2 L < 0``) the threshold is infinite.
 
 The score multiplies how often a point is trained on with a share that grows with its isolation and saturates: a
 point that occurs once stays below 2 however far away it lies, one that occurs twice has 2 at the usual distance.
-is a rule with a reason, chosen on models of digits and ECG5000 that memorize and then tried on faces, not a theorem.
+It is a rule with a reason, not a theorem, chosen on models of digits, ECG5000 and faces that memorize and then tried on
+other trainings of them.
 On all three, points that occurred four times were copied 5 to 6 times as often as the others; of the samples near a
 point, the ratio rule of [G] section 3 calls a larger share copies the more isolated the point is (rank correlation
 .40 to .64). That second part belongs to the rule: counted with one distance for all points, copies do not follow

@@ -26,18 +26,18 @@ SMALLEST = 1e-15  # g below this is taken as 0 in the table
 def shell_radii(d: int, t: float = 5.0) -> tuple[float, float]:
     """``(R_-, R_+)`` for dimension d and t > 0, in units of sigma ([G] Lemma 4.5).
 
-    Raises InputError unless d >= 1 and t > 0.
+    Raises InputError unless d >= 1 and t is from 1e-6 to 1e6.
     """
     inner, outer = squared_radii(d, t)
     return float(np.sqrt(inner)), float(np.sqrt(outer))
 
 
 def squared_radii(d: int, t: float) -> tuple[float, float]:
-    """``(R_-^2, R_+^2)`` ([G] Lemma 4.5). Raises InputError unless d >= 1 and t > 0."""
+    """``(R_-^2, R_+^2)`` ([G] Lemma 4.5). Raises InputError unless d >= 1 and t is from 1e-6 to 1e6."""
     if d < 1:
         raise InputError(f"dimension is {d}; give 1 or more")
-    if not (np.isfinite(t) and t > 0):
-        raise InputError(f"shell_t is {t}; give a positive number (5 is usual)")
+    if not 1e-6 <= t <= 1e6:
+        raise InputError(f"shell_t is {t}; give a positive number from 1e-6 to 1e6 (5 is usual)")
     root = 2 * float(np.sqrt(d * t))
     return max(0.0, d - root), d + root + 2 * t
 

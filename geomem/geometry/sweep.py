@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import PointSource
+from geomem.geometry.points import PointSource, as_whole
 from geomem.geometry.projections import (
-    POOL_ENTRIES,
-    POOL_VECTORS,
     TILE,
     Block,
     Centres,
     NoisePool,
     QueryNoise,
     Tile,
+    largest_norm,
+    require_spread,
     runs,
 )
 from geomem.geometry.workers import Run, workers
@@ -46,25 +46,36 @@ Advance = Callable[[float], None]
 class Collector:
     """Adds up one quantity over the centres, for every query.
 
-    ``begin`` is called with the queries of each pass; then ``add`` (see below) with every piece of centres; then,
-    with the sums of all processes put together, ``finish`` with every tile of the pass. ``add`` and ``finish`` may
+    In each pass ``begin`` is called with its queries; ``add`` (see below) with every piece of centres; then, with the
+    sums of all processes put together, ``finish`` with every tile of the pass and ``end``. ``add`` and ``finish`` may
     be called from several threads at once, for different queries.
     """
 
     def begin(self, rows: slice) -> None:
-        """Queries ``rows`` are next."""
+        """Queries ``rows`` are next: make room for them."""
 
-    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
-        """What this process has added up for these queries, each with the operation (sum, max, min) that puts
-        processes together.
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
+        """What this process has added up in the pass, each with the operation (sum, max, min) that puts processes
+        together.
         """
         raise NotImplementedError
 
     def finish(self, rows: slice) -> None:
         """All centres have been added for queries ``rows``."""
 
+    def end(self) -> None:
+        """The pass is over."""
+
     def bytes_per_query(self) -> int:
-        """Memory held during a pass, for each of its queries."""
+        """Memory held for each query of a pass,"""
+        return 0
+
+    def bytes_per_thread(self) -> int:
+        """by each thread in ``finish``,"""
+        return 0
+
+    def bytes_held(self) -> int:
+        """and all the time."""
         return 0
 
 
@@ -128,12 +139,15 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
     the share of the work done, from 0 to 1. Raises InputError if the memory is not enough for one tile of queries.
     """
     blocks = centres.blocks
-    if group is not None:
-        require_same((centres.digest(), [part.digest() for part in queries], seed, memory), group)
-        blocks = blocks[group.rank()::group.size()]
     passes = list(_passes(centres, queries, memory))
-    steps, done = len(passes) * max(1, len(blocks)), 0
+    if group is not None:
+        require_same((centres.digest(), [part.digest() for part in queries], seed, len(passes)), group)
+        blocks = blocks[group.rank()::group.size()]
+    steps, done, spread = len(passes) * max(1, len(blocks)), 0, 0.0
     with workers(centres.device) as run:
+        for part in queries:
+            if part.noisy:
+                part.noisy.noise.squared_radius  # noqa: B018 - drawn before threads ask for it
         pool = NoisePool.draw(centres, seed, [part.noisy.noise for part in queries if part.noisy], run)
         for rows in passes:
             for part, own_rows in zip(queries, rows, strict=True):
@@ -144,6 +158,8 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
             tiles = _tiles(centres, queries, rows, pool, run)
             while (block := reader.block) is not None:
                 run([partial(block.prepare, part) for part in block.parts()])
+                spread = max(spread, largest_norm(block.rows, *(tile.points for _, tile in tiles)))
+                require_spread(spread)
                 between = block.own_distances(run) if any(part.are_all(centres) for part in queries) else None
                 run([reader.read, *(partial(_show, part, tile, block, between if part.are_all(centres) else None)
                                     for part, tile in tiles)])
@@ -151,9 +167,12 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
                 if advance:
                     advance(done / steps)
             if group is not None:
-                put_together([sum_ for part, own_rows in zip(queries, rows, strict=True)
-                              for collector in part.collectors() for sum_ in collector.parts(own_rows)], group)
+                put_together([sums for part in queries for collector in part.collectors()
+                              for sums in collector.parts()], group)
             run([partial(collector.finish, tile.rows) for part, tile in tiles for collector in part.collectors()])
+            for part in queries:
+                for collector in part.collectors():
+                    collector.end()
 
 
 class _Reader:
@@ -215,16 +234,23 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterat
     tiles = [-(-len(part) // TILE) for part in queries]
     each = [TILE * (8 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
             for part in queries]
+    collectors = [collector for part in queries for collector in part.collectors()]
+    noises = [part.noisy.noise for part in queries if part.noisy]
+    vectors = max((noise.groups * noise.draws for noise in noises), default=0)
+    draws = max((noise.draws for noise in noises), default=0)
     width = max(block.stop - block.start for block in centres.blocks)
-    # Two blocks as read and centred, all distances within one, the noise vectors and their products, and what each
-    # thread works on.
-    vectors = POOL_VECTORS * 8 * (2 * width + min(centres.dim, POOL_ENTRIES // POOL_VECTORS))
-    fixed = (20 * width * centres.dim + 4 * width**2 + vectors
-             + torch.get_num_threads() * (24 * TILE * (width + centres.dim) + 32 * CPU_ENTRIES))
+    # Two blocks as read and centred, all distances within one, the noise vectors and their products, the radii, and
+    # what each thread works on: distances and float64 points of a tile, projections of a run, what it sorts.
+    fixed = (20 * width * centres.dim + 4 * width**2 + 8 * vectors * (2 * width + centres.dim)
+             + sum(8 * noise.queries * noise.draws for noise in noises)
+             + sum(collector.bytes_held() for collector in collectors)
+             + torch.get_num_threads() * max(24 * TILE * (width + centres.dim) + 32 * max(CPU_ENTRIES, draws * width),
+                                             *(collector.bytes_per_thread() for collector in collectors)))
 
     def needed(count: int) -> int:
         return fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True))
 
+    memory = as_whole("memory", memory, "bytes")
     count = next((count for count in range(1, max(tiles)) if needed(count) <= memory), max(tiles))
     if needed(count) > memory:
         raise InputError(f"memory is {memory / 2**20:,.0f} MiB; this needs {needed(count) / 2**20:,.0f} MiB or more")

@@ -24,12 +24,14 @@ from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import sorted_distances
 from geomem.geometry.points import as_source, chosen_rows, subset
-from geomem.geometry.projections import Centres
+from geomem.geometry.projections import Centres, runs
 from geomem.geometry.shells import shell_radii
 from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+FINISH_ENTRIES = 2**18  # distances that a thread sorts at a time, or one query's
 
 Summary = dict[str, float]  # mean, median, min, max
 
@@ -118,6 +120,10 @@ class ThresholdSums(DistanceCollector):
         """Of its distances."""
         return 4 * len(self._centres)
 
+    def bytes_per_thread(self) -> int:
+        """Of what is sorted at a time."""
+        return 32 * max(FINISH_ENTRIES, self._centres.n_train)
+
     def begin(self, rows: slice) -> None:
         """Training queries ``rows`` are next."""
         self._first = rows.start
@@ -127,20 +133,21 @@ class ThresholdSums(DistanceCollector):
         """Keep the distances of some queries to some centres."""
         self._a_rows[rows.start - self._first:rows.stop - self._first, columns] = a
 
-    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The distances, 0 for the centres of other processes."""
         return [("sum", self._a_rows)]
 
     def finish(self, rows: slice) -> None:
         """Thm 4.2 for these queries."""
-        a = self._a_rows[rows.start - self._first:rows.stop - self._first]
-        distances = sorted_distances(a if self._member is None else a[:, self._member])
-        others = distances[:, 1:]  # the first is the point itself
-        self._nearest[rows] = others[:, 0]
         start = int(torch.isinf(self._a).sum())  # only the first factors are inf
-        if start < len(self._a):
-            self._spread[rows] = (others[:, start:] * self._a[start:]).amin(1)
-        self._smallest[rows] = torch.where(others > 0, others, torch.inf).amin(1)
+        for part in runs(rows.start, rows.stop, max(1, FINISH_ENTRIES // self._centres.n_train)):
+            a = self._a_rows[part.start - self._first:part.stop - self._first]
+            distances = sorted_distances(a if self._member is None else a[:, self._member])
+            others = distances[:, 1:]  # the first is the point itself
+            self._nearest[part] = others[:, 0]
+            if start < len(self._a):
+                self._spread[part] = (others[:, start:] * self._a[start:]).amin(1)
+            self._smallest[part] = torch.where(others > 0, others, torch.inf).amin(1)
 
     def thresholds(self) -> Thresholds:
         """The thresholds, once all centres have been added."""

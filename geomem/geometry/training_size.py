@@ -13,6 +13,7 @@ training set; the smaller n, the less the choice of the training set matters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,11 @@ def coverage_from_counts(counts: np.ndarray, groups: int, n_train: int, sigma: n
 
     Standard errors are clustered by held-out point and by noise vector, as in ``estimates``.
     """
-    parts = [Tally(hit_probability(n_train, int(size))[counts], groups).estimate(sigma, proportion=True)
-             for size in sizes]
+    parts = []
+    for size in sizes:
+        tally = Tally(len(counts), counts.shape[1], groups, counts.shape[2])
+        tally.add(0, hit_probability(n_train, int(size))[counts])
+        parts.append(tally.estimate(sigma, proportion=True))
     estimate, stderr, low, high = (np.stack([getattr(part, name) for part in parts])
                                    for name in ("estimate", "stderr", "low", "high"))
     return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, *counts.shape[:2])
@@ -97,10 +101,21 @@ class CoveringCounts(NoiseCollector):
     def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, draws: int, shell_t: float,
                  seed: int) -> None:
         # The noise of ``shell_coverage``, so that the two agree at n = N.
-        self.noise = QueryNoise.assign("coverage radius", n_heldout, draws, centres, seed)
+        self.noise = QueryNoise("coverage radius", n_heldout, draws, centres, seed)
         self.sigma, self.dim, self.shell_t = sigma, centres.dim, shell_t
-        self._counts = torch.zeros(n_heldout, draws, len(sigma), dtype=torch.int64, device=centres.device)
+        self._shape = n_heldout, draws, len(sigma)
+        self._device = centres.device
         self._copies = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device)
+
+    def bytes_held(self) -> int:
+        """Of the counts, and of the probabilities looked up for them."""
+        return 24 * math.prod(self._shape)
+
+    def begin(self, rows: slice) -> None:
+        """Held-out queries ``rows`` are next."""
+        if rows.start == 0:
+            self._counts = torch.zeros(self._shape, dtype=torch.int64, device=self._device)
+        self._rows = rows
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries; the test and the stop are those of ``covered``."""
@@ -112,9 +127,9 @@ class CoveringCounts(NoiseCollector):
             if may_look(b) and (moved.amin(-1).view(-1) > high.clamp(min=0)).all():
                 break
 
-    def parts(self, rows: slice) -> list[tuple[str, torch.Tensor]]:
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The counts of one process."""
-        return [("sum", self._counts[rows])]
+        return [("sum", self._counts[self._rows])]
 
     def counts(self) -> np.ndarray:
         """The counts, once all centres have been added, (n_heldout, draws, levels)."""
