@@ -7,6 +7,8 @@ themselves, one query and one level at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import chi2, ncx2, norm
@@ -137,14 +139,27 @@ def boundary_levels(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, t
     return np.array(levels)[:, None] * (1 + np.array(shares))
 
 
-def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, posterior_draws: int = 4,
-                 coverage_draws: int = 8, seed: int = 0, t: float = 5.0, noise_of: NoiseOf | None = None
-                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W, self weight and C at each level, (levels,), as one would write them in NumPy: float64, vectorised, one
-    distance matrix for all levels, and the noise of each query multiplied with all training points.
+class NumpyCurves(NamedTuple):
+    """At each level, (levels,); the thresholds of Thm 4.2 for each point, (N,)."""
 
-    The noise is the package's, or from ``noise_of``. No copies among the training points. Without intervals, bounds
-    and thresholds.
+    largest: np.ndarray
+    own: np.ndarray
+    covered: np.ndarray
+    largest_stderr: np.ndarray
+    covered_stderr: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    concentrated: np.ndarray
+    spread: np.ndarray
+
+
+def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, posterior_draws: int = 4,
+                 coverage_draws: int = 8, seed: int = 0, t: float = 5.0,
+                 noise_of: NoiseOf | None = None) -> NumpyCurves:
+    """The curves as one would write them in NumPy: float64, vectorised, one distance matrix for all levels, the noise
+    of each query multiplied with all training points; errors, the bounds of Thm 4.8 from a table of g, and Thm 4.2.
+
+    The noise is the package's, or from ``noise_of``. No copies among the training points.
     """
     noise_of = noise_of or pooled_noise
     mean = train.mean(axis=0, dtype=np.float64)
@@ -153,26 +168,57 @@ def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, pos
 
     a = squared_distances(train, train)
     np.fill_diagonal(a, 0)
+    below, factors = threshold_factors(len(train), q=0.95, delta=0.05)
+    others = np.sort(np.sqrt(a), axis=1)[:, 1:]
+    concentrated, spread = below * others[:, 0], (others * factors).min(axis=1)
     noise = noise_of("posterior radius", len(train), posterior_draws, train.shape[1], seed)
     b = noise_projections(train, train, noise)
-    largest, own = np.empty(len(sigmas)), np.empty(len(sigmas))
+    largest, own, errors = (np.empty(len(sigmas)) for _ in range(3))
     for level, sigma in enumerate(sigmas):
         weights = -(a[:, None] / (2 * sigma**2) + b / sigma)
         weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        largest[level] = weights.max(axis=-1).mean()
+        largest[level], errors[level] = mean_and_error(weights.max(axis=-1))
         own[level] = weights[np.arange(len(train)), :, np.arange(len(train))].mean()
 
     a = squared_distances(heldout, train)
+    distances, nearest = np.sqrt(a), np.sqrt(a.min(axis=1))
+    s, g = two_shell_grid(train.shape[1], t)
     noise = noise_of("coverage radius", len(heldout), coverage_draws, train.shape[1], seed)
     b = noise_projections(heldout, train, noise)
     c = (noise**2).sum(axis=-1)[:, :, None]
-    covered = np.empty(len(sigmas))
+    covered, covered_errors, lower, upper = (np.empty(len(sigmas)) for _ in range(4))
     for level, sigma in enumerate(sigmas):
         squared = a[:, None] + 2 * sigma * b + sigma**2 * c
         inside = (squared >= (sigma * inner) ** 2) & (squared <= (sigma * outer) ** 2)
-        covered[level] = inside.any(axis=-1).mean()
-    return largest, own, covered
+        covered[level], covered_errors[level] = mean_and_error(inside.any(axis=-1).astype(float))
+        lower[level] = np.interp(nearest / sigma, s, g).mean()
+        upper[level] = np.minimum(np.interp(distances / sigma, s, g).sum(axis=1), 1).mean()
+    return NumpyCurves(largest, own, covered, errors, covered_errors, lower, upper, concentrated, spread)
+
+
+def mean_and_error(cells: np.ndarray) -> tuple[float, float]:
+    """Mean of cells (points, draws) and its standard error, clustered by point."""
+    return cells.mean(), cells.mean(axis=1).std(ddof=1) / np.sqrt(len(cells))
+
+
+@cache
+def two_shell_grid(dim: int, t: float) -> tuple[np.ndarray, np.ndarray]:
+    """g at 4,000 places from 0 to where it is 0."""
+    inner, outer = shell_radii(dim, t)
+    s = np.linspace(0, outer - inner + 20, 4000)
+    return s, np.append(two_shell(0, dim, t), np.diff(ncx2.cdf([[inner**2], [outer**2]], dim, s[1:] ** 2), axis=0)[0])
+
+
+def threshold_factors(n: int, q: float, delta: float) -> tuple[float, np.ndarray]:
+    """``b``, and ``a`` for K = 1, ..., n - 1 (inf where K <= q/(1-q)), of Thm 4.2."""
+    z, scale = norm.ppf(1 - delta / (n - 1)), np.log(q * (n - 1) / (1 - q))
+    k = np.arange(1, n)
+    c = np.log(k * (1 - q) / q)
+    allowed = k > q / (1 - q) + 1e-9
+    ends = norm.ppf(1 - delta / k)
+    a = np.where(allowed, (ends + np.sqrt(ends**2 + 2 * c.clip(min=0))) / (2 * np.where(allowed, c, 1)), np.inf)
+    return (-z + np.sqrt(z**2 + 2 * scale)) / (2 * scale), a
 
 
 def independent_noise(purpose: str, n: int, draws: int, dim: int, seed: int) -> np.ndarray:

@@ -109,13 +109,14 @@ def shape_of(train: np.ndarray, queries: int, levels: int, images: str) -> dict[
 
 
 def cifar_1k(bench: Bench) -> dict[str, Any]:
-    """The package does more than its rival here: intervals, bounds, thresholds and copies are its own. The rival draws
-    its own noise for every query, as one would; that queries can share it is the package's idea. The differences are
-    those on the same noise.
+    """Against plain NumPy at the same work: both curves with errors, bounds and thresholds. The rival draws its own
+    noise for every query, as one would; that queries can share it is the package's idea. The differences are those on
+    the same noise.
     """
     sizes = bench.sizes
     train, heldout, images = inputs.small_images(sizes.small, bench.data)
     seconds, curves = timed(lambda: geometry_curves(train, heldout, sigmas=sizes.small_levels), sizes.small_runs)
+    oracles.two_shell_grid(train.shape[1], 5.0)  # as the package keeps its table of g
     plain_seconds, _ = timed(lambda: oracles.numpy_curves(train, heldout, curves.sigma,
                                                           noise_of=oracles.independent_noise), sizes.numpy_runs,
                              warm_up=False)
@@ -124,7 +125,7 @@ def cifar_1k(bench: Bench) -> dict[str, Any]:
             "seconds": seconds, "numpy_seconds": plain_seconds,
             "numpy_over_geomem": plain_seconds["median"] / seconds["median"],
             "largest_difference": {name: float(abs(getattr(curves, name).estimate - theirs).max())
-                                   for name, theirs in zip(ESTIMATES, plain, strict=True)}}
+                                   for name, theirs in zip(ESTIMATES, plain[:3], strict=True)}}
 
 
 # 50k and imagenet-size
