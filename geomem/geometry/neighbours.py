@@ -1,17 +1,21 @@
 """Exact Euclidean nearest neighbours.
 
-For queries ``q`` and points ``p_1..p_N`` in ``R^d``, ``nearest`` gives the k smallest ``|q - p_i|`` and which
-points they are, ties by the lower index. A *filter* computes all distances fast but roughly, keeps a shortlist
-of the nearest, and proves bounds on the true distances of those it kept and of all that it left out. What the
-bounds do not exclude is measured again as ``|q - p_i|`` in float64. Where they do not prove the answer, the
-next filter is asked, and at last all N distances of that query are computed directly. So the filters decide
-the speed and never the answer. In the order in which they are asked:
+For queries ``q`` and points ``x_1..x_N`` in ``R^d``, ``nearest`` gives the k smallest ``|q - x_i|`` and which
+points they are, ties by the lower index. Most points are excluded by a *filter*: a map ``F`` that lengthens no
+difference, ``|F(q) - F(x)| <= |q - x|``. The filter finds the points of smallest ``|F(q) - F(x)|^2`` by matrix
+products, up to a rounding error that is bounded. A few of them are measured as ``|q - x|`` in float64, which
+bounds the k-th distance from above, and then all whose lower bound is not beyond it. Where more points than the
+shortlist holds may be that near, the next filter is asked, and at last all N distances of that query are
+computed directly. So the filters decide the speed and never the answer. In the order in which they are asked:
 
-* bytes: points and queries rounded to 256 levels; their distances are exact integers, and rounding moves a
-  distance by at most ``|q - q'| + |p - p'|``. On CPUs with byte products, several times as fast as float32.
-* faiss in float32, on the CPU or a GPU; torch in float64 where faiss is missing. Both expand
-  ``|q|^2 + |p|^2 - 2 q.p``, which loses small distances between points far from the origin, so the data are
-  centred first, and the error is bounded.
+* projected: ``F(x) = (B y, rho)`` with ``y = x - c``, K orthonormal rows ``B`` and ``rho = |y - B^T B y|``, what
+  they leave: ``|q - x|^2 >= |B(q - x)|^2 + (rho_q - rho_x)^2``, by the triangle inequality in the complement
+  of ``B``. Images keep nearly all their variance in far fewer than d directions, so these products are far smaller.
+* whole: ``F(x) = x - c``, where the bound is the distance.
+
+The products are those of faiss's flat index in float32, on the CPU or a GPU, or torch's in float64 where faiss
+is missing. Both expand ``|q|^2 + |x|^2 - 2 q.x``, which loses small distances between points far from the origin:
+hence the centre c.
 
 Points and queries are read in blocks, so both may lie on disk.
 
@@ -25,8 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -44,11 +48,13 @@ Array: TypeAlias = np.ndarray | torch.Tensor | Stored
 Points: TypeAlias = Array | PointSource
 
 _BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
-_CACHED_VALUES = 2**17  # values that fit in a processor's cache, for work that goes over them many times
+_CACHED_VALUES = 2**18  # values that fit in a processor's cache, for work that goes over them many times
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
 _BLOCK_QUERIES = 512
-_HELD_QUERIES = 2**27  # values of queries held during one pass over the points: 512 MiB of float32
-_BYTES_PAY = 2**33  # products of two numbers, Q N d, from which rounding all to bytes first is worth it
+_HELD_VALUES = 2**27  # coordinates of queries held during one pass over the points: 512 MiB of float32
+_SAMPLED_POINTS = 2048  # for the centre and the principal directions
+_DIRECTIONS = 255  # of the projected filter, at most: beyond, products cost more than they exclude
+_KEPT_VARIANCE = 0.9  # share of the variance below which the directions leave too much to exclude points
 _POINTS_PER_CELL = 39  # below which faiss finds k-means cells unreliable
 _FILTER_DIMENSIONS = 8  # of the projection that rules out most pairs of points
 
@@ -92,24 +98,17 @@ class ApproximateNeighbours:
     recall: Recall
 
 
-class Filter(Protocol):
-    """Compares queries with one block of points after another."""
+class Products(Protocol):
+    """Squared distances between queries and the points of one block, by the expansion in floating point."""
 
-    extra: int
-    """How much longer than k the shortlist is: so long that the bounds rarely fail on images."""
-
-    def prepare(self, queries: np.ndarray) -> Any:
-        """What ``search`` and ``bounds`` need of queries (Q, d)."""
+    precision: Precision
 
     def hold(self, points: np.ndarray) -> None:
-        """Make these points (b, d) the current block."""
+        """Make these points (b, D), of ``precision``, the current block."""
 
-    def search(self, prepared: Any, size: int) -> tuple[Tensor, Tensor]:
-        """Rough squared distances, up to a constant of each query, and places in the current block of the
-        ``size`` points nearest by them, (Q, size) each; a place is negative where nothing was found."""
-
-    def bounds(self, prepared: Any, rough: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds on the true squared distances, rising with ``rough``, once all points were held."""
+    def smallest(self, queries: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+        """Rough squared distances and places in the block of the ``size`` points nearest to each query (Q, D), of
+        ``precision``; (Q, size) each. A place is negative where nothing was found."""
 
 
 def as_rows(points: Array, name: str = "points") -> np.ndarray:
@@ -136,8 +135,7 @@ def nearest(queries: Points, points: Points, k: int, *,
     """The k nearest points of every query, exactly.
 
     queries: (Q, ...) and points: (N, ...), numpy, torch or stored elsewhere, flattened to d values each.
-    device: where the filter runs: on the CPU in bytes and then faiss; on CUDA faiss where it was built for GPUs;
-        torch in float64 where faiss is missing.
+    device: where the filters run; on CUDA with faiss where it was built for GPUs, else with torch in float64.
 
     Returns distances (Q, k) float64, Euclidean, ascending, and indices (Q, k) int64; equal distances are
     ordered by index. Raises InputError if k is not in 1..N, the dimensions differ or a value is not finite.
@@ -145,17 +143,17 @@ def nearest(queries: Points, points: Points, k: int, *,
     asked, among = _checked(queries, points, k)
     distances = np.empty((asked.shape[0], k))
     indices = np.empty((asked.shape[0], k), dtype=np.int64)
-    makers = _filters(asked, among, k, resolve_device(device))
-    for held in _blocks(*asked.shape, values=_HELD_QUERIES):
-        rows = asked.take(held)
-        left = np.arange(len(rows))
-        for maker in makers:
-            if len(left):
-                near, which, proven = _filtered(maker(), rows[left] if len(left) < len(rows) else rows, among, k)
-                distances[held.start + left], indices[held.start + left] = near, which
-                left = left[~proven]
-        for row in left:
-            distances[held.start + row], indices[held.start + row] = _search_all(rows[row], among, k)
+    left = np.arange(asked.shape[0])
+    for filter in _filters(asked, among, k, resolve_device(device)):
+        unproven = [left[:0]]
+        for held in _blocks(len(left), filter.dimension, _HELD_VALUES):
+            chosen = left[held]
+            some = asked if len(chosen) == asked.shape[0] else SubsetSource(asked, chosen)
+            distances[chosen], indices[chosen], proven = _filtered(filter, some, among, k)
+            unproven.append(chosen[~proven])
+        left = np.concatenate(unproven)
+    for query in left:
+        distances[query], indices[query] = _search_all(asked.take(slice(query, query + 1))[0], among, k)
     return distances, indices
 
 
@@ -181,8 +179,11 @@ def approximate_nearest(queries: Points, points: Points, k: int, *, index: str =
     indices = np.empty((asked.shape[0], k), dtype=np.int64)
     for block in _blocks(*asked.shape):
         rows = asked.take(block)
-        found = search(rows, min(k + _ExpansionFilter.extra, among.shape[0]))
-        distances[block], indices[block] = _rank(rows, among, np.maximum(found, 0), found >= 0, k)
+        found = search(rows, min(k + _Whole.extra, among.shape[0]))
+        squared = np.full(found.shape, np.inf)
+        _measure(squared, rows, among, np.maximum(found, 0), found >= 0)
+        squared, indices[block] = _smallest(squared, found, k)
+        distances[block] = np.sqrt(squared)
         few = np.flatnonzero((found >= 0).sum(axis=1) < k)  # the cells searched held fewer than k points
         if len(few):
             distances[block.start + few], indices[block.start + few] = nearest(rows[few], among, k, device="cpu")
@@ -225,140 +226,174 @@ def _blocks(count: int, values_each: int, values: int | None = None, most: int |
         yield slice(start, min(start + step, count))
 
 
-def _filters(queries: PointSource, points: PointSource, k: int, device: torch.device) -> list[Callable[[], Filter]]:
-    """Makers of the filters worth asking, the fastest first; none where a shortlist would be all points.
+def _sample(points: PointSource) -> np.ndarray:
+    """Some of the points at random, always the same, in float64."""
+    n, d = points.shape
+    size = min(n, _SAMPLED_POINTS, max(1, _BLOCK_VALUES // d))
+    chosen = generator(0, "neighbours").choice(n, size, replace=False, shuffle=False)
+    return points.take(np.sort(chosen)).astype(np.float64)
 
-    A filter is made when a query first needs it, since that takes a pass over the points.
+
+def _filters(queries: PointSource, points: PointSource, k: int, device: torch.device) -> list[_Whole]:
+    """The filters worth asking, the fastest first; none where a shortlist would be all points."""
+    n, d = points.shape
+    if n <= k + _Whole.extra:
+        return []
+    kind = _FaissProducts if _has_faiss(device, k + _Whole.extra) else _TorchProducts
+    sample = _sample(points)
+    centre, size = sample.mean(axis=0), len(sample)
+    filters = [_Whole(centre, kind(d, device))]
+    directions = min(_DIRECTIONS, d // 8, size // 8)
+    if (device.type == "cpu" and directions > 0 and n > k + _Projected.extra
+            and _projection_pays(queries.shape[0], n, d, directions, size)):
+        basis = _principal_directions(sample - centre, directions)
+        if basis is not None:
+            filters.insert(0, _Projected(centre, basis, kind(directions + 1, device)))
+    return filters
+
+
+def _projection_pays(queries: int, n: int, d: int, directions: int, sampled: int) -> bool:
+    """Whether finding the directions, projecting all and comparing them costs below half of comparing them whole.
+
+    In products of two numbers in float32; those in float64 count twice, and the directions take four passes over
+    the sample.
     """
-    n, d = points.shape
-    makers: list[Callable[[], Filter]] = []
-    if (device.type == "cpu" and queries.shape[0] * n * d >= _BYTES_PAY and n > k + _ByteFilter.extra
-            and d in _ByteFilter.dimensions and _byte_products_are_exact()):
-        makers.append(cache(lambda: _ByteFilter(points)))
-    if n > k + _ExpansionFilter.extra:
-        kind = _FaissFilter if _has_faiss(device, k + _FaissFilter.extra) else _TorchFilter
-        makers.append(cache(lambda: kind(points, device)))
-    return makers
+    projecting = 2 * d * directions * (queries + n + 4 * sampled)
+    return projecting + queries * n * directions < queries * n * d / 2
 
 
-def _filtered(filter: Filter, queries: np.ndarray, points: PointSource,
-              k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances and indices (Q, k) by one filter, and where it proves them, (Q,)."""
-    n, d = points.shape
-    size = k + filter.extra
-    parts = list(_blocks(len(queries), d, most=_BLOCK_QUERIES))
-    prepared = [filter.prepare(queries[part]) for part in parts]
-    rough = torch.full((len(queries), size), torch.inf, dtype=torch.float64)
-    places = torch.zeros((len(queries), size), dtype=torch.int64)
-    for block in _blocks(n, d, 4 * _BLOCK_VALUES, _BLOCK_POINTS):
-        filter.hold(points.take(block))
-        for part, query in zip(parts, prepared, strict=True):
-            squared, place = filter.search(query, min(size, block.stop - block.start))
-            squared = squared.double().masked_fill_(place < 0, torch.inf)
-            place = torch.where(place < 0, 0, place + block.start)
-            rough[part], order = torch.cat([rough[part], squared], 1).topk(size, largest=False)
-            places[part] = torch.cat([places[part], place], 1).gather(1, order)
-
-    distances, indices = np.empty((len(queries), k)), np.empty((len(queries), k), dtype=np.int64)
-    proven = np.empty(len(queries), dtype=bool)
-    for part, query in zip(parts, prepared, strict=True):
-        with np.errstate(invalid="ignore", over="ignore"):
-            lower, upper = filter.bounds(query, rough[part].numpy())
-            possible = ~(lower > upper[:, k - 1:k])  # k points are at least as near as the k-th upper bound
-            distances[part], indices[part] = _rank(queries[part], points, places[part].numpy(), possible, k)
-            proven[part] = distances[part][:, -1] ** 2 < lower[:, -1]
-    return distances, indices, proven
+def _principal_directions(centred: np.ndarray, count: int) -> np.ndarray | None:
+    """About the first principal components of centred points (m, d), orthonormal, (count, d); None if those
+    keep too little of the variance. By one power iteration from random ones (Halko, Martinsson and Tropp 2011).
+    """
+    scale = np.abs(centred).max()
+    if not 0 < scale < np.inf:
+        return None
+    rows = centred / scale
+    rough = np.linalg.qr(rows.T @ generator(0, "directions").standard_normal((len(rows), count)))[0]
+    basis = np.linalg.qr(rows.T @ (rows @ rough))[0]
+    kept = ((rows @ basis) ** 2).sum() / (rows**2).sum()
+    return basis.T if kept >= _KEPT_VARIANCE else None
 
 
-class _ExpansionFilter:
-    """``|q|^2 + |p|^2 - 2 q.p`` of centred points, in floating point.
+class _Whole:
+    """``F(x) = x - c``, compared by products.
 
-    Each of the three sums of d products has error at most ``gamma_n = n u / (1 - n u)`` times its sum of
-    magnitudes, u the unit roundoff (Higham 2002, section 3.1): together ``gamma_n (|q| + |p|)^2``. Rounding
-    the centred data and adding the three terms fits in n = d + 8; n is doubled for the rounding of the direct
-    distances, which is never larger.
+    Squared distances by the expansion are three sums of D products, each with error at most
+    ``gamma_n = n u / (1 - n u)`` times its sum of magnitudes, u the unit roundoff (Higham 2002, section 3.1):
+    together ``gamma_n S^2``, ``S = |F(q)| + |F(x)|``. Rounding the coordinates and adding the three terms fits in
+    n = D + 8; n is doubled for the rounding of the direct distances, which is never larger.
     """
 
     extra = 8
-    precision: Precision = np.float64
+    """How much longer than k the shortlist is."""
+    slack = 0.0
+    """Bound on ``|F(q) - F(x)|^2 - |q - x|^2``, over ``S^2``, from errors in F other than rounding its result."""
 
-    def __init__(self, points: PointSource) -> None:
-        self.centre, self.radius = _centre_and_radius(points)
+    def __init__(self, centre: np.ndarray, products: Products) -> None:
+        self.centre, self.products = centre, products
+        self.dimension = len(centre)
+        self.radius = 0.0  # the largest |F(x)| among the points held so far
 
-    def bounds(self, prepared: Any, rough: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        error = _squared_error(prepared[1] + self.radius, len(self.centre), self.precision)[:, None]
-        sure = np.where(np.isfinite(rough), rough, -np.inf)  # where it overflowed nothing is known
-        return sure - error, np.where(np.isfinite(rough), rough, np.inf) + error
+    def coordinates(self, rows: np.ndarray) -> np.ndarray:
+        """F of rows (b, d) in float64, (b, D)."""
+        return rows - self.centre
+
+    def prepare(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """F of rows (b, d), rounded, (b, D), and its norm, (b,)."""
+        rounded, norms = np.empty((len(rows), self.dimension), dtype=self.products.precision), np.empty(len(rows))
+        with np.errstate(over="ignore"):  # what overflows proves nothing
+            for part in _blocks(len(rows), rows.shape[1], _CACHED_VALUES):
+                mapped = self.coordinates(rows[part])
+                rounded[part], norms[part] = mapped, np.linalg.norm(mapped, axis=1)
+        return rounded, norms
+
+    def hold(self, points: np.ndarray) -> None:
+        rounded, norms = self.prepare(points)
+        self.radius = max(self.radius, float(norms.max()))
+        self.products.hold(rounded)
+
+    def lower(self, norms: np.ndarray, rough: np.ndarray) -> np.ndarray:
+        """Lower bounds on the true squared distances, for queries with those norms, once all points were held."""
+        sums = norms + self.radius
+        error = _squared_error(sums, self.dimension, self.products.precision) + self.slack * sums**2
+        return np.where(np.isfinite(rough), rough, -np.inf) - error[:, None]
 
 
-def _centre_and_radius(points: PointSource) -> tuple[np.ndarray, float]:
-    """The mean of the points, and their largest distance from it."""
-    blocks = list(_blocks(*points.shape))
-    centre = np.zeros(points.shape[1])
-    for block in blocks:
-        centre += points.take(block).sum(axis=0, dtype=np.float64) / points.shape[0]
-    return centre, max(float(np.linalg.norm(points.take(block) - centre, axis=1).max()) for block in blocks)
+class _Projected(_Whole):
+    """``F(x) = (B y, rho)``, ``y = x - c``: K orthonormal directions and the norm of what they leave.
+
+    With ``e >= |B B^T - I|``, what B lacks in orthonormality: ``|B v|^2 + |v - B^T B v|^2 <= (1 + e) |v|^2`` for
+    ``v = q - x``, and ``rho^2`` is ``|y|^2 - |B y|^2`` up to ``e |B y|^2``. Both are computed in float64, with
+    errors of at most ``3 sqrt(K) gamma_{d+8} |y|^2`` in the squares, so that rho is wrong by ``sqrt(E) |y|`` at
+    most, E the sum of these, and ``|F(q) - F(x)|^2`` by less than ``(E + 2.2 sqrt(E) + E) S^2``.
+    """
+
+    extra = 254
+
+    def __init__(self, centre: np.ndarray, basis: np.ndarray, products: Products) -> None:
+        super().__init__(centre, products)
+        self.basis = basis
+        count, d = basis.shape
+        self.dimension = count + 1
+        defect = float(np.linalg.norm(basis @ basis.T - np.eye(count)))
+        wrong = defect + 8 * count**0.5 * (d + 8) * float(np.finfo(np.float64).eps)
+        self.slack = 4 * wrong**0.5 if wrong < 0.1 else np.inf
+
+    def coordinates(self, rows: np.ndarray) -> np.ndarray:
+        centred = rows - self.centre
+        along = centred @ self.basis.T
+        left = np.einsum("nd,nd->n", centred, centred) - np.einsum("nd,nd->n", along, along)
+        return np.column_stack([along, np.sqrt(np.maximum(left, 0))])
 
 
 def _squared_error(norms: np.ndarray, dimension: int, precision: Precision) -> np.ndarray:
-    """Bound on the error of squared distances by the expansion; see ``_ExpansionFilter``.
+    """Bound on the error of squared distances by the expansion; see ``_Whole``.
 
-    norms: (Q,), at least ``|q| + |p|`` for every point, centred. The last term is for products that underflow.
+    norms: (Q,), at least ``|F(q)| + |F(x)|`` for every point. The last term is for products that underflow.
     """
     terms = (dimension + 8) * float(np.finfo(precision).eps)  # eps = 2 u
-    if terms >= 0.5:  # no useful bound: every query is searched directly
-        return np.full_like(norms, np.inf)
-    return terms / (1 - terms) * norms**2 + 4 * dimension * float(np.finfo(precision).tiny)
+    with np.errstate(over="ignore"):
+        useless = (terms >= 0.5) | (norms**2 > float(np.finfo(precision).max) / 4)  # or sums may overflow
+    return np.where(useless, np.inf, terms / (1 - terms) * norms**2 + 4 * dimension * float(np.finfo(precision).tiny))
 
 
-class _TorchFilter(_ExpansionFilter):
+class _TorchProducts:
     """Matrix products in float64."""
 
-    def __init__(self, points: PointSource, device: torch.device) -> None:
-        super().__init__(points)
+    precision: Precision = np.float64
+
+    def __init__(self, dimension: int, device: torch.device) -> None:
         self.device = device
 
-    def prepare(self, queries: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        centred = queries - self.centre
-        return torch.from_numpy(centred), np.linalg.norm(centred, axis=1)
-
     def hold(self, points: np.ndarray) -> None:
-        self.points = torch.from_numpy(points - self.centre).to(self.device)
+        self.points = torch.from_numpy(points).to(self.device)
 
-    def search(self, prepared: tuple[Tensor, np.ndarray], size: int) -> tuple[Tensor, Tensor]:
-        query = prepared[0].to(self.device)
+    def smallest(self, queries: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+        query = torch.from_numpy(queries).to(self.device)
         squared = query.square().sum(1, keepdim=True) + self.points.square().sum(1) - 2 * query @ self.points.T
         best, place = squared.topk(size, largest=False)
         return best.cpu(), place.cpu()
 
 
-class _FaissFilter(_ExpansionFilter):
+class _FaissProducts:
     """faiss's flat index in float32, on the CPU or a GPU."""
 
-    precision = np.float32
+    precision: Precision = np.float32
 
-    def __init__(self, points: PointSource, device: torch.device) -> None:
+    def __init__(self, dimension: int, device: torch.device) -> None:
         import faiss
 
-        super().__init__(points)
-        self.index: Any = faiss.IndexFlatL2(len(self.centre))
+        self.index: Any = faiss.IndexFlatL2(dimension)
         if device.type == "cuda":
             self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, self.index)
 
-    def prepare(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        centred, norms = np.empty(queries.shape, dtype=np.float32), np.empty(len(queries))
-        with np.errstate(over="ignore"):
-            for part in _blocks(len(queries), queries.shape[1], _CACHED_VALUES):
-                rows = queries[part] - self.centre
-                centred[part], norms[part] = rows, np.linalg.norm(rows, axis=1)
-        return centred, norms
-
     def hold(self, points: np.ndarray) -> None:
         self.index.reset()
-        self.index.add(self.prepare(points)[0])
+        self.index.add(points)
 
-    def search(self, prepared: tuple[np.ndarray, np.ndarray], size: int) -> tuple[Tensor, Tensor]:
-        squared, place = self.index.search(prepared[0], size)
+    def smallest(self, queries: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+        squared, place = self.index.search(queries, size)
         return torch.from_numpy(squared), torch.from_numpy(place)
 
 
@@ -373,84 +408,53 @@ def _has_faiss(device: torch.device, size: int) -> bool:
     return True
 
 
-class _ByteFilter:
-    """Distances of points rounded to the 256 levels ``c + s m``, m = -128..127, between the extremes of all points.
+def _filtered(filter: _Whole, queries: PointSource, points: PointSource,
+              k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances and indices (Q, k) by one filter, and where it proves them, (Q,)."""
+    (count, d), n = queries.shape, points.shape[0]
+    size = k + filter.extra
+    parts = list(_blocks(count, d, most=_BLOCK_QUERIES))
+    prepared = [filter.prepare(queries.take(part)) for part in parts]
+    rough = torch.full((count, size), torch.inf, dtype=torch.float64)
+    places = torch.zeros((count, size), dtype=torch.int64)
+    for block in _blocks(n, d, 4 * _BLOCK_VALUES, _BLOCK_POINTS):
+        filter.hold(points.take(block))
+        for part, (coordinates, _) in zip(parts, prepared, strict=True):
+            squared, place = filter.products.smallest(coordinates, min(size, block.stop - block.start))
+            squared = squared.double().masked_fill_(place < 0, torch.inf)
+            place = torch.where(place < 0, 0, place + block.start)
+            rough[part], order = torch.cat([rough[part], squared], 1).topk(size, largest=False)
+            places[part] = torch.cat([places[part], place], 1).gather(1, order)
 
-    The products of levels are exact 32-bit integers; putting them together in float32 has an error of at most
-    ``2^-22 (|q'| + |p'|)^2``, in levels. With ``r_q = |q - q'|`` and ``r_p = |p - p'|``, the true distance is
-    within ``r_q + r_p`` of ``|q' - p'|``. uint8 images lie on the levels, so for them r is 0 but for rounding.
+    distances, indices = np.empty((count, k)), np.empty((count, k), dtype=np.int64)
+    proven = np.empty(count, dtype=bool)
+    for part, (_, norms) in zip(parts, prepared, strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            lower = filter.lower(norms, rough[part].numpy())
+            distances[part], indices[part], proven[part] = _proven(queries.take(part), points, places[part].numpy(),
+                                                                   lower, k)
+    return distances, indices, proven
+
+
+def _proven(queries: np.ndarray, points: PointSource, candidates: np.ndarray, lower: np.ndarray,
+            k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k nearest among each query's candidates (Q, s), and whether no other point can be as near, (Q,).
+
+    lower: (Q, s), bounds on their squared distances; those of all other points are at least the last of them.
     """
-
-    extra = 40
-    dimensions = range(16, 2**17)  # fewer gain nothing; 128^2 d must fit in 31 bits
-
-    def __init__(self, points: PointSource) -> None:
-        low, high = np.inf, -np.inf
-        for block in _blocks(*points.shape):
-            rows = points.take(block)
-            low, high = min(low, float(rows.min())), max(high, float(rows.max()))
-        with np.errstate(over="ignore"):  # infinite steps prove nothing
-            self.step = float(np.float32((high - low) / 255))
-            self.offset = float(np.float32(low + 128 * self.step))
-        self.moved = self.norm = 0.0  # the largest r_p and |p'| among the points held so far
-        self.seen: set[tuple[int, ...]] = set()  # shapes of products that were checked
-
-    def prepare(self, queries: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        """Levels m; r, in data units; |m|^2."""
-        n, d = queries.shape
-        levels, moved, squared = np.empty((n, d), dtype=np.int8), np.empty(n), np.empty(n)
-        step, offset = np.float32(self.step), np.float32(self.offset)
-        largest = abs(self.offset) + 128 * self.step + float(np.finfo(np.float32).tiny)
-        with np.errstate(all="ignore"):  # what is not finite proves nothing
-            for part in _blocks(n, d, _CACHED_VALUES):
-                rows = queries[part].astype(np.float32)
-                level = np.nan_to_num(((rows - offset) / step).round().clip(-128, 127))
-                levels[part], squared[part] = level, _squared_norms(level)
-                # Rounding in the line below and to float32: at most 2^-22 (|x| + |c| + 128 s) in each entry x.
-                rounding = 2**-21 * (np.sqrt(_squared_norms(rows)) + d**0.5 * largest)
-                moved[part] = np.sqrt(_squared_norms(rows - (level * step + offset))) + rounding
-        return torch.from_numpy(levels), moved, squared
-
-    def hold(self, points: np.ndarray) -> None:
-        self.levels, moved, squared = self.prepare(points)
-        self.squared = torch.from_numpy(squared).float()
-        self.moved = max(self.moved, float(moved.max()))
-        self.norm = max(self.norm, float(np.sqrt(squared.max())))
-
-    def search(self, prepared: tuple[Tensor, np.ndarray, np.ndarray], size: int) -> tuple[Tensor, Tensor]:
-        products = torch._int_mm(prepared[0], self.levels.T)
-        if products.shape not in self.seen:
-            # In some versions of torch these products silently go wrong, depending on shapes; then prove nothing.
-            total = prepared[0].long() @ self.levels.sum(0)
-            self.norm = self.norm if bool((products.sum(1) == total).all()) else np.inf
-            self.seen.add(products.shape)
-        best, place = torch.add(self.squared, products, alpha=-2).topk(size, largest=False)
-        return best, place
-
-    def bounds(self, prepared: tuple[Tensor, np.ndarray, np.ndarray],
-               rough: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _, moved, squared = (array[:, None] for array in prepared)
-        error = 2**-22 * (np.sqrt(squared) + self.norm) ** 2
-        near = self.step * np.sqrt(np.maximum(rough + squared - error, 0)) - (moved + self.moved)
-        far = self.step * np.sqrt(np.maximum(rough + squared + error, 0)) + (moved + self.moved)
-        rounding = 2**-30  # of the direct distances and of these lines
-        return np.maximum(near, 0) ** 2 * (1 - rounding), far**2 * (1 + rounding)
-
-
-def _squared_norms(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    return np.einsum("nd,nd->n", rows, rows)
-
-
-@cache
-def _byte_products_are_exact() -> bool:
-    """Whether the CPU multiplies bytes fast and into 32 bits; without such units sums may saturate at 16 bits."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if not capabilities.get("avx512_vnni") or not hasattr(torch, "_int_mm"):
-        return False
-    low, high = (torch.full((64, 4096), value, dtype=torch.int8) for value in (-128, 127))
-    return all(bool((torch._int_mm(a, b.T) == int(a[0, 0]) * int(b[0, 0]) * 4096).all())
-               for a in (low, high) for b in (low, high))
+    size = candidates.shape[1]
+    squared = np.full(candidates.shape, np.inf)
+    possible = np.ones(candidates.shape, dtype=bool)
+    for start, stop in pairwise((0, min(k + 4, size), min(4 * (k + 4), size), size)):  # in order of the lower bounds
+        wanted = possible.copy()
+        wanted[:, :start] = wanted[:, stop:] = False
+        _measure(squared, queries, points, candidates, wanted)
+        kth = np.partition(squared, k - 1, axis=1)[:, k - 1:k]  # at least the true one
+        possible = lower <= kth
+        if stop > k + 4:  # give up where points beyond the last may still be nearer
+            possible &= kth < lower[:, -1:]
+    squared, indices = _smallest(squared, candidates, k)
+    return np.sqrt(squared), indices, squared[:, -1] < lower[:, -1]
 
 
 def _approximate_index(points: PointSource, kind: str, effort: int,
@@ -461,7 +465,7 @@ def _approximate_index(points: PointSource, kind: str, effort: int,
     except ImportError:
         raise InputError("an approximate search needs faiss; install faiss-cpu, or search exactly") from None
     n, d = points.shape
-    centre, _ = _centre_and_radius(points)
+    centre = _sample(points).mean(axis=0)
     index: Any
     if kind == "ivf":
         cells = max(1, min(int(4 * n**0.5), n // _POINTS_PER_CELL))
@@ -491,18 +495,23 @@ def _recall(hits: np.ndarray, n: int) -> Recall:
     return Recall(hits / n, low, high, n)
 
 
-def _rank(queries: np.ndarray, points: PointSource, candidates: np.ndarray, possible: np.ndarray,
-          k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest among each query's possible candidates (Q, s), by direct float64 distances."""
-    row, column = np.nonzero(possible)
-    squared = np.full(candidates.shape, np.inf)
+def _measure(squared: np.ndarray, queries: np.ndarray, points: PointSource, candidates: np.ndarray,
+             wanted: np.ndarray) -> None:
+    """Fill in, in ``squared`` (Q, s), the direct float64 squared distances of the wanted candidates."""
+    row, column = np.nonzero(np.broadcast_to(wanted, candidates.shape))
     for part in _blocks(len(row), queries.shape[1]):
-        difference = points.take(candidates[row[part], column[part]]) - queries[row[part]].astype(np.float64)
-        squared[row[part], column[part]] = np.einsum("nd,nd->n", difference, difference)
-    by_index = np.argsort(candidates, axis=1)  # a stable sort by distance then breaks ties by index
-    squared, candidates = np.take_along_axis(squared, by_index, 1), np.take_along_axis(candidates, by_index, 1)
-    order = np.argsort(squared, axis=1, kind="stable")[:, :k]
-    return np.sqrt(np.take_along_axis(squared, order, 1)), np.take_along_axis(candidates, order, 1)
+        found = points.take(candidates[row[part], column[part]])
+        values = np.empty(len(found))
+        for some in _blocks(len(found), found.shape[1], _CACHED_VALUES):
+            difference = np.subtract(found[some], queries[row[part][some]], dtype=np.float64)
+            values[some] = np.einsum("nd,nd->n", difference, difference)
+        squared[row[part], column[part]] = values
+
+
+def _smallest(squared: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest of each row and their candidates, ties by the lower candidate."""
+    order = np.lexsort((candidates, squared), axis=1)[:, :k]
+    return np.take_along_axis(squared, order, 1), np.take_along_axis(candidates, order, 1)
 
 
 def _search_all(query: np.ndarray, points: PointSource, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -535,10 +544,13 @@ def _join_close(points: PointSource, root: np.ndarray, tolerance: float) -> None
     """
     index = np.unique(root)
     dimension = points.shape[1]
-    centre, radius = _centre_and_radius(points)
+    centre = _sample(points).mean(axis=0)
     picked = index[np.linspace(0, len(index) - 1, _FILTER_DIMENSIONS).astype(np.int64)]
     basis = np.linalg.qr((points.take(picked) - centre).T)[0]  # (d, min(d, 8)), orthonormal
-    flat = np.concatenate([(points.take(index[block]) - centre) @ basis for block in _blocks(len(index), dimension)])
+    flat, radius = np.empty((len(index), basis.shape[1])), 0.0
+    for block in _blocks(len(index), dimension):
+        centred = points.take(index[block]) - centre
+        flat[block], radius = centred @ basis, max(radius, float(np.linalg.norm(centred, axis=1).max()))
     # A pair that lies just within the tolerance must not be lost to rounding in the projection.
     rounding = 4 * (dimension + 8) * float(np.finfo(np.float64).eps)
     reach = tolerance + rounding * (tolerance + radius)
