@@ -11,7 +11,6 @@ from scipy.stats import binom
 from geomem import InputError
 from geomem.geometry import neighbours
 from geomem.geometry.neighbours import approximate_nearest, distinct_points, nearest
-from geomem.geometry.points import as_source
 
 
 def oracle(queries, points, k):
@@ -28,14 +27,15 @@ def assert_same(found, expected):
     assert found[1].dtype == np.int64
 
 
-@pytest.fixture(params=["bytes", "faiss", "torch"])
+@pytest.fixture(params=["faiss", "torch", "projected, faiss", "projected, torch"])
 def backend(request, monkeypatch):
-    """The filter that is asked first."""
-    if request.param == "bytes":
-        if not neighbours._byte_products_are_exact():
-            pytest.skip("this processor has no units for products of bytes")
-        monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
-    elif request.param == "torch":
+    """The filter that is asked first, and what multiplies. The projected one is asked wherever it can be."""
+    if "projected" in request.param:
+        monkeypatch.setattr(neighbours, "_projection_pays", lambda *sizes: True)
+        monkeypatch.setattr(neighbours, "_KEPT_VARIANCE", 0.0)
+        monkeypatch.setattr(neighbours, "_VALUES_PER_DIRECTION", 1)
+        monkeypatch.setattr(neighbours._Projected, "extra", 8)
+    if "torch" in request.param:
         monkeypatch.setitem(sys.modules, "faiss", None)  # import faiss now fails
     return request.param
 
@@ -47,7 +47,7 @@ def asked(monkeypatch):
 
     def counting(filter, queries, *args):
         result = filtered(filter, queries, *args)
-        calls.append((type(filter).__name__, len(queries), int((~result[2]).sum())))
+        calls.append((type(filter).__name__.strip("_"), queries.shape[0], int((~result[2]).sum())))
         return result
 
     monkeypatch.setattr(neighbours, "_filtered", counting)
@@ -56,25 +56,97 @@ def asked(monkeypatch):
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("n", "dimension", "k"), [
-    (300, 1, 3), (300, 7, 2), (300, 16, 3), (500, 64, 10), (40, 5, 40), (2, 3, 1)])
+    (300, 1, 3), (300, 2, 3), (300, 7, 2), (300, 16, 3), (500, 64, 10), (40, 5, 40), (2, 3, 1)])
 def test_against_all_distances(n, dimension, k):
     rng = np.random.default_rng(n)
     points, queries = rng.standard_normal((n, dimension)), rng.standard_normal((70, dimension))
     assert_same(nearest(queries, points, k, device="cpu"), oracle(queries, points, k))
 
 
+def lattice(rng):
+    points = rng.integers(-1, 2, (400, 6)).astype(float)  # 729 places: many points at equal distances, and copies
+    return points, points[:60]
+
+
+def clusters(rng):
+    middles = 10 * rng.standard_normal((5, 24))
+    points = np.concatenate([middles[i % 5] + 1e-2 * rng.standard_normal((1, 24)) for i in range(400)])
+    return points, points[:60] + 1e-3 * rng.standard_normal((60, 24))
+
+
+def copies(rng):
+    points = rng.standard_normal((400, 24))
+    points[100:160] = points[:60]
+    return points, np.concatenate([points[:30], rng.standard_normal((30, 24))])
+
+
+def near_copies(rng):
+    points = rng.standard_normal((400, 24))
+    points[100:400] = np.tile(points[:50], (6, 1)) + 1e-3 * rng.standard_normal((300, 24))
+    return points, points[:60] + 1e-4 * rng.standard_normal((60, 24))
+
+
+def far_away(rng):
+    points = 1e4 + rng.standard_normal((400, 24))
+    return points, 1e4 + rng.standard_normal((60, 24))
+
+
+def low_rank(rng):
+    mix = rng.standard_normal((3, 24))
+    return rng.standard_normal((400, 3)) @ mix, rng.standard_normal((60, 3)) @ mix
+
+
+DATA = [lattice, clusters, copies, near_copies, far_away, low_rank]
+
+
 @pytest.mark.usefixtures("backend")
-def test_near_duplicates_far_from_the_origin():
-    # Points 1e-3 apart on data of norm 50: |q|^2 + |p|^2 - 2 q.p in float32 has an error of about 1e-4 here,
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("directions", [1, 4, 255])
+def test_data_that_are_hard_to_tell_apart(monkeypatch, data, directions):
+    monkeypatch.setattr(neighbours, "_DIRECTIONS", directions)
+    points, queries = data(np.random.default_rng(0))
+    assert_same(nearest(queries, points, 3, device="cpu"), oracle(queries, points, 3))
+
+
+def tight_clusters(rng):
+    # Points 1e-3 apart on data of norm 50: |q|^2 + |x|^2 - 2 q.x in float32 has an error of about 1e-4 here,
     # far above their squared distances of 1e-6, so a shortlist cut from it would be wrong.
-    rng = np.random.default_rng(0)
     centre = rng.standard_normal(200)
     centre *= 50 / np.linalg.norm(centre)
     offsets = rng.standard_normal((400, 200))
     offsets *= 1e-3 * rng.uniform(0.5, 2, (400, 1)) / np.linalg.norm(offsets, axis=1, keepdims=True)
     points = np.concatenate([centre + offsets, -centre + offsets[:100]])
-    queries = np.concatenate([centre + 0.1 * offsets[:30], points[:30]])
+    return points, np.concatenate([centre + 0.1 * offsets[:30], points[:30]])
+
+
+@pytest.mark.usefixtures("backend")
+def test_near_duplicates_far_from_the_origin():
+    points, queries = tight_clusters(np.random.default_rng(0))
     assert_same(nearest(queries, points, 5, device="cpu"), oracle(queries, points, 5))
+
+
+class Float32Products(neighbours._TorchProducts):
+    """The expansion in float32, all of whose errors faiss may make, though it does not always."""
+
+    precision = np.float32
+
+
+@pytest.mark.parametrize("backend", ["faiss", "projected, faiss"], indirect=True)
+def test_a_broken_bound_gives_wrong_answers(monkeypatch, backend):
+    # Two clusters 100 apart, and from within each all its points at about the same distance of 1.
+    rng = np.random.default_rng(0)
+    centre, offsets, moves = (rng.standard_normal((n, 200)) for n in (1, 100, 100))
+    centre, offsets, moves = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (centre, offsets, moves))
+    points, queries = np.concatenate([50 * centre + offsets, -50 * centre + offsets]), 50 * centre + 0.02 * moves
+    monkeypatch.setattr(neighbours, "_FaissProducts", Float32Products)
+    monkeypatch.setattr(neighbours._Whole, "extra", 1)
+    monkeypatch.setattr(neighbours._Projected, "extra", 1)
+    assert_same(nearest(queries, points, 1, device="cpu"), oracle(queries, points, 1))
+    lower = neighbours._Whole.lower
+    for sign in (0, -1):  # no rounding is allowed for; the upper bound is taken for the lower one
+        monkeypatch.setattr(neighbours._Whole, "lower", lambda self, norms, rough, sign=sign:
+                            rough + sign * (lower(self, norms, rough) - rough))
+        assert not np.array_equal(nearest(queries, points, 1, device="cpu")[1], oracle(queries, points, 1)[1])
 
 
 @pytest.mark.usefixtures("backend")
@@ -108,23 +180,13 @@ def test_unsafe_queries_are_searched_directly_and_others_are_not(monkeypatch):
     np.testing.assert_array_equal(found[1], [[0, 100]])
 
 
-@pytest.mark.parametrize("value", [np.inf, np.nan, 0.0])
-def test_a_useless_filter_changes_nothing(monkeypatch, value):
-    class Useless(neighbours._TorchFilter):
-        def search(self, prepared, size):
-            return torch.full((len(prepared[0]), size), value), torch.zeros((len(prepared[0]), size), dtype=int)
+@pytest.mark.parametrize(("value", "place"), [(np.inf, 0), (np.nan, 0), (0.0, 0), (3.4e38, -1)])
+def test_useless_products_change_nothing(monkeypatch, value, place):
+    class Useless(neighbours._TorchProducts):
+        def smallest(self, queries, size):  # with place -1 as faiss answers where all distances overflow
+            return torch.full((len(queries), size), value), torch.full((len(queries), size), place)
 
-    monkeypatch.setattr(neighbours, "_FaissFilter", Useless)
-    points = np.random.default_rng(6).standard_normal((50, 4))
-    assert_same(nearest(points[:9], points, 3, device="cpu"), oracle(points[:9], points, 3))
-
-
-def test_a_filter_that_finds_nothing_changes_nothing(monkeypatch):
-    class Blind(neighbours._TorchFilter):  # as faiss answers where all distances overflow
-        def search(self, prepared, size):
-            return torch.full((len(prepared[0]), size), 3.4e38), torch.full((len(prepared[0]), size), -1)
-
-    monkeypatch.setattr(neighbours, "_FaissFilter", Blind)
+    monkeypatch.setattr(neighbours, "_FaissProducts", Useless)
     points = np.random.default_rng(6).standard_normal((50, 4))
     assert_same(nearest(points[:9], points, 3, device="cpu"), oracle(points[:9], points, 3))
 
@@ -150,112 +212,140 @@ def test_blocks_change_nothing(monkeypatch):
     whole, groups = nearest(queries, points, 12, device="cpu"), distinct_points(points, 0.01)
     assert_same(whole, oracle(queries, points, 12))
     for name, value in (("_BLOCK_VALUES", 80), ("_BLOCK_POINTS", 17), ("_BLOCK_QUERIES", 5), ("_CACHED_VALUES", 60),
-                        ("_HELD_QUERIES", 100)):
+                        ("_HELD_VALUES", 100), ("_SAMPLED_POINTS", 40)):
         monkeypatch.setattr(neighbours, name, value)
         assert_same(nearest(queries, points, 12, device="cpu"), whole)
         np.testing.assert_array_equal(distinct_points(points, 0.01).group, groups.group)
 
 
-def pictures(n, dimension, seed, levels=True):
-    """Smooth random signals in [-1, 1]; with ``levels`` on the 256 levels of bytes, its ends among them."""
+def pictures(n, dimension, seed):
+    """Smooth random signals in [-1, 1]: an eighth as many directions keep over 95% of their variance."""
     values = np.cumsum(np.random.default_rng(seed).standard_normal((n, dimension)), axis=1) / np.sqrt(dimension)
-    values = values.clip(-1, 1)
-    values[0, :2] = -1, 1
-    return (np.round((values + 1) * 127.5) / 127.5 - 1 if levels else values).astype(np.float32)
+    return values.clip(-1, 1).astype(np.float32)
 
 
-bytes_only = pytest.mark.skipif(not neighbours._byte_products_are_exact(), reason="no units for products of bytes")
-
-
-@bytes_only
-@pytest.mark.parametrize("dimension", [17, 33, 784])
-@pytest.mark.parametrize("levels", [True, False])
-def test_bytes_bound_what_they_claim(dimension, levels):
-    points, queries = pictures(300, dimension, 0, levels), 1.2 * pictures(40, dimension, 1, levels=False)
-    source = as_source("points", points)
-    found = neighbours._ByteFilter(source)
+def projected(points, basis, products):
+    found = neighbours._Projected(points.mean(axis=0), basis, products(len(basis) + 1, torch.device("cpu")))
     found.hold(points)
-    prepared = found.prepare(queries)
-    rough, place = found.search(prepared, 300)
-    lower, upper = found.bounds(prepared, rough.double().numpy())
-    true = np.take_along_axis(cdist(queries.astype(np.float64), points.astype(np.float64)) ** 2, place.numpy(), 1)
+    return found
+
+
+def lower_bounds(filter, queries, n):
+    """Of the squared distances to all n points, in their order, (Q, n)."""
+    coordinates, norms = filter.prepare(queries)
+    rough, place = filter.products.smallest(coordinates, n)
+    lower = np.empty((len(queries), n))
+    np.put_along_axis(lower, place.numpy(), filter.lower(norms, rough.double().numpy()), 1)
+    return lower
+
+
+PRODUCTS = [neighbours._TorchProducts, neighbours._FaissProducts]
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("count", [1, 3, 1000])
+def test_projection_bounds_from_below(data, count, products):
+    rng = np.random.default_rng(1)
+    points, queries = data(rng)
+    basis = np.linalg.qr(rng.standard_normal((points.shape[1], min(count, points.shape[1]))))[0].T
+    true = cdist(queries, points) ** 2
+    lower = lower_bounds(projected(points, basis, products), queries, len(points))
     assert (lower <= true).all()
-    assert (true <= upper).all()
-    assert (np.diff(lower) >= 0).all()
-    inside = queries[:, None].clip(-1, 1) == queries[:, None]
-    span = 2 * np.sqrt(dimension) / 255  # each of two points is moved by at most half a level in each value
-    narrow = inside.all(axis=(1, 2))
-    assert ((np.sqrt(upper) - np.sqrt(lower))[narrow] <= 2 * span).all()
-    if levels:
-        assert found.moved < 1e-4 * np.sqrt(dimension)
+    if count == 1000:  # all directions: then the bound is the distance but for the rounding that is allowed for
+        scale = 4 * np.linalg.norm(points - points.mean(0), axis=1).max() ** 2
+        assert (lower > true - 1e-3 * scale).all()
 
 
-@bytes_only
-def test_bytes_bound_what_float32_rounds():
+@pytest.mark.parametrize("products", PRODUCTS)
+def test_projection_bounds_with_directions_that_are_not_orthonormal(products):
+    points, queries = low_rank(np.random.default_rng(0))
+    basis = np.linalg.svd(points, full_matrices=False)[2][:3]
+    found = projected(points, 1.001 * basis, products)  # lengthens all differences by 0.1%
+    true = cdist(queries, points) ** 2
+    assert (lower_bounds(found, queries, len(points)) <= true).all()
+    found.slack = 0.0  # then it does not bound them
+    assert (lower_bounds(found, queries, len(points)) > true).any()
+    assert projected(points, 1.1 * basis, products).slack == np.inf
+
+
+def test_projection_bounds_what_is_left_of_points_in_the_span():
+    # rho is 1e-8 |y| here, about the root of the rounding in the difference of the squares of which it is the root,
+    # and may come out as 0. The queries lie beyond, in the direction of what is left, so that the bound is tight.
     rng = np.random.default_rng(0)
-    points, queries = 1e4 + 1e-2 * rng.standard_normal((300, 16)), 1e4 + 1e-2 * rng.standard_normal((40, 16))
-    found = neighbours._ByteFilter(as_source("points", points))
+    directions = np.linalg.qr(rng.standard_normal((300, 21)))[0].T
+    points = rng.standard_normal((400, 20)) @ directions[:20]
+    points, queries = points + 4e-8 * directions[20], points + directions[20]
+    true = cdist(queries, points) ** 2
+    found = neighbours._Projected(np.zeros(300), directions[:20], neighbours._TorchProducts(21, torch.device("cpu")))
     found.hold(points)
-    prepared = found.prepare(queries)
-    rough, place = found.search(prepared, 300)
-    lower, upper = found.bounds(prepared, rough.double().numpy())
-    true = np.take_along_axis(cdist(queries, points) ** 2, place.numpy(), 1)
-    assert (lower <= true).all()
-    assert (true <= upper).all()
+    assert (lower_bounds(found, queries, 400) <= true).all()
+    found.slack = 0.0
+    assert (lower_bounds(found, queries, 400) > true).any()
 
 
-@bytes_only
-def test_bytes_prove_images_and_measure_few(monkeypatch, asked):
-    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
-    measured, rank = [], neighbours._rank
+@pytest.fixture
+def paying(monkeypatch):
+    """The projected filter is asked of sets of any size; pairs measured by the call."""
+    monkeypatch.setattr(neighbours, "_projection_pays", lambda *sizes: True)
+    monkeypatch.setattr(neighbours._Projected, "extra", 60)
+    measured, measure = [], neighbours._measure
 
-    def counting(queries, points, candidates, possible, k):
-        measured.append(possible.sum())
-        return rank(queries, points, candidates, possible, k)
+    def counting(squared, queries, points, candidates, wanted):
+        measured.append(int(np.broadcast_to(wanted, candidates.shape).sum()))
+        measure(squared, queries, points, candidates, wanted)
 
-    monkeypatch.setattr(neighbours, "_rank", counting)
-    points, queries = pictures(2000, 300, 0), pictures(200, 300, 1, levels=False)
+    monkeypatch.setattr(neighbours, "_measure", counting)
+    return measured
+
+
+@pytest.mark.parametrize("products", ["faiss", "torch"])
+def test_projection_proves_images_and_measures_few(monkeypatch, asked, paying, products):
+    if products == "torch":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    points, queries = pictures(2000, 300, 0), pictures(200, 300, 1)
     queries[:20] = points[:20] + np.float32(1e-4)
     assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    (name, count, unproven), = asked
-    assert (name, count, unproven) == ("_ByteFilter", 200, 0)
-    assert sum(measured) < 10 * 200  # distances measured again, of the 42 in each shortlist
+    assert asked == [("Projected", 200, 0)]
+    assert sum(paying) < 10 * 200
 
 
-@bytes_only
-def test_bytes_hand_on_what_they_cannot_prove(monkeypatch, asked):
-    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
-    points, queries = pictures(500, 50, 0, levels=False), pictures(60, 50, 1, levels=False)
-    # A cluster as wide as two levels: within reach of rounding there are more points than the shortlist holds.
-    points[:200] = 0.5 + 0.015 * np.random.default_rng(0).standard_normal((200, 50))
-    queries[7:9] = 0.5
+@pytest.mark.usefixtures("paying")
+def test_projection_hands_on_what_it_cannot_prove(asked):
+    points, queries = pictures(500, 80, 0), pictures(60, 80, 1)
+    # Noise in all directions: few of them cannot tell which of 200 points is the nearest.
+    noisy = 1.2 + 0.1 * np.random.default_rng(0).standard_normal((202, 80))
+    points[:200], queries[7:9] = noisy[:200], noisy[200:]
     assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    assert asked == [("_ByteFilter", 60, 2), ("_FaissFilter", 2, 0)]
-
-
-@bytes_only
-def test_byte_products_that_go_wrong_are_noticed(monkeypatch, asked):
-    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
-    neighbours._byte_products_are_exact()  # while they are
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: torch.zeros(len(a), b.shape[1], dtype=torch.int32))
-    points, queries = pictures(300, 20, 0), pictures(30, 20, 1)
+    assert asked == [("Projected", 60, 2), ("Whole", 2, 0)]
+    asked.clear()
+    points[:200] = queries[7] = queries[8]  # more copies than any shortlist holds
     assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    assert asked == [("_ByteFilter", 30, 30), ("_FaissFilter", 30, 0)]
+    assert asked == [("Projected", 60, 2), ("Whole", 2, 2)]
 
 
-@bytes_only
-def test_bytes_where_an_outlier_sets_the_levels(monkeypatch, asked):
-    monkeypatch.setattr(neighbours, "_BYTES_PAY", 0)
-    points, queries = pictures(300, 20, 0, levels=False), pictures(30, 20, 1, levels=False)
-    points[3, 4] = 1e6  # all others fall on one level
-    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    assert asked[0] == ("_ByteFilter", 30, 30)
+@pytest.mark.usefixtures("paying")
+def test_projection_is_not_asked_of_noise_or_constants(asked):
+    rng = np.random.default_rng(0)
+    for points in (rng.standard_normal((600, 160)), np.ones((600, 160))):
+        nearest(points[:9], points, 2, device="cpu")
+        assert asked.pop()[0] == "Whole"
+        assert not asked
 
 
-def test_bytes_are_not_asked_in_vain(asked):
-    points = pictures(200, 20, 0)
-    nearest(points[:9], points, 2, device="cpu")  # too few for it to pay
-    assert [name for name, _, _ in asked] == ["_FaissFilter"]
+def test_projection_is_asked_where_it_pays(monkeypatch, asked):
+    # 2 x 3072 x 255 (Q + N + 4 x 2048) + 255 Q N products against half of 3072 Q N.
+    pays = neighbours._projection_pays
+    assert pays(50_000, 50_000, 3072, 255, 2048)
+    assert pays(2_000, 50_000, 3072, 255, 2048)
+    assert not pays(1_000, 50_000, 3072, 255, 2048)
+    assert not pays(500, 500, 3072, 62, 500)
+    points = pictures(600, 80, 0)
+    nearest(points[:9], points, 2, device="cpu")
+    assert [name for name, _, _ in asked] == ["Whole"]
+    monkeypatch.setattr(neighbours, "_projection_pays", lambda *sizes: True)
+    nearest(points[:9], points, 2, device="cpu")
+    assert [name for name, _, _ in asked][1] == "Projected"
 
 
 class Store:
@@ -275,7 +365,7 @@ class Store:
 
 @pytest.mark.usefixtures("backend")
 def test_stored_points_are_never_read_whole(monkeypatch):
-    for name, value in (("_BLOCK_VALUES", 18 * 10), ("_HELD_QUERIES", 18 * 10)):
+    for name, value in (("_BLOCK_VALUES", 18 * 10), ("_HELD_VALUES", 18 * 10)):
         monkeypatch.setattr(neighbours, name, value)
     monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 18 * 8 * 10)
     rng = np.random.default_rng(7)
@@ -293,7 +383,7 @@ def test_stored_points_are_never_read_whole(monkeypatch):
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_approximate_neighbours_are_real_and_never_nearer(index):
-    points, queries = pictures(3000, 16, 0, levels=False), pictures(400, 16, 1, levels=False)
+    points, queries = pictures(3000, 16, 0), pictures(400, 16, 1)
     true, _ = oracle(queries, points, 4)
     few = approximate_nearest(queries, points, 4, index=index, effort=1, checked=400)
     many = approximate_nearest(queries, points, 4, index=index, effort=200, checked=400)
@@ -329,7 +419,7 @@ def test_recall_interval():
 
 
 def test_recall_is_measured_on_a_sample():
-    points = pictures(3000, 16, 0, levels=False)
+    points = pictures(3000, 16, 0)
     one, other = (approximate_nearest(points[:500] + 0.01, points, 2, effort=1, checked=50, seed=s) for s in (0, 1))
     assert one.recall.checked == 50
     assert (one.recall.low < one.recall.share).all()

@@ -50,10 +50,11 @@ Points: TypeAlias = Array | PointSource
 _BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
 _CACHED_VALUES = 2**18  # values that fit in a processor's cache, for work that goes over them many times
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
-_BLOCK_QUERIES = 512
+_BLOCK_QUERIES = 1024  # with fewer, the products of some BLAS are half as fast
 _HELD_VALUES = 2**27  # coordinates of queries held during one pass over the points: 512 MiB of float32
 _SAMPLED_POINTS = 2048  # for the centre and the principal directions
 _DIRECTIONS = 255  # of the projected filter, at most: beyond, products cost more than they exclude
+_VALUES_PER_DIRECTION = 8  # of a point, and points of the sample, at least
 _KEPT_VARIANCE = 0.9  # share of the variance below which the directions leave too much to exclude points
 _POINTS_PER_CELL = 39  # below which faiss finds k-means cells unreliable
 _FILTER_DIMENSIONS = 8  # of the projection that rules out most pairs of points
@@ -243,7 +244,7 @@ def _filters(queries: PointSource, points: PointSource, k: int, device: torch.de
     sample = _sample(points)
     centre, size = sample.mean(axis=0), len(sample)
     filters = [_Whole(centre, kind(d, device))]
-    directions = min(_DIRECTIONS, d // 8, size // 8)
+    directions = min(_DIRECTIONS, d // _VALUES_PER_DIRECTION, size // _VALUES_PER_DIRECTION)
     if (device.type == "cpu" and directions > 0 and n > k + _Projected.extra
             and _projection_pays(queries.shape[0], n, d, directions, size)):
         basis = _principal_directions(sample - centre, directions)
@@ -445,13 +446,13 @@ def _proven(queries: np.ndarray, points: PointSource, candidates: np.ndarray, lo
     size = candidates.shape[1]
     squared = np.full(candidates.shape, np.inf)
     possible = np.ones(candidates.shape, dtype=bool)
-    for start, stop in pairwise((0, min(k + 4, size), min(4 * (k + 4), size), size)):  # in order of the lower bounds
+    for start, stop in pairwise((0, k, min(4 * k + 16, size), size)):  # in order of the lower bounds
         wanted = possible.copy()
         wanted[:, :start] = wanted[:, stop:] = False
         _measure(squared, queries, points, candidates, wanted)
         kth = np.partition(squared, k - 1, axis=1)[:, k - 1:k]  # at least the true one
         possible = lower <= kth
-        if stop > k + 4:  # give up where points beyond the last may still be nearer
+        if start:  # give up where points beyond the last may still be nearer
             possible &= kth < lower[:, -1:]
     squared, indices = _smallest(squared, candidates, k)
     return np.sqrt(squared), indices, squared[:, -1] < lower[:, -1]
