@@ -270,10 +270,10 @@ def _principal_directions(centred: np.ndarray, count: int) -> np.ndarray | None:
     scale = np.abs(centred).max()
     if not 0 < scale < np.inf:
         return None
-    rows = centred / scale
-    rough = np.linalg.qr(rows.T @ generator(0, "directions").standard_normal((len(rows), count)))[0]
-    basis = np.linalg.qr(rows.T @ (rows @ rough))[0]
-    kept = ((rows @ basis) ** 2).sum() / (rows**2).sum()
+    rows = (centred / scale).astype(np.float32)  # any directions will do, if only they are orthonormal
+    rough = np.linalg.qr(rows.T @ generator(0, "directions").standard_normal((len(rows), count), dtype=np.float32))[0]
+    basis = np.linalg.qr((rows.T @ (rows @ rough)).astype(np.float64))[0]
+    kept = ((rows @ basis.astype(np.float32)) ** 2).sum() / (rows**2).sum()
     return basis.T if kept >= _KEPT_VARIANCE else None
 
 
