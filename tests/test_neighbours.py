@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binom
 
 from geomem import InputError
-from geomem.geometry import neighbours
+from geomem.geometry import filters, neighbours
 from geomem.geometry.neighbours import approximate_nearest, distinct_points, nearest
 
 
@@ -31,10 +31,10 @@ def assert_same(found, expected):
 def backend(request, monkeypatch):
     """The filter that is asked first, and what multiplies. The projected one is asked wherever it can be."""
     if "projected" in request.param:
-        monkeypatch.setattr(neighbours, "_projection_pays", lambda *sizes: True)
-        monkeypatch.setattr(neighbours, "_KEPT_VARIANCE", 0.0)
-        monkeypatch.setattr(neighbours, "_VALUES_PER_DIRECTION", 1)
-        monkeypatch.setattr(neighbours._Projected, "extra", 8)
+        monkeypatch.setattr(filters, "_projection_pays", lambda *sizes: True)
+        monkeypatch.setattr(filters, "_KEPT_VARIANCE", 0.0)
+        monkeypatch.setattr(filters, "_VALUES_PER_DIRECTION", 1)
+        monkeypatch.setattr(filters.Projected, "extra", 8)
     if "torch" in request.param:
         monkeypatch.setitem(sys.modules, "faiss", None)  # import faiss now fails
     return request.param
@@ -47,7 +47,7 @@ def asked(monkeypatch):
 
     def counting(filter, queries, *args):
         result = filtered(filter, queries, *args)
-        calls.append((type(filter).__name__.strip("_"), queries.shape[0], int((~result[2]).sum())))
+        calls.append((type(filter).__name__, queries.shape[0], int((~result[2]).sum())))
         return result
 
     monkeypatch.setattr(neighbours, "_filtered", counting)
@@ -103,7 +103,7 @@ DATA = [lattice, clusters, copies, near_copies, far_away, low_rank]
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("directions", [1, 4, 255])
 def test_data_that_are_hard_to_tell_apart(monkeypatch, data, directions):
-    monkeypatch.setattr(neighbours, "_DIRECTIONS", directions)
+    monkeypatch.setattr(filters, "_DIRECTIONS", directions)
     points, queries = data(np.random.default_rng(0))
     assert_same(nearest(queries, points, 3, device="cpu"), oracle(queries, points, 3))
 
@@ -125,7 +125,7 @@ def test_near_duplicates_far_from_the_origin():
     assert_same(nearest(queries, points, 5, device="cpu"), oracle(queries, points, 5))
 
 
-class Float32Products(neighbours._TorchProducts):
+class Float32Products(filters.TorchProducts):
     """The expansion in float32, all of whose errors faiss may make, though it does not always."""
 
     precision = np.float32
@@ -139,12 +139,12 @@ def test_a_broken_bound_gives_wrong_answers(monkeypatch, backend):
     centre, offsets, moves = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (centre, offsets, moves))
     points, queries = np.concatenate([50 * centre + offsets, -50 * centre + offsets]), 50 * centre + 0.02 * moves
     monkeypatch.setattr(neighbours, "_FaissProducts", Float32Products)
-    monkeypatch.setattr(neighbours._Whole, "extra", 1)
-    monkeypatch.setattr(neighbours._Projected, "extra", 1)
+    monkeypatch.setattr(filters.Whole, "extra", 1)
+    monkeypatch.setattr(filters.Projected, "extra", 1)
     assert_same(nearest(queries, points, 1, device="cpu"), oracle(queries, points, 1))
-    lower = neighbours._Whole.lower
+    lower = filters.Whole.lower
     for sign in (0, -1):  # no rounding is allowed for; the upper bound is taken for the lower one
-        monkeypatch.setattr(neighbours._Whole, "lower", lambda self, norms, rough, sign=sign:
+        monkeypatch.setattr(filters.Whole, "lower", lambda self, norms, rough, sign=sign:
                             rough + sign * (lower(self, norms, rough) - rough))
         assert not np.array_equal(nearest(queries, points, 1, device="cpu")[1], oracle(queries, points, 1)[1])
 
@@ -182,7 +182,7 @@ def test_unsafe_queries_are_searched_directly_and_others_are_not(monkeypatch):
 
 @pytest.mark.parametrize(("value", "place"), [(np.inf, 0), (np.nan, 0), (0.0, 0), (3.4e38, -1)])
 def test_useless_products_change_nothing(monkeypatch, value, place):
-    class Useless(neighbours._TorchProducts):
+    class Useless(filters.TorchProducts):
         def smallest(self, queries, size):  # with place -1 as faiss answers where all distances overflow
             return torch.full((len(queries), size), value), torch.full((len(queries), size), place)
 
@@ -198,7 +198,7 @@ def test_the_bound_covers_the_error_it_bounds():
     p, q = points.astype(np.float32), queries.astype(np.float32)
     approximate = (q**2).sum(1)[:, None] + (p**2).sum(1) - 2 * q @ p.T
     norms = np.linalg.norm(queries, axis=1) + np.linalg.norm(points, axis=1).max()
-    bound = neighbours._squared_error(norms, 3072, np.float32)
+    bound = filters._squared_error(norms, 3072, np.float32)
     error = np.abs(approximate - cdist(queries, points) ** 2).max(axis=1)
     assert (error < bound).all()
     assert (bound < 0.25 * 2 * 3072).all()  # and is small beside a squared distance, or it would be useless
@@ -211,9 +211,11 @@ def test_blocks_change_nothing(monkeypatch):
     points[70:] = points[:80] + 1e-3 * rng.standard_normal((80, 18))
     whole, groups = nearest(queries, points, 12, device="cpu"), distinct_points(points, 0.01)
     assert_same(whole, oracle(queries, points, 12))
-    for name, value in (("_BLOCK_VALUES", 80), ("_BLOCK_POINTS", 17), ("_BLOCK_QUERIES", 5), ("_CACHED_VALUES", 60),
-                        ("_HELD_VALUES", 100), ("_SAMPLED_POINTS", 40)):
-        monkeypatch.setattr(neighbours, name, value)
+    for module, name, value in (
+            (neighbours, "_BLOCK_VALUES", 80), (neighbours, "_BLOCK_POINTS", 17), (neighbours, "_BLOCK_QUERIES", 5),
+            (neighbours, "CACHED_VALUES", 60), (filters, "CACHED_VALUES", 60), (neighbours, "_HELD_VALUES", 100),
+            (filters, "_SAMPLED_POINTS", 40)):
+        monkeypatch.setattr(module, name, value)
         assert_same(nearest(queries, points, 12, device="cpu"), whole)
         np.testing.assert_array_equal(distinct_points(points, 0.01).group, groups.group)
 
@@ -225,7 +227,7 @@ def pictures(n, dimension, seed):
 
 
 def projected(points, basis, products):
-    found = neighbours._Projected(points.mean(axis=0), basis, products(len(basis) + 1, torch.device("cpu")))
+    found = filters.Projected(points.mean(axis=0), basis, products(len(basis) + 1, torch.device("cpu")))
     found.hold(points)
     return found
 
@@ -239,7 +241,7 @@ def lower_bounds(filter, queries, n):
     return lower
 
 
-PRODUCTS = [neighbours._TorchProducts, neighbours._FaissProducts]
+PRODUCTS = [filters.TorchProducts, neighbours._FaissProducts]
 
 
 @pytest.mark.parametrize("products", PRODUCTS)
@@ -277,7 +279,7 @@ def test_projection_bounds_what_is_left_of_points_in_the_span():
     points = rng.standard_normal((400, 20)) @ directions[:20]
     points, queries = points + 4e-8 * directions[20], points + directions[20]
     true = cdist(queries, points) ** 2
-    found = neighbours._Projected(np.zeros(300), directions[:20], neighbours._TorchProducts(21, torch.device("cpu")))
+    found = filters.Projected(np.zeros(300), directions[:20], filters.TorchProducts(21, torch.device("cpu")))
     found.hold(points)
     assert (lower_bounds(found, queries, 400) <= true).all()
     found.slack = 0.0
@@ -287,8 +289,8 @@ def test_projection_bounds_what_is_left_of_points_in_the_span():
 @pytest.fixture
 def paying(monkeypatch):
     """The projected filter is asked of sets of any size; pairs measured by the call."""
-    monkeypatch.setattr(neighbours, "_projection_pays", lambda *sizes: True)
-    monkeypatch.setattr(neighbours._Projected, "extra", 60)
+    monkeypatch.setattr(filters, "_projection_pays", lambda *sizes: True)
+    monkeypatch.setattr(filters.Projected, "extra", 60)
     measured, measure = [], neighbours._measure
 
     def counting(squared, queries, points, candidates, wanted):
@@ -335,7 +337,7 @@ def test_projection_is_not_asked_of_noise_or_constants(asked):
 
 def test_projection_is_asked_where_it_pays(monkeypatch, asked):
     # 2 x 3072 x 255 (Q + N + 4 x 2048) + 255 Q N products against half of 3072 Q N.
-    pays = neighbours._projection_pays
+    pays = filters._projection_pays
     assert pays(50_000, 50_000, 3072, 255, 2048)
     assert pays(2_000, 50_000, 3072, 255, 2048)
     assert not pays(1_000, 50_000, 3072, 255, 2048)
@@ -343,7 +345,7 @@ def test_projection_is_asked_where_it_pays(monkeypatch, asked):
     points = pictures(600, 80, 0)
     nearest(points[:9], points, 2, device="cpu")
     assert [name for name, _, _ in asked] == ["Whole"]
-    monkeypatch.setattr(neighbours, "_projection_pays", lambda *sizes: True)
+    monkeypatch.setattr(filters, "_projection_pays", lambda *sizes: True)
     nearest(points[:9], points, 2, device="cpu")
     assert [name for name, _, _ in asked][1] == "Projected"
 
@@ -365,8 +367,9 @@ class Store:
 
 @pytest.mark.usefixtures("backend")
 def test_stored_points_are_never_read_whole(monkeypatch):
-    for name, value in (("_BLOCK_VALUES", 18 * 10), ("_HELD_VALUES", 18 * 10)):
-        monkeypatch.setattr(neighbours, name, value)
+    for name in ("_BLOCK_VALUES", "_HELD_VALUES"):
+        monkeypatch.setattr(neighbours, name, 18 * 10)
+    monkeypatch.setattr(filters, "_SAMPLED_VALUES", 18 * 10)
     monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 18 * 8 * 10)
     rng = np.random.default_rng(7)
     points, queries = rng.standard_normal((200, 18)), rng.standard_normal((50, 18))

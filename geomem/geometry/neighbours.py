@@ -1,21 +1,15 @@
 """Exact Euclidean nearest neighbours.
 
 For queries ``q`` and points ``x_1..x_N`` in ``R^d``, ``nearest`` gives the k smallest ``|q - x_i|`` and which
-points they are, ties by the lower index. Most points are excluded by a *filter*: a map ``F`` that lengthens no
-difference, ``|F(q) - F(x)| <= |q - x|``. The filter finds the points of smallest ``|F(q) - F(x)|^2`` by matrix
-products, up to a rounding error that is bounded. A few of them are measured as ``|q - x|`` in float64, which
-bounds the k-th distance from above, and then all whose lower bound is not beyond it. Where more points than the
-shortlist holds may be that near, the next filter is asked, and at last all N distances of that query are
-computed directly. So the filters decide the speed and never the answer. In the order in which they are asked:
-
-* projected: ``F(x) = (B y, rho)`` with ``y = x - c``, K orthonormal rows ``B`` and ``rho = |y - B^T B y|``, what
-  they leave: ``|q - x|^2 >= |B(q - x)|^2 + (rho_q - rho_x)^2``, by the triangle inequality in the complement
-  of ``B``. Images keep nearly all their variance in far fewer than d directions, so these products are far smaller.
-* whole: ``F(x) = x - c``, where the bound is the distance.
+points they are, ties by the lower index. A filter finds a shortlist of points for which lower bounds on
+``|q - x|`` are smallest, by matrix products. A few of them are measured as ``|q - x|`` in float64, which bounds
+the k-th distance from above, and then all whose lower bound is not beyond that. Where more points than the
+shortlist holds may be so near, the next filter is asked, and at last all N distances of that query are computed
+directly. So the filters decide the speed and never the answer.
 
 The products are those of faiss's flat index in float32, on the CPU or a GPU, or torch's in float64 where faiss
 is missing. Both expand ``|q|^2 + |x|^2 - 2 q.x``, which loses small distances between points far from the origin:
-hence the centre c.
+hence the filters centre the points and bound the error.
 
 Points and queries are read in blocks, so both may lie on disk.
 
@@ -31,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -41,6 +35,7 @@ from torch import Tensor
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
+from geomem.geometry.filters import CACHED_VALUES, Precision, TorchProducts, Whole, blocks, filters_worth, sampled
 from geomem.geometry.points import PointSource, Stored, SubsetSource, as_source
 from geomem.rng import generator
 
@@ -48,18 +43,11 @@ Array: TypeAlias = np.ndarray | torch.Tensor | Stored
 Points: TypeAlias = Array | PointSource
 
 _BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
-_CACHED_VALUES = 2**18  # values that fit in a processor's cache, for work that goes over them many times
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
 _BLOCK_QUERIES = 1024  # with fewer, the products of some BLAS are half as fast
 _HELD_VALUES = 2**27  # coordinates of queries held during one pass over the points: 512 MiB of float32
-_SAMPLED_POINTS = 2048  # for the centre and the principal directions
-_DIRECTIONS = 255  # of the projected filter, at most: beyond, products cost more than they exclude
-_VALUES_PER_DIRECTION = 8  # of a point, and points of the sample, at least
-_KEPT_VARIANCE = 0.9  # share of the variance below which the directions leave too much to exclude points
 _POINTS_PER_CELL = 39  # below which faiss finds k-means cells unreliable
 _FILTER_DIMENSIONS = 8  # of the projection that rules out most pairs of points
-
-Precision: TypeAlias = type[np.float32] | type[np.float64]
 
 
 @dataclass(frozen=True)
@@ -99,19 +87,6 @@ class ApproximateNeighbours:
     recall: Recall
 
 
-class Products(Protocol):
-    """Squared distances between queries and the points of one block, by the expansion in floating point."""
-
-    precision: Precision
-
-    def hold(self, points: np.ndarray) -> None:
-        """Make these points (b, D), of ``precision``, the current block."""
-
-    def smallest(self, queries: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
-        """Rough squared distances and places in the block of the ``size`` points nearest to each query (Q, D), of
-        ``precision``; (Q, size) each. A place is negative where nothing was found."""
-
-
 def as_rows(points: Array, name: str = "points") -> np.ndarray:
     """View (N, ...) numpy or torch values as (N, d) on the CPU, without a copy where that is possible.
 
@@ -145,7 +120,9 @@ def nearest(queries: Points, points: Points, k: int, *,
     distances = np.empty((asked.shape[0], k))
     indices = np.empty((asked.shape[0], k), dtype=np.int64)
     left = np.arange(asked.shape[0])
-    for filter in _filters(asked, among, k, resolve_device(device)):
+    on = resolve_device(device)
+    kind = _FaissProducts if _has_faiss(on, k + Whole.extra) else TorchProducts
+    for filter in filters_worth(asked.shape[0], among, k, on.type == "cpu", lambda dimension: kind(dimension, on)):
         unproven = [left[:0]]
         for held in _blocks(len(left), filter.dimension, _HELD_VALUES):
             chosen = left[held]
@@ -180,7 +157,7 @@ def approximate_nearest(queries: Points, points: Points, k: int, *, index: str =
     indices = np.empty((asked.shape[0], k), dtype=np.int64)
     for block in _blocks(*asked.shape):
         rows = asked.take(block)
-        found = search(rows, min(k + _Whole.extra, among.shape[0]))
+        found = search(rows, min(k + Whole.extra, among.shape[0]))
         squared = np.full(found.shape, np.inf)
         _measure(squared, rows, among, np.maximum(found, 0), found >= 0)
         squared, indices[block] = _smallest(squared, found, k)
@@ -222,159 +199,7 @@ def _checked(queries: Points, points: Points, k: int) -> tuple[PointSource, Poin
 
 def _blocks(count: int, values_each: int, values: int | None = None, most: int | None = None) -> Iterator[slice]:
     """Slices over ``count`` items so that a block holds ``values`` numbers: by default 64 MiB of float64."""
-    step = max(1, min((values or _BLOCK_VALUES) // values_each, most or count))
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
-
-
-def _sample(points: PointSource) -> np.ndarray:
-    """Some of the points at random, always the same, in float64."""
-    n, d = points.shape
-    size = min(n, _SAMPLED_POINTS, max(1, _BLOCK_VALUES // d))
-    chosen = generator(0, "neighbours").choice(n, size, replace=False, shuffle=False)
-    return points.take(np.sort(chosen)).astype(np.float64)
-
-
-def _filters(queries: PointSource, points: PointSource, k: int, device: torch.device) -> list[_Whole]:
-    """The filters worth asking, the fastest first; none where a shortlist would be all points."""
-    n, d = points.shape
-    if n <= k + _Whole.extra:
-        return []
-    kind = _FaissProducts if _has_faiss(device, k + _Whole.extra) else _TorchProducts
-    sample = _sample(points)
-    centre, size = sample.mean(axis=0), len(sample)
-    filters = [_Whole(centre, kind(d, device))]
-    directions = min(_DIRECTIONS, d // _VALUES_PER_DIRECTION, size // _VALUES_PER_DIRECTION)
-    if (device.type == "cpu" and directions > 0 and n > k + _Projected.extra
-            and _projection_pays(queries.shape[0], n, d, directions, size)):
-        basis = _principal_directions(sample - centre, directions)
-        if basis is not None:
-            filters.insert(0, _Projected(centre, basis, kind(directions + 1, device)))
-    return filters
-
-
-def _projection_pays(queries: int, n: int, d: int, directions: int, sampled: int) -> bool:
-    """Whether finding the directions, projecting all and comparing them costs below half of comparing them whole.
-
-    In products of two numbers in float32; those in float64 count twice, and the directions take four passes over
-    the sample.
-    """
-    projecting = 2 * d * directions * (queries + n + 4 * sampled)
-    return projecting + queries * n * directions < queries * n * d / 2
-
-
-def _principal_directions(centred: np.ndarray, count: int) -> np.ndarray | None:
-    """About the first principal components of centred points (m, d), orthonormal, (count, d); None if those
-    keep too little of the variance. By one power iteration from random ones (Halko, Martinsson and Tropp 2011).
-    """
-    scale = np.abs(centred).max()
-    if not 0 < scale < np.inf:
-        return None
-    rows = (centred / scale).astype(np.float32)  # any directions will do, if only they are orthonormal
-    rough = np.linalg.qr(rows.T @ generator(0, "directions").standard_normal((len(rows), count), dtype=np.float32))[0]
-    basis = np.linalg.qr((rows.T @ (rows @ rough)).astype(np.float64))[0]
-    kept = ((rows @ basis.astype(np.float32)) ** 2).sum() / (rows**2).sum()
-    return basis.T if kept >= _KEPT_VARIANCE else None
-
-
-class _Whole:
-    """``F(x) = x - c``, compared by products.
-
-    Squared distances by the expansion are three sums of D products, each with error at most
-    ``gamma_n = n u / (1 - n u)`` times its sum of magnitudes, u the unit roundoff (Higham 2002, section 3.1):
-    together ``gamma_n S^2``, ``S = |F(q)| + |F(x)|``. Rounding the coordinates and adding the three terms fits in
-    n = D + 8; n is doubled for the rounding of the direct distances, which is never larger.
-    """
-
-    extra = 8
-    """How much longer than k the shortlist is."""
-    slack = 0.0
-    """Bound on ``|F(q) - F(x)|^2 - |q - x|^2``, over ``S^2``, from errors in F other than rounding its result."""
-
-    def __init__(self, centre: np.ndarray, products: Products) -> None:
-        self.centre, self.products = centre, products
-        self.dimension = len(centre)
-        self.radius = 0.0  # the largest |F(x)| among the points held so far
-
-    def coordinates(self, rows: np.ndarray) -> np.ndarray:
-        """F of rows (b, d) in float64, (b, D)."""
-        return rows - self.centre
-
-    def prepare(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """F of rows (b, d), rounded, (b, D), and its norm, (b,)."""
-        rounded, norms = np.empty((len(rows), self.dimension), dtype=self.products.precision), np.empty(len(rows))
-        with np.errstate(over="ignore"):  # what overflows proves nothing
-            for part in _blocks(len(rows), rows.shape[1], _CACHED_VALUES):
-                mapped = self.coordinates(rows[part])
-                rounded[part], norms[part] = mapped, np.linalg.norm(mapped, axis=1)
-        return rounded, norms
-
-    def hold(self, points: np.ndarray) -> None:
-        rounded, norms = self.prepare(points)
-        self.radius = max(self.radius, float(norms.max()))
-        self.products.hold(rounded)
-
-    def lower(self, norms: np.ndarray, rough: np.ndarray) -> np.ndarray:
-        """Lower bounds on the true squared distances, for queries with those norms, once all points were held."""
-        sums = norms + self.radius
-        error = _squared_error(sums, self.dimension, self.products.precision) + self.slack * sums**2
-        return np.where(np.isfinite(rough), rough, -np.inf) - error[:, None]
-
-
-class _Projected(_Whole):
-    """``F(x) = (B y, rho)``, ``y = x - c``: K orthonormal directions and the norm of what they leave.
-
-    With ``e >= |B B^T - I|``, what B lacks in orthonormality: ``|B v|^2 + |v - B^T B v|^2 <= (1 + e) |v|^2`` for
-    ``v = q - x``, and ``rho^2`` is ``|y|^2 - |B y|^2`` up to ``e |B y|^2``. Both are computed in float64, with
-    errors of at most ``3 sqrt(K) gamma_{d+8} |y|^2`` in the squares, so that rho is wrong by ``sqrt(E) |y|`` at
-    most, E the sum of these, and ``|F(q) - F(x)|^2`` by less than ``(E + 2.2 sqrt(E) + E) S^2``.
-    """
-
-    extra = 254
-
-    def __init__(self, centre: np.ndarray, basis: np.ndarray, products: Products) -> None:
-        super().__init__(centre, products)
-        self.basis = basis
-        count, d = basis.shape
-        self.dimension = count + 1
-        defect = float(np.linalg.norm(basis @ basis.T - np.eye(count)))
-        wrong = defect + 8 * count**0.5 * (d + 8) * float(np.finfo(np.float64).eps)
-        self.slack = 4 * wrong**0.5 if wrong < 0.1 else np.inf
-
-    def coordinates(self, rows: np.ndarray) -> np.ndarray:
-        centred = rows - self.centre
-        along = centred @ self.basis.T
-        left = np.einsum("nd,nd->n", centred, centred) - np.einsum("nd,nd->n", along, along)
-        return np.column_stack([along, np.sqrt(np.maximum(left, 0))])
-
-
-def _squared_error(norms: np.ndarray, dimension: int, precision: Precision) -> np.ndarray:
-    """Bound on the error of squared distances by the expansion; see ``_Whole``.
-
-    norms: (Q,), at least ``|F(q)| + |F(x)|`` for every point. The last term is for products that underflow.
-    """
-    terms = (dimension + 8) * float(np.finfo(precision).eps)  # eps = 2 u
-    with np.errstate(over="ignore"):
-        useless = (terms >= 0.5) | (norms**2 > float(np.finfo(precision).max) / 4)  # or sums may overflow
-    return np.where(useless, np.inf, terms / (1 - terms) * norms**2 + 4 * dimension * float(np.finfo(precision).tiny))
-
-
-class _TorchProducts:
-    """Matrix products in float64."""
-
-    precision: Precision = np.float64
-
-    def __init__(self, dimension: int, device: torch.device) -> None:
-        self.device = device
-
-    def hold(self, points: np.ndarray) -> None:
-        self.points = torch.from_numpy(points).to(self.device)
-
-    def smallest(self, queries: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
-        query = torch.from_numpy(queries).to(self.device)
-        squared = query.square().sum(1, keepdim=True) + self.points.square().sum(1) - 2 * query @ self.points.T
-        best, place = squared.topk(size, largest=False)
-        return best.cpu(), place.cpu()
+    return blocks(count, values_each, values or _BLOCK_VALUES, most)
 
 
 class _FaissProducts:
@@ -409,7 +234,7 @@ def _has_faiss(device: torch.device, size: int) -> bool:
     return True
 
 
-def _filtered(filter: _Whole, queries: PointSource, points: PointSource,
+def _filtered(filter: Whole, queries: PointSource, points: PointSource,
               k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances and indices (Q, k) by one filter, and where it proves them, (Q,)."""
     (count, d), n = queries.shape, points.shape[0]
@@ -466,7 +291,7 @@ def _approximate_index(points: PointSource, kind: str, effort: int,
     except ImportError:
         raise InputError("an approximate search needs faiss; install faiss-cpu, or search exactly") from None
     n, d = points.shape
-    centre = _sample(points).mean(axis=0)
+    centre = sampled(points).mean(axis=0)
     index: Any
     if kind == "ivf":
         cells = max(1, min(int(4 * n**0.5), n // _POINTS_PER_CELL))
@@ -503,7 +328,7 @@ def _measure(squared: np.ndarray, queries: np.ndarray, points: PointSource, cand
     for part in _blocks(len(row), queries.shape[1]):
         found = points.take(candidates[row[part], column[part]])
         values = np.empty(len(found))
-        for some in _blocks(len(found), found.shape[1], _CACHED_VALUES):
+        for some in _blocks(len(found), found.shape[1], CACHED_VALUES):
             difference = np.subtract(found[some], queries[row[part][some]], dtype=np.float64)
             values[some] = np.einsum("nd,nd->n", difference, difference)
         squared[row[part], column[part]] = values
@@ -545,7 +370,7 @@ def _join_close(points: PointSource, root: np.ndarray, tolerance: float) -> None
     """
     index = np.unique(root)
     dimension = points.shape[1]
-    centre = _sample(points).mean(axis=0)
+    centre = sampled(points).mean(axis=0)
     picked = index[np.linspace(0, len(index) - 1, _FILTER_DIMENSIONS).astype(np.int64)]
     basis = np.linalg.qr((points.take(picked) - centre).T)[0]  # (d, min(d, 8)), orthonormal
     flat, radius = np.empty((len(index), basis.shape[1])), 0.0
