@@ -11,6 +11,7 @@ from scipy.stats import binom
 from geomem import InputError
 from geomem.geometry import filters, neighbours
 from geomem.geometry.neighbours import approximate_nearest, distinct_points, nearest
+from geomem.geometry.points import as_source
 
 
 def oracle(queries, points, k):
@@ -284,6 +285,31 @@ def test_projection_bounds_what_is_left_of_points_in_the_span():
     assert (lower_bounds(found, queries, 400) <= true).all()
     found.slack = 0.0
     assert (lower_bounds(found, queries, 400) > true).any()
+
+
+def test_what_may_overflow_or_cannot_be_bounded_proves_nothing():
+    assert filters._squared_error(np.array([9e18]), 16, np.float32) < np.inf
+    assert filters._squared_error(np.array([1e19]), 16, np.float32) == np.inf  # |q|^2 + |x|^2 + 2 |q| |x| = 1e38
+    assert filters._squared_error(np.array([1e19]), 16, np.float64) < np.inf
+    assert filters._squared_error(np.ones(1), 5_000_000, np.float32) == np.inf  # n u > 1/2
+    basis = np.eye(3, 16)
+    found = filters.Projected(np.zeros(16), basis, filters.TorchProducts(4, torch.device("cpu")))
+    for scale in (1.0, 7.0, 1.0):
+        found.hold(scale * np.eye(16))
+    assert found.radius == 7  # of all blocks
+    with np.errstate(all="ignore"):
+        found.hold(np.full((1, 16), 1e200))
+        found.hold(np.eye(16))
+        assert not (found.lower(np.ones(1), np.zeros((1, 2))) > -np.inf).any()
+
+
+def test_a_point_left_out_at_the_same_distance_is_looked_for():
+    points, queries = as_source("points", np.array([[0.0], [1.0], [1.0]])), np.zeros((1, 1))
+    *_, proven = neighbours._proven(queries, points, np.array([[0, 2]]), np.array([[0.0, 1.0]]), 2)
+    assert not proven[0]  # point 1 may be there, and comes before point 2
+    points = as_source("points", np.array([[2.0], [1.0], [1.0]]))
+    _, index, proven = neighbours._proven(queries, points, np.array([[2, 1, 0]]), np.array([[0.9, 1.0, 3.0]]), 1)
+    assert (index[0, 0], proven[0]) == (1, True)
 
 
 @pytest.fixture
