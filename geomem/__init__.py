@@ -25,6 +25,8 @@ _HOME = {
     "UniformTimestepSampler": "geomem.noise",
     "GapSampler": "geomem.noise",
     "ConfidenceIntervalSampler": "geomem.noise",
+    "NoiseLevelSampler": "geomem.noise",
+    "read_zone": "geomem.noise",
     "memorization_rate": "geomem.memorization",
     "InputError": "geomem.errors",
 }

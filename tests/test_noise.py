@@ -172,7 +172,7 @@ def test_flow_time():
 
 @pytest.mark.parametrize(("make", "word"), [
     (lambda: GapSampler(LogNormalSampler(), (1.5, 0.3)), "low < high"),
-    (lambda: GapSampler(LogNormalSampler(), (0.0, 0.3)), "0 < low"),
+    (lambda: GapSampler(LogNormalSampler(), (-0.1, 0.3)), "0 <= low"),
     (lambda: GapSampler(LogNormalSampler(), (float("nan"), 0.3)), "low < high"),
     (lambda: GapSampler(LogNormalSampler(), (1e6, 1e7)), "outside"),
     (lambda: GapSampler(UniformTimestepSampler(), (200, 300)), "outside"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
 
 import click
 
@@ -26,6 +24,7 @@ def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title
     """
     from geomem import plots
     from geomem.files import atomic_path
+    from geomem.geometry.zone_file import read_document
 
     if labels and len(labels) != len(files):
         raise InputError(f"{len(labels)} --label for {len(files)} files; give one for each")
@@ -37,29 +36,3 @@ def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=150)
     say(f"wrote {out}")
-
-
-def read_document(path: str) -> dict[str, Any]:
-    """A danger-zone file, or the one in a directory. Raises InputError where it is not one."""
-    from geomem.geometry import Curves
-
-    if os.path.isdir(path):
-        path = os.path.join(path, "danger-zone.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make one with geomem danger-zone DATA --out DIR") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON ({error}); make one with geomem danger-zone DATA --out DIR") from None
-    if not isinstance(document, dict) or document.get("format") != "geomem.danger-zone/1":
-        raise InputError(f"{path} is not a danger-zone file; make one with geomem danger-zone DATA --out DIR")
-    try:
-        Curves.from_dict(document)
-        zone = document.get("zone")
-        if zone is not None and not 0 < zone["sigma_low"] <= zone["sigma_high"]:
-            raise ValueError("its zone has no positive, ordered edges")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); make it again with geomem danger-zone") from None
-    document.setdefault("zone", None)
-    return document

@@ -1,5 +1,7 @@
 """Noise schedules, conversions between parametrizations, and the samplers that choose training noise levels."""
 
+from geomem.noise.contribution import contribution, contribution_slope
+from geomem.noise.gaps import read_zone
 from geomem.noise.samplers import (
     ConfidenceIntervalSampler,
     GapSampler,
@@ -18,7 +20,10 @@ __all__ = [
     "LogNormalSampler",
     "NoiseLevelSampler",
     "UniformTimestepSampler",
+    "contribution",
+    "contribution_slope",
     "edm_steps",
     "flow_time_to_sigma",
+    "read_zone",
     "sigma_to_flow_time",
 ]

@@ -1,42 +1,44 @@
 """Noise-level samplers: the only places where a training noise level is chosen.
 
-A sampler is a law on noise levels, given by its inverse CDF, so two samplers can be compared on the same
-uniforms, and ``sample`` is nothing but the inverse CDF of stratified uniforms. Laws on DDPM timesteps are
+A sampler is a law on noise levels sigma (data units), given by its inverse CDF, so two samplers can be compared on
+the same uniforms, and ``sample`` is nothing but the inverse CDF of stratified uniforms. Laws on DDPM timesteps are
 discrete: their noise levels are the ``sigma_t`` of a schedule, ``log_prob`` is the log of a probability mass,
 and the CDF jumps; for the lognormal ``log_prob`` is a log density in sigma.
 
+Any law can be drawn as integer timesteps of any schedule: a noise level becomes the timestep in whose cell it lies
+(see ``schedules``), so the probability of timestep t is the law's mass in that cell, a difference of two values of
+the CDF. A law on timesteps keeps its own probabilities.
+
 ``GapSampler`` ([G] section 5) conditions any of them to lie outside the danger zone; the confidence-interval
-law is [C] Eq. 9-12.
+law is [C] Eq. 9-12. [G] is *Two Calm Ends and the Wild Middle* (arXiv 2602.17846), [C] *Memorization Control in
+Diffusion Models from Denoising-centric Perspective* (arXiv 2601.21348).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from geomem.errors import InputError
+from geomem.noise.gaps import Gap, Zone, merged_gaps, number
 from geomem.noise.schedules import DDPMSchedule
 
-Gap = tuple[float, float]
+if TYPE_CHECKING:
+    import torch
+
+_TINY, _BELOW_ONE = np.finfo(float).tiny, 1 - 2.0**-53  # where an inverse CDF is finite
 _ROUNDING = 1e-12  # of a CDF: far above its rounding error, far below any mass that matters
-
-
-@runtime_checkable
-class Zone(Protocol):
-    """Anything with two edges in sigma, such as a danger zone."""
-
-    @property
-    def sigma_low(self) -> float: ...
-    @property
-    def sigma_high(self) -> float: ...
 
 
 class NoiseLevelSampler(ABC):
     """A probability law on noise levels sigma > 0."""
+
+    discrete = False
+    """Whether the law lives on the timesteps of a schedule."""
 
     @abstractmethod
     def icdf(self, u: np.ndarray) -> np.ndarray:
@@ -44,33 +46,94 @@ class NoiseLevelSampler(ABC):
 
     @abstractmethod
     def cdf(self, sigma: np.ndarray | float, *, inclusive: bool = True) -> np.ndarray:
-        """P(level <= sigma), or P(level < sigma) where not inclusive; sigma of any shape."""
+        """P(level <= sigma), or P(level < sigma) where not inclusive; sigma of any shape; 0 for sigma < 0."""
 
     @abstractmethod
     def log_prob(self, sigma: np.ndarray | float) -> np.ndarray:
-        """Log density in sigma, or log probability mass where the law is discrete."""
+        """Log density in sigma, or log probability mass where the law is discrete; -inf where it has none."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """JSON description, enough to make the sampler again."""
+        """JSON description, enough to make the sampler again with ``from_dict``."""
 
-    def sample(self, n: int, generator: np.random.Generator) -> np.ndarray:
-        """Noise levels of shape (n,), float64, in random order.
+    @staticmethod
+    def from_dict(document: Mapping[str, Any]) -> NoiseLevelSampler:
+        """The sampler that ``to_dict`` described. Raises InputError where the document describes none."""
+        try:
+            return _from_dict(document)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not the description of a noise-level sampler ({error!r})") from None
+
+    @overload
+    def sample(self, n: int, generator: np.random.Generator) -> np.ndarray: ...
+    @overload
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor: ...
+    def sample(self, n: int, generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+        """Noise levels of shape (n,), float64, in random order: an array for a NumPy generator, a tensor on the
+        generator's device for a torch one.
 
         Stratified: one uniform in each of n cells of equal mass. Every single draw has the exact law, and a batch
         covers the law more evenly than independent draws would.
         """
-        cells = generator.permutation(n)
-        return self.icdf((cells + generator.uniform(np.finfo(float).tiny, 1.0, n)) / n)
+        return _as_drawn(self.icdf(_stratified(n, generator)), generator)
+
+    @overload
+    def timesteps(self, n: int, schedule: Any, generator: np.random.Generator) -> np.ndarray: ...
+    @overload
+    def timesteps(self, n: int, schedule: Any, generator: torch.Generator) -> torch.Tensor: ...
+    def timesteps(self, n: int, schedule: Any,
+                  generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+        """Timesteps of shape (n,), int64, with the probabilities ``timestep_probabilities(schedule)``.
+
+        They are the timesteps in whose cells the draws of ``sample`` lie, stratified like them.
+        """
+        owner = DDPMSchedule.of(schedule).owner(self.icdf(_stratified(n, generator)))
+        return _as_drawn(owner.astype(np.int64), generator)
+
+    def timestep_probabilities(self, schedule: Any = None) -> np.ndarray:
+        """Exact probability of each timestep, shape (T,), float64: the law's mass in the timestep's cell.
+
+        ``schedule``: a DDPMSchedule or a diffusers scheduler (anything with ``alphas_cumprod``); None is the linear
+        schedule. The first and the last timestep own all smaller and all larger noise levels.
+        """
+        return np.diff(self.cdf(DDPMSchedule.of(schedule).cell_edges))
+
+
+def _stratified(n: int, generator: np.random.Generator | torch.Generator) -> np.ndarray:
+    """One uniform number in each of n cells of (0, 1), in random order."""
+    if not isinstance(n, int | np.integer) or n < 0:
+        raise InputError(f"the number of noise levels to draw must be 0 or more, not {n}")
+    if isinstance(generator, np.random.Generator):
+        cells, inside = generator.permutation(n), generator.uniform(_TINY, 1.0, n)
+    else:
+        import torch
+
+        if not isinstance(generator, torch.Generator):
+            raise InputError(f"draws need a generator, numpy.random.default_rng(0) or torch.Generator(), not a "
+                             f"{type(generator).__name__}")
+        where: Any = {"generator": generator, "device": generator.device}
+        cells = torch.randperm(n, **where).cpu().numpy()
+        inside = torch.rand(n, dtype=torch.float64, **where).cpu().numpy()
+    return np.clip((cells + inside) / max(n, 1), _TINY, _BELOW_ONE)
+
+
+def _as_drawn(values: np.ndarray, generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+    if isinstance(generator, np.random.Generator):
+        return values
+    import torch
+
+    return torch.from_numpy(values).to(generator.device)
 
 
 class LogNormalSampler(NoiseLevelSampler):
     """``log sigma ~ N(mean, std^2)``: EDM's training law (Karras et al. 2022, Table 1: P_mean, P_std)."""
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        self.mean, self.std = number(mean, "the lognormal sampler"), number(std, "the lognormal sampler")
         if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
             raise InputError(f"the lognormal sampler needs a finite mean and std > 0, not {mean} and {std}")
-        self.mean, self.std = float(mean), float(std)
 
     @classmethod
     def for_data(cls, sigma_data: float) -> LogNormalSampler:
@@ -79,21 +142,25 @@ class LogNormalSampler(NoiseLevelSampler):
         Data and noise multiplied by one factor are the same problem, so the law of log sigma shifts with
         log sigma_data.
         """
+        if not sigma_data > 0:
+            raise InputError(f"the standard deviation of the data must be positive, not {sigma_data}")
         return cls(-1.2 + float(np.log(sigma_data / 0.5)))
 
     def _score(self, sigma: np.ndarray | float) -> np.ndarray:
-        return (np.log(np.asarray(sigma, dtype=np.float64)) - self.mean) / self.std
+        with np.errstate(divide="ignore"):  # log 0 = -inf is right
+            return (np.log(np.maximum(sigma, 0.0)) - self.mean) / self.std
 
     def icdf(self, u: np.ndarray) -> np.ndarray:
         return np.exp(self.mean + self.std * ndtri(u))
 
     def cdf(self, sigma: np.ndarray | float, *, inclusive: bool = True) -> np.ndarray:
-        with np.errstate(divide="ignore"):  # log 0 = -inf is right
-            return ndtr(self._score(sigma))
+        return ndtr(self._score(sigma))
 
     def log_prob(self, sigma: np.ndarray | float) -> np.ndarray:
-        z = self._score(sigma)
-        return -0.5 * z**2 - np.log(np.asarray(sigma) * self.std * np.sqrt(2 * np.pi))
+        sigma = np.asarray(sigma, dtype=np.float64)
+        positive = np.where(sigma > 0, sigma, 1.0)
+        density = -0.5 * self._score(positive) ** 2 - np.log(positive * self.std * np.sqrt(2 * np.pi))
+        return np.where(sigma <= 0, -np.inf, density)
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "lognormal", "mean": self.mean, "std": self.std}
@@ -102,6 +169,8 @@ class LogNormalSampler(NoiseLevelSampler):
 class TimestepSampler(NoiseLevelSampler):
     """A law on the timesteps 0..T-1 of a DDPM schedule, given by their probabilities, shape (T,)."""
 
+    discrete = True
+
     def __init__(self, probabilities: np.ndarray, schedule: DDPMSchedule) -> None:
         self.schedule = schedule
         self.probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -109,11 +178,8 @@ class TimestepSampler(NoiseLevelSampler):
         self._cumulative /= self._cumulative[-1]
 
     def icdf(self, u: np.ndarray) -> np.ndarray:
-        return self.schedule.sigmas[self.timestep_icdf(u)]
-
-    def timestep_icdf(self, u: np.ndarray) -> np.ndarray:
-        """The same law as integer timesteps."""
-        return np.clip(np.searchsorted(self._cumulative, u, side="left") - 1, 0, self.schedule.timesteps - 1)
+        timestep = np.searchsorted(self._cumulative, u, side="left") - 1
+        return self.schedule.sigmas[np.clip(timestep, 0, self.schedule.timesteps - 1)]
 
     def cdf(self, sigma: np.ndarray | float, *, inclusive: bool = True) -> np.ndarray:
         levels = self.schedule.sigmas
@@ -122,21 +188,28 @@ class TimestepSampler(NoiseLevelSampler):
     def log_prob(self, sigma: np.ndarray | float) -> np.ndarray:
         """Log mass; -inf where sigma is not the level of a timestep (relative tolerance 1e-9)."""
         sigma = np.asarray(sigma, dtype=np.float64)
-        nearest = np.rint(self.schedule.timestep(sigma)).astype(int)
+        nearest = self.schedule.owner(sigma)
         on_level = np.isclose(self.schedule.sigmas[nearest], sigma, rtol=1e-9, atol=0)
         with np.errstate(divide="ignore"):
             return np.where(on_level, np.log(self.probabilities[nearest]), -np.inf)
 
+    def _schedule_to_dict(self) -> dict[str, Any]:
+        """Nothing for the linear schedule, which is understood."""
+        return {} if self.schedule == DDPMSchedule() else {"schedule": self.schedule.to_dict()}
+
 
 class UniformTimestepSampler(TimestepSampler):
-    """Every DDPM timestep equally likely (Ho et al. 2020)."""
+    """Every timestep of a schedule equally likely (Ho et al. 2020), the law of diffusers' training scripts.
 
-    def __init__(self, schedule: DDPMSchedule | None = None) -> None:
-        schedule = schedule or DDPMSchedule()
+    ``schedule``: a DDPMSchedule or a diffusers scheduler; None is the linear schedule.
+    """
+
+    def __init__(self, schedule: Any = None) -> None:
+        schedule = DDPMSchedule.of(schedule)
         super().__init__(np.full(schedule.timesteps, 1 / schedule.timesteps), schedule)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "uniform"}
+        return {"kind": "uniform", **self._schedule_to_dict()}
 
 
 class ConfidenceIntervalSampler(TimestepSampler):
@@ -145,26 +218,56 @@ class ConfidenceIntervalSampler(TimestepSampler):
     ``mean = (c_low + c_high) / 2``, ``std = (c_high - c_low) / (2 z)`` with z the normal quantile of the central
     coverage (0.67449 for one half). With lam the mass of the normal inside [0, T],
     ``p(t) = lam p_trunc(t) + (1 - lam) / T``: the mass in the tails is spread evenly over all timesteps.
-    Timestep t = 0..T-1 owns the cell [t, t+1] of continuous time, so the probabilities sum to one exactly.
+    Timestep t = 0..T-1 owns [t, t+1] of continuous time, so the probabilities sum to one exactly.
+    ``schedule``: a DDPMSchedule or a diffusers scheduler; None is the linear schedule.
     """
 
-    def __init__(self, c_low: float, c_high: float, coverage: float = 0.5,
-                 schedule: DDPMSchedule | None = None) -> None:
-        schedule = schedule or DDPMSchedule()
+    def __init__(self, c_low: float, c_high: float, coverage: float = 0.5, schedule: Any = None) -> None:
+        schedule = DDPMSchedule.of(schedule)
         total = schedule.timesteps
+        c_low, c_high, coverage = (number(value, "the confidence interval") for value in (c_low, c_high, coverage))
         if not 0 <= c_low < c_high <= total:
             raise InputError(f"the confidence interval {c_low}:{c_high} must satisfy 0 <= low < high <= {total} "
                              "timesteps")
         if not 0 < coverage < 1:
             raise InputError(f"the central coverage of the confidence interval must lie in (0, 1), not {coverage}")
-        self.c_low, self.c_high, self.coverage = float(c_low), float(c_high), float(coverage)
+        self.c_low, self.c_high, self.coverage = c_low, c_high, coverage
         self.mean = (self.c_low + self.c_high) / 2
         self.std = (self.c_high - self.c_low) / (2 * ndtri((1 + self.coverage) / 2))
-        score = (np.arange(total + 1) - self.mean) / self.std
+        score = self._scores(schedule)
         # lam p_trunc integrated over a cell is the plain normal mass of the cell: lam cancels.
         cells = np.diff(ndtr(score))
         self.inside_mass = float(ndtr(score[-1]) - ndtr(score[0]))
         super().__init__(cells + (1 - self.inside_mass) / total, schedule)
+
+    @classmethod
+    def above(cls, sigma: float, coverage: float = 0.9, schedule: Any = None) -> ConfidenceIntervalSampler:
+        """The interval [c_low, T] of all timesteps noisier than ``sigma``, the upper end of a danger zone.
+
+        [C] finds training on larger timesteps to memorize less, and above the zone W is low: no single training
+        point is what the network is taught there. No timestep is left out, but at most
+        ``(1 - coverage) (1/2 + c_low/T)`` of the draws are at or below sigma: half of what is outside the interval,
+        and the share of the spread tails. At 0.9 that is less than the uniform law's c_low/T from c_low = 0.056 T
+        on. [C]'s coverage of 0.5 promises it only from T/2 on: around an interval this wide half of the normal is a
+        nearly uniform law.
+        Raises InputError where no timestep is noisier than sigma.
+        """
+        schedule = DDPMSchedule.of(schedule)
+        c_low = int(np.searchsorted(schedule.sigmas, sigma, side="right"))
+        if not sigma >= 0 or c_low == schedule.timesteps:
+            raise InputError(f"no timestep of the schedule has more noise than sigma {sigma:g}; choose the confidence "
+                             "interval by hand")
+        return cls(c_low, schedule.timesteps, coverage, schedule)
+
+    def _scores(self, schedule: DDPMSchedule) -> np.ndarray:
+        """Ends of the timesteps in standard deviations from the mean, shape (T+1,)."""
+        return (np.arange(schedule.timesteps + 1) - self.mean) / self.std
+
+    def probability_slope(self) -> np.ndarray:
+        """Derivative of ``probabilities`` in ``mean`` at fixed ``std``, per timestep, shape (T,)."""
+        density = np.exp(-0.5 * self._scores(self.schedule) ** 2) / (self.std * np.sqrt(2 * np.pi))
+        cells = -np.diff(density)
+        return cells - cells.sum() / len(cells)  # what leaves [0, T] is spread over all timesteps
 
     def log_density(self, t: np.ndarray | float) -> np.ndarray:
         """Log of [C] Eq. 12 as a density over continuous t in [0, T]; -inf outside."""
@@ -176,85 +279,88 @@ class ConfidenceIntervalSampler(TimestepSampler):
             return np.where((t >= 0) & (t <= total), np.log(density), -np.inf)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "ci", "c_low": self.c_low, "c_high": self.c_high, "coverage": self.coverage}
+        return {"kind": "ci", "c_low": self.c_low, "c_high": self.c_high, "coverage": self.coverage,
+                **self._schedule_to_dict()}
 
 
 class GapSampler(NoiseLevelSampler):
-    """A base law conditioned to lie outside one or several closed ranges of noise levels; [G] section 5.
+    """A base law thinned inside one or several closed ranges of noise levels, or without them; [G] section 5.
 
     Parameters
     ----------
-    base : any noise-level sampler.
+    base : any noise-level sampler, another gap sampler included.
     zone : a danger zone, a pair ``(low, high)`` in sigma, or a sequence of either. Overlaps are merged.
+    keep : share of the draws inside that stay, in [0, 1). 0 is the hard gap of [G]; above 0 the density inside is
+        scaled by ``keep`` and the whole law renormalised.
 
-    ``removed_mass`` is the share of the base law's draws that lay inside. Rejecting such draws and the inverse CDF
-    used here give the same law. Raises InputError where low >= high, where a gap holds none of the base law (it
-    would do nothing) or where nothing of the law is left.
+    ``gap_mass`` is the share of the base law's draws that lay inside, ``removed_mass = (1 - keep) gap_mass`` the
+    share of its draws that is removed. Rejecting such draws and the inverse CDF used here give the same law. Raises
+    InputError where low >= high, where a gap holds none of the base law (it would do nothing), where nothing of the
+    law lies outside, or for a zone that is None or no range.
     """
 
-    def __init__(self, base: NoiseLevelSampler, zone: Zone | Gap | Sequence[Zone | Gap]) -> None:
-        self.base = base
-        self.gaps = _merged(_pairs(zone))
+    def __init__(self, base: NoiseLevelSampler, zone: Zone | Gap | Sequence[Zone | Gap], *, keep: float = 0.0) -> None:
+        if not isinstance(base, NoiseLevelSampler):
+            raise InputError(f"a gap needs the noise-level sampler that it is cut from, not a {type(base).__name__}")
+        self.base, self.keep, self.discrete = base, number(keep, "the share that a gap keeps"), base.discrete
+        if not 0 <= keep < 1:
+            raise InputError(f"the share of the draws that a gap keeps must lie in [0, 1), not {keep}")
+        self.gaps = merged_gaps(zone)
         starts = np.array([float(base.cdf(low, inclusive=False)) for low, _ in self.gaps])
         ends = np.array([float(base.cdf(high)) for _, high in self.gaps])
         for (low, high), mass in zip(self.gaps, ends - starts, strict=True):
             if mass < 1e-9:
                 raise InputError(f"the gap {low:g}:{high:g} lies outside the noise levels that are trained; "
                                  "choose one inside the schedule")
-        self.removed_mass = float((ends - starts).sum())
-        if self.removed_mass > 1 - 1e-6:
+        self.gap_mass = float((ends - starts).sum())
+        if self.gap_mass > 1 - 1e-6:
             raise InputError("the gap leaves no noise level to train on; make it narrower")
-        self._removed = np.stack([starts, ends], axis=1)
-        # The kept law's CDF is the base's minus the mass removed below.
-        self._shifts = np.concatenate([[0.0], np.cumsum(ends - starts)])
-        self._starts = starts - self._shifts[:-1]
+        self.removed_mass = (1 - self.keep) * self.gap_mass
+        self._inside = np.stack([starts, ends], axis=1)
+        # Mass kept below a value of the base's CDF: a broken line of slope 1 outside the gaps and keep inside.
+        self._knots = np.concatenate([[0.0], self._inside.ravel(), [1.0]])
+        self._slopes = np.resize([1.0, self.keep], len(self._knots) - 1)
+        self._kept = np.concatenate([[0.0], np.cumsum(self._slopes * np.diff(self._knots))])
 
     def icdf(self, u: np.ndarray) -> np.ndarray:
-        kept = np.asarray(u, dtype=np.float64) * (1 - self.removed_mass)
-        base_u = kept + self._shifts[np.searchsorted(self._starts, kept, side="left")]
-        # The gaps are closed, and rounding can leave u a hair inside one: step clear of it.
-        for start, end in self._removed:
-            inside = (base_u > start - _ROUNDING) & (base_u < end + _ROUNDING)
-            to_start = inside & (base_u < (start + end) / 2) & (start > _ROUNDING)
-            base_u = np.where(to_start, start - _ROUNDING, np.where(inside, end + _ROUNDING, base_u))
-        return self.base.icdf(np.clip(base_u, np.finfo(float).tiny, 1 - 1e-16))
-
-    def _inside(self, sigma: np.ndarray) -> np.ndarray:
-        return np.any([(sigma >= low) & (sigma <= high) for low, high in self.gaps], axis=0)
+        kept = np.asarray(u, dtype=np.float64) * self._kept[-1]
+        piece = np.clip(np.searchsorted(self._kept, kept, side="left"), 1, len(self._slopes)) - 1
+        base_u = self._knots[piece] + (kept - self._kept[piece]) / np.maximum(self._slopes[piece], _TINY)
+        base_u = np.minimum(base_u, self._knots[piece + 1])
+        if self.keep == 0:
+            # The gaps are closed, and rounding can leave u a hair inside one: step clear of it.
+            for start, end in self._inside:
+                inside = (base_u > start - _ROUNDING) & (base_u < end + _ROUNDING)
+                to_start = inside & (base_u < (start + end) / 2) & (start > _ROUNDING)
+                base_u = np.where(to_start, start - _ROUNDING, np.where(inside, end + _ROUNDING, base_u))
+        return self.base.icdf(np.clip(base_u, _TINY, _BELOW_ONE))
 
     def cdf(self, sigma: np.ndarray | float, *, inclusive: bool = True) -> np.ndarray:
-        sigma = np.asarray(sigma, dtype=np.float64)
-        base = self.base.cdf(sigma, inclusive=inclusive)
-        removed = sum(np.clip(base, start, end) - start for start, end in self._removed)
-        return (base - removed) / (1 - self.removed_mass)
+        return np.interp(self.base.cdf(sigma, inclusive=inclusive), self._knots, self._kept) / self._kept[-1]
 
     def log_prob(self, sigma: np.ndarray | float) -> np.ndarray:
         sigma = np.asarray(sigma, dtype=np.float64)
-        return np.where(self._inside(sigma), -np.inf, self.base.log_prob(sigma) - np.log1p(-self.removed_mass))
+        inside = np.any([(sigma >= low) & (sigma <= high) for low, high in self.gaps], axis=0)
+        with np.errstate(divide="ignore"):  # a hard gap keeps nothing
+            scale = np.log(np.where(inside, self.keep, 1.0))
+        return self.base.log_prob(sigma) + scale - np.log1p(-self.removed_mass)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "gap", "gaps": [list(gap) for gap in self.gaps], "removed_mass": self.removed_mass,
+        gaps = [[low, high if np.isfinite(high) else None] for low, high in self.gaps]  # JSON has no infinity
+        return {"kind": "gap", "gaps": gaps, "keep": self.keep, "removed_mass": self.removed_mass,
                 "base": self.base.to_dict()}
 
 
-def _pairs(zone: Zone | Gap | Sequence[Zone | Gap]) -> list[Gap]:
-    if isinstance(zone, Zone):
-        return [(float(zone.sigma_low), float(zone.sigma_high))]
-    if len(zone) == 2 and all(np.isscalar(edge) for edge in zone):
-        return [(float(zone[0]), float(zone[1]))]  # type: ignore[arg-type]
-    return [pair for item in zone for pair in _pairs(item)]  # type: ignore[arg-type]
-
-
-def _merged(gaps: list[Gap]) -> tuple[Gap, ...]:
-    if not gaps:
-        raise InputError("a gap sampler needs at least one gap")
-    for low, high in gaps:
-        if not (np.isfinite(low) and np.isfinite(high) and 0 < low < high):
-            raise InputError(f"the gap {low:g}:{high:g} must satisfy 0 < low < high (sigma, in data units)")
-    merged: list[Gap] = []
-    for low, high in sorted(gaps):
-        if merged and low <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
-        else:
-            merged.append((low, high))
-    return tuple(merged)
+def _from_dict(document: Mapping[str, Any]) -> NoiseLevelSampler:
+    kind = document["kind"]
+    if kind == "lognormal":
+        return LogNormalSampler(document["mean"], document["std"])
+    if kind == "gap":
+        gaps = [(low, np.inf if high is None else high) for low, high in document["gaps"]]
+        return GapSampler(NoiseLevelSampler.from_dict(document["base"]), gaps, keep=document["keep"])
+    schedule = DDPMSchedule.from_dict(document.get("schedule"))
+    if kind == "uniform":
+        return UniformTimestepSampler(schedule)
+    if kind == "ci":
+        return ConfidenceIntervalSampler(document["c_low"], document["c_high"], document["coverage"], schedule)
+    raise InputError(f"unknown noise-level sampler {kind!r}; known are lognormal, uniform, ci and gap")

@@ -2,14 +2,19 @@
 
 sigma     standard deviation of the noise in data units; ``x_sigma = x + sigma Z`` (variance exploding, VE).
 timestep  DDPM integer t in 0..T-1, as in diffusers; ``x_VP = sqrt(abar_t) x + sqrt(1 - abar_t) Z``, so that
-          ``sigma_t = sqrt((1 - abar_t) / abar_t)`` and ``x_VE = x_VP / sqrt(abar_t)``.
+          ``sigma_t = sqrt((1 - abar_t) / abar_t)`` and ``x_VE = x_VP / sqrt(abar_t)``; the signal to noise ratio
+          is ``SNR_t = abar_t / (1 - abar_t) = 1 / sigma_t^2``.
+cell      the noise levels that belong to a timestep: those between the geometric midpoints with its neighbours,
+          ``sqrt(sigma_(t-1) sigma_t) < sigma <= sqrt(sigma_t sigma_(t+1))``; the first cell begins at 0, the last
+          one has no end. Every sigma > 0 belongs to exactly one timestep, and sigma_t to t.
 flow time t in (0, 1]; ``x_t = t x + (1 - t) Z``, so that ``sigma = (1 - t) / t`` and ``x_VE = x_t / t``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -45,15 +50,65 @@ def sigma_to_flow_time(sigma: np.ndarray | float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DDPMSchedule:
-    """DDPM noise schedule with beta linear from ``beta_start`` to ``beta_end`` (Ho et al. 2020)."""
+    """DDPM noise schedule: beta linear from ``beta_start`` to ``beta_end`` (Ho et al. 2020), or any other by its
+    abar_t, one per timestep, in ``given`` (see ``of``).
+    """
 
     timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    given: tuple[float, ...] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, schedule: Any = None) -> DDPMSchedule:
+        """The schedule of a diffusers scheduler, read from its ``alphas_cumprod``; None is the linear schedule.
+
+        A last abar of exactly 0 (zero terminal SNR) counts as 2^-24, as in diffusers' Euler scheduler. Raises
+        InputError where there is no ``alphas_cumprod`` or it does not decrease inside (0, 1).
+        """
+        if schedule is None:
+            return cls()
+        if isinstance(schedule, DDPMSchedule):
+            return schedule
+        alpha_bar = getattr(schedule, "alphas_cumprod", None)
+        if alpha_bar is None:
+            raise InputError(f"a schedule of timesteps has alphas_cumprod, which {type(schedule).__name__} lacks; give "
+                             "a diffusers scheduler such as DDPMScheduler, or a DDPMSchedule")
+        return cls._given(alpha_bar.tolist() if hasattr(alpha_bar, "tolist") else alpha_bar)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any] | None) -> DDPMSchedule:
+        """Inverse of ``to_dict``; None is the linear schedule. Raises InputError where it is no schedule."""
+        if document is None:
+            return cls()
+        try:
+            if "alphas_cumprod" in document:
+                return cls._given(document["alphas_cumprod"])
+            return cls(**document)
+        except TypeError as error:
+            raise InputError(f"not a schedule of timesteps ({error})") from None
+
+    @classmethod
+    def _given(cls, alpha_bar: Any) -> DDPMSchedule:
+        values = np.array(alpha_bar, dtype=np.float64)
+        if values.ndim == 1 and values.size and values[-1] == 0:
+            values[-1] = 2.0**-24
+        ordered = values.ndim == 1 and values.size > 1 and np.all(np.diff(values) < 0)
+        if not (ordered and values[-1] > 0 and values[0] < 1):
+            raise InputError("alphas_cumprod must be a list of numbers that decrease inside (0, 1)")
+        return cls(len(values), given=tuple(values.tolist()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON description, enough to make the schedule again."""
+        if self.given is not None:
+            return {"alphas_cumprod": list(self.given)}
+        return {"timesteps": self.timesteps, "beta_start": self.beta_start, "beta_end": self.beta_end}
 
     @cached_property
     def alpha_bar(self) -> np.ndarray:
         """Cumulative signal fraction abar_t, shape (T,), decreasing."""
+        if self.given is not None:
+            return np.array(self.given)
         return np.cumprod(1 - np.linspace(self.beta_start, self.beta_end, self.timesteps))
 
     @cached_property
@@ -61,11 +116,35 @@ class DDPMSchedule:
         """VE noise level of each timestep, shape (T,), increasing."""
         return np.sqrt((1 - self.alpha_bar) / self.alpha_bar)
 
+    @cached_property
+    def snr(self) -> np.ndarray:
+        """Signal to noise ratio of each timestep, ``abar / (1 - abar)``, shape (T,)."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property
+    def cell_edges(self) -> np.ndarray:
+        """Ends of the timesteps' cells, shape (T+1,), from 0 to infinity."""
+        return np.concatenate([[0.0], np.sqrt(self.sigmas[:-1] * self.sigmas[1:]), [np.inf]])
+
     def timestep(self, sigma: np.ndarray | float) -> np.ndarray:
-        """Real-valued timestep of sigma, linear in log sigma between timesteps, clipped to [0, T-1]."""
+        """Real-valued timestep of sigma > 0, linear in log sigma between timesteps, clipped to [0, T-1]."""
         return np.interp(np.log(sigma), np.log(self.sigmas), np.arange(self.timesteps))
+
+    def owner(self, sigma: np.ndarray | float) -> np.ndarray:
+        """Integer timestep in whose cell sigma > 0 lies."""
+        return np.searchsorted(self.cell_edges[1:-1], sigma, side="left")
 
     def timesteps_within(self, low: float, high: float) -> tuple[int, int] | None:
         """First and last timestep with ``low <= sigma_t <= high``, or None where there is none."""
         inside = np.flatnonzero((self.sigmas >= low) & (self.sigmas <= high))
         return (int(inside[0]), int(inside[-1])) if inside.size else None
+
+    def sigma_range(self, first: int, last: int) -> tuple[float, float]:
+        """All noise levels that belong to the timesteps first..last, from 0 if first is 0, to infinity if last is T-1.
+
+        Left out as a gap, they take exactly these timesteps out of every law. Raises InputError unless
+        0 <= first <= last < T.
+        """
+        if not 0 <= first <= last < self.timesteps:
+            raise InputError(f"the timesteps {first} to {last} must satisfy 0 <= first <= last <= {self.timesteps - 1}")
+        return float(self.cell_edges[first]), float(self.cell_edges[last + 1])

@@ -2,8 +2,10 @@
 
 from geomem.plots.bounds import plot_bounds
 from geomem.plots.curves import plot_curves
+from geomem.plots.density import plot_density
 from geomem.plots.levels import plot_noise_levels
 from geomem.plots.risk import plot_copies, plot_risk
 from geomem.plots.samples import plot_samples
 
-__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_noise_levels", "plot_risk", "plot_samples"]
+__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_risk",
+           "plot_samples"]
