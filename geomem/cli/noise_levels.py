@@ -137,6 +137,7 @@ def resolve_noise_levels(dataset: DataSet, sigma_data: float, objective: str, *,
         SIGMA_MAX,
         SIGMA_MIN,
         ConfidenceIntervalSampler,
+        DDPMSchedule,
         GapSampler,
         LogNormalSampler,
         UniformTimestepSampler,
@@ -153,9 +154,10 @@ def resolve_noise_levels(dataset: DataSet, sigma_data: float, objective: str, *,
         raise InputError("--gap-keep has no effect without a gap; give --gap too")
     geometry = _Geometry(dataset, seed, device)
     ranges = [] if words == ["none"] else [_gap(word, dataset, geometry) for word in words]
+    least, most = (SIGMA_MIN, SIGMA_MAX) if kind == "lognormal" else DDPMSchedule().sigmas[[0, -1]]
     for low, high in ranges:
-        if low >= SIGMA_MAX or high <= SIGMA_MIN:
-            raise InputError(f"--gap {low:g}:{high:g} lies outside the schedule, sigma {SIGMA_MIN:g} to {SIGMA_MAX:g}")
+        if low > most or high < least:
+            raise InputError(f"--gap {low:g}:{high:g} lies outside the schedule, sigma {least:.3g} to {most:.3g}")
     base: NoiseLevelSampler = (LogNormalSampler.for_data(sigma_data) if kind == "lognormal"
                                else UniformTimestepSampler())
     plain, name = ("EDM's law" if kind == "lognormal" else "uniform over timesteps", base), ""
