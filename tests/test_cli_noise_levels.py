@@ -146,3 +146,11 @@ def test_readme_snippet_for_diffusers_trains_outside_the_zone(zone_directory, tm
     kept = 0.1 * inside.mean() / (1 - 0.9 * inside.mean())
     assert 0 < inside.mean() < 0.5
     assert abs(drawn - kept) <= 2 / 400
+
+
+def test_auto_interval_without_a_gap_to_recommend(capsys, tmp_path):
+    """Held-out points so far from the line of training points that W has fallen before shells matter."""
+    points = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    np.savez(tmp_path / "line.npz", train=points, heldout=10 + 10 * points)
+    assert status("train", tmp_path / "line.npz", "--network", "mlp", "--ci", "auto", "--out", tmp_path / "run") == 2
+    assert "--ci auto begins where" in capsys.readouterr().err

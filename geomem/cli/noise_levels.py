@@ -35,7 +35,7 @@ class IntervalOrAuto(Interval):
 def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--gap``, ``--gap-keep``, ``--sampler`` and ``--ci``."""
     options = [
-        click.option("--gap", "gaps", multiple=True, default=["none"], show_default="none",
+        click.option("--gap", "gaps", multiple=True, default=["none"], show_default=True,
                      metavar="auto|zone|none|LO:HI|LOt:HIt|FILE",
                      help="Noise levels to leave out of training: the danger zone of the data (zone), the wider range "
                           "that geomem recommends (auto), a range of sigma (0.3:1.5) or of DDPM timesteps (125t:325t), "
@@ -46,7 +46,7 @@ def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--sampler", type=click.Choice(["lognormal", "uniform", "ci"]),
                      help="Law of the training noise levels. lognormal is EDM's, scaled to the data.  [default: "
                           "lognormal for edm, uniform for ddpm, ci with --ci]"),
-        click.option("--ci", type=IntervalOrAuto(),
+        click.option("--ci", type=IntervalOrAuto(), metavar="auto|LO:HI",
                      help="Confidence interval over DDPM timesteps: half of a normal lies inside, and its tails are "
                           "spread over all timesteps. auto emphasizes the timesteps above the danger zone: from the "
                           "first one beyond its upper end to the last, 90% of the normal inside."),
@@ -58,7 +58,7 @@ def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
 class NoiseLevels:
     """The law of the training noise levels and where it came from.
 
-    ``plain``: (name, law) without any of the options, to compare with. ``document``: the danger-zone document where
+    ``plain``: (name, law) without --ci and --gap, to compare with. ``name``: what was done to it. ``document``: the danger-zone document where
     the curves were computed, else None.
     """
 
@@ -118,6 +118,13 @@ class _Geometry:
         _, refined, zone = self.found
         return widened_gap(refined, zone)
 
+    def upper_end(self) -> float:
+        """Where the widened gap ends, which is where W has fallen to 0.8, zone or no zone."""
+        try:
+            return self.widened()[1]
+        except InputError as error:
+            raise InputError(f"--ci auto begins where the recommended gap ends; {error}") from None
+
     def zone(self) -> tuple[float, float]:
         document, _, zone = self.found
         if zone is None:
@@ -163,7 +170,7 @@ def resolve_noise_levels(dataset: DataSet, sigma_data: float, objective: str, *,
     plain, name = ("EDM's law" if kind == "lognormal" else "uniform over timesteps", base), ""
     if ci is not None:
         base = (ConfidenceIntervalSampler(*ci) if isinstance(ci, tuple)
-                else ConfidenceIntervalSampler.above(geometry.widened()[1]))
+                else ConfidenceIntervalSampler.above(geometry.upper_end()))
         name = f"confidence interval {base.c_low:g}:{base.c_high:g}"
         say(f"{name}: {base.coverage:.0%} of a normal over these DDPM timesteps, the tails over all")
     law = base
