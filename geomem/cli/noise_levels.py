@@ -58,8 +58,8 @@ def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
 class NoiseLevels:
     """The law of the training noise levels and where it came from.
 
-    ``plain``: (name, law) without --ci and --gap, to compare with. ``name``: what was done to it. ``document``: the danger-zone document where
-    the curves were computed, else None.
+    ``plain``: (name, law) without --ci and --gap, to compare with. ``name``: what was done to it. ``document``: the
+    danger-zone document where the curves were computed, else None.
     """
 
     law: NoiseLevelSampler
