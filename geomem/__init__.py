@@ -27,6 +27,7 @@ _HOME = {
     "ConfidenceIntervalSampler": "geomem.noise",
     "NoiseLevelSampler": "geomem.noise",
     "read_zone": "geomem.noise",
+    "load_denoiser": "geomem.training",
     "memorization_rate": "geomem.memorization",
     "InputError": "geomem.errors",
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geomem.cli.options import Seeds, device_option, progress_bar, say
+
+if TYPE_CHECKING:
+    from geomem.training import Pretrained
 
 
 @click.command()
@@ -17,45 +20,47 @@ from geomem.cli.options import Seeds, device_option, progress_bar, say
 @click.option("--weights", default=None, metavar="per-level|early-stop|last|STEP",
               help="Which weights: the best ones for each noise level, the one early stop, the last, or those of a "
                    "kept step.  [default: per-level where the run kept them, else last]")
-@click.option("--steps", type=click.IntRange(2), default=18, show_default=True, help="Noise levels of the sampler.")
-@click.option("--method", type=click.Choice(["heun", "euler"]), default="heun", show_default=True,
-              help="Heun evaluates the model 2 steps - 1 times, Euler as often as there are steps.")
+@click.option("--steps", type=click.IntRange(2), help="Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 "
+              "for ddpm]")
+@click.option("--sampler", "--method", "method", type=click.Choice(["heun", "euler", "ddim", "ddpm"]), default="heun",
+              show_default=True, help="Heun evaluates the model 2 steps - 1 times, the others as often as there are "
+              "steps; ddim and ddpm go over timesteps, and ddpm draws noise at each.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
 @device_option
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
               help="Written with the keys samples, seeds and about (JSON).")
-def generate(run: str, seeds: list[int], weights: str | None, steps: int, method: str, batch: int, device: str,
+def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int, device: str,
              out: str) -> None:
-    """Generate samples from RUN, a directory of geomem train.
+    """Generate samples from RUN: a directory of geomem train or geomem export, or a diffusers folder.
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
     """
     from geomem.errors import InputError
-    from geomem.training import Run
+    from geomem.training import load_denoiser
 
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
-    samples, about = samples_of(Run(run), seeds, weights=weights, steps=steps, method=method, batch=batch,
+    samples, about = samples_of(load_denoiser(run, weights), seeds, steps=steps, method=method, batch=batch,
                                 device=device)
     save_samples(out, samples, seeds, about)
     say(f"{len(seeds):,} samples with weights {about['weights']} -> {out}")
 
 
-def samples_of(run: Any, seeds: list[int], *, weights: str | None, steps: int = 18, method: str = "heun",
+def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None, method: str = "heun",
                batch: int = 256, device: str = "auto") -> tuple[Any, dict[str, Any]]:
-    """Samples (n, ...) of a run, and a description of how they were made."""
+    """Samples (n, ...) of a model, and a description of how they were made."""
     from geomem import generation
     from geomem.devices import resolve_device
     from geomem.noise import edm_steps
 
-    config = run.config
-    weights = weights or ("last" if run.levels is None else "per-level")
-    denoiser = run.denoiser(weights).to(resolve_device(device))
+    steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
+    sigmas = (generation.timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps))
+    denoiser = model.denoiser.to(resolve_device(device))
     with progress_bar(len(seeds), "generating", "sample") as bar:
-        samples = generation.generate(denoiser, seeds, config["shape"], sigmas=edm_steps(steps), method=method,
+        samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method,
                                       batch=batch, progress=lambda done, total: bar.update(done - bar.n))
-    about = {"format": "geomem.samples/1", "run": str(run.path), "weights": weights, "steps": steps, "method": method,
-             "data": config["data"]}
+    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights, "steps": steps,
+             "method": method, "data": model.data or None}
     return samples, about
 
 

@@ -9,6 +9,7 @@ import click
 import geomem
 from geomem.cli.bounds import bounds
 from geomem.cli.danger_zone import danger_zone
+from geomem.cli.export import export
 from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
 from geomem.cli.plot_curves import plot_curves
@@ -33,7 +34,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, quality):
+for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, quality, export):
     cli.add_command(command)
 
 

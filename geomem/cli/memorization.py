@@ -33,7 +33,7 @@ from geomem.cli.options import Sigmas, device_option, json_option, progress_bar,
 def memorization(target: str, data: str | None, n_samples: int, weights: str | None, sigmas: int | list[float],
                  n_points: int, tolerance: float | None, seed: int, device: str, as_json: bool,
                  out: str | None) -> None:
-    """Measure memorization of a RUN of geomem train, or of a file of samples.
+    """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of a file of samples.
 
     For a RUN also per noise level, beside the empirical optimal denoiser (memorizes perfectly) and the Gaussian linear
     denoiser (knows only mean and covariance).
@@ -44,16 +44,16 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     from geomem.cli.samples import Samples, data_of, read_samples, require_same_shape
     from geomem.files import write_json
     from geomem.memorization import memorization_rate
-    from geomem.training import Run
+    from geomem.training import load_denoiser
 
-    run = Run(target) if os.path.isdir(target) else None
-    if run is None:
+    model = load_denoiser(target, weights) if os.path.isdir(target) else None
+    if model is None:
         samples = read_samples(target)
         dataset = data_of(samples.about, data, target)
     else:
-        dataset = data_of(run.config, data, target)
+        dataset = data_of({"data": model.data or None}, data, target)
         seeds = list(range(n_samples))
-        values, about = samples_of(run, seeds, weights=weights, device=device)
+        values, about = samples_of(model, seeds, device=device)
         samples = Samples(target, values, about)
         if out:
             save_samples(os.path.join(out, "samples.npz"), values, seeds, about)
@@ -64,8 +64,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         "format": "geomem.memorization/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
-    if run is not None:
-        levels = _per_noise_level(run, dataset, samples.about["weights"], sigmas, n_points, tolerance, seed, device)
+    if model is not None:
+        levels = _per_noise_level(model.denoiser, dataset, sigmas, n_points, tolerance, seed, device)
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -75,8 +75,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     click.echo(json.dumps(document, allow_nan=False) if as_json else _text(document))
 
 
-def _per_noise_level(run: Any, dataset: Any, weights: str, sigmas: int | list[float], n_points: int,
-                     tolerance: float | None, seed: int, device: str) -> dict[str, Any]:
+def _per_noise_level(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,
+                     seed: int, device: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
@@ -86,7 +86,7 @@ def _per_noise_level(run: Any, dataset: Any, weights: str, sigmas: int | list[fl
 
     levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else np.sort(sigmas)
     train = torch.from_numpy(np.array(dataset.train))
-    denoisers = {"model": run.denoiser(weights), "empirical_optimal": EmpiricalDenoiser(train),
+    denoisers = {"model": model, "empirical_optimal": EmpiricalDenoiser(train),
                  "gaussian_linear": GaussianDenoiser(train)}
     results = {}
     with progress_bar(len(denoisers), "noise levels", "denoiser") as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from geomem.errors import InputError
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
+    from geomem.training import Origin
 
 
 @click.command()
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 @noise_level_options
 @click.option("--objective", type=click.Choice(["edm", "ddpm"]), default="edm", show_default=True,
               help="edm predicts the preconditioned clean point, ddpm the noise.")
-@click.option("--network", metavar="NAME", help="mlp, unet1d, unet-tiny, unet-small, unet-cifar.  [default: by shape]")
+@click.option("--network", metavar="NAME",
+              help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]")
+@click.option("--init", metavar="RUN|FOLDER|FILE.safetensors",
+              help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
+                   "which also decide the network and the objective, or from a file of weights of the same network.")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True, help="Points per step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
               help="Share of the steps, at the end, over which the learning rate falls to zero.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the features dropped in training; it hides memorization.")
+@click.option("--flip", is_flag=True, help="Mirror every image left to right with probability one half in training; "
+              "it hides memorization.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
               help="bf16 is slow on processors without bf16 units.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume.")
@@ -38,8 +46,9 @@ if TYPE_CHECKING:
 @device_option
 def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
           out: str, gaps: tuple[str, ...], gap_keep: float, sampler: str | None, ci: tuple[float, float] | str | None,
-          objective: str, network: str | None, iterations: int, batch: int, learning_rate: float | None,
-          decay: float, dropout: float, precision: str, resume: bool, dry_run: bool, device: str) -> None:
+          objective: str, network: str | None, init: str | None, iterations: int, batch: int,
+          learning_rate: float | None, decay: float, dropout: float, flip: bool, precision: str, resume: bool,
+          dry_run: bool, device: str) -> None:
     """Train a denoiser on DATA.
 
     A third of the held-out points, at most 500, steer: their denoising loss per noise level picks the best weights for
@@ -55,7 +64,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     from geomem.devices import resolve_device
     from geomem.models import NETWORKS, build_network, default_network
     from geomem.rng import key
-    from geomem.training import Interrupted, Run, Trainer, TrainingDiverged, TrainingSettings
+    from geomem.training import Interrupted, Origin, Run, Trainer, TrainingDiverged, TrainingSettings
     from geomem.training import train as run_training
 
     run = Run(out)
@@ -64,8 +73,15 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     device_found = resolve_device(device)
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     shape = dataset.train.shape[1:]
-    network = network or default_network(shape)
-    build_network(network, shape)  # refuses an unknown name or shape before anything is written
+    origin = Origin(init, shape) if init else None
+    taken = {} if origin is None else _taken_from(origin, network, objective)
+    network, objective = taken.get("network", network or default_network(shape)), taken.get("objective", objective)
+    if "diffusers" not in taken:
+        build_network(network, shape)  # refuses an unknown name or shape before anything is written
+    elif dropout:
+        taken["diffusers"]["unet"]["dropout"] = dropout
+    if flip and len(shape) != 3:
+        raise InputError(f"--flip mirrors images; the points of {data} have shape {shape}")
     sigma_data = dataset.std
     if not 0.05 <= sigma_data <= 10:
         raise InputError(f"{data}: the standard deviation of the values is {sigma_data:.3g}, but the noise levels, "
@@ -74,8 +90,9 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         raise InputError(f"{data}: all training points are equal; at least 2 distinct ones are needed")
     levels = resolve_noise_levels(dataset, sigma_data, objective, sampler=sampler, ci=ci, gaps=gaps,
                                   gap_keep=gap_keep, seed=seed, device=device)
+    usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
     settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
-                                learning_rate=learning_rate or NETWORKS[network].learning_rate)
+                                learning_rate=learning_rate or usual_rate, flip=flip)
     config = {
         "geomem": __version__,
         "data": {"spec": lasting_spec(data), "heldout": lasting_spec(heldout), "n_train": n_train,
@@ -83,7 +100,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
                  "sha256": dataset.sha256},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, "classes": 0,
         "sigma_data": sigma_data, "sampler": levels.law.to_dict(), "gap": list(gaps),
-        "settings": asdict(settings),
+        "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
     }
     if dry_run:
         click.echo(json.dumps({"config": config, "noise_levels": levels.summary()}, indent=1))
@@ -96,7 +113,10 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     if levels.document is not None:
         run.write_json("danger-zone.json", levels.document)
     torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
-    trainer = Trainer(run.untrained().to(device_found), levels.law, dataset.train, settings)
+    denoiser = run.untrained()
+    if origin is not None:
+        origin.load_into(denoiser)
+    trainer = Trainer(denoiser.to(device_found), levels.law, dataset.train, settings)
     validation = dataset.validation if dataset.n_validation else None
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     say(f"{network} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of {dataset.name}; "
@@ -122,6 +142,15 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
             f"{max(best.steps):,}; one early stop: step {best.early_stop:,}")
 
 
+def _taken_from(origin: Origin, network: str | None, objective: str) -> dict[str, Any]:
+    """The options that --init decides. Raises InputError where one was given that says otherwise."""
+    asked = {"network": network}
+    source = click.get_current_context().get_parameter_source("objective")
+    asked["objective"] = objective if source is click.core.ParameterSource.COMMANDLINE else None
+    for name, value in asked.items():
+        if value is not None and origin.config.get(name, value) != value:
+            raise InputError(f"--init {origin.path} has the {name} {origin.config[name]}; leave out --{name} {value}")
+    return origin.config
 def _sample_grid(run: Any, trainer: Any, dataset: DataSet, n: int = 16) -> None:
     """Sixteen samples of the averaged weights, each beside its nearest training point."""
     from geomem.files import atomic_path

@@ -5,7 +5,7 @@ Karras et al. 2022, Algorithm 1, from sigma_max down to 0, by Heun's second-orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.noise.schedules import edm_steps
-from geomem.rng import generator
 
 
 @torch.no_grad()
@@ -41,25 +40,3 @@ def edm_sample(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndarr
         else:
             x = euler
     return x.float()
-
-
-def latents(seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """Standard normal starting points, (len(seeds), *shape), float32; each depends on its own seed alone."""
-    return np.stack([generator(seed, "latent").standard_normal(tuple(shape), dtype=np.float32) for seed in seeds])
-
-
-def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[int], *, sigmas: np.ndarray | None = None,
-             method: str = "heun", batch: int = 256, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Samples for the given seeds, (len(seeds), *shape), float32, in the scale of the training data.
-
-    Sample i depends on ``seeds[i]`` alone; another batch size changes it by rounding only. ``progress(done, total)``
-    is called after each batch.
-    """
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-    parts = []
-    for start in range(0, len(seeds), batch):
-        latent = torch.from_numpy(latents(seeds[start:start + batch], shape)).to(device)
-        parts.append(edm_sample(denoiser, latent, sigmas, method=method).cpu().numpy())
-        if progress is not None:
-            progress(min(start + batch, len(seeds)), len(seeds))
-    return np.concatenate(parts)

@@ -1,5 +1,6 @@
 """Denoisers: everything that maps (noisy point, noise level) to a clean estimate, trained or in closed form."""
 
+from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
 from geomem.models.calm_ends import (
     GaussianLaw,
     PixelSensitivity,
@@ -16,15 +17,19 @@ from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
 
 __all__ = [
     "NETWORKS",
+    "PREDICTIONS",
     "Denoiser",
     "EDMDenoiser",
     "EmpiricalDenoiser",
     "EpsilonDenoiser",
+    "ForeignNetwork",
     "GaussianDenoiser",
     "GaussianLaw",
     "PiecewiseDenoiser",
     "PixelSensitivity",
     "SensitivityBound",
+    "SigmaDenoiser",
+    "TimestepDenoiser",
     "build_network",
     "circulant_eigenvalues",
     "default_network",

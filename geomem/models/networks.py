@@ -4,7 +4,8 @@ Images of 32 pixels and more use diffusers' ``UNet2DModel``. The others are our 
 noise level only at its input and needs lengths divisible by a power of two, and its image networks spend on a few
 pixels what they need for many.
 
-The noise label is a real number of order one (``log(sigma)/4`` for EDM, ``t/T`` for DDPM), shape (B,).
+The noise label is a real number of order one (``log(sigma)/4`` for EDM, ``t/T`` for DDPM), shape (B,). A network for n
+classes takes labels 0..n-1; label n is the null class, which ``labels=None`` means for every point.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ NOISE_LABEL_SCALE = 100.0  # sinusoids with periods from 2 pi / 100 of a noise l
 class NoiseEmbedding(nn.Module):
     """Sinusoidal features of the noise label through a two-layer perceptron, plus a class embedding if any."""
 
-    def __init__(self, dim: int, classes: int = 0) -> None:
+    def __init__(self, dim: int, classes: int | None = None) -> None:
         super().__init__()
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(32) / 32), persistent=False)
         self.layers = nn.Sequential(nn.Linear(64, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
-        self.classes = nn.Embedding(classes, dim) if classes else None
+        self.classes = nn.Embedding(classes + 1, dim) if classes else None
 
     def forward(self, noise_label: Tensor, labels: Tensor | None) -> Tensor:
         angle = NOISE_LABEL_SCALE * noise_label[:, None] * self.frequencies
         embedding = self.layers(torch.cat([angle.sin(), angle.cos()], dim=1))
-        return embedding if self.classes is None else embedding + self.classes(labels)
+        if self.classes is None:
+            return embedding
+        return embedding + self.classes(_labels_or_null(labels, noise_label, self.classes.num_embeddings))
 
 
 class DenseBlocks(nn.Module):
@@ -65,7 +68,7 @@ class ResidualMLP(nn.Module):
     denoiser ([G] Eq. 7), which is what the data ask for at large noise, and for passing a nearly clean point on.
     """
 
-    def __init__(self, shape: Sequence[int], *, width: int, depth: int, dropout: float, classes: int) -> None:
+    def __init__(self, shape: Sequence[int], *, width: int, depth: int, dropout: float, classes: int | None) -> None:
         super().__init__()
         dim, embedding = math.prod(shape), width // 4
         self.embedding = NoiseEmbedding(embedding, classes)
@@ -117,7 +120,7 @@ class DenseUNet(nn.Module):
     On a CPU the dense blocks do the global work of many deep convolutions at a tenth of their cost.
     """
 
-    def __init__(self, shape: Sequence[int], *, channels: int, depth: int, dropout: float, classes: int) -> None:
+    def __init__(self, shape: Sequence[int], *, channels: int, depth: int, dropout: float, classes: int | None) -> None:
         super().__init__()
         halvings = max(0, math.ceil(math.log2(max(shape[1:]) / 4)))
         self.multiple = 2**halvings
@@ -149,7 +152,7 @@ class DenseUNet(nn.Module):
 class UNet1d(nn.Module):
     """U-Net for signals (B, C, L) of any length, halved between levels; self-attention at the coarsest level."""
 
-    def __init__(self, shape: Sequence[int], *, channels: Sequence[int], dropout: float, classes: int) -> None:
+    def __init__(self, shape: Sequence[int], *, channels: Sequence[int], dropout: float, classes: int | None) -> None:
         super().__init__()
         embedding = 4 * channels[0]
         self.embedding = NoiseEmbedding(embedding, classes)
@@ -186,7 +189,8 @@ class ImageUNet(nn.Module):
     """diffusers' ``UNet2DModel`` for images (B, C, H, W) of any size."""
 
     def __init__(self, shape: Sequence[int], *, channels: Sequence[int], layers: int, attention: Sequence[int],
-                 dropout: float, classes: int, heads_dim: int = 8) -> None:
+                 dropout: float, classes: int | None, heads_dim: int = 8, groups: int = 32,
+                 embedding: int | None = None) -> None:
         super().__init__()
         from diffusers import UNet2DModel
 
@@ -196,14 +200,22 @@ class ImageUNet(nn.Module):
             in_channels=shape[0], out_channels=shape[0], layers_per_block=layers, block_out_channels=tuple(channels),
             down_block_types=tuple("AttnDownBlock2D" if k in attention else "DownBlock2D" for k in levels),
             up_block_types=tuple("AttnUpBlock2D" if k in attention else "UpBlock2D" for k in reversed(levels)),
-            add_attention=bool(attention), attention_head_dim=heads_dim, dropout=dropout,
-            num_class_embeds=classes or None,
+            add_attention=bool(attention), attention_head_dim=heads_dim, dropout=dropout, norm_num_groups=groups,
+            time_embedding_dim=embedding, num_class_embeds=classes + 1 if classes else None,
         )
 
     def forward(self, x: Tensor, noise_label: Tensor, labels: Tensor | None = None) -> Tensor:
-        padded = _padded(x, self.multiple)
+        padded, rows = _padded(x, self.multiple), self.unet.config.num_class_embeds
+        labels = _labels_or_null(labels, noise_label, rows) if rows else None
         output = self.unet(padded, NOISE_LABEL_SCALE * noise_label, class_labels=labels, return_dict=False)[0]
         return output[..., : x.shape[-2], : x.shape[-1]]
+
+
+def _labels_or_null(labels: Tensor | None, noise_label: Tensor, rows: int) -> Tensor:
+    """The labels (B,), or for None the null class: the last of the embedding's rows."""
+    if labels is None:
+        return torch.full(noise_label.shape, rows - 1, dtype=torch.long, device=noise_label.device)
+    return labels
 
 
 def _zero(layer: nn.Module) -> nn.Module:
@@ -236,8 +248,13 @@ NETWORKS: dict[str, Preset] = {
     "unet1d": Preset(UNet1d, (2,), 1e-3, {"channels": (32, 64, 128)}),
     "unet-tiny": Preset(DenseUNet, (3,), 2e-3, {"channels": 24, "depth": 4}),
     "unet-small": Preset(ImageUNet, (3,), 1e-3, {"channels": (64, 128, 128), "layers": 2, "attention": (2,)}),
+    # The grey-face network of [G] Figure 5: 4,023,233 parameters where 4.06M are published. diffusers has one head size
+    # for all levels: 16 gives the published 4 heads at the middle level, and 8 at the coarsest.
+    "unet-grey": Preset(ImageUNet, (3,), 1e-4, {"channels": (32, 64, 128), "layers": 2, "attention": (1, 2),
+                                               "heads_dim": 16, "groups": 8}),
+    # The size of DDPM++ on CIFAR-10 (Karras et al. 2022): 54.3M parameters where 55.7M are published.
     "unet-cifar": Preset(ImageUNet, (3,), 2e-4, {"channels": (256, 256, 256), "layers": 4, "attention": (1,),
-                                                "heads_dim": 256}),
+                                                "heads_dim": 256, "embedding": 512}),
 }
 
 
@@ -248,10 +265,12 @@ def default_network(shape: Sequence[int]) -> str:
     return {1: "mlp", 2: "unet1d"}.get(len(shape), "mlp")
 
 
-def build_network(name: str, shape: Sequence[int], *, dropout: float = 0.0, classes: int = 0) -> nn.Module:
+def build_network(name: str, shape: Sequence[int], *, dropout: float = 0.0,
+                  classes: int | None = None) -> nn.Module:
     """Untrained network of a preset for points of ``shape`` (without the batch axis).
 
-    ``classes`` > 0 makes it class-conditional. Raises InputError for an unknown name or a shape it does not take.
+    ``classes`` = n makes it class-conditional: labels 0..n-1, and n for the null class; None or 0: it ignores labels.
+    Raises InputError for an unknown name or a shape it does not take.
     """
     if name not in NETWORKS:
         raise InputError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")

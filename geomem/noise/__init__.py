@@ -9,7 +9,14 @@ from geomem.noise.samplers import (
     NoiseLevelSampler,
     UniformTimestepSampler,
 )
-from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, edm_steps, flow_time_to_sigma, sigma_to_flow_time
+from geomem.noise.schedules import (
+    SIGMA_MAX,
+    SIGMA_MIN,
+    DDPMSchedule,
+    edm_steps,
+    flow_time_to_sigma,
+    sigma_to_flow_time,
+)
 
 __all__ = [
     "SIGMA_MAX",

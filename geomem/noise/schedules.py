@@ -74,7 +74,7 @@ class DDPMSchedule:
         if alpha_bar is None:
             raise InputError(f"a schedule of timesteps has alphas_cumprod, which {type(schedule).__name__} lacks; give "
                              "a diffusers scheduler such as DDPMScheduler, or a DDPMSchedule")
-        return cls._given(alpha_bar.tolist() if hasattr(alpha_bar, "tolist") else alpha_bar)
+        return cls.from_alpha_bar(alpha_bar.tolist() if hasattr(alpha_bar, "tolist") else alpha_bar)
 
     @classmethod
     def from_dict(cls, document: dict[str, Any] | None) -> DDPMSchedule:
@@ -83,13 +83,14 @@ class DDPMSchedule:
             return cls()
         try:
             if "alphas_cumprod" in document:
-                return cls._given(document["alphas_cumprod"])
+                return cls.from_alpha_bar(document["alphas_cumprod"])
             return cls(**document)
         except TypeError as error:
             raise InputError(f"not a schedule of timesteps ({error})") from None
 
     @classmethod
-    def _given(cls, alpha_bar: Any) -> DDPMSchedule:
+    def from_alpha_bar(cls, alpha_bar: Any) -> DDPMSchedule:
+        """Any schedule by its signal fractions (T,). Raises InputError unless they decrease inside (0, 1)."""
         values = np.array(alpha_bar, dtype=np.float64)
         if values.ndim == 1 and values.size and values[-1] == 0:
             values[-1] = 2.0**-24

@@ -1,20 +1,26 @@
 """Training: the loss, the step, best weights per noise level, and run directories that survive interruption."""
 
 from geomem.training.best_weights import BestWeights
+from geomem.training.export import export_run
 from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train
 from geomem.training.loss import denoising_loss, heldout_losses
+from geomem.training.pretrained import Origin, Pretrained, load_denoiser
 from geomem.training.run import Run
 from geomem.training.trainer import Trainer, TrainingSettings
 
 __all__ = [
     "BestWeights",
     "Interrupted",
+    "Origin",
+    "Pretrained",
     "Run",
     "Trainer",
     "TrainingDiverged",
     "TrainingSettings",
     "denoising_loss",
     "evaluation_steps",
+    "export_run",
     "heldout_losses",
+    "load_denoiser",
     "train",
 ]

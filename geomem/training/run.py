@@ -28,10 +28,13 @@ from torch import Tensor, nn
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json, write_text
 from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, build_network
+from geomem.models.diffusers_folder import diffusers_denoiser
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.trainer import Trainer
 
-FORMAT = "geomem.run/1"
+FORMAT, LEVELS_FORMAT = "geomem.run/1", "geomem.levels/1"
+DIFFUSERS = "diffusers"
+"""Network name of a run that fine-tunes a diffusers folder; its config holds the folder's two descriptions."""
 
 
 class Run:
@@ -77,7 +80,8 @@ class Run:
         try:
             shape = config["shape"]
             sound = (all(isinstance(size, int) and size > 0 for size in shape) and 0 < math.prod(shape) <= 10**8
-                     and config["network"] in NETWORKS and config["objective"] in ("edm", "ddpm")
+                     and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
+                     and config["objective"] in ("edm", "ddpm")
                      and config["classes"] in range(10**6) and 0 <= config["dropout"] < 1
                      and 0 < config["sigma_data"] < math.inf and isinstance(config["data"], dict))
         except (KeyError, TypeError) as error:
@@ -89,6 +93,8 @@ class Run:
     def untrained(self) -> Denoiser:
         """Denoiser of the run's architecture, with fresh weights."""
         config = self.config
+        if config["network"] == DIFFUSERS:
+            return diffusers_denoiser(config["diffusers"], str(self.path / "config.json"))
         net = build_network(config["network"], config["shape"], dropout=config["dropout"], classes=config["classes"])
         return EDMDenoiser(net, config["sigma_data"]) if config["objective"] == "edm" else EpsilonDenoiser(net)
 
@@ -110,14 +116,14 @@ class Run:
         if weights == "per-level":
             snapshots = {step: self.snapshot(step) for step in set(levels["steps"])}
             for step, snapshot in snapshots.items():
-                _loaded(denoiser, snapshot, self._snapshot_path(step))  # refuses weights of another network
+                _loaded(denoiser, snapshot, self.snapshot_path(step))  # refuses weights of another network
             return stitch(levels["edges"], [snapshots[step] for step in levels["steps"]], denoiser)
         kept = sorted({*levels["steps"], levels["early_stop"]})
         step = levels["early_stop"] if weights == "early-stop" else weights
         if str(step) not in map(str, kept):
             raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop or one of "
                              f"the steps {', '.join(map(str, kept))}")
-        return _loaded(denoiser, self.snapshot(int(step)), self._snapshot_path(int(step)))
+        return _loaded(denoiser, self.snapshot(int(step)), self.snapshot_path(int(step)))
 
     @property
     def levels(self) -> dict[str, Any] | None:
@@ -125,7 +131,7 @@ class Run:
         path = self.path / "levels.json"
         if not path.is_file():
             return None
-        levels = _read_json(path, "geomem.levels/1")
+        levels = _read_json(path, LEVELS_FORMAT)
         try:
             edges, steps = levels["edges"], [*levels["steps"], levels["early_stop"]]
             sound = (len(edges) == len(steps) and all(0 < a < b < math.inf for a, b in pairwise(edges))
@@ -137,9 +143,10 @@ class Run:
         return levels
 
     def snapshot(self, step: int) -> dict[str, Tensor]:
-        return _read_tensors(self._snapshot_path(step))
+        return _read_tensors(self.snapshot_path(step))
 
-    def _snapshot_path(self, step: int) -> Path:
+    def snapshot_path(self, step: int) -> Path:
+        """File of the snapshot of a step."""
         return self.path / "weights" / f"step-{step:07d}.safetensors"
 
     # --- state --------------------------------------------------------------------------------------------
@@ -151,18 +158,18 @@ class Run:
         """
         steps = [] if best is None else list(best.snapshots)
         for step in steps:
-            if not self._snapshot_path(step).exists():
+            if not self.snapshot_path(step).exists():
                 assert best is not None
-                _write_tensors(self._snapshot_path(step), best.snapshots[step])
+                write_tensors(self.snapshot_path(step), best.snapshots[step])
         metadata = {"steps_done": str(trainer.steps_done)}
         if best is not None:
             metadata["best"] = json.dumps(best.to_dict())
-        _write_tensors(self.path / "state.safetensors", trainer.state(), metadata)
-        _write_tensors(self.path / "model.safetensors", trainer.ema.state_dict())
+        write_tensors(self.path / "state.safetensors", trainer.state(), metadata)
+        write_tensors(self.path / "model.safetensors", trainer.ema.state_dict())
         if best is not None and best.snapshots:
-            write_json(self.path / "levels.json", {"format": "geomem.levels/1", "edges": best.edges.tolist(),
+            write_json(self.path / "levels.json", {"format": LEVELS_FORMAT, "edges": best.edges.tolist(),
                                                    "steps": best.steps, "early_stop": best.early_stop})
-        kept = {self._snapshot_path(step) for step in steps}
+        kept = {self.snapshot_path(step) for step in steps}
         for path in (self.path / "weights").glob("*.safetensors"):
             if path not in kept:
                 path.unlink()
@@ -255,7 +262,7 @@ def _loaded(denoiser: Denoiser, weights: Mapping[str, Tensor], path: Path) -> De
     return denoiser
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     with atomic_path(path) as temporary:
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)

@@ -38,6 +38,8 @@ class TrainingSettings:
     """Half-life of the weight average, in images."""
     ema_rampup: float = 0.05
     """Upper bound on the half-life as a share of the images seen so far, so that early averages are useful."""
+    flip: bool = False
+    """Mirror each image along its last axis with probability one half."""
     precision: str = "fp32"
     seed: int = 0
 
@@ -96,6 +98,9 @@ class Trainer:
         s, k = self.settings, self.steps_done
         index = batch_indices(k, s.batch, len(self.data), s.seed)
         clean = torch.from_numpy(np.ascontiguousarray(self.data[index])).to(self.device)
+        if s.flip:
+            mirrored = torch.from_numpy(generator(s.seed, "flip", k).random(s.batch) < 0.5).to(self.device)
+            clean[mirrored] = clean[mirrored].flip(-1)
         labels = None if self.labels is None else torch.from_numpy(self.labels[index]).to(self.device)
         sigma = torch.from_numpy(self.sampler.sample(s.batch, generator(s.seed, "training sigma", k)))
         sigma = sigma.float().to(self.device)

@@ -1,0 +1,60 @@
+"""Samples by seed: each starts from, and where a sampler draws noise is fed from, random streams of its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomem.errors import InputError
+from geomem.generation.ddim import ddim_sample, timestep_levels
+from geomem.generation.edm import edm_sample
+from geomem.rng import generator
+
+METHODS = ("heun", "euler", "ddim", "ddpm")
+
+
+def latents(seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Standard normal starting points, (len(seeds), *shape), float32; each depends on its own seed alone."""
+    return np.stack([generator(seed, "latent").standard_normal(tuple(shape), dtype=np.float32) for seed in seeds])
+
+
+def step_noise(seeds: Sequence[int], shape: Sequence[int], step: int) -> np.ndarray:
+    """Standard normal noise of one step of ancestral sampling, (len(seeds), *shape), float32."""
+    return np.stack([generator(seed, "ancestral noise", step).standard_normal(tuple(shape), dtype=np.float32)
+                     for seed in seeds])
+
+
+def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[int], *, sigmas: np.ndarray | None = None,
+             method: str = "heun", labels: np.ndarray | None = None, batch: int = 256,
+             progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """Samples for the given seeds, (len(seeds), *shape), float32, in the scale of the training data.
+
+    ``method``: ``heun`` or ``euler`` (EDM's sampler), ``ddim`` or ``ddpm`` (over timesteps; ``timestep_levels`` gives
+    the sigmas, by default 100 and 1000 of them). ``labels`` (len(seeds),) are classes, for a class-conditional model.
+    Sample i depends on ``seeds[i]`` and its label alone; another batch size changes it by rounding only.
+    ``progress(done, total)`` is called after each batch.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown sampler {method!r}; choose one of {', '.join(METHODS)}")
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    if sigmas is None and method in ("ddim", "ddpm"):
+        sigmas = timestep_levels({"ddim": 100, "ddpm": 1000}[method])
+    parts = []
+    for start in range(0, len(seeds), batch):
+        some = seeds[start:start + batch]
+        latent = torch.from_numpy(latents(some, shape)).to(device)
+        classes = None if labels is None else torch.as_tensor(labels[start:start + batch], device=device)
+        if sigmas is None or method in ("heun", "euler"):
+            sample = edm_sample(denoiser, latent, sigmas, method=method, labels=classes)
+        else:
+            def noise(step: int, some: Sequence[int] = some) -> Tensor:
+                return torch.from_numpy(step_noise(some, shape, step)).to(device)
+
+            sample = ddim_sample(denoiser, latent, sigmas, eta=float(method == "ddpm"), noise=noise, labels=classes)
+        parts.append(sample.cpu().numpy())
+        if progress is not None:
+            progress(min(start + batch, len(seeds)), len(seeds))
+    return np.concatenate(parts)

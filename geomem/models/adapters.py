@@ -1,0 +1,130 @@
+"""Denoisers around networks that geomem did not make: noise, v or clean-point prediction over sigma or timesteps.
+
+With ``x = clean + sigma Z`` (variance exploding), ``abar = 1 / (1 + sigma^2)`` and ``x_VP = sqrt(abar) x``, a network's
+answer F is one of three, and the clean estimate follows:
+
+    epsilon   F = Z                                       D = x - sigma F
+    v         F = sqrt(abar) Z - sqrt(1 - abar) clean     D = abar x - sqrt(1 - abar) F     (Salimans and Ho 2022)
+    x0        F = clean                                   D = F
+
+Any module serves whose forward takes ``(x, noise level)``, and ``(x, noise level, labels)`` where classes are given, by
+position; it answers with a tensor, a tuple that begins with one, or an object with ``.sample``, as diffusers' do::
+
+    denoiser = TimestepDenoiser(unet, scheduler.alphas_cumprod)      # diffusers: UNet2DModel and DDPMScheduler
+    denoiser = SigmaDenoiser(net, "v", scaling="vp")                 # a network of sigma that sees x_VP
+    denoiser = EDMDenoiser(ForeignNetwork(unet), sigma_data=0.5)     # diffusers: EDMEulerScheduler
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomem.errors import InputError
+from geomem.models.denoiser import Denoiser, expand_sigma
+from geomem.noise.schedules import DDPMSchedule
+
+PREDICTIONS = ("epsilon", "v", "x0")
+_ON_TIMESTEP = 1e-3  # a float32 sigma gives its timestep back to about 1e-5
+
+
+class ForeignNetwork(nn.Module):
+    """Any network as ``net(x, noise_level, labels) -> output``: float32, of the shape of x.
+
+    It is given x in the precision of its weights. Raises InputError where the answer has another shape.
+    """
+
+    def __init__(self, network: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
+        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+        if noise_level.is_floating_point() and dtype == torch.float64:
+            noise_level = noise_level.double()  # half precision would round timesteps
+        answer = self.network(x.to(dtype), noise_level, *(() if labels is None else (labels,)))
+        if not isinstance(answer, Tensor):
+            answer = answer[0] if isinstance(answer, tuple) else answer.sample
+        if answer.shape != x.shape:
+            raise InputError(f"the network answers points of shape {tuple(x.shape[1:])} with "
+                             f"{tuple(answer.shape[1:])}; wrap it so that both are the same")
+        return answer.float()
+
+
+class PredictionDenoiser(Denoiser):
+    """A denoiser whose network predicts ``epsilon``, ``v`` or ``x0``; see the module docstring."""
+
+    def __init__(self, network: Callable[..., Any], prediction: str) -> None:
+        super().__init__(ForeignNetwork(network))
+        if prediction not in PREDICTIONS:
+            raise InputError(f"unknown prediction {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
+        self.prediction = prediction
+
+    def clean_estimate(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """D of the network's output (B, ...), x (B, ...) and sigma of a shape that broadcasts."""
+        if self.prediction == "epsilon":
+            return x - sigma * output
+        if self.prediction == "v":
+            return x / (1 + sigma**2) - sigma / (1 + sigma**2).sqrt() * output
+        return output
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """The weight that makes the loss that of the network's own target."""
+        return {"epsilon": 1 / sigma**2, "v": 1 + 1 / sigma**2, "x0": torch.ones_like(sigma)}[self.prediction]
+
+
+class SigmaDenoiser(PredictionDenoiser):
+    """A network of a continuous noise level: ``network(x_in, sigma, labels)``, sigma of shape (B,).
+
+    ``scaling`` says what x_in is: ``ve`` the noisy point itself, ``vp`` the point divided by ``sqrt(1 + sigma^2)``.
+    """
+
+    def __init__(self, network: Callable[..., Any], prediction: str = "epsilon", *, scaling: str = "ve") -> None:
+        super().__init__(network, prediction)
+        if scaling not in ("ve", "vp"):
+            raise InputError(f"unknown scaling {scaling!r}; choose ve or vp")
+        self.scaling = scaling
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        s, x = expand_sigma(sigma, x), x.float()
+        seen = x if self.scaling == "ve" else x / (1 + s**2).sqrt()
+        return self.clean_estimate(self.net(seen, s.flatten(), labels), x, s)
+
+
+class TimestepDenoiser(PredictionDenoiser):
+    """A network of DDPM timesteps: ``network(x_VP, t, labels)``, t of shape (B,).
+
+    Parameters
+    ----------
+    alphas_cumprod : (T,) decreasing signal fractions, or a schedule that holds them.
+    between : a sigma between two timesteps becomes the real t that is linear in log sigma (``interpolate``), or the
+        integer nearest to that (``nearest``), for networks that look t up in a table. Beyond the ends t is clipped. x
+        is scaled by its true sigma in every case.
+    """
+
+    def __init__(self, network: Callable[..., Any], alphas_cumprod: DDPMSchedule | Sequence[float] | Tensor,
+                 prediction: str = "epsilon", *, between: str = "interpolate") -> None:
+        super().__init__(network, prediction)
+        if between not in ("interpolate", "nearest"):
+            raise InputError(f"between timesteps: {between!r} is unknown; choose interpolate or nearest")
+        self.schedule = (alphas_cumprod if isinstance(alphas_cumprod, DDPMSchedule)
+                         else DDPMSchedule.from_alpha_bar(np.asarray(alphas_cumprod, dtype=np.float64)))
+        self.between = between
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        s, x = expand_sigma(sigma, x), x.float()
+        output = self.net(x / (1 + s**2).sqrt(), self.timestep(s.flatten()), labels)
+        return self.clean_estimate(output, x, s)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the network sees for sigma (B,): float32, or int64 for ``nearest``."""
+        t = self.schedule.timestep(sigma.cpu().numpy().astype(np.float64))
+        if self.between == "nearest":
+            return torch.as_tensor(np.rint(t), dtype=torch.int64, device=sigma.device)
+        t = np.where(np.abs(t - np.rint(t)) < _ON_TIMESTEP, np.rint(t), t)
+        return torch.as_tensor(t, dtype=torch.float32, device=sigma.device)

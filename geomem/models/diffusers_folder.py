@@ -1,0 +1,240 @@
+"""diffusers folders: a ``UNet2DModel`` with its scheduler, read without executing anything in them, and written.
+
+    unet/config.json, unet/diffusion_pytorch_model.safetensors, scheduler/scheduler_config.json
+
+or the same three files at the top of the folder, as older ones have them. A DDPM scheduler gives a
+``TimestepDenoiser``, an EDM scheduler an ``EDMDenoiser``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geomem.errors import InputError
+from geomem.files import TEMPORARY_PREFIX
+from geomem.models.adapters import ForeignNetwork, TimestepDenoiser
+from geomem.models.denoiser import Denoiser, EDMDenoiser
+from geomem.models.networks import NOISE_LABEL_SCALE
+from geomem.models.weights import read_matching, refuse_pickle
+from geomem.noise.schedules import DDPMSchedule
+
+MAX_PARAMETERS = 2 * 10**9
+MAX_CONFIG_BYTES = 2**20
+MAX_LAYERS, MAX_LEVELS, MAX_PIXELS, MAX_TIMESTEPS = 32, 16, 4096, 10**5
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_TIMESTEP_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler")
+_EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+_BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+# Names of attention weights before diffusers 0.15.
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def is_diffusers_folder(path: Path) -> bool:
+    """Whether the directory is meant for diffusers: a pipeline, or a model of its own."""
+    if (path / "model_index.json").is_file() or (path / "unet" / "config.json").is_file():
+        return True
+    return (path / "config.json").is_file() and "_class_name" in _read_config(path / "config.json")
+
+
+def read_diffusers_configs(path: Path) -> dict[str, dict[str, Any]]:
+    """The JSON descriptions ``unet`` and ``scheduler`` of a folder."""
+    unet = path / "unet" if (path / "unet" / "config.json").is_file() else path
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    scheduler = scheduler if scheduler.is_file() else path / "scheduler_config.json"
+    if not (unet / "config.json").is_file() or not scheduler.is_file():
+        raise InputError(f"{path} needs unet/config.json and scheduler/scheduler_config.json; "
+                         "save the whole pipeline with diffusers' save_pretrained")
+    return {"unet": _read_config(unet / "config.json"), "scheduler": _read_config(scheduler)}
+
+
+def load_diffusers_weights(path: Path, denoiser: Denoiser) -> None:
+    """Fill a denoiser of ``diffusers_denoiser`` with the folder's weights."""
+    folder = path / "unet" if (path / "unet" / "config.json").is_file() else path
+    if not (folder / _WEIGHTS).is_file():
+        for other in sorted(folder.iterdir()):
+            refuse_pickle(other)
+        raise InputError(f"{folder / _WEIGHTS} is missing; save the network in one safetensors file")
+    unet = denoiser.net.network
+    assert isinstance(unet, nn.Module)
+    unet.load_state_dict(read_matching(folder / _WEIGHTS, unet, _new_name))
+
+
+def diffusers_denoiser(configs: Mapping[str, Mapping[str, Any]], origin: str) -> Denoiser:
+    """Untrained denoiser of the two descriptions; ``origin`` names them in errors.
+
+    Raises InputError for another class than UNet2DModel, a scheduler that is neither DDPM nor EDM, and sizes beyond
+    2e9 parameters, 16 levels of 32 layers, 4096 pixels or 1e5 timesteps.
+    """
+    scheduler = configs.get("scheduler")
+    if not isinstance(scheduler, dict) or not isinstance(configs.get("unet"), dict):
+        raise InputError(f"{origin} lacks the descriptions of a UNet2DModel and its scheduler; save the model again")
+    kind, prediction = scheduler.get("_class_name"), str(scheduler.get("prediction_type", "epsilon"))
+    if kind in _TIMESTEP_SCHEDULERS and prediction in _PREDICTIONS:
+        unet = _unet(configs["unet"], origin)
+        between = "nearest" if unet.config.time_embedding_type == "learned" else "interpolate"
+        return TimestepDenoiser(unet, _alphas_cumprod(scheduler, origin), _PREDICTIONS[prediction], between=between)
+    sigma_data = scheduler.get("sigma_data", 0.5)
+    if kind in _EDM_SCHEDULERS and prediction == "epsilon" and _is_number(sigma_data) and 0 < sigma_data < 1e6:
+        return EDMDenoiser(ForeignNetwork(_unet(configs["unet"], origin)), sigma_data)
+    raise InputError(f"{origin}: the scheduler {kind!r} with prediction_type {prediction!r} is not supported; save the "
+                     "model with a DDPMScheduler, or an EDMEulerScheduler that predicts epsilon")
+
+
+def diffusers_shape(configs: Mapping[str, Mapping[str, Any]], origin: str) -> tuple[int, int, int]:
+    """Shape (C, H, W) of the folder's images."""
+    size = configs["unet"].get("sample_size")
+    size = [size, size] if type(size) is int else size
+    channels = configs["unet"].get("in_channels", 3)
+    if not (type(channels) is int and isinstance(size, list) and len(size) == 2
+            and all(type(s) is int and 1 <= s <= MAX_PIXELS for s in size)):
+        raise InputError(f"{origin}: sample_size {size!r} is not a number of pixels from 1 to {MAX_PIXELS}, or two")
+    return channels, size[0], size[1]
+
+
+def require_divisible(configs: Mapping[str, Mapping[str, Any]], shape: tuple[int, ...], origin: str) -> None:
+    """Raises InputError unless the U-Net takes points of this shape."""
+    multiple = 2 ** (len(configs["unet"].get("block_out_channels", range(4))) - 1)
+    channels = configs["unet"].get("in_channels", 3)
+    if len(shape) != 3 or shape[0] != channels or any(size % multiple for size in shape[1:]):
+        raise InputError(f"{origin} takes images of {channels} channels whose sides are multiples of {multiple}, "
+                         f"not points of shape {tuple(shape)}")
+
+
+def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str) -> None:
+    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_ddpm_pipeline`` wants it."""
+    diffusers: Any = import_module("diffusers")
+    schedule: Any = denoiser.schedule
+    options: dict[str, Any] = {"num_train_timesteps": schedule.timesteps}
+    if isinstance(schedule, DDPMSchedule):
+        options |= {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
+    else:
+        fractions = torch.as_tensor([1.0, *schedule.alpha_bar], dtype=torch.float64)
+        options["trained_betas"] = (1 - fractions[1:] / fractions[:-1]).tolist()
+    if isinstance(denoiser, TimestepDenoiser):
+        names = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
+        options["prediction_type"], unet = names[denoiser.prediction], denoiser.net.network
+    else:
+        unet = _with_timestep_table(denoiser.net, schedule.timesteps, shape)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
+    try:
+        # clip_sample changes the estimates of the network; geomem's samplers do not do it either.
+        diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**options, clip_sample=False)).save_pretrained(temporary)
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def can_be_ddpm_pipeline(denoiser: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """None where diffusers' DDPMPipeline can hold the denoiser, else the reason why it cannot."""
+    if not hasattr(denoiser, "schedule"):
+        return "it was not trained with the DDPM objective"
+    network: Any = denoiser.net
+    unet = network.network if isinstance(denoiser, TimestepDenoiser) else getattr(network, "unet", None)
+    if unet is None:
+        return "its network is not a UNet2DModel"
+    if unet.config.num_class_embeds:
+        return "it is class-conditional, and DDPMPipeline gives no labels"
+    multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+    if any(size % multiple for size in shape[1:]):
+        return f"the sides of its images are not multiples of {multiple}"
+    return None
+
+
+def _with_timestep_table(network: Any, timesteps: int, shape: tuple[int, ...]) -> Any:
+    """The U-Net of an ImageUNet with integer timesteps: geomem's sinusoids of t/T become the rows of an embedding."""
+    unet: Any = network.unet
+    table = unet.time_proj(NOISE_LABEL_SCALE * torch.arange(timesteps) / timesteps)
+    changed = {"time_embedding_type": "learned", "num_train_timesteps": timesteps, "sample_size": tuple(shape[1:])}
+    twin = type(unet)(**_constructor_options(unet.config) | changed)
+    twin.load_state_dict(unet.state_dict() | {"time_proj.weight": table})
+    return twin.eval()
+
+
+def _constructor_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def _unet(config: Mapping[str, Any], origin: str) -> Any:
+    """UNet2DModel of a description, counted on the device meta before any memory is taken."""
+    model: Any = import_module("diffusers").UNet2DModel
+    if config.get("_class_name") != "UNet2DModel":
+        raise InputError(f"{origin}: the network is a {config.get('_class_name')!r}; only UNet2DModel is supported")
+    options = _constructor_options(config)
+    unknown = sorted(options.keys() - inspect.signature(model.__init__).parameters.keys())
+    if unknown:
+        raise InputError(f"{origin}: UNet2DModel has no option {unknown[0]!r} here; a newer diffusers may know it")
+    channels = options.get("block_out_channels", (224, 448, 672, 896))
+    layers = options.get("layers_per_block", 2)
+    if not (isinstance(channels, list | tuple) and len(channels) <= MAX_LEVELS and type(layers) is int
+            and 1 <= layers <= MAX_LAYERS):
+        raise InputError(f"{origin}: a UNet2DModel may have at most {MAX_LEVELS} levels of {MAX_LAYERS} layers")
+    if options.get("in_channels", 3) != options.get("out_channels", 3):
+        raise InputError(f"{origin}: in_channels and out_channels differ; a network that also predicts a variance, or "
+                         "takes more than an image, is not supported")
+    try:
+        with torch.device("meta"):
+            size = sum(p.numel() for p in model(**options).parameters())
+        if size <= MAX_PARAMETERS:
+            return model(**options).eval()
+    except Exception as error:  # whatever a foreign constructor makes of foreign values
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{origin}: diffusers cannot build this UNet2DModel ({reason or repr(error)})") from None
+    raise InputError(f"{origin}: the UNet2DModel would have {size:.3g} parameters; "
+                     f"at most {MAX_PARAMETERS:.0e} are read")
+
+
+def _alphas_cumprod(config: Mapping[str, Any], origin: str) -> Tensor:
+    options = {name: config[name] for name in _BETAS if config.get(name) is not None}
+    timesteps, betas = options.get("num_train_timesteps", 1000), options.get("trained_betas", [])
+    sound = (type(timesteps) is int and 2 <= timesteps <= MAX_TIMESTEPS and isinstance(betas, list)
+             and len(betas) in (0, timesteps) and all(map(_is_number, betas))
+             and all(_is_number(options.get(name, 0)) for name in ("beta_start", "beta_end")))
+    if not sound:
+        raise InputError(f"{origin}: the scheduler needs 2 to {MAX_TIMESTEPS} timesteps and finite betas, one for each")
+    try:
+        return import_module("diffusers").DDPMScheduler(**options).alphas_cumprod
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{origin}: diffusers cannot build this scheduler ({str(error).splitlines()[0]})") from None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        text = file.read(MAX_CONFIG_BYTES + 1)
+    try:
+        if len(text) > MAX_CONFIG_BYTES:
+            raise InputError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes; it is no description of a network")
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not JSON ({error}); save the model again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a JSON object; save the model again")
+    return value
+
+
+def _new_name(name: str) -> str:
+    return re.sub(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.",
+                  lambda match: f"{match[1]}.{_OLD_NAMES[match[2]]}.", name)

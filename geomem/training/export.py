@@ -1,0 +1,114 @@
+"""Export of a run: a folder for diffusers where its pipeline can hold the model, else a small run directory.
+
+A run directory made here holds config.json, the chosen weights (per noise level: each distinct snapshot once, with
+levels.json), and a README.md with the lines that sample from it. It gives name and hash of the training data, no paths.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geomem.errors import InputError
+from geomem.files import TEMPORARY_PREFIX, write_json, write_text
+from geomem.models.diffusers_folder import can_be_ddpm_pipeline, save_ddpm_pipeline
+from geomem.training.run import LEVELS_FORMAT, Run, write_tensors
+
+DIFFUSERS_README = """# {name}
+
+A diffusion model that geomem trained: UNet2DModel, DDPM objective, weights `{weights}`.
+
+```python
+from diffusers import DDPMPipeline
+
+pipeline = DDPMPipeline.from_pretrained("PATH_OF_THIS_FOLDER")
+images = pipeline(batch_size=4).images
+```
+
+Training data: {data}.
+"""
+
+GEOMEM_README = """# {name}
+
+A denoiser that geomem trained: {network}, {objective} objective, weights `{weights}`.
+
+```python
+import numpy as np
+
+import geomem
+from geomem.generation import generate
+
+model = geomem.load_denoiser("PATH_OF_THIS_FOLDER")
+samples = generate(model.denoiser, range(16), model.shape)  # float32, in the scale of the training data
+np.savez("samples.npz", samples=samples)
+```
+
+or `geomem generate PATH_OF_THIS_FOLDER --out samples.npz`. `model.denoiser(x, sigma)` is the estimate of the clean
+point of `x = clean + sigma * noise`.
+
+Training data: {data}.
+"""
+
+
+def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: str = "auto",
+               bf16: bool = False) -> tuple[str, str]:
+    """Write ``run`` to the new directory ``out``; returns its form, ``diffusers`` or ``geomem``, and its weights.
+
+    ``weights``: ``per-level``, ``early-stop``, ``last`` or a kept step; by default the best that the form can hold (one
+    set for diffusers, per level else), or the last where the run kept no others. ``form``: ``auto`` takes diffusers
+    where its DDPMPipeline can hold the model. ``bf16`` halves the files and rounds the weights to 8 bits of mantissa.
+    Raises InputError where ``out`` exists, or the run cannot take the form asked for.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"--out {out} exists; choose a directory that does not")
+    config = run.config
+    shape = tuple(config["shape"])
+    reason = can_be_ddpm_pipeline(run.untrained(), shape)
+    if weights == "per-level" and reason is None:
+        reason = "a pipeline holds one set of weights, not one per noise level"
+    if form == "diffusers" and reason is not None:
+        raise InputError(f"{run.path} cannot be exported for diffusers: {reason}; use --form geomem")
+    form = ("geomem" if reason else "diffusers") if form == "auto" else form
+    best = "per-level" if form == "geomem" else "early-stop"
+    weights = weights or ("last" if run.levels is None else best)
+    data = config["data"]
+    about = {"name": out.name, "weights": weights, "network": config["network"],
+             "objective": config["objective"].upper(),
+             "data": f"{data.get('name', 'unnamed')} (sha256 {data.get('sha256', 'unknown')})"}
+    if form == "diffusers":
+        denoiser: Any = run.denoiser(weights)
+        save_ddpm_pipeline(out, denoiser.bfloat16() if bf16 else denoiser, shape, DIFFUSERS_README.format(**about))
+    else:
+        _save_run(run, out, config, weights, torch.bfloat16 if bf16 else torch.float32, GEOMEM_README.format(**about))
+    return form, weights
+
+
+def _save_run(run: Run, out: Path, config: dict[str, Any], weights: str, dtype: torch.dtype, readme: str) -> None:
+    """The run directory is made beside its place and moved there whole."""
+    data = {name: config["data"][name] for name in ("name", "sha256") if name in config["data"]}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
+    try:
+        write_json(temporary / "config.json", {**config, "data": data, "init": None})
+        if weights == "per-level":
+            levels = run.levels
+            assert levels is not None
+            for step in sorted({*levels["steps"], levels["early_stop"]}):
+                tensors = {name: tensor.to(dtype) for name, tensor in run.snapshot(step).items()}
+                write_tensors(Run(temporary).snapshot_path(step), tensors)
+            write_json(temporary / "levels.json", {"format": LEVELS_FORMAT, "edges": levels["edges"],
+                                                   "steps": levels["steps"], "early_stop": levels["early_stop"]})
+        else:
+            state = run.denoiser(weights).state_dict()
+            write_tensors(temporary / "model.safetensors", {name: value.to(dtype) for name, value in state.items()})
+        write_text(temporary / "README.md", readme)
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

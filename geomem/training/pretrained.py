@@ -1,0 +1,103 @@
+"""Denoisers that already exist: our runs, exported ones, and diffusers folders; to sample, to judge, to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from geomem.errors import InputError
+from geomem.models import Denoiser
+from geomem.models.diffusers_folder import (
+    diffusers_denoiser,
+    diffusers_shape,
+    is_diffusers_folder,
+    load_diffusers_weights,
+    read_diffusers_configs,
+    require_divisible,
+)
+from geomem.models.weights import read_matching
+from geomem.noise import DDPMSchedule
+from geomem.training.run import DIFFUSERS, Run
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained denoiser on the CPU in evaluation mode, and what is known about it.
+
+    shape: of one point. weights: which of the run's weights these are. data: what a run recorded about its training
+    data, empty for a diffusers folder. schedule: the timesteps DDIM and DDPM sampling go through: the network's own
+    where it has timesteps, else Ho et al.'s.
+    """
+
+    path: Path
+    denoiser: nn.Module
+    shape: tuple[int, ...]
+    weights: str
+    data: dict[str, Any]
+    schedule: DDPMSchedule
+
+
+def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
+    """Denoiser of a run directory, of an exported one, or of a diffusers folder with a UNet2DModel and its scheduler.
+
+    ``weights`` as in ``Run.denoiser``; None takes the best per noise level where the run kept them, else the last. Only
+    JSON and safetensors are read. Raises InputError for anything else, pickled weights above all.
+    """
+    path = Path(path)
+    if is_diffusers_folder(path):
+        if weights not in (None, "last"):
+            raise InputError(f"{path} is a diffusers folder with one set of weights; leave out --weights")
+        configs = read_diffusers_configs(path)
+        denoiser = diffusers_denoiser(configs, str(path))
+        shape = diffusers_shape(configs, str(path))
+        require_divisible(configs, shape, str(path))
+        load_diffusers_weights(path, denoiser)
+        return Pretrained(path, denoiser.eval(), shape, "last", {}, _schedule(denoiser))
+    run = Run(path)
+    config = run.config
+    weights = weights or ("last" if run.levels is None else "per-level")
+    schedule = _schedule(run.untrained()) if config["network"] == DIFFUSERS else DDPMSchedule()
+    return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule)
+
+
+def _schedule(denoiser: nn.Module) -> DDPMSchedule:
+    schedule = getattr(denoiser, "schedule", None)
+    return schedule if isinstance(schedule, DDPMSchedule) else DDPMSchedule()
+
+
+class Origin:
+    """What ``--init`` names: a run, a diffusers folder, or a safetensors file of weights.
+
+    ``config`` are the options of the new run that it decides: network, objective, preconditioning, descriptions.
+    """
+
+    def __init__(self, path: str | Path, shape: tuple[int, ...]) -> None:
+        self.path = Path(path)
+        self.config: dict[str, Any] = {}
+        if not self.path.is_dir():
+            if not self.path.exists():
+                raise InputError(f"--init {path}: there is no such run, diffusers folder or safetensors file")
+        elif is_diffusers_folder(self.path):
+            configs = read_diffusers_configs(self.path)
+            denoiser = diffusers_denoiser(configs, str(path))
+            require_divisible(configs, shape, f"--init {path}")
+            self.config = {"network": DIFFUSERS, "diffusers": configs,
+                           "objective": "ddpm" if hasattr(denoiser, "schedule") else "edm"}
+        else:
+            config = Run(self.path).config
+            if tuple(config["shape"]) != shape:
+                raise InputError(f"--init {path} was trained on points of shape {tuple(config['shape'])}, "
+                                 f"the data have {shape}; bring them to one")
+            kept = ("network", "objective", "sigma_data", "diffusers")
+            self.config = {name: config[name] for name in kept if name in config}
+
+    def load_into(self, denoiser: Denoiser) -> None:
+        """Fill the untrained denoiser of the new run; of a run the averaged weights of its last step."""
+        if self.path.is_dir() and is_diffusers_folder(self.path):
+            load_diffusers_weights(self.path, denoiser)
+        else:
+            file = self.path / "model.safetensors" if self.path.is_dir() else self.path
+            denoiser.load_state_dict(read_matching(file, denoiser))
