@@ -160,19 +160,69 @@ def test_presets():
         build_network("vit", (3, 8, 8))
     with pytest.raises(InputError, match="use 'mlp'"):
         build_network("unet-small", (8,))
-    with torch.device("meta"):
-        size = sum(p.numel() for p in build_network("unet-cifar", (3, 32, 32)).parameters())
-    assert 53e6 < size < 57e6  # the DDPM++ network of Karras et al. 2022 has 55.7M
     assert set(SHAPES) | {"unet-cifar"} == set(NETWORKS) - {"test"}  # which another test module adds
 
 
-def test_class_conditional_networks_use_the_class():
+@pytest.mark.parametrize("name", SHAPES)
+def test_class_conditional_networks(name):
+    """Each class and the null class, n, give another output; no labels at all is the null class for every point."""
+    torch.manual_seed(0)
+    net = build_network(name, SHAPES[name], classes=3).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    x = torch.randn(2, *SHAPES[name])
+    with torch.no_grad():
+        outputs = [net(x, torch.zeros(2), torch.tensor([k, k])) for k in range(4)]
+        mixed = net(x, torch.zeros(2), torch.tensor([2, 0]))
+        torch.testing.assert_close(net(x, torch.zeros(2)), outputs[3], rtol=0, atol=0)
+    assert all(not torch.allclose(a, b, atol=1e-4) for k, a in enumerate(outputs) for b in outputs[:k])
+    torch.testing.assert_close(mixed, torch.stack([outputs[2][0], outputs[0][1]]), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_without_classes_ignore_labels():
+    for name, shape in SHAPES.items():
+        for classes in (None, 0):
+            net = build_network(name, shape, classes=classes).eval()
+            for parameter in net.parameters():
+                nn.init.normal_(parameter, std=0.05)
+            x = torch.randn(2, *shape)
+            with torch.no_grad():
+                assert torch.equal(net(x, torch.zeros(2), torch.tensor([0, 1])), net(x, torch.zeros(2)))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 140, 141])
+def test_signals_of_any_length(length):
+    """Every length works, and a change at one end reaches the other: attention at the coarsest level sees all."""
+    torch.manual_seed(0)
+    net = build_network("unet1d", (2, length)).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(1, 2, length)
+    with torch.no_grad():
+        output = net(x, torch.zeros(1))
+        x[..., 0] += 3
+        change = (net(x, torch.zeros(1)) - output).abs()
+    assert output.shape == (1, 2, length)
+    assert change[..., -1].max() > 1e-5
+
+
+def test_published_sizes():
+    """The networks of [G] Figure 5 (4.06M published) and of Karras et al. 2022 on CIFAR-10 (55.7M)."""
+    with torch.device("meta"):
+        sizes = {name: sum(p.numel() for p in build_network(name, shape).parameters())
+                 for name, shape in {"unet-grey": (1, 32, 32), "unet-cifar": (3, 32, 32)}.items()}
+    assert sizes["unet-grey"] == pytest.approx(4.06e6, rel=0.01)
+    assert sizes["unet-cifar"] == pytest.approx(55.7e6, rel=0.03)
+
+
+def test_dropout_acts_in_training_alone():
     for name, shape in SHAPES.items():
         torch.manual_seed(0)
-        net = build_network(name, shape, classes=3).eval()
+        net = build_network(name, shape, dropout=0.5)
         for parameter in net.parameters():
-            nn.init.normal_(parameter, std=0.05)
-        x = torch.randn(2, *shape)
+            nn.init.normal_(parameter, std=0.1)
+        x = torch.randn(1, *shape)
         with torch.no_grad():
-            one, two = (net(x, torch.zeros(2), torch.tensor([k, k])) for k in (0, 2))
-        assert not torch.allclose(one, two, atol=1e-4), name
+            assert not torch.equal(net(x, torch.zeros(1)), net(x, torch.zeros(1))), name
+            net.eval()
+            assert torch.equal(net(x, torch.zeros(1)), net(x, torch.zeros(1))), name

@@ -309,3 +309,29 @@ def test_evaluation_steps_reach_the_end():
     assert evaluation_steps(400)[:4] == [25, 50, 75, 100]
     assert all(evaluation_steps(n)[-1] == n for n in (1, 25, 26, 1000))
     assert len(evaluation_steps(100_000)) < 90
+
+
+def test_flip_mirrors_half_of_the_images(tmp_path):
+    """Captured at the denoiser without noise: each image is itself or its mirror image, about half of each."""
+    images = np.arange(200 * 6, dtype=np.float32).reshape(200, 1, 2, 3)
+    seen = []
+
+    class Capture(EDMDenoiser):
+        def forward(self, x, sigma, labels=None):
+            seen.append(x.detach().clone())
+            return super().forward(x, sigma, labels)
+
+    class NoNoise(LogNormalSampler):
+        def sample(self, n, generator):
+            return np.full(n, 1e-6)
+
+    trainer = Trainer(Capture(build_network("mlp", (1, 2, 3))), NoNoise(), images,
+                      TrainingSettings(iterations=1, batch=200, flip=True))
+    trainer.step()
+    order = batch_indices(0, 200, 200, 0)
+    x, whole = seen[0].round().numpy(), images[order]
+    straight = (x == whole).all(axis=(1, 2, 3))
+    mirrored = (x == whole[..., ::-1]).all(axis=(1, 2, 3))
+    assert np.all(straight ^ mirrored)
+    assert 65 < mirrored.sum() < 135  # 200 fair coins: 100 with standard deviation 7
+    np.testing.assert_array_equal(images.ravel(), np.arange(1200))

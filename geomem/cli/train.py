@@ -64,7 +64,15 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     from geomem.devices import resolve_device
     from geomem.models import NETWORKS, build_network, default_network
     from geomem.rng import key
-    from geomem.training import Interrupted, Origin, Run, Trainer, TrainingDiverged, TrainingSettings
+    from geomem.training import (
+        Interrupted,
+        Origin,
+        Run,
+        Trainer,
+        TrainingDiverged,
+        TrainingSettings,
+        untrained_denoiser,
+    )
     from geomem.training import train as run_training
 
     run = Run(out)
@@ -105,6 +113,10 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     if dry_run:
         click.echo(json.dumps({"config": config, "noise_levels": levels.summary()}, indent=1))
         return
+    torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
+    denoiser = untrained_denoiser(config, data)
+    if origin is not None:
+        origin.load_into(denoiser)  # refuses weights that do not fit before anything is written
     if resume:
         run.continue_with(config)
     else:
@@ -112,10 +124,6 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         levels.draw(run.path / "noise-levels.png")
     if levels.document is not None:
         run.write_json("danger-zone.json", levels.document)
-    torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
-    denoiser = run.untrained()
-    if origin is not None:
-        origin.load_into(denoiser)
     trainer = Trainer(denoiser.to(device_found), levels.law, dataset.train, settings)
     validation = dataset.validation if dataset.n_validation else None
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())

@@ -5,7 +5,7 @@ from geomem.training.export import export_run
 from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train
 from geomem.training.loss import denoising_loss, heldout_losses
 from geomem.training.pretrained import Origin, Pretrained, load_denoiser
-from geomem.training.run import Run
+from geomem.training.run import Run, untrained_denoiser
 from geomem.training.trainer import Trainer, TrainingSettings
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "heldout_losses",
     "load_denoiser",
     "train",
+    "untrained_denoiser",
 ]

@@ -92,11 +92,7 @@ class Run:
 
     def untrained(self) -> Denoiser:
         """Denoiser of the run's architecture, with fresh weights."""
-        config = self.config
-        if config["network"] == DIFFUSERS:
-            return diffusers_denoiser(config["diffusers"], str(self.path / "config.json"))
-        net = build_network(config["network"], config["shape"], dropout=config["dropout"], classes=config["classes"])
-        return EDMDenoiser(net, config["sigma_data"]) if config["objective"] == "edm" else EpsilonDenoiser(net)
+        return untrained_denoiser(self.config, str(self.path / "config.json"))
 
     # --- weights ------------------------------------------------------------------------------------------
 
@@ -222,6 +218,14 @@ class Run:
         """Forget the lines after a checkpoint: the steps behind them will be done again."""
         kept = [line for line in self.stats if line["step"] <= steps_done]
         write_text(self.path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:
+    """Denoiser with fresh weights that a run's options describe; ``origin`` names them in errors."""
+    if config["network"] == DIFFUSERS:
+        return diffusers_denoiser(config["diffusers"], origin)
+    net = build_network(config["network"], config["shape"], dropout=config["dropout"], classes=config["classes"])
+    return EDMDenoiser(net, config["sigma_data"]) if config["objective"] == "edm" else EpsilonDenoiser(net)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
