@@ -91,7 +91,7 @@ class DDPMSchedule:
     @classmethod
     def from_alpha_bar(cls, alpha_bar: Any) -> DDPMSchedule:
         """Any schedule by its signal fractions (T,). Raises InputError unless they decrease inside (0, 1)."""
-        values = np.array(alpha_bar, dtype=np.float64)
+        values = np.asarray(alpha_bar).astype(np.float64)
         if values.ndim == 1 and values.size and values[-1] == 0:
             values[-1] = 2.0**-24
         ordered = values.ndim == 1 and values.size > 1 and np.all(np.diff(values) < 0)
