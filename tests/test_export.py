@@ -116,7 +116,7 @@ def test_exported_folder_is_the_same_denoiser(ddpm_run, folder):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_geomem_folder_stands_on_its_own(edm_run, tmp_path, bf16):
+def test_geomem_folder_stands_on_its_own(edm_run, data, tmp_path, bf16):
     """The moved folder alone gives the samples of the run; only the distinct snapshots are in it."""
     assert status("export", edm_run, "--out", tmp_path / "a", *["--bf16"] * bf16) == 0
     shutil.move(tmp_path / "a", tmp_path / "b")
@@ -124,7 +124,8 @@ def test_geomem_folder_stands_on_its_own(edm_run, tmp_path, bf16):
     kept = {int(path.stem.split("-")[1]) for path in (tmp_path / "b" / "weights").iterdir()}
     assert kept == {*levels["steps"], levels["early_stop"]}
     assert {p.name for p in (tmp_path / "b").iterdir()} == {"config.json", "levels.json", "weights", "README.md"}
-    assert str(edm_run.parent) not in (tmp_path / "b" / "config.json").read_text()
+    assert str(data) in (edm_run / "config.json").read_text()
+    assert str(data) not in (tmp_path / "b" / "config.json").read_text()
     ours, exported = load_denoiser(edm_run), load_denoiser(tmp_path / "b")
     assert exported.weights == ours.weights == "per-level"
     x, sigma = torch.randn(5, 1, 8, 8), torch.tensor([0.01, 0.3, 1.0, 5.0, 60.0])

@@ -192,11 +192,18 @@ def test_networks_without_classes_ignore_labels():
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 140, 141])
 def test_signals_of_any_length(length):
-    """Every length works, and a change at one end reaches the other: attention at the coarsest level sees all."""
+    """Every length works, and a change at one end reaches the other.
+
+    Norms see the whole signal too, so they are taken out; convolutions then reach about 40 values, attention all.
+    """
     torch.manual_seed(0)
     net = build_network("unet1d", (2, length)).eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.1)
+    for block in net.modules():
+        for name, child in block.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(block, name, nn.Identity())
     x = torch.randn(1, 2, length)
     with torch.no_grad():
         output = net(x, torch.zeros(1))
