@@ -8,7 +8,7 @@ from torch import nn
 from geomem.errors import InputError
 from geomem.generation import ddim_sample, timestep_levels
 from geomem.models import EDMDenoiser, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
-from geomem.noise import DDPMSchedule, TimestepSchedule, edm_steps
+from geomem.noise import DDPMSchedule, edm_steps
 
 diffusers = pytest.importorskip("diffusers")
 VARIANCE = torch.tensor([0.04, 0.3, 2.0])
@@ -143,9 +143,9 @@ def test_wrong_adapters_are_refused():
     with pytest.raises(InputError, match="interpolate or nearest"):
         TimestepDenoiser(wide, DDPMSchedule(), between="floor")
     for wrong in ([0.9], [0.5, 0.9], [1.0, 0.5], [0.9, 0.5, -0.1], [[0.9, 0.5]], [0.9, float("nan")]):
-        with pytest.raises(InputError, match="decrease within"):
-            TimestepSchedule(wrong)
-    assert TimestepSchedule([0.9, 0.0]).sigmas[-1] == pytest.approx(1e4)
+        with pytest.raises(InputError, match="decrease inside"):
+            DDPMSchedule.from_alpha_bar(wrong)
+    assert DDPMSchedule.from_alpha_bar([0.9, 0.0]).sigmas[-1] == pytest.approx(1e4)
 
 
 @pytest.mark.parametrize("betas", ["linear", "squaredcos_cap_v2"])
@@ -156,7 +156,7 @@ def test_ddim_and_ddpm_step_by_step_as_diffusers(eta, n, betas):
     kind = diffusers.DDPMScheduler if eta else diffusers.DDIMScheduler
     scheduler = kind(clip_sample=False, beta_schedule=betas)
     scheduler.set_timesteps(n)
-    schedule = TimestepSchedule(scheduler.alphas_cumprod)
+    schedule = DDPMSchedule.from_alpha_bar(scheduler.alphas_cumprod)
     sigmas = timestep_levels(n, schedule)
     np.testing.assert_array_equal(sigmas, schedule.sigmas[scheduler.timesteps.numpy()])
     unet = tiny_unet()

@@ -275,7 +275,7 @@ def test_weights_that_lie_are_one_line(folder, tmp_path, capsys):
     ("unet", {"auto_map": "x.py"}, "has no option 'auto_map'"),
     ("scheduler", {"num_train_timesteps": 10**12}, "2 to 100000 timesteps"),
     ("scheduler", {"beta_start": float("nan")}, "finite betas"),
-    ("scheduler", {"beta_end": 3.0}, "decrease within"),
+    ("scheduler", {"beta_end": 3.0}, "decrease inside"),
     ("scheduler", {"trained_betas": [0.1, 0.2]}, "one for each"),
     ("scheduler", {"beta_schedule": "cubic"}, "cannot build this scheduler"),
     ("scheduler", {"_class_name": "ScoreSdeVeScheduler"}, "is not supported; save the model with a DDPMScheduler"),
