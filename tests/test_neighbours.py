@@ -338,14 +338,16 @@ def test_projection_proves_images_and_measures_few(monkeypatch, asked, paying, p
     assert sum(paying) < 10 * 200
 
 
-@pytest.mark.usefixtures("paying")
-def test_projection_hands_on_what_it_cannot_prove(asked):
+def test_projection_hands_on_what_it_cannot_prove(asked, paying):
     points, queries = pictures(500, 80, 0), pictures(60, 80, 1)
     # Noise in all directions: few of them cannot tell which of 200 points is the nearest.
     noisy = 1.2 + 0.1 * np.random.default_rng(0).standard_normal((202, 80))
     points[:200], queries[7:9] = noisy[:200], noisy[200:]
     assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
     assert asked == [("Projected", 60, 2), ("Whole", 2, 0)]
+    paying.clear()
+    nearest(queries[7:9], points, 2, device="cpu")
+    assert paying[:3] == [4, 44, 0]  # then it gives up, before the other 38 in each shortlist
     asked.clear()
     points[:200] = queries[7] = queries[8]  # more copies than any shortlist holds
     assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
