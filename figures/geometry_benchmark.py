@@ -40,4 +40,4 @@ def draw(document: dict) -> Figure:
 
 if __name__ == "__main__":
     draw(json.loads((HERE / "results" / "benchmark_geometry.json").read_text())).savefig(
-        HERE / "geometry_benchmark.png", dpi=150)
+        HERE / "geometry-benchmark.png", dpi=150)
