@@ -76,6 +76,26 @@ def test_document_holds_what_the_functions_say(made):
     assert document["gaussian"]["slope"] == pytest.approx(-2, abs=0.1)
 
 
+def test_sensitivity_is_that_of_the_gaussian_denoiser(made):
+    """J = Sigma (Sigma + sigma^2 I)^-1 by dense algebra: the row of the middle pixel of the 8 x 8 images."""
+    _, document = made
+    train = load_data("digits", n_train=80, n_heldout=60, seed=2).train
+    covariance = np.cov(train.reshape(80, -1), rowvar=False, bias=True).astype(float)
+    offset = np.abs(np.arange(8) - 4)
+    ring = np.minimum(offset, 8 - offset)
+    distance = np.maximum(ring[:, None], ring).ravel()
+    for part, scale in zip(document["sensitivity"], (4, 16, 64), strict=True):
+        sigma = part["sigma"]
+        assert sigma == pytest.approx(scale * train.std(), rel=1e-6)
+        row = abs(covariance @ np.linalg.inv(covariance + sigma**2 * np.eye(64)))[4 * 8 + 4]
+        assert part["distance"] == [1, 2, 3, 4]
+        assert part["mean"] == pytest.approx([row[distance == r].mean() for r in (1, 2, 3, 4)], rel=1e-3)
+        assert part["largest"] == pytest.approx([row[distance == r].max() for r in (1, 2, 3, 4)], rel=1e-3)
+        assert part["own"] == pytest.approx(row[36], rel=1e-3)
+        assert len(part["bound"]) == len(part["simple_bound"]) == 4
+        assert all(sharp <= simple for sharp, simple in zip(part["bound"], part["simple_bound"], strict=True))
+
+
 def test_files(made):
     out, document = made
     assert sorted(path.name for path in out.iterdir()) == ["bounds.csv", "bounds.json", "bounds.png"]
@@ -100,11 +120,11 @@ def test_text_shows_bounds_beside_truth_and_a_dash_where_there_is_none(capsys):
 def test_figure_draws_the_measured_and_the_bounds(made):
     _, document = made
     figure = plot_bounds(document)
-    assert len(figure.axes) == 6
+    assert len(figure.axes) == 8  # seven and an empty place
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert list(lines["measured"]) == document["coverage"]["estimate"]
     assert list(lines["lower bound"]) == document["coverage"]["lower_bound"]
-    assert [len(axes.get_legend().get_texts()) > 1 for axes in figure.axes] == [True] * 6
+    assert [len(axes.get_legend().get_texts()) > 1 for axes in figure.axes[:7]] == [True] * 7
     with pytest.raises(InputError, match="geomem bounds"):
         plot_bounds({"format": "geomem.danger-zone/1"})
 

@@ -24,12 +24,14 @@ from geomem.cli.options import (
     require_new_directory,
     say,
 )
+from geomem.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from geomem.data import DataSet
 
+MOST_GAUSSIAN, MOST_FELT = 4096, 64  # training points of the Gaussian denoiser and noisy ones for Theorem 4.11
 HALVINGS, FEWEST_POINTS = 6, 10  # of the default training set sizes: N, N/2, ..., N/32, none below 10
 
 
@@ -64,6 +66,8 @@ class Sizes(click.ParamType):
               help="The danger zone is where both curves are at least this high.")
 @click.option("--points", type=click.IntRange(1), default=256, show_default=True,
               help="Training points, random ones, for Lemma A.1, Corollary A.2 and the Gaussian law.")
+@click.option("--model", metavar="RUN", help="Measure with this model how far a pixel is felt: a directory of geomem "
+              "train or export, or a diffusers folder.  [default: the Gaussian denoiser of the data]")
 @queries_option
 @memory_option
 @device_option
@@ -72,13 +76,14 @@ class Sizes(click.ParamType):
               help="Write bounds.json, bounds.csv and bounds.png.")
 def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
            sigmas: int | list[float], shell_t: float, q: float, delta: float, sizes: list[int] | None,
-           threshold: float, points: int, queries: int, memory: int, device: str, as_json: bool,
+           threshold: float, points: int, model: str | None, queries: int, memory: int, device: str, as_json: bool,
            out: str | None) -> None:
     """Show what the theorems guarantee for DATA at each noise level, beside what is measured.
 
     Coverage with its bounds (Theorem 4.8), the posterior weight with Theorem 4.2, denoiser and flow field near a
-    training point (Lemma A.1, Corollary A.2), the Gaussian law of large noise (Theorem 4.10), and how coverage and the
-    danger zone move with the number of training points. No training is needed.
+    training point (Lemma A.1, Corollary A.2), the Gaussian law of large noise (Theorem 4.10), how far a pixel is felt
+    there (Theorem 4.11), and how coverage and the danger zone move with the number of training points. No training is
+    needed; --model puts a trained one beside Theorem 4.11.
 
     Examples:
 
@@ -91,7 +96,7 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     settings = {"shell_t": shell_t, "q": q, "delta": delta, "threshold": threshold, "posterior_draws": 4,
                 "coverage_draws": 8, "points": min(points, len(dataset.train)), "point_draws": 1, "queries": queries,
-                "seed": seed}
+                "model": model, "seed": seed}
     document = document_of(dataset, sigmas, sizes, settings, device=device, memory=memory)
     if out:
         write_documents(out, document)
@@ -122,7 +127,7 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
     how |= {"shell_t": shell_t, "queries": settings["queries"], "seed": seed}
     near_options = {"points": settings["points"], "draws": settings["point_draws"], "seed": seed}
     started = time.perf_counter()
-    with progress_bar(6, "bounds", "part") as bar:
+    with progress_bar(7, "bounds", "part") as bar:
         by_size = zone_by_training_size(
             train, heldout, sorted({*(sizes or default_sizes(n)), n}), sigmas=sigmas, threshold=settings["threshold"],
             posterior_draws=settings["posterior_draws"], coverage_draws=settings["coverage_draws"], **how)
@@ -137,6 +142,8 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
         flow = flow_cosine(train, 1 / (1 + sigma), delta=delta, **near_options)
         bar.update()
         law = gaussian_law(train, sigma, **near_options)
+        bar.update()
+        sensitivity = _sensitivity(train, settings)
         bar.update()
     coverage, summary = by_size.coverage, thresholds.summary()
     below, above = thresholds.concentrated_below[:, None], thresholds.spread_above[:, None]
@@ -164,6 +171,7 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
                      "relative": law.relative.tolist(), "slope": law.slope, "slope_low": law.slope_low,
                      "slope_high": law.slope_high, "fit_sigma": law.fit_sigma.tolist(),
                      "fit_difference": law.fit_difference.tolist()},
+        "sensitivity": sensitivity,
         "by_size": {
             "sizes": by_size.sizes.tolist(), "coverage": coverage.estimate.tolist(),
             "coverage_stderr": coverage.stderr.tolist(), "weight": by_size.weight.tolist(),
@@ -176,6 +184,43 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
         "settings": settings,
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+
+def _sensitivity(train: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Theorem 4.11 at 4, 16 and 64 standard deviations of the data: how the middle value of a denoiser's answer
+    depends on values at each wrap-around distance, with the bound.
+    """
+    import numpy as np
+    import torch
+
+    from geomem.models import GaussianDenoiser, circulant_eigenvalues, pixel_sensitivity, sensitivity_bound
+    from geomem.rng import generator
+    from geomem.training import load_denoiser
+
+    shape = tuple(train.shape[1:])
+    rng = generator(settings["seed"], "sensitivity")
+    some = train[np.sort(rng.choice(len(train), min(len(train), MOST_GAUSSIAN), replace=False))]
+    if settings["model"] is None:
+        denoiser: Any = GaussianDenoiser(torch.from_numpy(some))
+    else:
+        model = load_denoiser(settings["model"], None)
+        if tuple(model.shape) != shape:
+            raise InputError(f"--model {settings['model']} makes points of shape {tuple(model.shape)}; the data have "
+                             f"{shape}")
+        denoiser = model.denoiser
+    eigenvalues = circulant_eigenvalues(some)
+    clean = torch.from_numpy(some[:min(len(some), settings["points"], MOST_FELT)]).float()
+    middle = (0,) * (len(shape) > 1) + tuple(length // 2 for length in shape[len(shape) > 1:])
+    parts = []
+    for sigma in float(some.std()) * np.array([4.0, 16.0, 64.0]):
+        noise = torch.from_numpy(rng.standard_normal(clean.shape)).float()
+        felt = pixel_sensitivity(denoiser, clean + sigma * noise, sigma, middle)
+        bound = sensitivity_bound(eigenvalues, sigma)
+        reached = len(felt.distance) - 1
+        parts.append({"sigma": sigma, "distance": felt.distance[1:].tolist(), "mean": felt.mean[1:].tolist(),
+                      "largest": felt.largest[1:].tolist(), "bound": bound.sharp[:reached].tolist(),
+                      "simple_bound": bound.simple[:reached].tolist(), "own": float(felt.mean[0])})
+    return parts
 
 
 def _or_none(values: np.ndarray) -> list[float | None]:
@@ -227,8 +272,20 @@ def text_of(document: dict[str, Any]) -> str:
         *_near_table(document), "",
         f"Theorem 4.10 the optimal denoiser nears the Gaussian one as sigma^{law['slope']:.3f} "
         f"[{law['slope_low']:.3f}, {law['slope_high']:.3f}] (sigma {law['fit_sigma'][0]:.3g} to "
-        f"{law['fit_sigma'][-1]:.3g}); the theorem says -2", "",
+        f"{law['fit_sigma'][-1]:.3g}); the theorem says -2", *_sensitivity_lines(document), "",
         *_sizes_table(document), "", f"trend        {document['by_size']['trend']}"])
+
+
+def _sensitivity_lines(document: dict[str, Any]) -> list[str]:
+    whose = document["settings"]["model"] or "the Gaussian denoiser"
+    lines = [f"Theorem 4.11 |J| of {whose}, how a value depends on those at wrap-around distance r: measured mean, "
+             "largest (bound of the nearest periodic Gaussian model)"]
+    for part in document["sensitivity"]:
+        shown = [k for k, r in enumerate(part["distance"]) if r in (1, 2, 4, 8, 16, 32, 64)]
+        lines.append(f"             sigma {part['sigma']:.3g}: " + "; ".join(
+            f"r = {part['distance'][k]}: {part['mean'][k]:.2g}, {part['largest'][k]:.2g} ({part['bound'][k]:.2g})"
+            for k in shown))
+    return lines
 
 
 def _curves_table(document: dict[str, Any]) -> list[str]:

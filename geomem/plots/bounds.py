@@ -18,18 +18,19 @@ Z_95 = 1.96
 
 
 def plot_bounds(document: Mapping[str, Any]) -> Figure:
-    """Six panels: coverage and Theorem 4.8; weight with Theorem 4.2 and Lemma A.1; the flow cosine of Corollary A.2;
-    the Gaussian law; coverage by training set size; the danger zone by training set size.
+    """Seven panels: coverage and Theorem 4.8; weight with Theorem 4.2 and Lemma A.1; the flow cosine of Corollary A.2;
+    the Gaussian law; the sensitivity of Theorem 4.11; coverage and the danger zone by training set size.
 
     Solid lines are measured, with 95% bands; dotted ones are bounds. Raises InputError for another document.
     """
     if document.get("format") != "geomem.bounds/1":
         raise InputError("this is no document of geomem bounds; make it with geomem bounds --json")
     with look():
-        figure = new_figure(13, 9.2)
-        panels = figure.subplots(2, 3)
-        for axes, draw in zip(panels.flat, (_coverage, _weight, _flow, _gaussian, _coverage_by_size, _zone_by_size),
-                              strict=True):
+        figure = new_figure(17, 9.2)
+        *panels, last = figure.subplots(2, 4).flat
+        last.set_axis_off()
+        for axes, draw in zip(panels, (_coverage, _weight, _flow, _gaussian, _sensitivity, _coverage_by_size,
+                                       _zone_by_size), strict=True):
             draw(axes, document)
         data = document["data"]
         figure.suptitle(f"{data['name']}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points of "
@@ -85,8 +86,27 @@ def _gaussian(axes: Axes, document: Mapping[str, Any]) -> None:
     axes.plot(fit, law["fit_difference"], "o", color=GREEN, ms=4,
               label=f"slope {law['slope']:.3f} [{law['slope_low']:.3f}, {law['slope_high']:.3f}]")
     axes.plot(fit, law["fit_difference"][0] * (fit / fit[0]) ** -2, "--", color=GREY, lw=1, label=r"$\sigma^{-2}$")
-    _finish(axes, "Theorem 4.10: optimal minus Gaussian denoiser", "mean distance (data units)", bottom=None)
+    _finish(axes, "Theorem 4.10: nearness to Gaussian", "mean distance (data units)", bottom=None)
     axes.set_yscale("log")
+
+
+def _sensitivity(axes: Axes, document: Mapping[str, Any]) -> None:
+    if not document["sensitivity"][0]["distance"]:  # points of one value
+        axes.set_axis_off()
+        return
+    whose = document["settings"]["model"] or "Gaussian denoiser"
+    colours = seaborn.color_palette("crest", len(document["sensitivity"]))
+    for part, colour in zip(document["sensitivity"], colours, strict=True):
+        axes.plot(part["distance"], part["largest"], color=colour, lw=1.8, label=f"$\\sigma$ = {part['sigma']:.3g}")
+        axes.plot(part["distance"], part["bound"], ":", color=colour, lw=1.6)
+    axes.set(xscale="log", yscale="log", xlabel="wrap-around distance r",
+             ylabel="largest |J|; dotted: bound of a periodic model",
+             title=f"Theorem 4.11: how far a value is felt\n({whose})")
+    farthest = document["sensitivity"][0]["distance"][-1]
+    ticks = [2**k for k in range(farthest.bit_length())]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _legend(axes)
 
 
 def _coverage_by_size(axes: Axes, document: Mapping[str, Any]) -> None:
