@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -35,8 +37,20 @@ def process_group() -> Iterator[ProcessGroup | None]:
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield torch.distributed.group.WORLD
-    finally:
+    except LostProcess:
+        atexit.register(_leave_at_once)
+        raise
+    except BaseException:
         torch.distributed.destroy_process_group()
+        raise
+    torch.distributed.destroy_process_group()
+
+
+def _leave_at_once() -> None:
+    """End the program without taking the group down: the threads of a broken one now and then abort instead."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def put_together(parts: Sequence[tuple[str, torch.Tensor]], group: ProcessGroup) -> None:
@@ -51,8 +65,8 @@ def put_together(parts: Sequence[tuple[str, torch.Tensor]], group: ProcessGroup)
         for operation, tensor in parts:
             dist.all_reduce(tensor, operations[operation], group)
     except RuntimeError as error:  # what gloo and NCCL raise when a connection closes
-        raise LostProcess(f"another of the {group.size()} processes has ended ({_first_line(error)}); "
-                          "look at its message and start all again") from error
+        raise LostProcess(f"another of the {group.size()} processes has ended; look at what it said and start all "
+                          "again") from error
 
 
 def require_same(what: Any, group: ProcessGroup) -> None:
@@ -67,7 +81,3 @@ def require_same(what: Any, group: ProcessGroup) -> None:
         with suppress(RuntimeError):  # nobody leaves before all know
             torch.distributed.barrier(group)
         raise InputError("the processes were given different data or settings; start all with the same ones")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
