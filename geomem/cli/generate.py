@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import Seeds, device_option, progress_bar, say
+from geomem.errors import InputError
 
 if TYPE_CHECKING:
     from geomem.training import Pretrained
@@ -26,41 +27,59 @@ if TYPE_CHECKING:
               show_default=True, help="Heun evaluates the model 2 steps - 1 times, the others as often as there are "
               "steps; ddim and ddpm go over timesteps, and ddpm draws noise at each.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
+@click.option("--label", "labels", type=int, multiple=True, metavar="LABEL",
+              help="For a class-conditional run: the label to make samples of, as in the data; several take turns by "
+                   "seed.  [default: all]")
 @device_option
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
-              help="Written with the keys samples, seeds and about (JSON).")
-def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int, device: str,
-             out: str) -> None:
+              help="Written with the keys samples, seeds, about (JSON) and, of a class-conditional run, labels.")
+def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int,
+             labels: tuple[int, ...], device: str, out: str) -> None:
     """Generate samples from RUN: a directory of geomem train or geomem export, or a diffusers folder.
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
     """
-    from geomem.errors import InputError
     from geomem.training import load_denoiser
 
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
     samples, about = samples_of(load_denoiser(run, weights), seeds, steps=steps, method=method, batch=batch,
-                                device=device)
+                                labels=list(labels), device=device)
     save_samples(out, samples, seeds, about)
     say(f"{len(seeds):,} samples with weights {about['weights']} -> {out}")
 
 
 def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None, method: str = "heun",
-               batch: int = 256, device: str = "auto") -> tuple[Any, dict[str, Any]]:
-    """Samples (n, ...) of a model, and a description of how they were made."""
+               batch: int = 256, labels: list[int] | None = None,
+               device: str = "auto") -> tuple[Any, dict[str, Any]]:
+    """Samples (n, ...) of a model, and a description of how they were made.
+
+    ``labels``, those of the data, take turns: a sample's label depends on its seed alone. None or [] stands for all.
+    """
+    import numpy as np
+
     from geomem import generation
     from geomem.devices import resolve_device
     from geomem.noise import edm_steps
 
+    known = model.labels
+    for label in labels or []:
+        if known is None or label not in known:
+            raise InputError(f"--label {label}: {model.path} was trained " + (
+                "without labels; leave --label out" if known is None else
+                f"with the labels {', '.join(map(str, known[:20]))}; choose among these"))
+    wanted = None if known is None else np.asarray(labels or known)[np.asarray(seeds) % len(labels or known)]
+    classes = None if wanted is None else np.searchsorted(known, wanted)
     steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
     sigmas = (generation.timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps))
     denoiser = model.denoiser.to(resolve_device(device))
     with progress_bar(len(seeds), "generating", "sample") as bar:
-        samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method,
-                                      batch=batch, progress=lambda done, total: bar.update(done - bar.n))
+        samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method, batch=batch,
+                                      labels=classes, progress=lambda done, total: bar.update(done - bar.n))
     about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights, "steps": steps,
              "method": method, "data": model.data or None}
+    if wanted is not None:
+        about["labels"] = wanted.tolist()
     return samples, about
 
 
@@ -70,5 +89,8 @@ def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any
     from geomem.files import atomic_path
 
     with atomic_path(path) as temporary:
-        np.savez(temporary, samples=samples, seeds=np.asarray(seeds, dtype=np.int64),
-                 about=np.asarray(json.dumps(about)))
+        arrays: dict[str, Any] = {"samples": samples, "seeds": np.asarray(seeds, dtype=np.int64),
+                                  "about": np.asarray(json.dumps(about))}
+        if "labels" in about:
+            arrays["labels"] = np.asarray(about["labels"], dtype=np.int64)
+        np.savez(temporary, **arrays)

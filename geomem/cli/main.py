@@ -19,7 +19,7 @@ from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
 from geomem.processes import is_first
 
-SHARED = {"danger-zone"}  # commands whose work several processes share; of the others only the first does it
+SHARED = {"danger-zone", "train"}  # commands whose work several processes share; of the others only the first does it
 EPILOG = "Start with: geomem danger-zone digits"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from geomem.cli.engine import numbered
 from geomem.cli.options import Sigmas, device_option, json_option, progress_bar, say
 
 
@@ -65,7 +66,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
     if model is not None:
-        levels = _per_noise_level(model.denoiser, dataset, sigmas, n_points, tolerance, seed, device)
+        levels = _per_noise_level(model, dataset, sigmas, n_points, tolerance, seed, device)
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -86,14 +87,17 @@ def _per_noise_level(model: Any, dataset: Any, sigmas: int | list[float], n_poin
 
     levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else np.sort(sigmas)
     train = torch.from_numpy(np.array(dataset.train))
-    denoisers = {"model": model, "empirical_optimal": EmpiricalDenoiser(train),
+    denoisers = {"model": model.denoiser, "empirical_optimal": EmpiricalDenoiser(train),
                  "gaussian_linear": GaussianDenoiser(train)}
+    known = model.labels
+    labels = None if known is None else (numbered(dataset.train_labels, known, dataset),
+                                         numbered(dataset.test_labels, known, dataset))
     results = {}
     with progress_bar(len(denoisers), "noise levels", "denoiser") as bar:
         for name, denoiser in denoisers.items():
             results[name] = memorization_per_noise_level(
                 denoiser.to(resolve_device(device)), dataset.train, dataset.test, levels, n=n_points, seed=seed,
-                tolerance=tolerance, device=device).to_dict()
+                labels=labels if name == "model" else None, tolerance=tolerance, device=device).to_dict()
             bar.update()
     return results
 

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geomem.cli.engine import (
+    Classes,
+    Watcher,
+    classes_of,
+    engine_options,
+    levels_to_watch,
+    tensorboard_writer,
+    thin_grids,
+)
 from geomem.cli.noise_levels import noise_level_options, resolve_noise_levels
 from geomem.cli.options import data_options, device_option, lasting_spec, load, progress_bar, say
 from geomem.errors import InputError
+from geomem.processes import is_first, process_group, require_same
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -43,18 +53,26 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
               "write nothing.")
+@engine_options
 @device_option
 def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
           out: str, gaps: tuple[str, ...], gap_keep: float, sampler: str | None, ci: tuple[float, float] | str | None,
           objective: str, network: str | None, init: str | None, iterations: int, batch: int,
           learning_rate: float | None, decay: float, dropout: float, flip: bool, precision: str, resume: bool,
-          dry_run: bool, device: str) -> None:
+          dry_run: bool, device: str, **engine: Any) -> None:
     """Train a denoiser on DATA.
 
     A third of the held-out points, at most 500, steer: their denoising loss per noise level picks the best weights for
     each level, which geomem generate uses. The other held-out points only judge.
 
-    Ctrl-C saves and stops; so does kill. Example: geomem train digits --gap auto --out runs/digits
+    Ctrl-C saves and stops; so does kill. Now and then a few samples are held against the training points (watch.jsonl,
+    watch.png), with a warning when they begin to be copies.
+
+    Examples:
+
+    \b
+      geomem train digits --gap auto --out runs/digits
+      torchrun --nproc-per-node 4 -m geomem train photos/ --out runs/photos
     """
     from dataclasses import asdict
 
@@ -62,6 +80,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
 
     from geomem import __version__
     from geomem.devices import resolve_device
+    from geomem.memorization import Watch, default_watch_every
     from geomem.models import NETWORKS, build_network, default_network
     from geomem.rng import key
     from geomem.training import (
@@ -75,8 +94,9 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     )
     from geomem.training import train as run_training
 
+    group = click.get_current_context().with_resource(process_group())
     run = Run(out)
-    if not resume:
+    if not resume and is_first():
         run.require_new()
     device_found = resolve_device(device)
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
@@ -96,9 +116,14 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
                          "0.002 to 80, suit one near 0.5; rescale the data so that it lies in [0.05, 10]")
     if len(dataset.train) - dataset.duplicates < 2:
         raise InputError(f"{data}: all training points are equal; at least 2 distinct ones are needed")
+    classes = classes_of(dataset, engine["conditional"], engine["dummy_class"], seed)
+    if classes.count and "diffusers" in taken:
+        raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
+                         "--dummy-class")
     levels = resolve_noise_levels(dataset, sigma_data, objective, sampler=sampler, ci=ci, gaps=gaps,
                                   gap_keep=gap_keep, seed=seed, device=device)
     usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
+    division = {name: engine[name] for name in ("accumulate", "compiled", "channels_last")}
     settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
                                 learning_rate=learning_rate or usual_rate, flip=flip)
     config = {
@@ -106,25 +131,41 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         "data": {"spec": lasting_spec(data), "heldout": lasting_spec(heldout), "n_train": n_train,
                  "n_heldout": n_heldout, "shuffle": shuffle, "seed": seed, "name": dataset.name,
                  "sha256": dataset.sha256},
-        "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, "classes": 0,
-        "sigma_data": sigma_data, "sampler": levels.law.to_dict(), "gap": list(gaps),
+        "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
+        "sigma_data": sigma_data, "sampler": levels.law.to_dict(), "gap": list(gaps), "snapshots": engine["snapshots"],
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
+        "engine": {**division, "processes": 1 if group is None else group.size()},
     }
     if dry_run:
-        click.echo(json.dumps({"config": config, "noise_levels": levels.summary()}, indent=1))
+        if is_first():
+            click.echo(json.dumps({"config": config, "noise_levels": levels.summary()}, indent=1))
         return
     torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
     denoiser = untrained_denoiser(config, data)
     if origin is not None:
         origin.load_into(denoiser)  # refuses weights that do not fit before anything is written
-    if resume:
-        run.continue_with(config)
-    else:
-        run.create(config)
-        levels.draw(run.path / "noise-levels.png")
-    if levels.document is not None:
-        run.write_json("danger-zone.json", levels.document)
-    trainer = Trainer(denoiser.to(device_found), levels.law, dataset.train, settings)
+    if group is not None:
+        require_same(config, group)
+    if is_first():
+        if resume:
+            run.continue_with(config)
+        else:
+            run.create(config)
+            levels.draw(run.path / "noise-level-law.png")
+        if levels.document is not None:
+            run.write_json("danger-zone.json", levels.document)
+    trainer = Trainer(denoiser.to(device_found), levels.law, classes.train, settings, classes.labels, group=group,
+                      **division)
+    every, watcher = engine["watch_every"], None
+    if every != 0:
+        every = every or default_watch_every(iterations * batch)
+    elif engine["stop_at"]:
+        raise InputError("--stop-at-memorization needs --watch-every above 0")
+    if every and is_first():
+        watch = Watch(dataset.train, dataset.validation if dataset.n_validation else None,
+                      levels_to_watch(getattr(levels.law, "gaps", ()), levels.document, sigma_data),
+                      labels=classes.of_data, seed=seed, device=device_found)
+        watcher = Watcher(run, watch, classes, engine["stop_at"])
     validation = dataset.validation if dataset.n_validation else None
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     say(f"{network} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of {dataset.name}; "
@@ -135,16 +176,31 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
             if loss is not None:
                 bar.set_postfix(loss=f"{loss:.3g}")
 
+        board = None
+        if engine["tensorboard"] and is_first():
+            board = tensorboard_writer(run, trainer.steps_done)
+
+        def on_evaluation(line: dict[str, Any]) -> None:
+            if board is not None:
+                board.add_scalar("loss", line["loss"], line["step"])
+                board.add_scalar("heldout_mse", sum(line.get("heldout_mse", [])), line["step"])
+                board.flush()
+
         try:
             best = run_training(run, trainer, validation, on_step=on_step,
-                                on_checkpoint=lambda trainer: _sample_grid(run, trainer, dataset))
+                                validation_labels=classes.validation_labels, on_evaluation=on_evaluation,
+                                on_checkpoint=lambda trainer: _pictures(run, trainer, dataset, classes, watcher),
+                                watch=watcher, watch_every=every or None, checkpoint_every=engine["checkpoint_every"],
+                                snapshot_dtype=torch.bfloat16 if engine["snapshots"] == "bf16" else None)
         except Interrupted as stop:
             say(f"geomem: stopped at step {stop.step:,} and saved; repeat the command with --resume to go on")
             raise SystemExit(128 + stop.signal_number) from None
         except TrainingDiverged as error:
             say(f"geomem: {error}")
             raise SystemExit(1) from None
-    say(f"{out}: {settings.iterations:,} steps done")
+    if watcher is not None and watcher.stopped:
+        say(f"{out}: {watcher.stopped}")
+    say(f"{out}: {trainer.steps_done:,} steps done")
     if best is not None:
         say(f"best weights per noise level: {len(set(best.steps))} snapshots, steps {min(best.steps):,} to "
             f"{max(best.steps):,}; one early stop: step {best.early_stop:,}")
@@ -159,15 +215,23 @@ def _taken_from(origin: Origin, network: str | None, objective: str) -> dict[str
         if value is not None and origin.config.get(name, value) != value:
             raise InputError(f"--init {origin.path} has the {name} {origin.config[name]}; leave out --{name} {value}")
     return origin.config
-def _sample_grid(run: Any, trainer: Any, dataset: DataSet, n: int = 16) -> None:
-    """Sixteen samples of the averaged weights, each beside its nearest training point."""
+
+
+def _pictures(run: Any, trainer: Any, dataset: DataSet, classes: Classes, watcher: Watcher | None, n: int = 16) -> None:
+    """Sixteen samples of the averaged weights, each beside its nearest training point, and what was watched so far."""
+    import numpy as np
+
     from geomem.files import atomic_path
     from geomem.generation import generate
     from geomem.memorization import memorization_rate
     from geomem.plots import plot_samples
 
-    samples = generate(trainer.ema, range(n), dataset.train.shape[1:])
+    labels = None if classes.names is None else np.arange(n) % len(classes.names)
+    samples = generate(classes.unconditional(trainer.ema), range(n), dataset.train.shape[1:], labels=labels)
     rate = memorization_rate(samples, dataset.train)
     figure = plot_samples(samples, dataset.train[rate.nearest], rate.ratios, rate.memorized)
     with atomic_path(run.path / f"samples-{trainer.steps_done:07d}.png") as temporary:
         figure.savefig(temporary, dpi=120)
+    thin_grids(run)
+    if watcher is not None:
+        watcher.draw()

@@ -59,6 +59,16 @@ class DataSet:
         return self.heldout[self._steers]
 
     @property
+    def validation_labels(self) -> np.ndarray | None:
+        """``(n_validation,)``, or None."""
+        return None if self.heldout_labels is None else self.heldout_labels[self._steers]
+
+    @property
+    def test_labels(self) -> np.ndarray | None:
+        """Those of ``test``, or None."""
+        return None if self.heldout_labels is None else self.heldout_labels[~self._steers]
+
+    @property
     def test(self) -> np.ndarray:
         """All other held-out points, which only judge: never shown to training in any form."""
         return self.heldout[~self._steers]
@@ -76,10 +86,15 @@ class DataSet:
         return content_hash(self.train, self.heldout)
 
     @cached_property
+    def mean(self) -> float:
+        """Mean of all values of the training points, in data units; float64."""
+        return sum(float(rows.sum(dtype=np.float64)) for _, rows in row_chunks(self.train)) / self.train.size
+
+    @cached_property
     def std(self) -> float:
         """Standard deviation of all values of the training points about their mean, in data units; float64."""
-        mean = sum(float(rows.sum(dtype=np.float64)) for _, rows in row_chunks(self.train)) / self.train.size
-        squares = sum(float(np.square(rows - np.float64(mean)).sum()) for _, rows in row_chunks(self.train))
+        mean = np.float64(self.mean)
+        squares = sum(float(np.square(rows - mean).sum()) for _, rows in row_chunks(self.train))
         return math.sqrt(squares / self.train.size)
 
     @cached_property

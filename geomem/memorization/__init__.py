@@ -3,13 +3,17 @@
 from geomem.memorization.copies import CopyCounts, RankCorrelation, copies_per_point, rank_correlation
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.ratio import MemorizationRate, memorization_rate, wilson_interval
+from geomem.memorization.watch import Look, Watch, default_watch_every
 
 __all__ = [
     "CopyCounts",
+    "Look",
     "MemorizationRate",
     "PerNoiseLevel",
     "RankCorrelation",
+    "Watch",
     "copies_per_point",
+    "default_watch_every",
     "memorization_per_noise_level",
     "memorization_rate",
     "rank_correlation",

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows
-from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.memorization.ratio import RATIO, DistinctTraining, apply_ratio_rule, distinct_training
 from geomem.rng import generator
 
 
@@ -64,6 +64,8 @@ class PerNoiseLevel:
 def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, heldout: Array,
                                  sigmas: Sequence[float] | np.ndarray, *, n: int = 512, seed: int = 0,
                                  batch_size: int = 256, ratio: float = RATIO, tolerance: float | None = None,
+                                 labels: tuple[np.ndarray, np.ndarray] | None = None,
+                                 training: DistinctTraining | None = None,
                                  device: str | torch.device = "auto") -> PerNoiseLevel:
     """Memorization rate and denoising error of a denoiser at each of ``sigmas`` (module docstring).
 
@@ -72,6 +74,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
     heldout: (M, ...), points it has not seen.
     n: at most so many training and so many held-out points are denoised, a random choice by ``seed``.
     ratio, tolerance: as in ``memorization_rate``.
+    labels: classes (N,) of the training and (M,) of the held-out points, for a class-conditional denoiser.
+    training: ``distinct_training(train, tolerance)``, where several denoisers are tested with one training set.
 
     The result does not depend on ``batch_size`` beyond the rounding of the denoiser itself. Raises InputError
     if shapes differ, there are fewer than 2 points, a noise level is not positive or an output not finite.
@@ -86,16 +90,22 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
         raise InputError("standard errors need at least 2 training and 2 held-out points, "
                          "and batch_size must be at least 1")
     on = resolve_device(device)
-    training = distinct_training(train, tolerance, device=on)
-    known, unknown = _choose(train, n, seed, "train"), _choose(heldout, n, seed, "heldout")
+    training = training or distinct_training(train, tolerance, device=on)
+    chosen = [_choice(points, n, seed, part) for points, part in ((train, "train"), (heldout, "heldout"))]
+    known, unknown = (torch.as_tensor(points[order]).float().cpu()
+                      for points, order in zip((train, heldout), chosen, strict=True))
+    classes = [None, None] if labels is None else [torch.from_numpy(part[order])
+                                                   for part, order in zip(labels, chosen, strict=True)]
     noise = torch.from_numpy(np.stack([
         generator(seed, "per-level noise", j).standard_normal(known.shape[1:])
         for j in range(max(len(known), len(unknown)))])).float()
 
-    def denoised(points: Tensor, sigma: float) -> tuple[np.ndarray, float, float]:
+    def denoised(points: Tensor, known_classes: Tensor | None, sigma: float) -> tuple[np.ndarray, float, float]:
         """Estimates (n, d), and the mean of their squared errors per value with its standard error."""
         noisy = points + sigma * noise[:len(points)]
-        output = torch.cat([_apply(denoiser, part.to(on), sigma) for part in noisy.split(batch_size)])
+        parts = [slice(start, start + batch_size) for start in range(0, len(points), batch_size)]
+        output = torch.cat([_apply(denoiser, noisy[part].to(on), sigma,
+                                   None if known_classes is None else known_classes[part].to(on)) for part in parts])
         estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
         error = ((estimate - as_rows(points)) ** 2).mean(axis=1)
         return estimate, float(error.mean()), float(error.std(ddof=1) / np.sqrt(len(error)))
@@ -103,8 +113,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
     rows = []
     with _evaluation_mode(denoiser):
         for sigma in levels.tolist():
-            _, *error_train = denoised(known, sigma)
-            estimate, *error_heldout = denoised(unknown, sigma)
+            _, *error_train = denoised(known, classes[0], sigma)
+            estimate, *error_heldout = denoised(unknown, classes[1], sigma)
             found = apply_ratio_rule(estimate, training, ratio, device=on)
             rows.append([found.rate, found.low, found.high, *error_train, *error_heldout])
     rate, low, high, mse_train, mse_train_stderr, mse_heldout, mse_heldout_stderr = np.array(rows).T
@@ -115,15 +125,15 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
         merged=training.distinct.merged, seed=seed)
 
 
-def _choose(points: Array, n: int, seed: int, part: str) -> Tensor:
-    """A random choice of n points, float32 on the CPU; a smaller n chooses the first of a larger one's."""
-    order = generator(seed, f"per-level {part} points").permutation(len(points))[:n]
-    return torch.as_tensor(points[order]).float().cpu()
+def _choice(points: Array, n: int, seed: int, part: str) -> np.ndarray:
+    """Indices of n points chosen at random; a smaller n chooses the first of a larger one's."""
+    return generator(seed, f"per-level {part} points").permutation(len(points))[:n]
 
 
-def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float) -> Tensor:
+def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
+    levels = torch.full((len(noisy),), sigma, device=noisy.device)
     with torch.inference_mode():
-        return denoiser(noisy, torch.full((len(noisy),), sigma, device=noisy.device)).float().cpu()
+        return (denoiser(noisy, levels) if labels is None else denoiser(noisy, levels, labels)).float().cpu()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from geomem.models.calm_ends import (
     pixel_sensitivity,
     sensitivity_bound,
 )
+from geomem.models.classes import FixedClass
 from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, expand_sigma
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
@@ -22,6 +23,7 @@ __all__ = [
     "EDMDenoiser",
     "EmpiricalDenoiser",
     "EpsilonDenoiser",
+    "FixedClass",
     "ForeignNetwork",
     "GaussianDenoiser",
     "GaussianLaw",

@@ -1,8 +1,9 @@
 """Training: the loss, the step, best weights per noise level, and run directories that survive interruption."""
 
 from geomem.training.best_weights import BestWeights
+from geomem.training.dummy import WithNoiseImages
 from geomem.training.export import export_run
-from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train
+from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train, watch_steps
 from geomem.training.loss import denoising_loss, heldout_losses
 from geomem.training.pretrained import Origin, Pretrained, load_denoiser
 from geomem.training.run import Run, untrained_denoiser
@@ -17,6 +18,7 @@ __all__ = [
     "Trainer",
     "TrainingDiverged",
     "TrainingSettings",
+    "WithNoiseImages",
     "denoising_loss",
     "evaluation_steps",
     "export_run",
@@ -24,4 +26,5 @@ __all__ = [
     "load_denoiser",
     "train",
     "untrained_denoiser",
+    "watch_steps",
 ]

@@ -104,7 +104,7 @@ def _save_run(run: Run, out: Path, config: dict[str, Any], weights: str, dtype: 
             write_json(temporary / "levels.json", {"format": LEVELS_FORMAT, "edges": levels["edges"],
                                                    "steps": levels["steps"], "early_stop": levels["early_stop"]})
         else:
-            state = run.denoiser(weights).state_dict()
+            state = run.denoiser_of_classes(weights).state_dict()
             write_tensors(temporary / "model.safetensors", {name: value.to(dtype) for name, value in state.items()})
         write_text(temporary / "README.md", readme)
         temporary.chmod(0o755)

@@ -8,20 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geomem.noise.samplers import GapSampler
+from geomem.processes import put_together, require_same
 from geomem.rng import torch_generator
 from geomem.training.best_weights import BestWeights
 from geomem.training.loss import heldout_losses
 from geomem.training.run import Run
-from geomem.training.trainer import Trainer
+from geomem.training.trainer import Trainer, TrainingSettings
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 CHECKPOINT_SECONDS = 60.0
 MAX_VALIDATION_POINTS = 256
+_ENOUGH = 1 << 10  # above every signal number: what the look at a training asked for
 
 
 class Interrupted(Exception):
@@ -49,41 +54,64 @@ def evaluation_steps(iterations: int, first: int = 25, growth: float = 1.1) -> l
     return steps
 
 
+def watch_steps(iterations: int, batch: int, every: int) -> list[int]:
+    """Evaluation steps at which a training is looked at: the first after each ``every`` images, and the last."""
+    steps, seen = [], 0
+    for step in evaluation_steps(iterations):
+        if step * batch // every > seen or step == iterations:
+            seen = step * batch // every
+            steps.append(step)
+    return steps
+
+
 def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
           validation_labels: np.ndarray | None = None,
           on_step: Callable[[int, float | None], None] | None = None,
-          on_checkpoint: Callable[[Trainer], None] | None = None) -> BestWeights | None:
+          on_evaluation: Callable[[dict[str, Any]], None] | None = None,
+          on_checkpoint: Callable[[Trainer], None] | None = None,
+          watch: Callable[[Trainer], bool] | None = None, watch_every: int | None = None,
+          checkpoint_every: int | None = None, snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
     """Train to the settings' last step, going on from the run's checkpoint if it has one.
 
     ``validation`` (M, ...) are held-out points that may steer the training; None turns the best weights per noise
     level off. ``on_step(step, loss)`` is called after every step, with the loss at every tenth and None between
-    (on a GPU reading it costs a wait); ``on_checkpoint(trainer)`` after each checkpoint. SIGINT and SIGTERM finish
-    the step, save, and raise Interrupted. A loss that is not finite raises TrainingDiverged and leaves the last
-    checkpoint as it was.
+    (on a GPU reading it costs a wait); ``on_evaluation(line)`` with each line of stats.jsonl;
+    ``on_checkpoint(trainer)`` after each checkpoint. ``watch(trainer)`` looks at the training at the ``watch_steps`` of
+    ``watch_every`` images; where it returns True, the training is saved and ends early. A checkpoint is written every
+    ``checkpoint_every`` images (None: every minute); ``snapshot_dtype`` is that of the best weights per noise level.
+
+    Of several processes (``trainer.group``) the first one evaluates, watches and writes, and None is the best weights
+    of the others. SIGINT and SIGTERM, to any of them, finish the step, save, and raise Interrupted in all. A loss that
+    is not finite raises TrainingDiverged and leaves the last checkpoint as it was.
     """
-    settings = trainer.settings
-    best = run.restore(trainer)
-    run.rewind_stats(trainer.steps_done)
-    if trainer.steps_done:
-        run.save(trainer, best)  # a kill may have come between the state and the files derived from it
+    settings, group = trainer.settings, trainer.group
+    first = group is None or group.rank() == 0
+    if first:
+        run.tidy()
+    best = run.restore(trainer, snapshot_dtype)
+    if group is not None:
+        require_same(trainer.steps_done, group)
+    saved = trainer.steps_done or None
+    if first:
+        run.rewind(trainer.steps_done)
+        if saved is not None:
+            run.save(trainer, best)  # a kill may have come between the state and the files derived from it
     held_out = None
-    if validation is not None:
+    if validation is not None and first:
         held_out = _validation_batch(trainer, validation, validation_labels)
         if best is None:
-            best = BestWeights.log_spaced(average_weights=_loss_shares(trainer))
+            best = BestWeights.log_spaced(average_weights=_loss_shares(trainer), dtype=snapshot_dtype)
     evaluations = set(evaluation_steps(settings.iterations))
+    looks = set(watch_steps(settings.iterations, settings.batch, watch_every)) if watch and watch_every else set()
     started = last_saved = time.monotonic()
-    with _signals() as received:
+    with _signals(patient=group is not None) as received:
         while trainer.steps_done < settings.iterations:
             trainer.step()
-            step = trainer.steps_done
+            step, stop = trainer.steps_done, 0
             if on_step is not None:
                 on_step(step, None if step % 10 else float(trainer.losses[-1]))
-            if (received or step in evaluations) and not _is_finite(trainer):
-                raise TrainingDiverged(
-                    f"loss or weights are not finite between steps {step - len(trainer.losses)} and {step}; earlier "
-                    "checkpoints are kept; start again in another --out with a lower --learning-rate")
             if step in evaluations:
+                _require_finite(run, trainer, saved)
                 line: dict[str, Any] = {"step": step, "images": step * settings.batch, "loss": trainer.mean_loss,
                                         "seconds": round(time.monotonic() - started, 3)}
                 trainer.losses.clear()
@@ -91,17 +119,48 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
                     mse = heldout_losses(trainer.ema, *held_out[:2], best.centres.tolist(), held_out[2])
                     best.update(step, mse, trainer.ema.state_dict())
                     line["heldout_mse"] = mse.tolist()
-                run.append_stats(line)
-            due = time.monotonic() - last_saved > CHECKPOINT_SECONDS
-            # Only at evaluations, unless asked to stop: stats.jsonl then always ends where the state begins.
-            if received or step == settings.iterations or (due and step in evaluations):
+                if first:
+                    run.append("stats.jsonl", line)
+                if first and on_evaluation is not None:
+                    on_evaluation(line)
+                if first and step in looks and watch is not None and watch(trainer):
+                    stop = _ENOUGH
+            stop = _agreed(max(stop, *received, 0), group)
+            if first and (stop or step == settings.iterations or _is_due(step, settings, checkpoint_every, last_saved)):
+                if trainer.losses:
+                    _require_finite(run, trainer, saved)
                 run.save(trainer, best)
-                last_saved = time.monotonic()
+                last_saved, saved = time.monotonic(), step
                 if on_checkpoint is not None:
                     on_checkpoint(trainer)
-            if received and step < settings.iterations:
-                raise Interrupted(step, received[0])
-    return best
+            if stop == _ENOUGH:
+                break
+            if stop and step < settings.iterations:
+                raise Interrupted(step, stop)
+    return best if first else None
+
+
+def _is_due(step: int, settings: TrainingSettings, checkpoint_every: int | None, last_saved: float) -> bool:
+    if checkpoint_every is None:
+        return time.monotonic() - last_saved > CHECKPOINT_SECONDS
+    return step * settings.batch // checkpoint_every > (step - 1) * settings.batch // checkpoint_every
+
+
+def _agreed(stop: int, group: ProcessGroup | None) -> int:
+    """The largest of what the processes want, so that all stop after the same step; 0 to go on."""
+    if group is None:
+        return stop
+    wanted = torch.tensor([stop])  # on the CPU: the GPU is not waited for
+    put_together([("max", wanted)], group)
+    return int(wanted)
+
+
+def _require_finite(run: Run, trainer: Trainer, saved: int | None) -> None:
+    if not _is_finite(trainer):
+        step = trainer.steps_done
+        kept = f"{run.path} keeps the checkpoint of step {saved}" if saved else "there is no checkpoint yet"
+        raise TrainingDiverged(f"loss or weights are not finite between steps {step - len(trainer.losses)} and {step}; "
+                               f"{kept}; start again in another --out with a lower --learning-rate")
 
 
 def _is_finite(trainer: Trainer) -> bool:
@@ -128,12 +187,14 @@ def _loss_shares(trainer: Trainer) -> np.ndarray:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second one interrupts at once."""
+def _signals(patient: bool) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM; a second one interrupts at once, unless ``patient``: torchrun passes on what the
+    terminal has sent already.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:
+        if received and not patient:
             raise KeyboardInterrupt
         received.append(number)
 

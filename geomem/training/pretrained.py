@@ -29,7 +29,8 @@ class Pretrained:
 
     shape: of one point. weights: which of the run's weights these are. data: what a run recorded about its training
     data, empty for a diffusers folder. schedule: the timesteps DDIM and DDPM sampling go through: the network's own
-    where it has timesteps, else Ho et al.'s.
+    where it has timesteps, else Ho et al.'s. labels: those in the data that the classes 0, 1, ... of the denoiser stand
+    for, None where it knows no classes.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Pretrained:
     weights: str
     data: dict[str, Any]
     schedule: DDPMSchedule
+    labels: list[int] | None = None
 
 
 def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
@@ -60,7 +62,8 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
     config = run.config
     weights = weights or ("last" if run.levels is None else "per-level")
     schedule = _schedule(run.untrained()) if config["network"] == DIFFUSERS else DDPMSchedule()
-    return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule)
+    return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule,
+                      run.labels)
 
 
 def _schedule(denoiser: nn.Module) -> DDPMSchedule:

@@ -7,6 +7,7 @@
     state.safetensors     everything needed to go on; its header names the step and the snapshots it belongs to
     stats.jsonl           one line per evaluation: step, images, mean training loss, held-out MSE per band
                           (squared data units per value), seconds since this start of the training
+    watch.jsonl           one line per look at the training: memorization of a few samples (cli/train.py)
     samples-N.png         samples during training
 
 Only JSON and safetensors are read: nothing in a run directory can execute code.
@@ -21,13 +22,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json, write_text
-from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, build_network
+from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, build_network
 from geomem.models.diffusers_folder import diffusers_denoiser
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.trainer import Trainer
@@ -62,11 +64,12 @@ class Run:
     def continue_with(self, config: Mapping[str, Any]) -> None:
         """Accept the same options again.
 
-        Raises InputError that names the first option that differs: going on with it would be another run.
+        Raises InputError that names the first option that differs: going on with it would be another run. What is under
+        "engine" (how the work is divided) may differ; it changes rounding only.
         """
         old, new = _flat(self.config), _flat({"format": FORMAT, **config})
         for name in (*old, *new):
-            if name != "geomem" and old.get(name) != new.get(name):
+            if name.split(".")[0] not in ("geomem", "engine") and old.get(name) != new.get(name):
                 raise InputError(f"{self.path} was started with {name} = {old.get(name)!r}, not {new.get(name)!r}; "
                                  "repeat the same command with --resume, or choose another --out")
 
@@ -83,7 +86,8 @@ class Run:
                      and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
                      and config["objective"] in ("edm", "ddpm")
                      and config["classes"] in range(10**6) and 0 <= config["dropout"] < 1
-                     and 0 < config["sigma_data"] < math.inf and isinstance(config["data"], dict))
+                     and _are_labels(config.get("labels")) and 0 < config["sigma_data"] < math.inf
+                     and isinstance(config["data"], dict))
         except (KeyError, TypeError) as error:
             raise InputError(f"{self.path / 'config.json'} is damaged ({error!r}); train the run again") from None
         if not sound:
@@ -94,14 +98,25 @@ class Run:
         """Denoiser of the run's architecture, with fresh weights."""
         return untrained_denoiser(self.config, str(self.path / "config.json"))
 
+    @property
+    def labels(self) -> list[int] | None:
+        """Labels of the data that the classes 0, 1, ... of the network stand for; None for an unconditional model."""
+        return self.config.get("labels")
+
     # --- weights ------------------------------------------------------------------------------------------
 
     def denoiser(self, weights: str = "per-level") -> nn.Module:
-        """Trained denoiser on the CPU, in evaluation mode.
+        """Trained denoiser on the CPU, in evaluation mode; that of the data where noise images were a second class.
 
         ``weights``: ``last`` (averaged weights of the last step), ``per-level`` (best weights per noise level),
         ``early-stop`` (the one snapshot with the best average held-out loss), or the number of a kept step.
         """
+        denoiser = self.denoiser_of_classes(weights)
+        config = self.config
+        return FixedClass(denoiser, 0) if config["classes"] and config.get("labels") is None else denoiser
+
+    def denoiser_of_classes(self, weights: str) -> nn.Module:
+        """The same, with noise images as a class: what the run's weights fit."""
         denoiser = self.untrained().eval()
         if weights == "last":
             return _loaded(denoiser, _read_tensors(self.path / "model.safetensors"), self.path / "model.safetensors")
@@ -170,12 +185,15 @@ class Run:
             if path not in kept:
                 path.unlink()
 
-    def restore(self, trainer: Trainer) -> BestWeights | None:
-        """Load the last checkpoint into the trainer; returns its best weights. No checkpoint: nothing changes."""
-        for folder in (self.path, self.path / "weights"):  # half-written files of a run that was killed
+    def tidy(self) -> None:
+        """Remove the half-written files of a run that was killed."""
+        for folder in (self.path, self.path / "weights"):
             for leftover in (*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(".tmp??????")):  # ours, safetensors'
                 if leftover.is_file():
                     leftover.unlink()
+
+    def restore(self, trainer: Trainer, snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
+        """Load the last checkpoint into the trainer; returns its best weights. No checkpoint: nothing changes."""
         path = self.path / "state.safetensors"
         if not path.is_file():
             return None
@@ -189,7 +207,8 @@ class Run:
             state = json.loads(metadata["best"])
             steps = {int(step) for band in state["candidates"] for step, _ in band}
             steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
-            return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)})
+            return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)},
+                                         snapshot_dtype)
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -201,7 +220,11 @@ class Run:
     @property
     def stats(self) -> list[dict[str, Any]]:
         """Lines of stats.jsonl; a last line cut off by a kill is left out."""
-        path = self.path / "stats.jsonl"
+        return self.lines("stats.jsonl")
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The same of any .jsonl file of the run whose lines name their step."""
+        path = self.path / name
         if not path.is_file():
             return []
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # after the last newline: nothing, or half a line
@@ -210,14 +233,20 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error!r}); remove the broken line") from None
 
-    def append_stats(self, line: Mapping[str, Any]) -> None:
-        with open(self.path / "stats.jsonl", "a", encoding="utf-8") as file:
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        with open(self.path / name, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def rewind_stats(self, steps_done: int) -> None:
+    def rewind(self, steps_done: int) -> None:
         """Forget the lines after a checkpoint: the steps behind them will be done again."""
-        kept = [line for line in self.stats if line["step"] <= steps_done]
-        write_text(self.path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        for name in ("stats.jsonl", "watch.jsonl"):
+            kept = [line for line in self.lines(name) if line["step"] <= steps_done]
+            if name == "stats.jsonl" or (self.path / name).exists():
+                write_text(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _are_labels(labels: Any) -> bool:
+    return labels is None or (isinstance(labels, list) and all(type(label) is int for label in labels))
 
 
 def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:

@@ -2,25 +2,41 @@
 
 Every draw of step k comes from generators keyed by (seed, purpose, k), so the state is only weights, averaged
 weights and optimizer moments: nothing about random generators or the data order has to be saved.
+
+A batch of B points may be divided: among processes, and by each process into pieces that go through the network one
+after another. The draws are always those of the whole batch, and a piece of b points counts b/B, so the gradient is
+the undivided one up to rounding, also where the pieces are of different sizes. The division is no part of the state:
+a run may go on with another. Only the masks of dropout, drawn inside the network, depend on it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.data.points import Values
 from geomem.errors import InputError
 from geomem.models.denoiser import Denoiser
 from geomem.noise.samplers import NoiseLevelSampler
+from geomem.processes import put_together
 from geomem.rng import generator, key, torch_generator
+from geomem.training.dummy import WithNoiseImages
 from geomem.training.loss import denoising_loss
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,29 @@ def batch_indices(step: int, batch: int, n: int, seed: int) -> np.ndarray:
                            for epoch in np.unique(positions // n)])
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on: (B, ...) clean points and noise, (B,) noise levels, (B,) labels or None."""
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.sigma)
+
+    def __getitem__(self, part: slice) -> Batch:
+        return Batch(self.clean[part], self.noise[part], self.sigma[part],
+                     None if self.labels is None else self.labels[part])
+
+
+def pieces(size: int, count: int) -> list[slice]:
+    """``count`` slices of ``range(size)``, one after another, whose lengths differ by at most one."""
+    ends = [size * k // count for k in range(count + 1)]
+    return [slice(low, high) for low, high in pairwise(ends)]
+
+
 class Trainer:
     """Trains a denoiser with AdamW and keeps an exponential moving average of its weights.
 
@@ -81,43 +120,110 @@ class Trainer:
     denoiser : trained in place, on its own device; ``trainer.ema`` is the averaged copy.
     sampler : chooses the noise levels.
     train : (N, ...) float32 points, an array, a memory map or stored points. labels : (N,) classes or None.
+    accumulate : pieces in which a process puts its share of the batch through the network; less memory, more time.
+    compiled : fuse the network's operations with torch.compile; the first step takes minutes for a large network.
+    channels_last : keep images (B, C, H, W) with the channels innermost, which suits the convolutions of some devices.
+    group : processes that share every batch; all are given the same arguments and take the same steps.
+
+    Raises InputError where the batch is smaller than the number of its pieces, and without a compiler for ``compiled``.
     """
 
-    def __init__(self, denoiser: Denoiser, sampler: NoiseLevelSampler, train: Values, settings: TrainingSettings,
-                 labels: np.ndarray | None = None) -> None:
+    def __init__(self, denoiser: Denoiser, sampler: NoiseLevelSampler, train: Values | WithNoiseImages,
+                 settings: TrainingSettings, labels: np.ndarray | None = None, *, accumulate: int = 1,
+                 compiled: bool = False, channels_last: bool = False, group: ProcessGroup | None = None) -> None:
         self.denoiser, self.sampler, self.data, self.settings, self.labels = denoiser, sampler, train, settings, labels
+        self.device = next(denoiser.parameters()).device
+        self.group, self.memory_format = group, torch.channels_last if channels_last else torch.contiguous_format
+        share = 0 if group is None else group.rank()
+        divisions = accumulate * (1 if group is None else group.size())
+        if not 1 <= divisions <= settings.batch:
+            raise InputError(f"a batch of {settings.batch} cannot be divided into {divisions} pieces; take a larger "
+                             "batch, or fewer processes or accumulated pieces")
+        self.pieces = pieces(settings.batch, divisions)[share * accumulate:(share + 1) * accumulate]
+        if channels_last:
+            denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate, fused=True)
-        self.device = next(denoiser.parameters()).device
+        self._parameters: list[Tensor] = list(denoiser.parameters())
+        self._averages: list[Tensor] = list(self.ema.parameters())
+        if compiled:
+            _require_compiler()
+            denoiser.net.compile()
         self.steps_done = 0
         self.losses: list[Tensor] = []
         """Losses of the last steps; whoever reports them clears the list."""
 
-    def step(self) -> None:
-        """Train on one batch; the loss is added to ``losses``."""
-        s, k = self.settings, self.steps_done
+    def batch(self, step: int) -> Batch:
+        """The whole batch of a step, counted from 0."""
+        s, k = self.settings, step
         index = batch_indices(k, s.batch, len(self.data), s.seed)
-        clean = torch.from_numpy(np.ascontiguousarray(self.data[index])).to(self.device)
+        clean = torch.from_numpy(np.ascontiguousarray(self.data[index]))
         if s.flip:
-            mirrored = torch.from_numpy(generator(s.seed, "flip", k).random(s.batch) < 0.5).to(self.device)
+            mirrored = torch.from_numpy(generator(s.seed, "flip", k).random(s.batch) < 0.5)
             clean[mirrored] = clean[mirrored].flip(-1)
-        labels = None if self.labels is None else torch.from_numpy(self.labels[index]).to(self.device)
+        clean = self._moved(clean)
+        labels = None if self.labels is None else self._moved(torch.from_numpy(self.labels[index]))
         sigma = torch.from_numpy(self.sampler.sample(s.batch, generator(s.seed, "training sigma", k)))
-        sigma = sigma.float().to(self.device)
         draws = torch_generator(s.seed, "training noise", k, device=self.device.type)
         noise = torch.randn(clean.shape, generator=draws, device=self.device)
-        torch.manual_seed(key(s.seed, "dropout", k) & (2**63 - 1))
+        return Batch(clean, noise, self._moved(sigma.float()), labels)
+
+    def _moved(self, values: Tensor) -> Tensor:
+        """On the device; a GPU fetches them while it still works on the step before."""
+        return values.to(self.device) if self.device.type == "cpu" else \
+            values.pin_memory().to(self.device, non_blocking=True)
+
+    def step(self) -> None:
+        """Train on one batch; the loss is added to ``losses``. Raises LostProcess if another process has ended."""
+        s, k = self.settings, self.steps_done
+        batch = self.batch(k)
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate_at(k)
         self.denoiser.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-            loss = denoising_loss(self.denoiser, clean, noise, sigma, labels)
-        loss.backward()
+        losses = [self._add_gradient(batch[piece], piece.start) for piece in self.pieces]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        if self.group is not None:
+            loss = self._put_together(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
         self._average()
-        self.losses.append(loss.detach())
+        self.losses.append(loss)
+
+    def _add_gradient(self, piece: Batch, start: int) -> Tensor:
+        """Add the gradient of the piece that begins at row ``start``; returns its part of the loss, a scalar."""
+        s = self.settings
+        torch.manual_seed(key(s.seed, "dropout", self.steps_done, *([start] if start else [])) & (2**63 - 1))
+        clean, noise = piece.clean, piece.noise
+        if clean.ndim == 4:
+            clean, noise = (values.contiguous(memory_format=self.memory_format) for values in (clean, noise))
+        with self._arithmetic():
+            loss = denoising_loss(self.denoiser, clean, noise, piece.sigma, piece.labels) * (len(piece) / s.batch)
+        loss.backward()
+        return loss.detach()
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Products in bfloat16 if asked for; sums, norms and the loss stay float32.
+
+        The CPU's fused attention is seven times slower backward in bfloat16 than in float32, the plain one is not.
+        """
+        halved = self.settings.precision == "bf16"
+        plain = sdpa_kernel(SDPBackend.MATH) if halved and self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=halved), plain:
+            yield
+
+    def _put_together(self, loss: Tensor) -> Tensor:
+        """Replace the gradients by their sums over the processes; returns the summed loss. One message for all."""
+        assert self.group is not None
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        flat = torch.cat([loss[None], *(gradient.reshape(-1) for gradient in gradients)])
+        put_together([("sum", flat)], self.group)
+        total_loss, *sums = flat.split([1, *(gradient.numel() for gradient in gradients)])
+        for parameter, total in zip(self._parameters, sums, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.copy_(total.view(parameter.shape))
+        return total_loss[0].clone()
 
     @property
     def mean_loss(self) -> float:
@@ -129,7 +235,7 @@ class Trainer:
         s = self.settings
         halflife = min(s.ema_halflife, s.ema_rampup * self.steps_done * s.batch)
         weight = 1 - 0.5 ** (s.batch / max(halflife, 1e-8))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.denoiser.parameters()), weight)
+        torch._foreach_lerp_(self._averages, self._parameters, weight)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors (``steps_done`` is kept beside them)."""
@@ -155,3 +261,11 @@ class Trainer:
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.losses = list(tensors["losses"].to(self.device).unbind()) if "losses" in tensors else []
         self.steps_done = steps_done
+
+
+def _require_compiler() -> None:
+    """torch.compile needs a compiler on the CPU and for Triton's launchers; without one it fails deep inside."""
+    asked = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([asked] if asked else ["g++", "clang++"])):
+        raise InputError(f"--compile: there is no C++ compiler {asked or 'g++ or clang++'} here; install one, name it "
+                         "in the environment variable CXX, or leave --compile out")

@@ -1,0 +1,107 @@
+"""A cheap look at a training: does the model copy training points yet?
+
+Of n generated samples with the seeds 0..n-1, the same at every look, a share r is memorized by the ratio rule ([G]
+section 3), with its 95% Wilson interval [l, u]. f, the floor, is the share of held-out points for which the rule fires
+too. **Memorization has set in** where l > f. Beside it, at a few noise levels, the denoising error on training and on
+held-out points (``levels``): copying shows there as an error that is small on training points only.
+
+The held-out points must be those that may steer a training, not those that judge its result: a look may stop it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from geomem.errors import InputError
+from geomem.generation import generate
+from geomem.geometry.neighbours import Array, as_rows
+from geomem.memorization.levels import memorization_per_noise_level
+from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.noise.schedules import edm_steps
+
+SAMPLES = 64
+STEPS = 9  # Heun evaluates the model 17 times
+# Images through the network at one look: 17 a sample, and at each level as many training as held-out points.
+EVALUATIONS = SAMPLES * (2 * STEPS - 1 + 2 * 3)
+TRAINING_EVALUATIONS = 3  # of a training image, forward and twice as much backward
+SHARE = 0.04  # of the training's own time
+LOOKS = 25  # at most so many by default
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look saw.
+
+    rate, low, high, n: memorized share of the samples with its 95% Wilson interval. floor: that of held-out points,
+    0 where there are none. sigma, mse_train, mse_heldout, rate_per_level: at each noise level, empty without held-out
+    points; errors per value in squared data units.
+    """
+
+    rate: float
+    low: float
+    high: float
+    n: int
+    floor: float
+    sigma: list[float]
+    mse_train: list[float]
+    mse_heldout: list[float]
+    rate_per_level: list[float]
+
+    @property
+    def has_set_in(self) -> bool:
+        """Whether the samples are memorized more often than chance explains: the interval lies above the floor."""
+        return self.low > self.floor
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "has_set_in": self.has_set_in}
+
+
+class Watch:
+    """Looks at denoisers with the same samples, points and noise each time.
+
+    Parameters
+    ----------
+    train : (N, ...), all points the denoiser is trained on. heldout : (M, ...) others that may steer, or None.
+    sigmas : noise levels at which errors are measured.
+    labels : classes (N,) and (M,) of the points, for class-conditional denoisers; samples take the classes in turn.
+    """
+
+    def __init__(self, train: Array, heldout: np.ndarray | None, sigmas: Sequence[float], *,
+                 labels: tuple[np.ndarray, np.ndarray] | None = None, n: int = SAMPLES, seed: int = 0,
+                 ratio: float = RATIO, device: str | torch.device = "auto") -> None:
+        if n < 2:
+            raise InputError(f"a look needs at least 2 samples, not {n}")
+        self.train, self.sigmas, self.labels, self.n, self.seed = train, list(sigmas), labels, n, seed
+        self.ratio, self.device = ratio, device
+        self.heldout = None if heldout is None or len(heldout) < 2 else heldout
+        self.training = distinct_training(train, None, device=device)
+        self.floor = 0.0 if self.heldout is None else apply_ratio_rule(
+            as_rows(self.heldout), self.training, ratio, device=device).rate
+
+    def look(self, denoiser: nn.Module) -> Look:
+        """A look at ``denoiser``, on its own device."""
+        classes = None if self.labels is None else np.arange(self.n) % (int(self.labels[0].max()) + 1)
+        samples = generate(denoiser, range(self.n), self.train.shape[1:], sigmas=edm_steps(STEPS), labels=classes)
+        found = apply_ratio_rule(as_rows(samples, "samples"), self.training, self.ratio, device=self.device)
+        levels: dict[str, list[float]] = {"sigma": [], "mse_train": [], "mse_heldout": [], "rate": []}
+        if self.heldout is not None and self.sigmas:
+            result = memorization_per_noise_level(
+                denoiser, self.train, self.heldout, self.sigmas, n=self.n, seed=self.seed, ratio=self.ratio,
+                labels=self.labels, training=self.training, device=self.device).to_dict()
+            levels = {name: result[name] for name in levels}
+        return Look(found.rate, found.low, found.high, found.n, self.floor, levels["sigma"], levels["mse_train"],
+                    levels["mse_heldout"], levels["rate"])
+
+
+def default_watch_every(images: int) -> int:
+    """Images between two looks, for a training on ``images`` of them: at most LOOKS looks, and SHARE of the training's
+    evaluations of the network.
+    """
+    return max(int(EVALUATIONS / (TRAINING_EVALUATIONS * SHARE)), -(-images // LOOKS))

@@ -1,0 +1,49 @@
+"""Memorization against training steps, as seen while training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from geomem.errors import InputError
+from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure
+
+
+def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = None) -> Figure:
+    """Left: memorized share of the samples with its 95% band. Right: denoising error on held-out over training points.
+
+    lines: those of watch.jsonl, ``Look.to_dict()`` with the step of each. stop_at: share at which training stops.
+    """
+    if not lines:
+        raise InputError("no look at the training to plot; give at least one")
+    steps = np.array([line["step"] for line in lines])
+    rate, low, high = (np.array([line[name] for line in lines]) for name in ("rate", "low", "high"))
+    first = next((line["step"] for line in lines if line["has_set_in"]), None)
+    with look():
+        figure = new_figure(9, 3.6)
+        share, error = figure.subplots(1, 2)
+        share.fill_between(steps, low, high, color=BLUE, alpha=0.2, lw=0)
+        share.plot(steps, rate, "o-", color=BLUE, lw=1.8, ms=3, label=f"{lines[-1]['n']} samples")
+        share.axhline(lines[-1]["floor"], color=GREY, lw=1.2, ls="--", label="held-out points")
+        if stop_at is not None:
+            share.axhline(stop_at, color=RED, lw=1.2, ls=":", label="training stops")
+        if first is not None:
+            share.axvline(first, color=RED, lw=1, label="memorization sets in")
+        share.set(xlabel="training steps", ylabel="memorized share", ylim=(-0.03, max(0.2, high.max() * 1.05)))
+        share.legend(loc="upper left")
+        for k, sigma in enumerate(lines[-1]["sigma"]):
+            gap = [line["mse_heldout"][k] / max(line["mse_train"][k], 1e-30) for line in lines]
+            error.plot(steps, gap, "o-", color=COLOURS[(k + 1) % len(COLOURS)], lw=1.8, ms=3,
+                       label=rf"$\sigma$ = {sigma:.3g}")
+        if lines[-1]["sigma"]:
+            error.axhline(1, color=GREY, lw=1.2, ls="--")
+            error.set(xlabel="training steps", ylabel="MSE on held-out / training points", yscale="log")
+            error.yaxis.set_major_formatter("{x:g}")
+            error.yaxis.set_minor_formatter("{x:g}")
+            error.legend(loc="upper left")
+        else:
+            error.set_axis_off()
+    return figure
