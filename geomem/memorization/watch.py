@@ -1,9 +1,10 @@
 """A cheap look at a training: does the model copy training points yet?
 
 Of n generated samples with the seeds 0..n-1, the same at every look, a share r is memorized by the ratio rule ([G]
-section 3), with its 95% Wilson interval [l, u]. f, the floor, is the share of held-out points for which the rule fires
-too. **Memorization has set in** where l > f. Beside it, at a few noise levels, the denoising error on training and on
-held-out points (``levels``): copying shows there as an error that is small on training points only.
+section 3), with its 95% Wilson interval [l, u]. The floor is the share of held-out points for which the rule fires too,
+with the interval [l', u']. **Memorization has set in** where l > u'. Beside it, at a few noise levels, the denoising
+error on training and on held-out points (``levels``): copying shows there as an error that is small on training points
+only.
 
 The held-out points must be those that may steer a training, not those that judge its result: a look may stop it.
 """
@@ -38,9 +39,9 @@ LOOKS = 25  # at most so many by default
 class Look:
     """What one look saw.
 
-    rate, low, high, n: memorized share of the samples with its 95% Wilson interval. floor: that of held-out points,
-    0 where there are none. sigma, mse_train, mse_heldout, rate_per_level: at each noise level, empty without held-out
-    points; errors per value in squared data units.
+    rate, low, high, n: memorized share of the samples with its 95% Wilson interval. floor, floor_high: that of held-out
+    points and the upper end of its interval, 0 where there are none. sigma, mse_train, mse_heldout, rate_per_level: at
+    each noise level, empty without held-out points; errors per value in squared data units.
     """
 
     rate: float
@@ -48,6 +49,7 @@ class Look:
     high: float
     n: int
     floor: float
+    floor_high: float
     sigma: list[float]
     mse_train: list[float]
     mse_heldout: list[float]
@@ -55,8 +57,8 @@ class Look:
 
     @property
     def has_set_in(self) -> bool:
-        """Whether the samples are memorized more often than chance explains: the interval lies above the floor."""
-        return self.low > self.floor
+        """Whether the samples are memorized more often than chance explains: the two intervals are apart."""
+        return self.low > self.floor_high
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -82,8 +84,10 @@ class Watch:
         self.ratio, self.device = ratio, device
         self.heldout = None if heldout is None or len(heldout) < 2 else heldout
         self.training = distinct_training(train, None, device=device)
-        self.floor = 0.0 if self.heldout is None else apply_ratio_rule(
-            as_rows(self.heldout), self.training, ratio, device=device).rate
+        self.floor = (0.0, 0.0)
+        if self.heldout is not None:
+            found = apply_ratio_rule(as_rows(self.heldout), self.training, ratio, device=device)
+            self.floor = found.rate, found.high
 
     def look(self, denoiser: nn.Module) -> Look:
         """A look at ``denoiser``, on its own device."""
@@ -96,7 +100,7 @@ class Watch:
                 denoiser, self.train, self.heldout, self.sigmas, n=self.n, seed=self.seed, ratio=self.ratio,
                 labels=self.labels, training=self.training, device=self.device).to_dict()
             levels = {name: result[name] for name in levels}
-        return Look(found.rate, found.low, found.high, found.n, self.floor, levels["sigma"], levels["mse_train"],
+        return Look(found.rate, found.low, found.high, found.n, *self.floor, levels["sigma"], levels["mse_train"],
                     levels["mse_heldout"], levels["rate"])
 
 

@@ -27,7 +27,7 @@ def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = No
         share, error = figure.subplots(1, 2)
         share.fill_between(steps, low, high, color=BLUE, alpha=0.2, lw=0)
         share.plot(steps, rate, "o-", color=BLUE, lw=1.8, ms=3, label=f"{lines[-1]['n']} samples")
-        share.axhline(lines[-1]["floor"], color=GREY, lw=1.2, ls="--", label="held-out points")
+        share.axhline(lines[-1]["floor_high"], color=GREY, lw=1.2, ls="--", label="held-out points, at most")
         if stop_at is not None:
             share.axhline(stop_at, color=RED, lw=1.2, ls=":", label="training stops")
         if first is not None:

@@ -1,0 +1,158 @@
+"""Looking at a training: when it warns, when it stops, what it leaves, and that it changes nothing."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_training import POINTS, assert_same_run, make
+
+from geomem.cli.engine import MAX_GRIDS, thin_grids
+from geomem.cli.main import main
+from geomem.errors import InputError
+from geomem.memorization import Look, Watch, default_watch_every, wilson_interval
+from geomem.memorization.watch import EVALUATIONS
+from geomem.models import EmpiricalDenoiser, GaussianDenoiser
+from geomem.plots import plot_watch
+from geomem.training import Run, evaluation_steps, train, watch_steps
+
+RNG = np.random.default_rng(5)
+TRAIN, HELDOUT = (RNG.standard_normal((n, 16)).astype(np.float32) for n in (30, 50))
+
+
+def status(*arguments):
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_empirical_optimal_denoiser_has_memorized_and_the_gaussian_one_has_not():
+    """[G] section 3: the first returns training points at small noise, the second knows two moments only."""
+    watch = Watch(TRAIN, HELDOUT, [0.1, 0.3])
+    copies = watch.look(EmpiricalDenoiser(torch.from_numpy(TRAIN)))
+    assert copies.has_set_in
+    assert copies.rate > 0.95
+    assert max(np.divide(copies.mse_train, copies.mse_heldout)) < 0.01
+    honest = watch.look(GaussianDenoiser(torch.from_numpy(TRAIN)))
+    assert not honest.has_set_in
+    assert (honest.n, honest.floor, len(honest.sigma)) == (64, 0.0, 2)
+    assert honest.floor_high == wilson_interval(0, 50)[1]
+    assert watch.look(GaussianDenoiser(torch.from_numpy(TRAIN))) == honest
+
+
+def test_a_few_copies_by_chance_are_no_alarm():
+    """1 of 64 with 0 of 400 held out: [0.3%, 8.3%] against [0%, 0.95%] overlap; 3 of 64 do not."""
+    for count, expected in ((1, False), (3, True)):
+        low, high = wilson_interval(count, 64)
+        look = Look(count / 64, low, high, 64, 0.0, wilson_interval(0, 400)[1], [], [], [], [])
+        assert look.has_set_in is expected
+
+
+def test_looks_without_held_out_points():
+    look = Watch(TRAIN, None, [0.5]).look(GaussianDenoiser(torch.from_numpy(TRAIN)))
+    assert (look.floor, look.sigma, look.mse_train) == (0.0, [], [])
+    plot_watch([{"step": 1, **look.to_dict()}])
+    with pytest.raises(InputError, match="at least 2 samples"):
+        Watch(TRAIN, None, [], n=1)
+
+
+def test_watch_steps_are_the_first_evaluations_after_each_share_of_images():
+    """Evaluations of 300 steps of 10: 25, 50, ..., 250, 275, 300; images 600, 1200, ... are passed at 75, 125, ..."""
+    assert evaluation_steps(300) == list(range(25, 301, 25))
+    assert watch_steps(300, 10, 600) == [75, 125, 200, 250, 300]
+    assert watch_steps(300, 10, 10**9) == [300]
+    assert watch_steps(300, 10, 1) == evaluation_steps(300)
+
+
+@pytest.mark.parametrize("images", [100, 10**5, 10**7])
+def test_default_costs_less_than_a_twentieth_of_the_training(images):
+    """A look costs EVALUATIONS of the network, a training image three."""
+    looks = images // default_watch_every(images)
+    assert looks <= 25
+    assert looks * EVALUATIONS < 0.05 * 3 * images
+
+
+def test_looking_changes_nothing_and_resumes(tmp_path):
+    def look(trainer):
+        seen.append(trainer.steps_done)
+        torch.randn(7)
+        trainer.run_path.joinpath("watch.jsonl").open("a").write(json.dumps({"step": trainer.steps_done}) + "\n")
+        return False
+
+    seen = []
+    run, trainer = make(tmp_path / "plain", iterations=120)
+    train(run, trainer, POINTS[:20])
+    run, trainer = make(tmp_path / "watched", iterations=120)
+    trainer.run_path = run.path
+    with pytest.raises(Exception, match="stopped at step 60"):
+        train(run, trainer, POINTS[:20], watch=look, watch_every=401,
+              on_step=lambda step, loss: os.kill(os.getpid(), signal.SIGTERM) if step == 60 else None)
+    run.append("watch.jsonl", {"step": 75})  # seen after the checkpoint, by a process that was killed
+    run, trainer = make(tmp_path / "watched", iterations=120)
+    trainer.run_path = run.path
+    train(run, trainer, POINTS[:20], watch=look, watch_every=401)
+    assert seen == [50, 75, 100, 120]
+    assert [line["step"] for line in run.lines("watch.jsonl")] == seen
+    assert_same_run(tmp_path / "plain", tmp_path / "watched")
+
+
+def test_enough_saves_and_ends(tmp_path):
+    run, trainer = make(tmp_path / "run", iterations=120)
+    best = train(run, trainer, POINTS[:20], watch=lambda trainer: trainer.steps_done >= 70, watch_every=1)
+    assert trainer.steps_done == 75
+    assert max(best.steps) <= 75
+    _, again = make(tmp_path / "run", iterations=120)
+    run.restore(again)
+    assert again.steps_done == 75
+
+
+def test_stop_at_memorization_from_the_command_line(tmp_path, capsys):
+    """Eight far-apart points are copied within a few hundred steps."""
+    train_points = 3 * np.sign(np.random.default_rng(0).standard_normal((8, 24))).astype(np.float32)
+    heldout = np.random.default_rng(1).standard_normal((90, 24)).astype(np.float32) * 3
+    np.savez(tmp_path / "far.npz", train=train_points, heldout=heldout)
+    command = ["train", tmp_path / "far.npz", "--out", tmp_path / "run", "--iterations", 1500, "--batch", 32,
+               "--watch-every", 32 * 50, "--stop-at-memorization", 0.5]
+    assert status(*command) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning: memorization has set in") == 1
+    assert "stopped and saved, as --stop-at-memorization 0.5 asks" in said
+    run = Run(tmp_path / "run")
+    lines = run.lines("watch.jsonl")
+    assert lines[-1]["rate"] >= 0.5
+    assert all(line["rate"] < 0.5 for line in lines[:-1])
+    assert lines[-1]["step"] == run.stats[-1]["step"] < 1500
+    assert (run.path / "watch.png").exists()
+    assert status(*command[:-4], "--watch-every", 0, "--stop-at-memorization", 0.5, "--resume") == 2
+    assert "needs --watch-every above 0" in capsys.readouterr().err
+
+
+def test_figure_shows_every_look():
+    lines = [{"step": step, "rate": rate, "low": rate / 2, "high": min(1, 2 * rate + 0.05), "n": 64, "floor": 0.0,
+              "floor_high": 0.01, "sigma": [0.3, 0.6], "mse_train": [0.1, 0.2], "mse_heldout": [0.1 + rate, 0.2],
+              "rate_per_level": [0, 0], "has_set_in": rate > 0.1} for step, rate in ((10, 0.0), (20, 0.2), (40, 0.5))]
+    share, error = plot_watch(lines, stop_at=0.4).axes
+    drawn = share.lines[0]
+    assert list(drawn.get_xdata()) == [10, 20, 40]
+    assert list(drawn.get_ydata()) == [0.0, 0.2, 0.5]
+    assert [line.get_label() for line in share.lines[1:]] == ["held-out points, at most", "training stops",
+                                                              "memorization sets in"]
+    assert share.lines[3].get_xdata()[0] == 20
+    np.testing.assert_allclose(error.lines[0].get_ydata(), [1, 3, 6])
+    with pytest.raises(InputError, match="no look"):
+        plot_watch([])
+
+
+def test_grids_are_thinned_evenly(tmp_path):
+    for k in range(1, 65):
+        Path(tmp_path / f"samples-{k * 100:07d}.png").touch()
+    thin_grids(Run(tmp_path))
+    steps = sorted(int(path.stem.split("-")[1]) for path in tmp_path.glob("*.png"))
+    assert len(steps) == MAX_GRIDS
+    assert (steps[0], steps[-1]) == (100, 6400)
+    assert np.diff(np.log(steps)).max() < 3 * np.log(64) / (MAX_GRIDS - 1)
