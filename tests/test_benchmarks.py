@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import geometry, inputs, measure
+from benchmarks import geometry, inputs, measure, training
 
 TINY = geometry.Sizes(
     small=40, small_levels=4, small_runs=2, numpy_runs=1, large=400, large_queries=20, large_runs=2, huge=500, bank=64,
@@ -145,3 +145,24 @@ def test_share_of_the_machine_rate():
     got = geometry.products({"points": 10, "dim": 3, "queries": 5}, 2.0, {"float32": 15960.0})
     assert got["product_gflop"] == pytest.approx(15960e-9)
     assert got["share_of_machine_rate"] == {"float32": 0.5}
+
+
+def test_training_benchmark_runs_and_its_ways_are_what_they_say(tmp_path, monkeypatch):
+    tiny = training.Sizes(network="unet-tiny", side=8, images=20, batch=6, steps=2)
+    monkeypatch.setattr(training, "QUICK", tiny)
+    monkeypatch.setattr(training, "in_a_fresh_process", pickled_and_called)
+    training.main(["--quick", "--out", str(tmp_path / "out.json")])
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert list(document["parts"]) == list(training.WAYS)
+    for way, part in document["parts"].items():
+        assert part["images_per_second"]["runs"] == 2
+        assert part["images_per_second"]["min"] > 0
+        assert part["memory_gib"]["anonymous"] >= 0
+        assert ("outside_the_network" in part) == (way != "plain")
+        assert 0 < part.get("outside_the_network", 0.5) < 1
+    images = training.some_images(tiny)
+    _, trainer = training.step_of("float32 in 4", tiny, images)
+    found = training.watched(trainer)
+    trainer.step()
+    assert len(found) == len(trainer.pieces) == 4
+    assert training.step_of("bf16", tiny, images)[1].settings.precision == "bf16"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from geomem.errors import InputError
 from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure
@@ -33,7 +34,7 @@ def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = No
         if first is not None:
             share.axvline(first, color=RED, lw=1, label="memorization sets in")
         share.set(xlabel="training steps", ylabel="memorized share", ylim=(-0.03, max(0.2, high.max() * 1.05)))
-        share.legend(loc="upper left")
+        share.legend(loc="best")
         for k, sigma in enumerate(lines[-1]["sigma"]):
             gap = [line["mse_heldout"][k] / max(line["mse_train"][k], 1e-30) for line in lines]
             error.plot(steps, gap, "o-", color=COLOURS[(k + 1) % len(COLOURS)], lw=1.8, ms=3,
@@ -41,9 +42,10 @@ def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = No
         if lines[-1]["sigma"]:
             error.axhline(1, color=GREY, lw=1.2, ls="--")
             error.set(xlabel="training steps", ylabel="MSE on held-out / training points", yscale="log")
+            error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             error.yaxis.set_major_formatter("{x:g}")
-            error.yaxis.set_minor_formatter("{x:g}")
-            error.legend(loc="upper left")
+            error.yaxis.set_minor_formatter(NullFormatter())
+            error.legend(loc="best")
         else:
             error.set_axis_off()
     return figure
