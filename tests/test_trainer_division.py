@@ -110,7 +110,9 @@ def on_step(step, loss):
 try:
     with process_group() as group:
         run, trainer = plain(path, group)
-        train(run, trainer, POINTS[:20], on_step=on_step)
+        enough = (lambda trainer: True) if what == "enough" else None
+        train(run, trainer, POINTS[:20], on_step=on_step, watch=enough, watch_every=1)
+    print(trainer.steps_done, file=sys.stderr)
 except (LostProcess, Interrupted) as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")
 """
@@ -177,6 +179,10 @@ def test_a_signal_to_one_process_stops_all_and_one_alone_goes_on(alone, tmp_path
     run, trainer = plain(tmp_path / "run")
     train(run, trainer, POINTS[:20])
     assert_same_curve(alone, tmp_path / "run")
+
+
+def test_enough_for_the_first_process_ends_all(tmp_path):
+    assert [(status, err.strip()) for status, err in run_processes(tmp_path / "run", "enough")] == [(0, "25")] * 2
 
 
 def test_a_killed_process_ends_the_others_with_a_word(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,20 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tensorboard", is_flag=True, help="Write losses for TensorBoard too."),
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def require_possible(engine: dict[str, Any], batch: int, processes: int) -> None:
+    """Refuse what cannot be done, before anything is written."""
+    from geomem.training.trainer import require_compiler, require_divisible
+
+    if engine["stop_at"] and engine["watch_every"] == 0:
+        raise InputError("--stop-at-memorization needs --watch-every above 0")
+    require_divisible(batch, engine["accumulate"] * processes)
+    if engine["compiled"]:
+        require_compiler()
+    if engine["tensorboard"] and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: the package tensorboard is not installed; pip install tensorboard, or leave "
+                         "the option out (stats.jsonl holds the same)")
 
 
 @dataclass(frozen=True)
@@ -177,10 +192,7 @@ def thin_grids(run: Run) -> None:
 
 
 def tensorboard_writer(run: Run, step: int) -> Any:
-    """A writer into the run, forgetting what was written after ``step``. Raises InputError without tensorboard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("--tensorboard: the package tensorboard is not installed; pip install tensorboard, or leave "
-                         "the option out (stats.jsonl holds the same)") from None
+    """A writer into the run, forgetting what was written after ``step``."""
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)

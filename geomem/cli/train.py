@@ -14,6 +14,7 @@ from geomem.cli.engine import (
     classes_of,
     engine_options,
     levels_to_watch,
+    require_possible,
     tensorboard_writer,
     thin_grids,
 )
@@ -95,6 +96,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     from geomem.training import train as run_training
 
     group = click.get_current_context().with_resource(process_group())
+    require_possible(engine, batch, 1 if group is None else group.size())
     run = Run(out)
     if not resume and is_first():
         run.require_new()
@@ -159,8 +161,6 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     every, watcher = engine["watch_every"], None
     if every != 0:
         every = every or default_watch_every(iterations * batch)
-    elif engine["stop_at"]:
-        raise InputError("--stop-at-memorization needs --watch-every above 0")
     if every and is_first():
         watch = Watch(dataset.train, dataset.validation if dataset.n_validation else None,
                       levels_to_watch(getattr(levels.law, "gaps", ()), levels.document, sigma_data),

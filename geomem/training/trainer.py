@@ -136,9 +136,7 @@ class Trainer:
         self.group, self.memory_format = group, torch.channels_last if channels_last else torch.contiguous_format
         share = 0 if group is None else group.rank()
         divisions = accumulate * (1 if group is None else group.size())
-        if not 1 <= divisions <= settings.batch:
-            raise InputError(f"a batch of {settings.batch} cannot be divided into {divisions} pieces; take a larger "
-                             "batch, or fewer processes or accumulated pieces")
+        require_divisible(settings.batch, divisions)
         self.pieces = pieces(settings.batch, divisions)[share * accumulate:(share + 1) * accumulate]
         if channels_last:
             denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -147,7 +145,7 @@ class Trainer:
         self._parameters: list[Tensor] = list(denoiser.parameters())
         self._averages: list[Tensor] = list(self.ema.parameters())
         if compiled:
-            _require_compiler()
+            require_compiler()
             denoiser.net.compile()
         self.steps_done = 0
         self.losses: list[Tensor] = []
@@ -263,8 +261,15 @@ class Trainer:
         self.steps_done = steps_done
 
 
-def _require_compiler() -> None:
-    """torch.compile needs a compiler on the CPU and for Triton's launchers; without one it fails deep inside."""
+def require_divisible(batch: int, divisions: int) -> None:
+    """Raises InputError unless each piece of a batch has a point."""
+    if not 1 <= divisions <= batch:
+        raise InputError(f"a batch of {batch} cannot be divided into {divisions} pieces; take a larger batch, or fewer "
+                         "processes or accumulated pieces")
+
+
+def require_compiler() -> None:
+    """Raises InputError without a C++ compiler: torch.compile would fail deep inside, at the first step."""
     asked = os.environ.get("CXX")
     if not any(shutil.which(name) for name in ([asked] if asked else ["g++", "clang++"])):
         raise InputError(f"--compile: there is no C++ compiler {asked or 'g++ or clang++'} here; install one, name it "
