@@ -11,7 +11,7 @@ from geomem.cli.main import main
 from geomem.generation import generate
 from geomem.models import FixedClass
 from geomem.rng import generator
-from geomem.training import Run, WithNoiseImages
+from geomem.training import Run, WithNoiseImages, load_denoiser
 
 SMALL = ["--network", "mlp", "--iterations", 150, "--batch", 64, "--watch-every", 0]
 CENTRES = {3: -1.0, 7: 1.0}
@@ -55,7 +55,7 @@ def test_noise_images_have_the_moments_of_the_data():
     assert WithNoiseImages(train, 2, 0, 1, 0, np.arange(20) % 3).labels[-2:].tolist() == [3, 3]
 
 
-def test_samples_of_a_conditional_run_are_of_the_class_asked_for(two_classes, tmp_path, capsys):
+def test_samples_of_a_conditional_run_are_of_the_class_asked_for(two_classes, tmp_path, capsys, monkeypatch):
     assert status("train", two_classes, "--conditional", *SMALL, "--out", tmp_path / "run") == 0
     config = Run(tmp_path / "run").config
     assert (config["classes"], config["labels"], config["dummy_class"]) == (2, [3, 7], 0)
@@ -75,6 +75,13 @@ def test_samples_of_a_conditional_run_are_of_the_class_asked_for(two_classes, tm
     assert status("memorization", tmp_path / "run", "--n-samples", 20, "--sigmas", "0.3", "--n-points", 30,
                   "--json") == 0
     found = json.loads(capsys.readouterr().out)["per_noise_level"]
+    assert status("export", tmp_path / "run", "--out", tmp_path / "model") == 0
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "integers 0 to 1 of shape (B,)" in text
+    monkeypatch.chdir(tmp_path)
+    exec(text.split("```python")[1].split("```")[0].replace("PATH_OF_THIS_FOLDER", "model"), {})
+    with np.load("samples.npz") as file:
+        assert (np.sign(file["samples"].mean(axis=1)) == [-1, 1] * 8).all()
     # With its class a point is known up to 0.1 a coordinate: at sigma 0.3 the best error is 0.01 / (1 + 0.01/0.09).
     assert found["mse_heldout"][0] < 0.03
 
@@ -93,6 +100,9 @@ def test_dummy_class_makes_samples_of_the_data(two_classes, tmp_path, capsys):
     assert alike[1] < 0.6
     assert status("generate", tmp_path / "run", "--label", 0, "--out", tmp_path / "x.npz") == 2
     assert "trained without labels" in capsys.readouterr().err
+    assert status("export", tmp_path / "run", "--weights", "last", "--out", tmp_path / "model") == 0
+    x = torch.full((3, 4), 0.5)
+    assert torch.equal(load_denoiser(tmp_path / "model").denoiser(x, 0.3), denoiser(x, 0.3))
 
 
 def test_dummy_class_without_a_number_doubles_the_data(two_classes, tmp_path):

@@ -84,7 +84,7 @@ def test_run_records_a_law_that_anybody_can_make_again(tmp_path, capsys):
     for row in expected["noise_levels"]["quantiles"]:
         assert sampler.cdf(row["sigma"]) >= row["share"] - 1e-9 >= sampler.cdf(row["sigma"], inclusive=False) - 2e-9
         assert DDPMSchedule().sigmas[row["timestep"]] == row["sigma"]
-    assert Image.open(tmp_path / "run" / "noise-levels.png").size[0] > 500
+    assert Image.open(tmp_path / "run" / "noise-level-law.png").size[0] > 500
     assert status(*TRAIN, *options[:-1], "0.6", "--out", tmp_path / "run", "--resume") == 2
     assert "sampler.keep = 0.5" in capsys.readouterr().err
 

@@ -213,6 +213,8 @@ def test_init_that_does_not_fit(edm_run, folder, data, tmp_path, capsys):
     assert "leave out --network mlp" in line("--init", edm_run, "--network", "mlp")
     assert "leave out --objective ddpm" in line("--init", edm_run, "--objective", "ddpm")
     assert "no such run" in line("--init", tmp_path / "nothing")
+    assert "leave out --conditional and --dummy-class" in line("--init", folder, "--dummy-class")
+    assert "holds no tensor 'net.unet.class_embedding" in line("--init", edm_run, "--dummy-class")
     weights = load_file(edm_run / "model.safetensors")
     file = tmp_path / "w.safetensors"
     cases = [(dict(list(weights.items())[1:]), f"holds no tensor {next(iter(weights))!r}"),

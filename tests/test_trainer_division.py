@@ -24,12 +24,13 @@ from geomem.training.trainer import pieces
 IMAGES = np.random.default_rng(2).standard_normal((40, 1, 8, 8), dtype=np.float32)
 
 
-def image_trainer(batch=10, **division):
+def image_trainer(batch=10, flip=False, **division):
     torch.manual_seed(0)
     denoiser = EDMDenoiser(build_network("unet-tiny", (1, 8, 8)), 1.0)
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    return Trainer(denoiser, LogNormalSampler(), IMAGES, TrainingSettings(iterations=9, batch=batch), **division)
+    settings = TrainingSettings(iterations=9, batch=batch, flip=flip)
+    return Trainer(denoiser, LogNormalSampler(), IMAGES, settings, **division)
 
 
 def gradient_of(trainer):
@@ -50,15 +51,17 @@ def test_pieces_cover_the_batch_evenly():
         assert max(lengths) - min(lengths) <= 1
 
 
-@pytest.mark.parametrize("division", [{"accumulate": 3}, {"accumulate": 10}, {"channels_last": True}])
-def test_divided_batch_has_the_gradient_of_the_whole(division):
+@pytest.mark.parametrize(("division", "flip"), [
+    ({"accumulate": 3}, False), ({"accumulate": 3}, True), ({"accumulate": 10}, False),
+    ({"channels_last": True}, False)])
+def test_divided_batch_has_the_gradient_of_the_whole(division, flip):
     """The whole one is autograd's, of the loss written out. Float32 sums of 640 values in another order: 1e-5."""
-    trainer = image_trainer()
+    trainer = image_trainer(flip=flip)
     batch = trainer.batch(0)
     loss = denoising_loss(trainer.denoiser.train(), batch.clean, batch.noise, batch.sigma)
     parameters = list(trainer.denoiser.parameters())
     whole = torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, parameters)])
-    gradient, divided_loss = gradient_of(image_trainer(**division))
+    gradient, divided_loss = gradient_of(image_trainer(flip=flip, **division))
     assert divided_loss == pytest.approx(float(loss.detach()), rel=1e-5)
     assert float((gradient - whole).norm()) < 1e-5 * float(whole.norm())
 
@@ -130,13 +133,17 @@ def plain(path, group=None):
                         group=group)
 
 
-def run_processes(path, what, count=2):
+def run_processes(path, what):
     """Exit status and stderr of each."""
+    return together("-c", SCRIPT.format(tests=str(Path(__file__).parent)), path, what)
+
+
+def together(*arguments, count=2):
+    """Exit status and stderr of each of several Python processes with the same arguments."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
-    started = [subprocess.Popen([sys.executable, "-c", script, str(path), what], stderr=subprocess.PIPE, text=True,
+    started = [subprocess.Popen([sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
                                 env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count),
                                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"})
                for rank in range(count)]
@@ -206,6 +213,19 @@ def test_engine_options_of_the_command_line_may_change_on_resuming(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["engine"]["accumulate"] == 2
     assert status("--accumulate", "1", "--resume") == 0
     assert status("--snapshots", "bf16", "--resume") == 2
+
+
+def test_command_line_shares_one_run_among_processes(tmp_path):
+    options = ["-m", "geomem", "train", "digits", "--n-train", 40, "--network", "mlp", "--batch", 9, "--iterations", 26,
+               "--gap", "0.3:1", "--out", tmp_path / "run"]
+    (status, said), (other, silent) = together(*options)
+    assert (status, other) == (0, 0), said + silent
+    assert "26 steps done" in said
+    assert silent == ""
+    run = Run(tmp_path / "run")
+    assert run.config["engine"]["processes"] == 2
+    assert (run.path / "noise-level-law.png").exists()
+    assert [line["step"] for line in run.stats] == [25, 26]
 
 
 def test_snapshots_in_bf16_take_half_the_space_and_resume_exactly(tmp_path):

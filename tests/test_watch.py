@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from test_training import POINTS, assert_same_run, make
 
-from geomem.cli.engine import MAX_GRIDS, thin_grids
+from geomem.cli.engine import MAX_GRIDS, Board, levels_to_watch, thin_grids
 from geomem.cli.main import main
 from geomem.errors import InputError
 from geomem.memorization import Look, Watch, default_watch_every, wilson_interval
@@ -146,6 +148,39 @@ def test_figure_shows_every_look():
     np.testing.assert_allclose(error.lines[0].get_ydata(), [1, 3, 6])
     with pytest.raises(InputError, match="no look"):
         plot_watch([])
+
+
+def test_levels_to_watch_are_finite_and_positive():
+    """The middle is the geometric mean; gaps reach 0 and infinity where they begin or end with the timesteps."""
+    zone = {"zone": {"sigma_low": 0.2, "sigma_high": 0.8}}
+    assert levels_to_watch([(1.0, 4.0)], zone, 0.5) == pytest.approx([0.2, 0.4, 0.8])
+    assert levels_to_watch([(1.0, 4.0), (5.0, 6.0)], {"zone": None}, 0.5) == [1, 2, 4]
+    assert levels_to_watch([], None, 0.5) == [0.25, 0.5, 1]
+    assert levels_to_watch([(0.0, 0.2)], None, 0.5) == pytest.approx([0.002, 0.02, 0.2])
+    assert levels_to_watch([(20.0, np.inf)], None, 0.5) == pytest.approx([20, 40, 80])
+    assert levels_to_watch([(144.0, np.inf)], None, 0.5) == [144]
+
+
+def test_board_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypatch):
+    """On going on, the first line repeats a step that a killed process may have written already."""
+    written = []
+
+    class Writer:
+        def __init__(self, path, purge_step):
+            written.append((path, purge_step))
+
+        def add_scalar(self, *scalar):
+            written.append(scalar)
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    board = Board(Run(tmp_path))
+    board({"step": 50, "loss": 2.0, "heldout_mse": [1.0, 3.0]})
+    board({"step": 75, "loss": 1.0})
+    assert written == [(str(tmp_path / "tensorboard"), 50), ("loss", 2.0, 50), ("heldout_mse", 4.0, 50),
+                       ("loss", 1.0, 75)]
 
 
 def test_grids_are_thinned_evenly(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -172,12 +172,20 @@ class Watcher:
                 plot_watch(lines, stop_at=self.stop_at).savefig(temporary, dpi=120)
 
 
-def levels_to_watch(gaps: list[tuple[float, float]], document: dict[str, Any] | None, sigma_data: float) -> list[float]:
-    """Both ends and the middle of the danger zone where it is known, else of the first gap, else around sigma_data."""
+def levels_to_watch(gaps: Sequence[tuple[float, float]], document: dict[str, Any] | None,
+                    sigma_data: float) -> list[float]:
+    """Both ends and the middle of the danger zone where it is known, else of the first gap, else around sigma_data.
+
+    A gap that reaches to 0 or infinity ends where EDM's noise levels do.
+    """
+    from geomem.noise import SIGMA_MAX, SIGMA_MIN
+
     zone = None if document is None else document["zone"]
     low, high = (zone["sigma_low"], zone["sigma_high"]) if zone else gaps[0] if gaps else (sigma_data / 2,
                                                                                          sigma_data * 2)
-    return [low, (low * high) ** 0.5, high]
+    low = max(low, SIGMA_MIN)
+    high = max(low, min(high, SIGMA_MAX))
+    return sorted({low, (low * high) ** 0.5, high})
 
 
 def thin_grids(run: Run) -> None:
@@ -191,8 +199,20 @@ def thin_grids(run: Run) -> None:
         paths.pop(closest).unlink()
 
 
-def tensorboard_writer(run: Run, step: int) -> Any:
-    """A writer into the run, forgetting what was written after ``step``."""
-    from torch.utils.tensorboard import SummaryWriter
+@dataclass
+class Board:
+    """Writes the lines of stats.jsonl for TensorBoard, into the run."""
 
-    return SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+    run: Run
+    writer: Any = None
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What a process that was killed wrote from this step on, after its last checkpoint, is forgotten.
+            self.writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=line["step"])
+        self.writer.add_scalar("loss", line["loss"], line["step"])
+        if "heldout_mse" in line:
+            self.writer.add_scalar("heldout_mse", sum(line["heldout_mse"]), line["step"])
+        self.writer.flush()

@@ -68,8 +68,10 @@ def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None,
             raise InputError(f"--label {label}: {model.path} was trained " + (
                 "without labels; leave --label out" if known is None else
                 f"with the labels {', '.join(map(str, known[:20]))}; choose among these"))
-    wanted = None if known is None else np.asarray(labels or known)[np.asarray(seeds) % len(labels or known)]
-    classes = None if wanted is None else np.searchsorted(known, wanted)
+    wanted = classes = None
+    if known is not None:
+        wanted = np.asarray(labels or known)[np.asarray(seeds) % len(labels or known)]
+        classes = np.searchsorted(np.asarray(known), wanted)
     steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
     sigmas = (generation.timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps))
     denoiser = model.denoiser.to(resolve_device(device))

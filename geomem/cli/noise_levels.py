@@ -67,6 +67,13 @@ class NoiseLevels:
     name: str
     document: dict[str, Any] | None
 
+    @property
+    def gaps(self) -> tuple[tuple[float, float], ...]:
+        """The noise levels left out, in sigma."""
+        from geomem.noise import GapSampler
+
+        return self.law.gaps if isinstance(self.law, GapSampler) else ()
+
     def summary(self) -> dict[str, Any]:
         """JSON: the share of the draws removed, quantiles, and those quantiles as DDPM timesteps."""
         import numpy as np

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.engine import (
+    Board,
     Classes,
     Watcher,
     classes_of,
     engine_options,
     levels_to_watch,
     require_possible,
-    tensorboard_writer,
     thin_grids,
 )
 from geomem.cli.noise_levels import noise_level_options, resolve_noise_levels
@@ -163,7 +163,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         every = every or default_watch_every(iterations * batch)
     if every and is_first():
         watch = Watch(dataset.train, dataset.validation if dataset.n_validation else None,
-                      levels_to_watch(getattr(levels.law, "gaps", ()), levels.document, sigma_data),
+                      levels_to_watch(levels.gaps, levels.document, sigma_data),
                       labels=classes.of_data, seed=seed, device=device_found)
         watcher = Watcher(run, watch, classes, engine["stop_at"])
     validation = dataset.validation if dataset.n_validation else None
@@ -176,19 +176,10 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
             if loss is not None:
                 bar.set_postfix(loss=f"{loss:.3g}")
 
-        board = None
-        if engine["tensorboard"] and is_first():
-            board = tensorboard_writer(run, trainer.steps_done)
-
-        def on_evaluation(line: dict[str, Any]) -> None:
-            if board is not None:
-                board.add_scalar("loss", line["loss"], line["step"])
-                board.add_scalar("heldout_mse", sum(line.get("heldout_mse", [])), line["step"])
-                board.flush()
-
         try:
             best = run_training(run, trainer, validation, on_step=on_step,
-                                validation_labels=classes.validation_labels, on_evaluation=on_evaluation,
+                                validation_labels=classes.validation_labels,
+                                on_evaluation=Board(run) if engine["tensorboard"] else None,
                                 on_checkpoint=lambda trainer: _pictures(run, trainer, dataset, classes, watcher),
                                 watch=watcher, watch_every=every or None, checkpoint_every=engine["checkpoint_every"],
                                 snapshot_dtype=torch.bfloat16 if engine["snapshots"] == "bf16" else None)

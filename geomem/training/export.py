@@ -43,12 +43,12 @@ import geomem
 from geomem.generation import generate
 
 model = geomem.load_denoiser("PATH_OF_THIS_FOLDER")
-samples = generate(model.denoiser, range(16), model.shape)  # float32, in the scale of the training data
+samples = generate(model.denoiser, range(16), model.shape{labels})  # float32, in the scale of the training data
 np.savez("samples.npz", samples=samples)
 ```
 
 or `geomem generate PATH_OF_THIS_FOLDER --out samples.npz`. `model.denoiser(x, sigma)` is the estimate of the clean
-point of `x = clean + sigma * noise`.
+point of `x = clean + sigma * noise`{conditional}.
 
 Training data: {data}.
 """
@@ -78,7 +78,7 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     weights = weights or ("last" if run.levels is None else best)
     data = config["data"]
     about = {"name": out.name, "weights": weights, "network": config["network"],
-             "objective": config["objective"].upper(),
+             "objective": config["objective"].upper(), **_about_classes(run.labels),
              "data": f"{data.get('name', 'unnamed')} (sha256 {data.get('sha256', 'unknown')})"}
     if form == "diffusers":
         denoiser: Any = run.denoiser(weights)
@@ -86,6 +86,16 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     else:
         _save_run(run, out, config, weights, torch.bfloat16 if bf16 else torch.float32, GEOMEM_README.format(**about))
     return form, weights
+
+
+def _about_classes(labels: list[int] | None) -> dict[str, str]:
+    """What the README says of a class-conditional model; its null class was never trained."""
+    if labels is None:
+        return {"labels": "", "conditional": ""}
+    return {"labels": f", labels=np.arange(16) % {len(labels)}",
+            "conditional": "; `model.denoiser(x, sigma, classes)` knows the classes too, "
+                           f"integers 0 to {len(labels) - 1} of shape (B,). "
+                           "Class k is the label `model.labels[k]` of the data"}
 
 
 def _save_run(run: Run, out: Path, config: dict[str, Any], weights: str, dtype: torch.dtype, readme: str) -> None:
