@@ -38,7 +38,7 @@ def process_group() -> Iterator[ProcessGroup | None]:
     try:
         yield torch.distributed.group.WORLD
     except LostProcess:
-        atexit.register(_leave_at_once)
+        atexit.register(leave_at_once)
         raise
     except BaseException:
         torch.distributed.destroy_process_group()
@@ -46,7 +46,7 @@ def process_group() -> Iterator[ProcessGroup | None]:
     torch.distributed.destroy_process_group()
 
 
-def _leave_at_once() -> None:
+def leave_at_once() -> None:
     """End the program without taking the group down: the threads of a broken one now and then abort instead."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 
 import click
@@ -17,7 +18,7 @@ from geomem.cli.quality import quality
 from geomem.cli.risk import risk
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
-from geomem.processes import is_first
+from geomem.processes import is_first, leave_at_once
 
 SHARED = {"danger-zone", "train"}  # commands whose work several processes share; of the others only the first does it
 EPILOG = "Start with: geomem danger-zone digits"
@@ -53,7 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("geomem: interrupted", err=True)
         sys.exit(130)
-    except (InputError, LostProcess, OSError) as error:
+    except LostProcess as error:
+        atexit.register(leave_at_once)
+        _fail(arguments, error, str(error))
+    except (InputError, OSError) as error:
         _fail(arguments, error, str(error))
     except MemoryError as error:
         _fail(arguments, error, f"not enough memory ({error}); ask for less at a time")
