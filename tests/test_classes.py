@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from commands import status
 from torch import nn
 
-from geomem.cli.main import main
 from geomem.generation import generate
 from geomem.models import FixedClass
 from geomem.rng import generator
@@ -15,14 +15,6 @@ from geomem.training import Run, WithNoiseImages, load_denoiser
 
 SMALL = ["--network", "mlp", "--iterations", 150, "--batch", 64, "--watch-every", 0]
 CENTRES = {3: -1.0, 7: 1.0}
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 @pytest.fixture(scope="module")

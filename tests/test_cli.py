@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import status
 from PIL import Image
-
-from geomem.cli.main import main
 
 RNG = np.random.default_rng(0)
 DIGITS = ["digits", "--n-train", "60"]
@@ -24,14 +23,6 @@ def run_directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "digits"
     assert status("train", *DIGITS, *SMALL, "--gap", "0.3:1.5", "--out", path) == 0
     return path
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def test_danger_zone_json_is_one_object_and_follows_the_contract(capsys, tmp_path):

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from commands import status
 
 from geomem import InputError, load_data
 from geomem.cli.bounds import default_sizes
-from geomem.cli.main import main
 from geomem.geometry import (
     coverage_by_training_size,
     geometry_curves,
@@ -19,14 +19,6 @@ from geomem.plots import plot_bounds
 SIGMAS = [0.1, 0.3, 0.5, 0.8, 1.2, 2.0, 10.0]
 ARGUMENTS = ["bounds", "digits", "--n-train", "80", "--n-heldout", "60", "--sigmas", ",".join(map(str, SIGMAS)),
              "--sizes", "10,20,40", "--points", "30", "--q", "0.9", "--delta", "0.1", "--seed", "2"]
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +148,15 @@ def test_default_sizes_halve():
     assert default_sizes(1000) == [31, 62, 125, 250, 500, 1000]
     assert default_sizes(45) == [11, 22, 45]
     assert default_sizes(4) == [4]
+
+
+def test_some_queries_are_told_and_no_minimum_is_claimed(capsys):
+    """Of 80 training points 40 are looked from: the smallest distance between any two is then not known."""
+    assert status(*ARGUMENTS, "--queries", "40") == 0
+    text = capsys.readouterr().out
+    assert "looked from 40 and 40 random ones of them (--queries)" in text
+    assert "Theorem 4.9  not known from some of the training points" in text
+    assert status(*ARGUMENTS) == 0
+    text = capsys.readouterr().out
+    assert "looked from" not in text
+    assert "Theorem 4.9  all shells are disjoint below" in text

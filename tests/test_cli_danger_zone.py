@@ -5,21 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from commands import status
 
 from geomem import load_data
-from geomem.cli.main import main
 from geomem.geometry import find_danger_zone, geometry_curves, principal_components, refined_curves
 
 DIGITS = ["digits", "--n-train", "60", "--n-heldout", "300"]
 QUICK = ["--sigmas", "12"]
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def document_from(capsys, *arguments):

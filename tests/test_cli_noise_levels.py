@@ -7,22 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import status
 from PIL import Image
 
 import geomem
-from geomem.cli.main import main
 from geomem.noise import DDPMSchedule
 
 DIGITS = ["digits", "--n-train", "60", "--n-heldout", "300"]
 TRAIN = ["train", *DIGITS, "--network", "mlp", "--iterations", "2"]
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 @pytest.fixture(scope="module")

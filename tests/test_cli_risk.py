@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
+from commands import status
 from PIL import Image
 
-from geomem.cli.main import main
 from geomem.geometry import training_risk
 from geomem.memorization import copies_per_point, rank_correlation
 from geomem.plots import plot_copies, plot_risk
@@ -17,14 +17,6 @@ from geomem.plots import plot_copies, plot_risk
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 @pytest.fixture

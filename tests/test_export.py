@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from commands import status
 from safetensors.torch import load_file, save_file
 
-from geomem.cli.main import main
 from geomem.errors import InputError
 from geomem.generation import ddim_sample, generate, timestep_levels
 from geomem.models import NETWORKS
@@ -60,14 +60,6 @@ def trained(data, out, *arguments):
     options = [str(part) for name, value in defaults.items() if name not in given for part in (name, value)]
     assert status("train", data, "--out", out, *options, *given) == 0
     return out
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def refused(capsys, *arguments):

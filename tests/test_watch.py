@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import status
 from test_training import POINTS, assert_same_run, make
 
 from geomem.cli.engine import MAX_GRIDS, Board, levels_to_watch, thin_grids
-from geomem.cli.main import main
 from geomem.errors import InputError
 from geomem.memorization import Look, Watch, default_watch_every, wilson_interval
 from geomem.memorization.watch import EVALUATIONS
@@ -23,14 +23,6 @@ from geomem.training import Run, evaluation_steps, train, watch_steps
 
 RNG = np.random.default_rng(5)
 TRAIN, HELDOUT = (RNG.standard_normal((n, 16)).astype(np.float32) for n in (30, 50))
-
-
-def status(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def test_empirical_optimal_denoiser_has_memorized_and_the_gaussian_one_has_not():

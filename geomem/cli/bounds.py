@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -229,16 +227,17 @@ def _or_none(values: np.ndarray) -> list[float | None]:
 
 def write_documents(out: str, document: dict[str, Any]) -> None:
     """bounds.csv (a row per noise level), bounds.png and bounds.json (everything) in ``out``."""
-    from geomem.files import atomic_path, write_json, write_text
+    from geomem.files import atomic_path, write_csv, write_json
     from geomem.plots import plot_bounds
 
-    write_text(os.path.join(out, "bounds.csv"), _csv(document))
+    write_csv(os.path.join(out, "bounds.csv"), _columns(document))
     with atomic_path(os.path.join(out, "bounds.png")) as temporary:
         plot_bounds(document).savefig(temporary, dpi=150)
     write_json(os.path.join(out, "bounds.json"), document)
 
 
-def _csv(document: dict[str, Any]) -> str:
+def _columns(document: dict[str, Any]) -> dict[str, list[Any]]:
+    """Of bounds.csv, a row per noise level."""
     columns: dict[str, list[Any]] = {"sigma": document["sigma"]}
     for part in ("coverage", "max_posterior_weight", "near_point", "flow", "gaussian"):
         for name, values in document[part].items():
@@ -247,11 +246,7 @@ def _csv(document: dict[str, Any]) -> str:
     by_size = document["by_size"]
     for n, coverage, weight in zip(by_size["sizes"], by_size["coverage"], by_size["weight"], strict=True):
         columns |= {f"coverage_n{n}": coverage, f"max_posterior_weight_n{n}": weight}
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return stream.getvalue()
+    return columns
 
 
 def text_of(document: dict[str, Any]) -> str:
@@ -262,13 +257,17 @@ def text_of(document: dict[str, Any]) -> str:
     below, above, disjoint = (document["thresholds"][name]
                               for name in ("concentrated_below", "spread_above", "disjoint_below"))
     law, q = document["gaussian"], settings["q"]
+    looked = [min(data[part], settings["queries"]) for part in ("n_train", "n_heldout")]
+    if looked != [data["n_train"], data["n_heldout"]]:
+        head += f"; looked from {looked[0]:,} and {looked[1]:,} random ones of them (--queries)"
     return "\n".join([
         head, "", *_curves_table(document), "",
         f"Theorem 4.2  with probability {1 - settings['delta']:g} one training point has weight {q:g} or more below "
         f"sigma {below['mean']:.3g} on average (smallest {below['min']:.3g}, largest {below['max']:.3g})"
         + (f", and {1 - q:.3g} or less above {above['mean']:.3g}" if above else ""),
-        "Theorem 4.9  " + (f"all shells are disjoint below sigma {disjoint:.3g}" if disjoint is not None
-                           else "all training points are equal"), "",
+        "Theorem 4.9  " + (f"all shells are disjoint below sigma {disjoint:.3g}" if disjoint is not None else
+                           "not known from some of the training points" if looked[0] < data["n_train"] else
+                           "all training points are equal"), "",
         *_near_table(document), "",
         f"Theorem 4.10 the optimal denoiser nears the Gaussian one as sigma^{law['slope']:.3f} "
         f"[{law['slope_low']:.3f}, {law['slope_high']:.3f}] (sigma {law['fit_sigma'][0]:.3g} to "

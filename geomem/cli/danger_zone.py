@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import os
 import re
@@ -207,29 +205,26 @@ def _zone_to_dict(zone: DangerZone) -> dict[str, Any]:
 
 def write_documents(out: str, document: dict[str, Any]) -> None:
     """danger-zone.json (everything), curves.json (without the zone), curves.csv and curves.png in ``out``."""
-    from geomem.files import atomic_path, write_json, write_text
+    from geomem.files import atomic_path, write_csv, write_json
     from geomem.plots import plot_curves
 
     write_json(os.path.join(out, "curves.json"), {name: part for name, part in document.items()
                                                   if name not in ("zone", "zone_reason", "classes", "seconds")})
-    write_text(os.path.join(out, "curves.csv"), _csv(document["curves"]))
+    write_csv(os.path.join(out, "curves.csv"), _columns(document["curves"]))
     with atomic_path(os.path.join(out, "curves.png")) as temporary:
         plot_curves([(document["data"]["name"], document)]).savefig(temporary, dpi=150)
     write_json(os.path.join(out, "danger-zone.json"), document)
 
 
-def _csv(curves: dict[str, Any]) -> str:
+def _columns(curves: dict[str, Any]) -> dict[str, list[float]]:
+    """Of curves.csv, a row per noise level."""
     columns: dict[str, list[float]] = {"sigma": curves["sigma"]}
     for name, part in curves.items():
         if isinstance(part, dict):
             columns |= {name if key == "estimate" else f"{name}_{key}": values for key, values in part.items()}
         elif isinstance(part, list):
             columns[name] = part
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return stream.getvalue()
+    return columns
 
 
 def text_of(document: dict[str, Any]) -> str:

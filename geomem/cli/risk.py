@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -181,15 +179,11 @@ def _number(value: Any) -> int | float | None:
 def _write(out: str, document: dict[str, Any], dataset: DataSet, found: TrainingRisk,
            counts: CopyCounts | None) -> None:
     """risk.csv, the pictures, and last risk.json, which marks the directory as taken."""
-    from geomem.files import atomic_path, write_json, write_text
+    from geomem.files import atomic_path, write_csv, write_json
     from geomem.plots import plot_copies, plot_risk
 
     columns = columns_of(dataset, found, counts)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-    write_text(os.path.join(out, "risk.csv"), stream.getvalue())
+    write_csv(os.path.join(out, "risk.csv"), {name: values.tolist() for name, values in columns.items()})
     top, ranking = document["top"][:MOST_DRAWN], found.ranking()
     figures = {"risk.png": plot_risk(dataset.train, ranking[:len(top)], found.nearest, [_caption(row) for row in top],
                                      title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training "

@@ -54,6 +54,14 @@ class PointSource(Protocol):
         """
 
 
+def runs(start: int, stop: int, length: int) -> Iterator[slice]:
+    """Cut [start, stop) at the multiples of ``length``."""
+    while start < stop:
+        end = min(stop, (start // length + 1) * length)
+        yield slice(start, end)
+        start = end
+
+
 @dataclass(frozen=True, eq=False)
 class ArraySource:
     """Points in memory: an array (n, d) as ``as_points`` gives it. A slice of it is taken without a copy."""
@@ -141,7 +149,7 @@ def as_source(name: str, points: Any) -> PointSource:
     shape = tuple(int(length) for length in points.shape)
     dtype = _checked_type(name, shape, points.dtype)
     source = StoredSource(points, (shape[0], math.prod(shape[1:])), dtype)
-    for rows in _chunks(source):
+    for rows in runs(0, shape[0], max(1, _CHUNK_BYTES // (source.shape[1] * dtype.itemsize))):
         _refuse_nonfinite(name, source.take(rows), rows.start)
     return source
 
@@ -173,13 +181,6 @@ def _checked_type(name: str, shape: tuple[int, ...], dtype: Any) -> np.dtype[Any
     if dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {dtype}; give real numbers")
     return np.dtype(np.float32 if dtype == np.float32 else np.float64)
-
-
-def _chunks(source: PointSource) -> Iterator[slice]:
-    n, d = source.shape
-    step = max(1, _CHUNK_BYTES // (d * source.dtype.itemsize))
-    for start in range(0, n, step):
-        yield slice(start, min(start + step, n))
 
 
 def _refuse_nonfinite(name: str, array: np.ndarray, first: int) -> None:

@@ -23,7 +23,6 @@ serve all queries; sharing the lengths too would make whole groups of queries fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
@@ -32,7 +31,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import PointSource
+from geomem.geometry.points import PointSource, runs
 from geomem.geometry.workers import Run, workers
 from geomem.rng import generator
 
@@ -51,14 +50,6 @@ POOL_VECTORS = 256
 POOL_ENTRIES = 2**26  # float64 entries of the noise vectors (512 MiB)
 SMALLEST_SPREAD, LARGEST_SPREAD = 1e-12, 1e12  # distances whose squares, and those of 1e-6 of them, are float32
 POOL_PIECE = 64  # vectors drawn by one thread
-
-
-def runs(start: int, stop: int, length: int) -> Iterator[slice]:
-    """Cut [start, stop) at the multiples of ``length``."""
-    while start < stop:
-        end = min(stop, (start // length + 1) * length)
-        yield slice(start, end)
-        start = end
 
 
 def squared_norms(points: torch.Tensor) -> torch.Tensor:

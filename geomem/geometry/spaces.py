@@ -11,7 +11,6 @@ projected data* is in danger, not one of the pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import as_points
+from geomem.geometry.points import as_points, runs
 
 BLOCK_ENTRIES = 2**24  # float64 entries of the points held at a time (128 MiB)
 
@@ -42,7 +41,7 @@ class LinearProjection:
             raise InputError(f"points have {rows.shape[1]} entries, the projection was fitted on {len(self.mean)}; "
                              "give both the same shape")
         projected = np.empty((len(rows), len(self.axes)))
-        for block in _blocks(rows):
+        for block in runs(0, len(rows), max(1, BLOCK_ENTRIES // rows.shape[1])):
             projected[block] = (rows[block] - self.mean) @ self.axes.T
         return projected
 
@@ -65,7 +64,7 @@ def principal_components(train: Any, components: int) -> LinearProjection:
         variance, axes = singular.numpy()**2, right.numpy()
     else:
         scatter = torch.zeros(dim, dim, dtype=torch.float64)
-        for block in _blocks(rows):
+        for block in runs(0, len(rows), max(1, BLOCK_ENTRIES // rows.shape[1])):
             centred = torch.from_numpy(rows[block] - mean)
             scatter += centred.T @ centred
         ascending, columns = torch.linalg.eigh(scatter)
@@ -75,9 +74,3 @@ def principal_components(train: Any, components: int) -> LinearProjection:
     axes = axes[:components]
     largest = np.take_along_axis(axes, abs(axes).argmax(axis=1)[:, None], axis=1)
     return LinearProjection(mean, axes * np.sign(largest), float(variance[:components].sum() / variance.sum()))
-
-
-def _blocks(rows: np.ndarray) -> Iterator[slice]:
-    """Cut the rows, so that few are held as float64 at a time."""
-    length = max(1, BLOCK_ENTRIES // rows.shape[1])
-    return (slice(start, start + length) for start in range(0, len(rows), length))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import PointSource, as_whole
+from geomem.geometry.points import PointSource, as_whole, runs
 from geomem.geometry.projections import (
     TILE,
     Block,
@@ -27,7 +27,6 @@ from geomem.geometry.projections import (
     Tile,
     largest_norm,
     require_spread,
-    runs,
 )
 from geomem.geometry.workers import Run, workers
 from geomem.processes import put_together, require_same

@@ -23,8 +23,8 @@ from scipy.special import ndtri
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import sorted_distances
-from geomem.geometry.points import as_source, chosen_rows, subset
-from geomem.geometry.projections import Centres, runs
+from geomem.geometry.points import as_source, chosen_rows, runs, subset
+from geomem.geometry.projections import Centres
 from geomem.geometry.shells import shell_radii
 from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
 

@@ -48,16 +48,31 @@ class LogLogSlope:
 
 
 @dataclass(frozen=True)
-class ZoneBySize:
-    """The two curves and the danger zone with ``sizes`` (n_sizes,) training points.
+class Trend:
+    """How the zone moves with the training set size n, and where W and C part.
 
-    ``coverage`` holds C; ``weight``, ``weight_stderr`` (n_sizes, levels) W. For each size: ``sigma_low`` where C
-    first reaches ``threshold``, ``sigma_high`` where W is last at it (NaN where that is not within the grid; there
-    is a zone where low <= high), ``crossing`` where W = C, and ``peak``, the largest min(W, C) on the grid.
     ``low_slope``, ``high_slope``: how the edges move, None with fewer than 4 sizes that have both edges.
     ``parts_at``: the n from which on there is no zone, by a straight line through width against log n, with
     its 95% interval ``parts_low``, ``parts_high``; None where the trend does not support a number, and ``trend``
     says in one line why and what happens instead.
+    """
+
+    low_slope: LogLogSlope | None
+    high_slope: LogLogSlope | None
+    parts_at: float | None
+    parts_low: float | None
+    parts_high: float | None
+    trend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoneBySize(Trend):
+    """The two curves and the danger zone with ``sizes`` (n_sizes,) training points, at noise levels ``sigma``
+    (levels,) in the units of the data.
+
+    ``coverage`` holds C; ``weight``, ``weight_stderr`` (n_sizes, levels) W. For each size: ``sigma_low`` where C
+    first reaches ``threshold``, ``sigma_high`` where W is last at it (NaN where that is not within the grid; there
+    is a zone where low <= high), ``crossing`` where W = C, and ``peak``, the largest min(W, C) on the grid.
     """
 
     sigma: np.ndarray
@@ -70,24 +85,6 @@ class ZoneBySize:
     crossing: np.ndarray
     peak: np.ndarray
     threshold: float
-    low_slope: LogLogSlope | None
-    high_slope: LogLogSlope | None
-    parts_at: float | None
-    parts_low: float | None
-    parts_high: float | None
-    trend: str
-
-
-@dataclass(frozen=True)
-class Trend:
-    """What ``fit_trend`` found; the fields of ``ZoneBySize`` with the same names."""
-
-    low_slope: LogLogSlope | None
-    high_slope: LogLogSlope | None
-    parts_at: float | None
-    parts_low: float | None
-    parts_high: float | None
-    trend: str
 
 
 def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any = 40, threshold: float = 0.8,
