@@ -139,3 +139,9 @@ def test_wrong_input(points, options, says):
     with pytest.raises(InputError, match=says) as caught:
         curves_to_tolerance(*points, **({"tolerance": 0.1} | options))
     assert "\n" not in str(caught.value)
+
+
+def test_a_tolerance_looks_from_the_queries_asked_for(points):
+    found = precision.curves_to_tolerance(*points, 0.05, sigmas=6, queries=40, max_draws=8)
+    assert (found.curves.max_posterior_weight.n_points, found.curves.coverage.n_points) == (40, 40)
+    assert any("40 training points looked from, of 150" in note for note in found.notes)

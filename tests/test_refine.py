@@ -45,6 +45,18 @@ def test_refined_curves_are_those_of_one_call_with_all_levels(points, coarse, re
             assert ours == theirs
 
 
+def test_refined_curves_look_from_the_queries_of_the_coarse_ones(points):
+    """50 of the 120 and 150 points; other numbers of draws than the default too."""
+    options = {"queries": 50, "posterior_draws": 3, "coverage_draws": 5, "shell_t": 4.0, "seed": 3}
+    coarse = geometry_curves(*points, sigmas=np.geomspace(0.05, 10, 20), **options)
+    refined = refined_curves(*points, coarse, threshold=0.7, tolerance=0.02)
+    assert len(refined.sigma) > len(coarse.sigma)
+    whole = geometry_curves(*points, sigmas=refined.sigma, **options)
+    np.testing.assert_array_equal(refined.coverage_per_point, whole.coverage_per_point)
+    np.testing.assert_allclose(refined.weight_per_point, whole.weight_per_point, rtol=1e-6, atol=1e-12)
+    assert refined.settings == whole.settings
+
+
 def test_brackets_are_narrow_and_hold_what_is_read(coarse, refined):
     x = np.log(refined.sigma)
     w, c = refined.max_posterior_weight.estimate, refined.coverage.estimate
