@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from geomem.errors import InputError, LostProcess
 
@@ -22,12 +22,17 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def are_several() -> bool:
+    """Whether torchrun started more than one process."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 @contextmanager
 def process_group() -> Iterator[ProcessGroup | None]:
     """The processes that torchrun started, this one with a GPU of its own where there are any; None for a single
     process.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not are_several():
         yield None
         return
     import torch
@@ -38,19 +43,23 @@ def process_group() -> Iterator[ProcessGroup | None]:
     try:
         yield torch.distributed.group.WORLD
     except LostProcess:
-        atexit.register(leave_at_once)
+        atexit.register(leave_at_once, 1)
         raise
     except BaseException:
         torch.distributed.destroy_process_group()
         raise
+    with suppress(RuntimeError):  # all are done before the first one takes its connections down
+        torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def leave_at_once() -> None:
-    """End the program without taking the group down: the threads of a broken one now and then abort instead."""
+def leave_at_once(status: int) -> NoReturn:
+    """End the program with this exit status, without what Python does at its end: gloo's threads, those of a broken
+    group above all, now and then abort it there.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(status)
 
 
 def put_together(parts: Sequence[tuple[str, torch.Tensor]], group: ProcessGroup) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import sys
 
 import click
@@ -18,7 +17,7 @@ from geomem.cli.quality import quality
 from geomem.cli.risk import risk
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
-from geomem.processes import is_first, leave_at_once
+from geomem.processes import are_several, is_first, leave_at_once
 
 SHARED = {"danger-zone", "train"}  # commands whose work several processes share; of the others only the first does it
 EPILOG = "Start with: geomem danger-zone digits"
@@ -40,8 +39,21 @@ for command in (danger_zone, bounds, risk, plot_curves, train, generate, memoriz
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit status 0 done, 2 for what the caller got wrong, 130 for Ctrl-C."""
+    """Run the command line; exit status 0 done, 1 where another process was lost, 2 for what the caller got wrong,
+    130 for Ctrl-C.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not are_several():
+        _run(arguments)
+        return
+    try:
+        _run(arguments)
+    except SystemExit as stop:
+        leave_at_once(int(stop.code or 0))
+    leave_at_once(0)
+
+
+def _run(arguments: list[str]) -> None:
     if not is_first() and not SHARED & set(arguments[:2]):  # the name stands first, or after --debug
         return
     try:
@@ -55,16 +67,15 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("geomem: interrupted", err=True)
         sys.exit(130)
     except LostProcess as error:
-        atexit.register(leave_at_once)
-        _fail(arguments, error, str(error))
+        _fail(arguments, error, str(error), status=1)
     except (InputError, OSError) as error:
         _fail(arguments, error, str(error))
     except MemoryError as error:
         _fail(arguments, error, f"not enough memory ({error}); ask for less at a time")
 
 
-def _fail(arguments: list[str], error: Exception, message: str) -> None:
+def _fail(arguments: list[str], error: Exception, message: str, status: int = 2) -> None:
     if arguments[:1] == ["--debug"]:
         raise error
     click.echo(f"geomem: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    sys.exit(status)
