@@ -1,0 +1,125 @@
+"""``bin/reproduce``: run one experiment, write its result and its picture, print ours beside the published figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+import geomem
+from experiments import MODULES
+from experiments.bench import Bench, Compared, Outcome
+from geomem.cli.options import say
+from geomem.errors import InputError
+from geomem.files import atomic_path, write_csv, write_json
+
+FORMAT = "geomem.reproduce/1"
+FIGURES = Path(__file__).parents[2] / "figures"
+SCALES = ("smoke", "small", "paper")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("experiment", required=False)
+@click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True,
+              help="smoke: seconds, on digits. small: two cores, under an hour, real data in cut sizes. paper: the "
+                   "papers' sizes, with a GPU.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Data, models and results; what is there is used again.  [default: reproduce/SCALE]")
+@click.option("--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+              help="The real data.  [default: GEOMEM_TEST_DATA]")
+@click.option("--list", "listed", is_flag=True, help="Show all experiments and which of them have been run.")
+def reproduce(experiment: str | None, scale: str, out: Path | None, folder: Path | None, listed: bool) -> None:
+    """Repeat an experiment of [G] arXiv 2602.17846 or [C] arXiv 2601.21348."""
+    modules = {module.NAME: module for module in map(_module, MODULES)}
+    if listed:
+        click.echo(overview(modules))
+        return
+    if experiment not in modules:
+        raise InputError(f"{'no experiment is named' if experiment is None else f'unknown experiment {experiment!r}'}; "
+                         f"choose one of {', '.join(modules)}")
+    if folder is None and os.environ.get("GEOMEM_TEST_DATA"):
+        folder = Path(os.environ["GEOMEM_TEST_DATA"])
+    click.echo(report(perform(modules[experiment], scale, out or Path("reproduce") / scale, folder)))
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"experiments.{name}")
+
+
+def perform(module: ModuleType, scale: str, out: Path, folder: Path | None) -> dict[str, Any]:
+    """Run an experiment; its result document, written to ``out`` with table and picture."""
+    settings = module.SCALES[scale]
+    bench = Bench(out.absolute(), module.NAME, folder)
+    with bench.timed() as seconds:
+        outcome: Outcome = module.run(bench, settings)
+        spent = seconds()
+    document = json.loads(json.dumps({
+        "format": FORMAT, "experiment": module.NAME, "paper": module.PAPER, "title": module.TITLE, "scale": scale,
+        "geomem": geomem.__version__, "settings": asdict(settings), "seconds": spent,
+        "compared": [asdict(row) for row in outcome.compared], "deviations": outcome.deviations,
+        "result": outcome.result}))
+    write_json(out / f"{module.NAME}.json", document)
+    write_csv(out / f"{module.NAME}.csv", outcome.table)
+    with atomic_path(out / f"{module.NAME}.png") as temporary:
+        figure_script(module.NAME).draw(document).savefig(temporary, dpi=150)
+    say(f"wrote {out / module.NAME}.json, .csv and .png")
+    return document
+
+
+def figure_script(name: str) -> ModuleType:
+    """figures/reproduce_NAME.py."""
+    if str(FIGURES) not in sys.path:
+        sys.path.append(str(FIGURES))
+    return import_module(f"reproduce_{name.replace('-', '_')}")
+
+
+def report(document: dict[str, Any]) -> str:
+    """Ours beside the published figures, and the deviations."""
+    rows = [Compared(**row) for row in document["compared"]]
+    unsaid = ["scale smoke only shows that the experiment runs: its verdicts say nothing about the papers", ""]
+    lines = [f"{document['experiment']}: {document['title']} ({document['paper']}), scale {document['scale']}, "
+             f"{document['seconds']:g} s in all", "", *(unsaid if document["scale"] == "smoke" else [])]
+    for row in rows:
+        lines += [row.quantity, f"    ours       {row.ours}", f"    published  {row.published}", f"    {row.verdict}"]
+    settings = ", ".join(f"{name} {value}" for name, value in document["settings"].items())
+    return "\n".join([*lines, "", f"settings: {settings}", "deviations:",
+                      *(f"  - {line}" for line in document["deviations"])])
+
+
+def overview(modules: dict[str, ModuleType]) -> str:
+    """Each experiment with the scale of the result that is kept in figures/results."""
+    lines = []
+    for name, module in modules.items():
+        kept = FIGURES / "results" / f"reproduce_{name.replace('-', '_')}.json"
+        scale = json.loads(kept.read_text())["scale"] if kept.exists() else None
+        state = ", ".join(f"{one}: {'run' if one == scale else 'not yet run'}" for one in SCALES[1:])
+        lines.append(f"{name:<26} {module.PAPER:<28} {state:<36} {module.TITLE}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Exit status 0 done, 2 for what the caller got wrong, 130 for Ctrl-C."""
+    try:
+        reproduce.main(prog_name="bin/reproduce", standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (InputError, OSError) as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"bin/reproduce: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

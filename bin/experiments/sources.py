@@ -1,0 +1,112 @@
+"""The data of the papers, cut to the sizes of an experiment, from the files of the data folder.
+
+    cifar10_exact.npz    CIFAR-10: training images 0..1016 and 4,068 more, test images 0..1016
+    cifar10_jpeg.zip     all of CIFAR-10, lossy, one folder per class
+    faces_gray32.npz     CelebA faces, grey, 32 x 32
+    flowers64.zip, pokemon64.zip, ECG5000_TRAIN.txt, ECG5000_TEST.txt
+
+Each function gives the path of a file with ``train`` and ``heldout`` points. ``side`` is the side of the images: a
+power of two below their own takes means of squares of pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from experiments.bench import Bench
+from geomem import load_data
+
+EXACT_ROWS = 1000  # the first 1,000 training images of the exact file are those of CIFAR-10
+
+
+def shrunk(images: np.ndarray, side: int) -> np.ndarray:
+    """uint8 images (N, H, H, ...) as (N, side, side, ...): rounded means of squares."""
+    factor = images.shape[1] // side
+    if factor == 1:
+        return images
+    cut = images.reshape(len(images), side, factor, side, factor, *images.shape[3:]).astype(np.float32)
+    return np.rint(cut.mean(axis=(2, 4))).astype(np.uint8)
+
+
+def digits(bench: Bench, n_train: int, n_heldout: int) -> Path:
+    """scikit-learn's digits: the stand-in where real data are not wanted."""
+    def make() -> dict[str, np.ndarray]:
+        data = load_data("digits", n_train=n_train, n_heldout=n_heldout)
+        return {"train": data.train, "heldout": data.heldout}
+
+    return bench.dataset(f"digits-{n_train}-{n_heldout}", make)
+
+
+def cifar(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:
+    """The first training and test images; beyond the first 1,000 the others of the exact file, as far as they go;
+    beyond those the lossy file.
+    """
+    def make() -> dict[str, np.ndarray]:
+        with np.load(bench.real_file("cifar10_exact.npz")) as exact:
+            train, heldout = exact["train_images"], exact["test_images"][:n_heldout]
+        if n_train > len(train):
+            names, images = zip_images(bench.real_file("cifar10_jpeg.zip"), "train/")
+            train = images[np.random.default_rng(0).permutation(len(names))]
+        return {"train": shrunk(train[:n_train], side), "heldout": shrunk(heldout, side)}
+
+    return bench.dataset(f"cifar{side}-{n_train}-{n_heldout}", make)
+
+
+def cars(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:
+    """Automobiles of CIFAR-10, from the lossy file; held out are test images, then further training images."""
+    def make() -> dict[str, np.ndarray]:
+        path = bench.real_file("cifar10_jpeg.zip")
+        train, test = (zip_images(path, f"{part}/automobile/")[1] for part in ("train", "test"))
+        heldout = np.concatenate([test, train[n_train:]])[:n_heldout]
+        return {"train": shrunk(train[:n_train], side), "heldout": shrunk(heldout, side)}
+
+    return bench.dataset(f"cars{side}-{n_train}-{n_heldout}", make)
+
+
+def faces(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:
+    """Grey CelebA faces on [0, 1] less the mean of the training images, as in [G]; the test images, then further
+    training images, are held out.
+    """
+    def make() -> dict[str, np.ndarray]:
+        with np.load(bench.real_file("faces_gray32.npz")) as content:
+            train, test = content["train_images"], content["test_images"]
+        heldout = shrunk(np.concatenate([test, train[n_train:]])[:n_heldout], side) / np.float32(255)
+        train = shrunk(train[:n_train], side) / np.float32(255)
+        mean = train.mean(axis=0)
+        return {"train": (train - mean)[:, None], "heldout": (heldout - mean)[:, None]}
+
+    return bench.dataset(f"faces{side}-{n_train}-{n_heldout}", make)
+
+
+def ecg(bench: Bench, n_train: int, n_heldout: int) -> Path:
+    """The first beats of ECG5000's training and test files."""
+    def make() -> dict[str, np.ndarray]:
+        data = load_data(bench.real_file("ECG5000_TRAIN.txt"), heldout=bench.real_file("ECG5000_TEST.txt"),
+                         n_train=n_train, n_heldout=n_heldout)
+        return {"train": data.train, "heldout": data.heldout}
+
+    return bench.dataset(f"ecg-{n_train}-{n_heldout}", make)
+
+
+def pictures(bench: Bench, file: str, n_train: int, n_heldout: int, side: int) -> Path:
+    """Images of a zip file in a random order: the first are trained on, the next held out."""
+    def make() -> dict[str, np.ndarray]:
+        _, images = zip_images(bench.real_file(file), "")
+        images = shrunk(images, side)[np.random.default_rng(0).permutation(len(images))]
+        return {"train": images[:n_train], "heldout": images[n_train:n_train + n_heldout]}
+
+    return bench.dataset(f"{Path(file).stem}-{side}-{n_train}-{n_heldout}", make)
+
+
+def zip_images(path: Path, start: str) -> tuple[list[str], np.ndarray]:
+    """Names and RGB images (N, H, W, 3), uint8, of the members of a zip whose names begin with ``start``, by name."""
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist()
+                       if name.startswith(start) and name.lower().endswith((".jpg", ".png")))
+        images = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+    return names, np.stack(images)

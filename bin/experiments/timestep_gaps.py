@@ -1,0 +1,96 @@
+"""[G] Figures 5 and 9: grey faces with DDPM, ranges of timesteps left out: memorization, quality, Pareto front."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from experiments import sources
+from experiments.bench import Bench, Compared, Outcome, claim, unlike
+from experiments.judged import judged
+from geomem import load_data
+
+NAME, PAPER, TITLE = "timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timesteps left out, grey faces"
+PUBLISHED = {"none": .75, "100-350": .09, "100-200": .43, "100-275": .13}
+NAMED = ("100-200", "100-275", "100-350", "150-250", "167-275")  # of the nine of [G]; the other four are not at hand
+OURS = ("200-350", "150-350", "100-150", "225-350")
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: str
+    n_train: int
+    n_heldout: int
+    side: int
+    network: str
+    iterations: int
+    batch: int
+    samples: int
+    gaps: tuple[str, ...]
+    steps: int = 100
+    learning_rate: float | None = None
+    dropout: float = 0.0
+    precision: str = "fp32"
+    seed: int = 0
+
+
+SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, batch=32, samples=16, steps=5,
+                            gaps=("100-350",)),
+          "small": Settings("faces", 128, 2000, 16, "unet-tiny", iterations=1000, batch=128, samples=512, steps=50,
+                            gaps=NAMED, precision="bf16"),
+          "paper": Settings("faces", 1024, 8000, 32, "unet-grey", iterations=100_000, batch=512, samples=10_000,
+                            gaps=NAMED + OURS, learning_rate=1e-4, dropout=.1, precision="bf16")}
+
+
+def run(bench: Bench, settings: Settings) -> Outcome:
+    data = (sources.digits(bench, settings.n_train, settings.n_heldout) if settings.data == "digits"
+            else sources.faces(bench, settings.n_train, settings.n_heldout, settings.side))
+    points = load_data(data)
+    options = ["--objective", "ddpm", "--network", settings.network, "--batch", settings.batch, "--dropout",
+               settings.dropout, "--precision", settings.precision, "--seed", settings.seed]
+    if settings.learning_rate is not None:
+        options += ["--learning-rate", settings.learning_rate]
+    found: dict[str, Any] = {}
+    for gap in ("none", *settings.gaps):
+        left_out = [] if gap == "none" else ["--gap", "{}t:{}t".format(*gap.split("-"))]
+        run = bench.model(f"{data.stem}-{settings.network}-ddpm-{settings.iterations}-gap-{gap}", data,
+                          settings.iterations, *options, *left_out)
+        samples = bench.samples(run, settings.samples, "--weights", "last", "--method", "ddim", "--steps",
+                                settings.steps)
+        found[gap] = bench.part(gap, asdict(settings), lambda samples=samples: judged(samples, points))
+    front = pareto_front({gap: (row["memorized"], row["frechet"]) for gap, row in found.items()})
+    keys = ("memorized", "low", "high", "frechet", "frechet_low", "frechet_high")
+    table = {"gap": list(found), **{key: [row[key] for row in found.values()] for key in keys},
+             "on_front": [gap in front for gap in found]}
+    return Outcome({"gaps": found, "front": front}, table, compared(found), [
+        f"{settings.n_train:,} faces of {settings.side} x {settings.side} ([G]: 1,024 of 32 x 32), network "
+        f"{settings.network}, {settings.iterations:,} steps of {settings.batch} ([G]: 100,000 of 512), one seed, "
+        f"{settings.samples:,} samples by {settings.steps} steps of DDIM ([G]: 10,000 by 100 or 200)",
+        "AdamW and averaged weights; [G] averages none and names both SGD and Adam",
+        "Frechet distance in pixels in place of FID",
+        f"of [G]'s nine gaps these are known: {', '.join(NAMED)}",
+        *(["smaller images have their nearest neighbours closer: the same timesteps are not the same place"]
+          if settings.side < 32 else []),
+        *(["digits stand in for faces"] if settings.data == "digits" else [])])
+
+
+def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
+    """The names no other of which is at least as good in both figures and better in one; smaller is better."""
+    return [name for name, (x, y) in points.items()
+            if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())]
+
+
+def compared(found: dict[str, Any]) -> list[Compared]:
+    rows = [unlike(f"memorized, gap {gap}", f"{found[gap]['memorized']:.1%} [{found[gap]['low']:.1%}, "
+                   f"{found[gap]['high']:.1%}]", f"{value:.0%}", "other sizes and far fewer steps")
+            for gap, value in PUBLISHED.items() if gap in found]
+    nested = [gap for gap in ("none", "100-200", "100-275", "100-350") if gap in found]
+    shares = [found[gap]["memorized"] for gap in nested]
+    quality = [found[gap]["frechet"] for gap in nested]
+    return [*rows, claim("the wider the gap, the less is memorized",
+                         ", ".join(f"{gap} {share:.1%}" for gap, share in zip(nested, shares, strict=True)),
+                         "75% > 43% > 13% > 9%", all(a > b for a, b in pairwise(shares))),
+            claim("and the worse the quality", ", ".join(f"{gap} {value:.2f}" for gap, value in
+                                                         zip(nested, quality, strict=True)),
+                  "a Pareto front", all(a < b for a, b in pairwise(quality)))]
