@@ -11,6 +11,8 @@ from geomem.cli.options import Seeds, device_option, progress_bar, say
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from geomem.training import Pretrained
 
 
@@ -60,7 +62,6 @@ def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None,
 
     from geomem import generation
     from geomem.devices import resolve_device
-    from geomem.noise import edm_steps
 
     known = model.labels
     for label in labels or []:
@@ -72,17 +73,25 @@ def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None,
     if known is not None:
         wanted = np.asarray(labels or known)[np.asarray(seeds) % len(labels or known)]
         classes = np.searchsorted(np.asarray(known), wanted)
-    steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
-    sigmas = (generation.timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps))
+    sigmas = sampler_levels(model, steps, method)
     denoiser = model.denoiser.to(resolve_device(device))
     with progress_bar(len(seeds), "generating", "sample") as bar:
         samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method, batch=batch,
                                       labels=classes, progress=lambda done, total: bar.update(done - bar.n))
-    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights, "steps": steps,
+    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights, "steps": len(sigmas),
              "method": method, "data": model.data or None}
     if wanted is not None:
         about["labels"] = wanted.tolist()
     return samples, about
+
+
+def sampler_levels(model: Pretrained, steps: int | None, method: str) -> np.ndarray:
+    """Decreasing noise levels of a sampler, without the final 0; None stands for as many steps as are usual."""
+    from geomem.generation import timestep_levels
+    from geomem.noise import edm_steps
+
+    steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
+    return timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps)
 
 
 def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any]) -> None:

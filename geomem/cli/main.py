@@ -15,6 +15,7 @@ from geomem.cli.memorization import memorization
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
 from geomem.cli.risk import risk
+from geomem.cli.swap import swap
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
 from geomem.processes import are_several, is_first, leave_at_once
@@ -34,7 +35,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, quality, export):
+for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, swap, quality, export):
     cli.add_command(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
     """
     if method not in METHODS:
         raise InputError(f"unknown sampler {method!r}; choose one of {', '.join(METHODS)}")
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    device = next((t.device for t in chain(denoiser.parameters(), denoiser.buffers())), torch.device("cpu"))
     if sigmas is None and method in ("ddim", "ddpm"):
         sigmas = timestep_levels({"ddim": 100, "ddpm": 1000}[method])
     parts = []

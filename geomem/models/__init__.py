@@ -15,10 +15,12 @@ from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, expan
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
+from geomem.models.swapped import PUBLISHED_WINDOWS, SkippingDenoiser, Window, swapped_denoiser
 
 __all__ = [
     "NETWORKS",
     "PREDICTIONS",
+    "PUBLISHED_WINDOWS",
     "Denoiser",
     "EDMDenoiser",
     "EmpiricalDenoiser",
@@ -31,7 +33,9 @@ __all__ = [
     "PixelSensitivity",
     "SensitivityBound",
     "SigmaDenoiser",
+    "SkippingDenoiser",
     "TimestepDenoiser",
+    "Window",
     "build_network",
     "circulant_eigenvalues",
     "default_network",
@@ -39,4 +43,5 @@ __all__ = [
     "gaussian_law",
     "pixel_sensitivity",
     "sensitivity_bound",
+    "swapped_denoiser",
 ]
