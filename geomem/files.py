@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from geomem.errors import InputError
+
 TEMPORARY_PREFIX = ".geomem-"
 
 
@@ -38,6 +40,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: str | Path) -> None:
+    """Find out before the work whether ``atomic_path`` could write there. Raises InputError if not; makes nothing."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file")
+    place = path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written: {place} is no directory that you may write to; name another file")
 
 
 def write_text(path: str | Path, text: str) -> None:

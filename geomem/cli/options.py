@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from geomem.errors import InputError
+from geomem.files import require_writable
 from geomem.processes import is_first
 
 if TYPE_CHECKING:
@@ -148,6 +149,13 @@ def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
     shown = is_first() and sys.stderr.isatty()
     with tqdm(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
         yield bar
+
+
+def require_picture(option: str, path: str) -> None:
+    """Refuse, before the work, a picture that could not be written."""
+    if os.path.splitext(path)[1].lower() not in (".png", ".pdf", ".svg"):
+        raise InputError(f"{option} {path}: the ending must be .png, .pdf or .svg")
+    require_writable(path)
 
 
 def require_new_directory(path: str, made_by: str) -> None:

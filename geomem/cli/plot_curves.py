@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from geomem.cli.options import say
+from geomem.cli.options import require_picture, say
 from geomem.errors import InputError
 
 
@@ -28,8 +26,7 @@ def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title
 
     if labels and len(labels) != len(files):
         raise InputError(f"{len(labels)} --label for {len(files)} files; give one for each")
-    if os.path.splitext(out)[1].lower() not in (".png", ".pdf", ".svg"):
-        raise InputError(f"--out {out}: the ending must be .png, .pdf or .svg")
+    require_picture("--out", out)
     documents = [read_document(path) for path in files]
     names = labels or tuple(document["data"]["name"] for document in documents)
     figure = plots.plot_curves(list(zip(names, documents, strict=True)), title=title)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.geometry.estimates import Z_95
 from geomem.geometry.neighbours import Array, as_rows, nearest
+from geomem.geometry.points import as_source
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
+from geomem.quality.split import split_heldout
 from geomem.rng import generator
-
-_NORMAL_975 = 1.959963984540054  # Phi^-1(0.975)
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,18 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
         raise InputError(f"the points differ in shape: {shapes}; bring them to one")
     if len(heldout) < 4:
         raise InputError(f"{len(heldout)} held-out points; two halves to compare need at least 4")
-    samples, train = as_rows(samples, "samples"), as_rows(train, "train")
-    heldout = as_rows(heldout, "heldout")
+    samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_source("train", train)
     frechet, stderr = frechet_with_stderr(samples, heldout)
-    shuffled = heldout[generator(seed, "floor").permutation(len(heldout))]
-    size = max(2, min(len(samples), len(heldout) // 2))
-    some = generator(seed, "training points").permutation(len(train))[:len(samples)]
+    floor, rest = split_heldout(len(heldout), len(samples), seed)
+    some = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
     return QualityReport(
         frechet=frechet,
-        frechet_low=max(0.0, frechet - _NORMAL_975 * stderr),
-        frechet_high=frechet + _NORMAL_975 * stderr,
-        frechet_floor=frechet_distance(shuffled[:size], shuffled[size:]),
-        floor_n=(size, len(heldout) - size),
-        frechet_train=frechet_distance(train[some], heldout),
+        frechet_low=max(0.0, frechet - Z_95 * stderr),
+        frechet_high=frechet + Z_95 * stderr,
+        frechet_floor=frechet_distance(heldout[floor], heldout[rest]),
+        floor_n=(len(floor), len(rest)),
+        frechet_train=frechet_distance(source.take(some), heldout),
         frechet_train_n=len(some),
-        nearest_samples=float(np.median(nearest(samples, train, 1, device=device)[0])),
-        nearest_heldout=float(np.median(nearest(heldout, train, 1, device=device)[0])),
-        n_samples=len(samples), n_train=len(train), n_heldout=len(heldout), seed=seed)
+        nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),
+        nearest_heldout=float(np.median(nearest(heldout, source, 1, device=device)[0])),
+        n_samples=len(samples), n_train=source.shape[0], n_heldout=len(heldout), seed=seed)

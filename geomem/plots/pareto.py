@@ -1,0 +1,60 @@
+"""Memorized share against quality: which of several samples are beaten in both by others ([G] Fig. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from geomem.errors import InputError
+from geomem.plots.style import COLOURS, GREY, look, new_figure
+from geomem.quality.statistics import pareto_front
+
+Point = Mapping[str, Any]
+
+
+def plot_pareto(settings: Sequence[tuple[str, Point, Sequence[Point]]], floor: tuple[float, float], *, xlabel: str,
+                title: str, better: str = "lower") -> Figure:
+    """One mark for each setting, with 95% intervals in both directions, and the staircase of the Pareto front.
+
+    settings: (label, mean, runs); ``mean`` and each of ``runs`` hold ``quality`` and ``memorized``, each with
+        ``value``, ``low`` and ``high``. Several runs are shown small and without intervals beside their mean.
+    floor: quality and memorized share of held-out data, marked with a star.
+    better: ``lower`` or ``higher``, of the quality; the axis is turned so that better is always to the left.
+
+    Raises InputError if there is nothing to draw.
+    """
+    if not settings:
+        raise InputError("no settings to plot; give at least one")
+    sign = -1 if better == "higher" else 1
+    with look():
+        figure = new_figure(6.4, 4.4)
+        axes = figure.subplots()
+        x, y = (np.array([mean[part]["value"] for _, mean, _ in settings]) for part in ("quality", "memorized"))
+        for i, (label, mean, runs) in enumerate(settings):
+            colour = COLOURS[i % len(COLOURS)]
+            reach = [[[mean[part]["value"] - mean[part]["low"]], [mean[part]["high"] - mean[part]["value"]]]
+                     for part in ("quality", "memorized")]
+            axes.errorbar(x[i], y[i], xerr=reach[0], yerr=reach[1], fmt="o", ms=7, color=colour, lw=1.2, capsize=2.5,
+                          label=f"{label} ({len(runs)} runs)" if len(runs) > 1 else label, zorder=3)
+            if len(runs) > 1:
+                axes.scatter([run["quality"]["value"] for run in runs], [run["memorized"]["value"] for run in runs],
+                             s=12, color=colour, alpha=0.55, lw=0, zorder=2)
+        axes.plot(*floor, "*", ms=13, color="0.15", ls="", label="held-out data", zorder=4)
+        axes.set(xlabel=f"{xlabel}\n{better} is better", ylabel="memorized share", title=title)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.set_ylim(min(-0.02, axes.get_ylim()[0]), max(0.1, axes.get_ylim()[1]))
+        front = pareto_front(sign * x, y)
+        worst = axes.get_xlim()[1 if sign == 1 else 0]
+        axes.step([*x[front], worst], [*y[front], y[front][-1]], where="post", color=GREY, lw=1, ls="--", zorder=1,
+                  label="Pareto front")
+        if sign == 1:
+            axes.set_xlim(right=worst)
+        else:
+            axes.set_xlim(left=worst)
+            axes.invert_xaxis()
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure

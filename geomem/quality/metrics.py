@@ -1,0 +1,201 @@
+"""Every measure of quality under one roof, each with its n, features, reference and floor.
+
+A figure alone says little: it depends on the data, their scale and the number of points. So each comes beside
+the *floor*, the same figure for as many held-out points as there are samples (or half of them, if there are fewer
+than twice as many) against the other held-out points: what perfect samples would reach. The reference is
+held-out, never the training points, against which copies would look best.
+
+    frechet            Frechet distance of fitted Gaussians               pixels or principal components
+    mmd                squared MMD with the kernel of KID                 pixels or principal components
+    pr                 improved precision and recall                      pixels or principal components
+    components         Wasserstein-1 and Jensen-Shannon distance ([C])    first two principal components
+    values             Jensen-Shannon distance of all values ([C])        pixels
+    mean-distance      mean distance to all training points ([C])         pixels
+    fid                Frechet distance                                   Inception
+    kid                squared MMD with the kernel of KID                 Inception
+    inception-pr       improved precision and recall                      Inception
+
+Principal components are those of the training points.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from geomem.errors import InputError
+from geomem.geometry import principal_components
+from geomem.geometry.estimates import Z_95
+from geomem.geometry.neighbours import Array, Points, as_rows
+from geomem.quality.distances import mean_training_distance
+from geomem.quality.distributions import COMPONENTS, bin_edges, jensen_shannon, wasserstein_1
+from geomem.quality.frechet import frechet_with_stderr
+from geomem.quality.inception import InceptionFeatures, require_images
+from geomem.quality.kernel import kernel_distance
+from geomem.quality.manifold import precision_recall
+from geomem.quality.split import split_heldout
+
+INCEPTION_METRICS = ("fid", "kid", "inception-pr")
+_STANDARD_INCEPTION, _OTHER_INCEPTION = "Inception", "Inception with other weights"
+METRICS = ("frechet", "mmd", "pr", "components", "values", "mean-distance", *INCEPTION_METRICS)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure for one set of samples.
+
+    name, features: what was measured and on what (``pixels``, ``pca:20``, ``component 1``, ``Inception``).
+    value, low, high: with a 95% interval over the sampling of the samples, the reference held fixed; of recall over
+        the sampling of the reference. Biases of small n are not removed.
+    n, reference, reference_n: samples, and what they were held against: ``held-out`` or ``training`` points.
+    floor, floor_n: the same figure for ``floor_n[0]`` held-out points against ``floor_n[1]`` reference points.
+    better: ``lower`` or ``higher``; ``near the floor`` for the distance to the training points.
+    """
+
+    name: str
+    features: str
+    value: float
+    low: float
+    high: float
+    n: int
+    reference: str
+    reference_n: int
+    floor: float
+    floor_n: tuple[int, int]
+    better: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the fields."""
+        return asdict(self)
+
+
+class Judge:
+    """Measures samples against one data set; what belongs to the data alone is computed once.
+
+    train: (N, ...), heldout: (M, ...), M >= 8, numpy or torch, in the scale and shape of the samples to come.
+    metrics: names from the table of the module docstring.
+    features: ``pixels``, or ``pca:K`` for the first K principal components of the training points, of the metrics
+        that take either.
+    inception: the network, for the metrics on Inception features.
+    seed: of the held-out halves and the resampling.
+
+    Raises InputError for an unknown metric or kind of features, a network that is missing, or points that do not fit.
+    """
+
+    def __init__(self, train: Points, heldout: Array, metrics: Sequence[str], *, features: str = "pixels",
+                 inception: InceptionFeatures | None = None, seed: int = 0,
+                 device: str | torch.device = "auto") -> None:
+        unknown = set(metrics) - set(METRICS)
+        if unknown:
+            raise InputError(f"unknown metric {sorted(unknown)[0]!r}; choose among {', '.join(METRICS)}")
+        match = re.fullmatch(r"pca:([0-9]{1,6})", features)
+        if features != "pixels" and match is None:
+            raise InputError(f"features {features!r}: give pixels, or pca:K for the first K principal components")
+        if inception is None and set(metrics) & set(INCEPTION_METRICS):
+            raise InputError(f"{', '.join(name for name in metrics if name in INCEPTION_METRICS)}: give the Inception "
+                             "network that they are measured with")
+        if len(heldout) < 8:
+            raise InputError(f"{len(heldout)} held-out points; halves with neighbours of their own need at least 8")
+        self.metrics, self.seed, self._device = tuple(dict.fromkeys(metrics)), seed, device
+        self._train, self._heldout = train, heldout
+        self._inception = _STANDARD_INCEPTION if inception is None or inception.standard else _OTHER_INCEPTION
+        self._maps: dict[str, Callable[[Array], np.ndarray]] = {"pixels": as_rows}
+        self._chosen = features
+        if match is not None and set(metrics) & {"frechet", "mmd", "pr"}:
+            self._maps[features] = principal_components(train, int(match[1]))
+        if "components" in metrics:
+            most = min(train.shape[0] - 1, int(np.prod(train.shape[1:])))
+            self._maps["components"] = principal_components(train, min(COMPONENTS, most))
+        if inception is not None:
+            require_images(heldout, "held-out points")
+            self._maps[self._inception] = inception
+        self._reference: dict[str, np.ndarray] = {}
+        self._floors: dict[tuple[str, int], list[_Figure]] = {}
+
+    def measure(self, samples: Array) -> list[Measurement]:
+        """All metrics of samples (n, ...), n >= 4. Raises InputError if they are of another shape or not finite."""
+        if tuple(samples.shape[1:]) != tuple(self._heldout.shape[1:]):
+            raise InputError(f"samples have shape {tuple(samples.shape[1:])} each, held-out points "
+                             f"{tuple(self._heldout.shape[1:])}; bring both to one")
+        if len(samples) < 4:
+            raise InputError(f"{len(samples)} samples; a third neighbour and an error need at least 4")
+        found = []
+        for metric in self.metrics:
+            space = self._space(metric)
+            heldout, points = self._features_of_heldout(space), self._maps[space](samples)
+            some, rest = split_heldout(len(heldout), len(samples), self.seed)
+            if (metric, len(some)) not in self._floors:
+                self._floors[metric, len(some)] = self._figures(metric, heldout[some], heldout[rest])
+            reference, size, less = (("training", self._train.shape[0], self._train.shape[0])
+                                     if metric == "mean-distance" else ("held-out", len(heldout), len(rest)))
+            found += [Measurement(one.name, one.features, *one.interval, n=len(points), reference=reference,
+                                  reference_n=size, floor=floor.interval[0], floor_n=(len(some), less),
+                                  better=one.better)
+                      for one, floor in zip(self._figures(metric, points, heldout), self._floors[metric, len(some)],
+                                            strict=True)]
+        return found
+
+    def _space(self, metric: str) -> str:
+        """Name of the features that a metric is measured on."""
+        if metric in INCEPTION_METRICS:
+            return self._inception
+        return {"components": "components", "values": "pixels", "mean-distance": "pixels"}.get(metric, self._chosen)
+
+    def _features_of_heldout(self, space: str) -> np.ndarray:
+        if space not in self._reference:
+            self._reference[space] = self._maps[space](self._heldout)
+        return self._reference[space]
+
+    def _figures(self, metric: str, points: np.ndarray, reference: np.ndarray) -> list[_Figure]:
+        """What a metric gives for features (n, d) against reference features (m, d)."""
+        space = self._space(metric)
+        known = space == _STANDARD_INCEPTION
+        if metric in ("frechet", "fid"):
+            return [_Figure("FID" if known else "Frechet distance", space,
+                            _interval(*frechet_with_stderr(points, reference), smallest=0.0))]
+        if metric in ("mmd", "kid"):
+            return [_Figure("KID" if known else "kernel distance", space,
+                            _interval(*kernel_distance(points, reference)))]
+        if metric in ("pr", "inception-pr"):
+            both = precision_recall(points, reference, device=self._device)
+            return [_Figure("precision", space, (both.precision, both.precision_low, both.precision_high), "higher"),
+                    _Figure("recall", space, (both.recall, both.recall_low, both.recall_high), "higher")]
+        if metric == "components":
+            return [figure for k in range(points.shape[1])
+                    for figure in self._component(k, points[:, k], reference[:, k])]
+        if metric == "values":
+            edges = bin_edges(self._reference["pixels"])
+            return [_Figure("Jensen-Shannon", space, _interval(
+                *jensen_shannon(points, reference, edges, seed=self.seed), smallest=0.0, largest=1.0))]
+        distance = mean_training_distance(points, self._train)
+        stderr = float(distance.std(ddof=1) / np.sqrt(len(distance)))
+        return [_Figure("mean distance", space, _interval(float(distance.mean()), stderr, smallest=0.0),
+                        "near the floor")]
+
+    def _component(self, k: int, points: np.ndarray, reference: np.ndarray) -> list[_Figure]:
+        """Both distances of [C] along the k-th principal component, from the scores (n,) and (m,)."""
+        edges = bin_edges(self._reference["components"][:, k])
+        return [_Figure("Wasserstein-1", f"component {k + 1}", _interval(
+                    *wasserstein_1(points, reference, seed=self.seed), smallest=0.0)),
+                _Figure("Jensen-Shannon", f"component {k + 1}", _interval(
+                    *jensen_shannon(points, reference, edges, seed=self.seed), smallest=0.0, largest=1.0))]
+
+
+class _Figure(NamedTuple):
+    """A value with its 95% interval, (value, low, high); the rest as in ``Measurement``."""
+
+    name: str
+    features: str
+    interval: tuple[float, float, float]
+    better: str = "lower"
+
+
+def _interval(value: float, stderr: float, *, smallest: float = -np.inf,
+              largest: float = np.inf) -> tuple[float, float, float]:
+    """The value and its 95% interval, cut to what is possible."""
+    return value, max(smallest, value - Z_95 * stderr), min(largest, value + Z_95 * stderr)
