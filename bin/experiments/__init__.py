@@ -10,4 +10,5 @@ All of the science is geomem's: models are trained by ``geomem train`` and judge
 """
 
 MODULES = ("weight_and_coverage", "bounds_against_coverage", "self_weight", "concentration", "flow_cosine", "denoising",
-           "dummy_and_gap", "timestep_gaps")
+           "swapped_windows", "one_step", "dummy_and_gap", "timestep_gaps", "gap_samples", "ci_ecg5000", "ci_pokemon",
+           "ci_flowers")

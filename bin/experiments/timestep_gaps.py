@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Outcome, claim, unlike
 from experiments.judged import judged
 from geomem import load_data
+from geomem.quality import pareto_front
 
 NAME, PAPER, TITLE = "timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timesteps left out, grey faces"
 PUBLISHED = {"none": .75, "100-350": .09, "100-200": .43, "100-275": .13}
@@ -43,23 +45,31 @@ SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, batch=32
                             gaps=NAMED + OURS, learning_rate=1e-4, dropout=.1, precision="bf16")}
 
 
-def run(bench: Bench, settings: Settings) -> Outcome:
+def trained(bench: Bench, settings: Settings) -> tuple[Path, dict[str, Path]]:
+    """The file of the data, and the samples of the model without a gap and of those with one."""
     data = (sources.digits(bench, settings.n_train, settings.n_heldout) if settings.data == "digits"
             else sources.faces(bench, settings.n_train, settings.n_heldout, settings.side))
-    points = load_data(data)
     options = ["--objective", "ddpm", "--network", settings.network, "--batch", settings.batch, "--dropout",
                settings.dropout, "--precision", settings.precision, "--seed", settings.seed]
     if settings.learning_rate is not None:
         options += ["--learning-rate", settings.learning_rate]
-    found: dict[str, Any] = {}
+    made = {}
     for gap in ("none", *settings.gaps):
         left_out = [] if gap == "none" else ["--gap", "{}t:{}t".format(*gap.split("-"))]
         run = bench.model(f"{data.stem}-{settings.network}-ddpm-{settings.iterations}-gap-{gap}", data,
                           settings.iterations, *options, *left_out)
-        samples = bench.samples(run, settings.samples, "--weights", "last", "--method", "ddim", "--steps",
-                                settings.steps)
-        found[gap] = bench.part(gap, asdict(settings), lambda samples=samples: judged(samples, points))
-    front = pareto_front({gap: (row["memorized"], row["frechet"]) for gap, row in found.items()})
+        made[gap] = bench.samples(run, settings.samples, "--weights", "last", "--method", "ddim", "--steps",
+                                  settings.steps)
+    return data, made
+
+
+def run(bench: Bench, settings: Settings) -> Outcome:
+    data, made = trained(bench, settings)
+    points = load_data(data)
+    found = {gap: bench.part(gap, asdict(settings), lambda samples=samples: judged(samples, points))
+             for gap, samples in made.items()}
+    order = pareto_front([row["frechet"] for row in found.values()], [row["memorized"] for row in found.values()])
+    front = [list(found)[k] for k in order]
     keys = ("memorized", "low", "high", "frechet", "frechet_low", "frechet_high")
     table = {"gap": list(found), **{key: [row[key] for row in found.values()] for key in keys},
              "on_front": [gap in front for gap in found]}
@@ -73,12 +83,6 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         *(["smaller images have their nearest neighbours closer: the same timesteps are not the same place"]
           if settings.side < 32 else []),
         *(["digits stand in for faces"] if settings.data == "digits" else [])])
-
-
-def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
-    """The names no other of which is at least as good in both figures and better in one; smaller is better."""
-    return [name for name, (x, y) in points.items()
-            if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points.values())]
 
 
 def compared(found: dict[str, Any]) -> list[Compared]:

@@ -1,0 +1,45 @@
+"""[G] Figures up to 23: samples of the models trained with and without a gap, beside their nearest training images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import timestep_gaps
+from experiments.bench import Bench, Outcome, claim
+from experiments.tiles import encoded
+from geomem import load_data, memorization_rate
+from geomem.cli.samples import read_samples
+
+NAME, PAPER, TITLE = "gap-samples", "[G] Figures to 23", "samples of models trained with gaps"
+
+
+@dataclass(frozen=True)
+class Settings:
+    gaps: timestep_gaps.Settings
+    shown: int = 12
+
+
+SCALES = {scale: Settings(settings) for scale, settings in timestep_gaps.SCALES.items()}
+
+
+def run(bench: Bench, settings: Settings) -> Outcome:
+    data, made = timestep_gaps.trained(bench, settings.gaps)
+    train = np.array(load_data(data).train)
+
+    def find(path: Any) -> Any:
+        samples = read_samples(str(path)).values[:settings.shown]
+        rate = memorization_rate(samples, train)
+        return {"picture": encoded([samples, train[rate.nearest]], float(train.min()), float(train.max())),
+                "memorized": rate.memorized.tolist()}
+
+    found = {gap: bench.part(gap, asdict(settings), lambda path=path: find(path)) for gap, path in made.items()}
+    counts = {gap: sum(part["memorized"]) for gap, part in found.items()}
+    widest = "100-350"
+    return Outcome({"gaps": found}, {"gap": list(counts), "memorized": list(counts.values())}, [
+        claim("samples of the model without a gap are copies, those with the widest gap are not",
+              f"{counts['none']} and {counts[widest]} of {settings.shown} shown", "shown in pictures",
+              counts[widest] < counts["none"])], [
+        "the models of the experiment timestep-gaps, with its deviations; the first seeds, not chosen"])

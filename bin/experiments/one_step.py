@@ -1,0 +1,72 @@
+"""[G] Figures 11 on: images denoised in one step from several noise levels, by the models of Figures 1 and 2.
+
+The text at hand names grids of one-step estimates and of samples of models trained with gaps as Figures 11 to 23, not
+their numbers one by one; ``gap-samples`` holds the second kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.bench import Bench, Outcome, claim
+from experiments.pair import PAPER as PAPER_PAIR
+from experiments.pair import SMALL, SMOKE, Pair, train_pair
+from experiments.tiles import encoded
+from geomem import load_data, load_denoiser, memorization_rate
+from geomem.models import EmpiricalDenoiser
+from geomem.rng import generator
+
+NAME, PAPER, TITLE = "one-step", "[G] Figures 11 on", "one-step estimates"
+
+
+@dataclass(frozen=True)
+class Settings:
+    pair: Pair
+    sigmas: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 5.0, 20.0)
+    images: int = 6  # training images, and as many held-out ones
+    seed: int = 0
+
+
+SCALES = {"smoke": Settings(SMOKE, sigmas=(0.5, 5.0), images=2), "small": Settings(SMALL),
+          "paper": Settings(PAPER_PAIR)}
+
+
+def run(bench: Bench, settings: Settings) -> Outcome:
+    trained = train_pair(bench, settings.pair)
+
+    def find() -> Any:
+        data = load_data(trained["few"].data)
+        denoisers: dict[str, Any] = {name: load_denoiser(one.run, "last").denoiser for name, one in trained.items()}
+        denoisers["empirical"] = EmpiricalDenoiser(torch.from_numpy(np.array(data.train)))
+        found: dict[str, Any] = {}
+        for part, points in (("train", data.train[:settings.images]), ("heldout", data.test[:settings.images])):
+            clean = torch.from_numpy(np.array(points))
+            noise = torch.from_numpy(generator(settings.seed, f"one step {part}").standard_normal(clean.shape)).float()
+            noisy = {sigma: clean + sigma * noise for sigma in settings.sigmas}
+            rows, copied = [clean.numpy()], {}
+            for name, denoiser in denoisers.items():
+                with torch.inference_mode():
+                    estimates = [denoiser(noisy[sigma], sigma).numpy() for sigma in settings.sigmas]
+                rows += estimates
+                copied[name] = [memorization_rate(one, data.train).count for one in estimates]
+            found[part] = {"picture": encoded(rows, float(data.train.min()), float(data.train.max())), "copied": copied}
+        return found
+
+    found = bench.part("grids", asdict(settings), find)
+    heldout = found["heldout"]["copied"]
+    table: dict[str, list[Any]] = {"part": [], "model": [], "sigma": [], "copied": []}
+    for part, content in found.items():
+        for model, counts in content["copied"].items():
+            for sigma, count in zip(settings.sigmas, counts, strict=True):
+                for key, value in zip(table, (part, model, sigma, count), strict=True):
+                    table[key].append(value)
+    return Outcome({"grids": found, "rows": ["clean", *(f"{model}, {sigma:g}" for model in heldout
+                                                        for sigma in settings.sigmas)]}, table, [
+        claim("held-out images become training images in one step with the model of few, not of many",
+              f"at most {max(heldout['few'])} of {settings.images} at one level, and {max(heldout['many'])}",
+              "shown in pictures", max(heldout["few"]) > max(heldout["many"]))], [
+        *settings.pair.deviations(), f"{settings.images} images each, the first ones; [G]'s choice is not known"])

@@ -1,0 +1,207 @@
+"""Every experiment runs at scale smoke, goes on where it stopped, and says plainly what agrees and what does not."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from geomem.errors import InputError
+from geomem.training import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def packages():
+    """bin/ and figures/ can be imported, as bin/reproduce and the figure scripts do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "bin"))
+        patch.syspath_prepend(str(ROOT / "figures"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def main():
+    import experiments.__main__ as main
+    return main
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One directory for all, so that experiments share their models as a person's would."""
+    return tmp_path_factory.mktemp("reproduce")
+
+
+def modules():
+    sys.path.insert(0, str(ROOT / "bin"))
+    try:
+        from experiments import MODULES
+    finally:
+        sys.path.pop(0)
+    return MODULES
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_experiment_runs(name, main, out):
+    module = main._module(name)
+    document = main.perform(module, "smoke", out, None)
+    written = json.loads((out / f"{module.NAME}.json").read_text())
+    assert written == document
+    assert document["compared"]
+    assert {row["verdict"] for row in document["compared"]} == {"not judged at scale smoke"}
+    assert document["deviations"]
+    table = np.genfromtxt(out / f"{module.NAME}.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+    assert table.size
+    with Image.open(out / f"{module.NAME}.png") as picture:
+        assert min(picture.size) > 300
+    text = main.report(document)
+    for row in document["compared"]:
+        assert row["quantity"] in text
+    for line in document["deviations"]:
+        assert line in text
+    assert set(module.SCALES) == {"smoke", "small", "paper"}
+    assert len({type(settings) for settings in module.SCALES.values()}) == 1
+    with pytest.raises(AttributeError):  # a frozen record
+        module.SCALES["small"].seed = 1
+
+
+def test_kept_results_are_of_this_code_and_have_their_pictures(main):
+    """A committed result belongs to an experiment, at the settings it now has."""
+    for name in modules():
+        module = main._module(name)
+        path = ROOT / "figures" / "results" / f"reproduce_{name}.json"
+        assert importlib.util.find_spec(f"reproduce_{name}"), "a script for the picture"
+        if path.exists():
+            document = json.loads(path.read_text())
+            assert document["experiment"] == module.NAME
+            assert document["settings"] == json.loads(json.dumps(main.asdict(module.SCALES[document["scale"]])))
+            assert (ROOT / "figures" / f"reproduce-{name.replace('_', '-')}.png").exists()
+
+
+def test_longer_run_ends_with_the_weights_of_one_long_training(out):
+    from experiments.bench import Bench
+    from experiments.sources import digits
+
+    bench = Bench(out / "lengthened", "test")
+    data = digits(bench, 20, 12)
+    options = ("--network", "mlp", "--batch", 8)
+    bench.model("short", data, 3, *options)
+    longer = bench.model("longer", data, 7, *options, after="short")
+    whole = bench.model("whole", data, 7, *options)
+    ours, theirs = (Run(path).denoiser("last").state_dict() for path in (longer, whole))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    before = (longer / "model.safetensors").read_bytes()
+    bench.model("longer", data, 7, *options, after="short")  # again: nothing is left to do
+    assert (longer / "model.safetensors").read_bytes() == before
+    with pytest.raises(InputError, match=r"settings\.batch"):
+        bench.model("longer", data, 7, "--network", "mlp", "--batch", 9)
+
+
+def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
+    from experiments.bench import Bench
+
+    bench, found = Bench(tmp_path, "test"), []
+
+    def find():
+        found.append(1)
+        return {"value": (1, 2)}
+
+    assert bench.part("a", {"n": (3,)}, find) == bench.part("a", {"n": [3]}, find) == {"value": [1, 2]}
+    assert len(found) == 1
+    with pytest.raises(InputError, match="other settings"):
+        bench.part("a", {"n": (4,)}, find)
+
+
+def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
+    """Interrupted in its second part: the first is kept, and the result is that of an undisturbed run."""
+    module = main._module("weight_and_coverage")
+    twice = {"smoke": replace(module.SCALES["smoke"], data=(("digits", 60, 60, 8), ("cars", 60, 60, 8)))}
+    from experiments import sources
+    monkeypatch.setattr(module, "SCALES", twice)
+    monkeypatch.setitem(module.SOURCES, "cars", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        main.perform(module, "smoke", tmp_path, None)
+    monkeypatch.setitem(module.SOURCES, "cars", lambda bench, n, m, side: sources.digits(bench, n, m))
+    first = (tmp_path / "parts" / "weight-and-coverage" / "digits.json").read_bytes()
+    document = main.perform(module, "smoke", tmp_path, None)
+    assert (tmp_path / "parts" / "weight-and-coverage" / "digits.json").read_bytes() == first
+    assert document["result"]["cars"]["curves"] == document["result"]["digits"]["curves"]
+
+
+def test_verdicts():
+    from experiments.bench import claim, near, unlike
+
+    assert near("a", 1.04, 1.0, .05).verdict == "agrees within 0.05"
+    assert near("a", 1.06, 1.0, .05).verdict == "DISAGREES by +0.06"
+    assert near("a", .94, 1.0, .05, note="why").verdict == "DISAGREES by -0.06: why"
+    assert claim("a", "b", "c", True).verdict == "holds here too"
+    assert claim("a", "b", "c", False).verdict == "DOES NOT HOLD here"
+    assert unlike("a", "b", "c", "other n").verdict == "not comparable: other n"
+
+
+def test_shrinking_takes_means_of_squares():
+    from experiments.sources import shrunk
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    small = shrunk(images, 4)
+    assert small.dtype == np.uint8
+    for n, y, x, c in np.ndindex(small.shape):
+        assert small[n, y, x, c] == round(float(images[n, 2 * y:2 * y + 2, 2 * x:2 * x + 2, c].mean()))
+    assert shrunk(images, 8) is images
+    assert shrunk(images[..., 0], 2).shape == (3, 2, 2)
+
+
+def test_pictures_survive_json():
+    from experiments.tiles import encoded
+    from matplotlib.figure import Figure
+    from reproduce_common import shown
+
+    images = np.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
+    axes = Figure().subplots()
+    shown(axes, encoded([images, images[::-1]], -1, 1), ["up", "down"])
+    drawn = axes.images[0].get_array()
+    assert drawn.shape == (8, 8, 3)
+    assert np.array_equal(drawn[:4, 4:], drawn[4:, :4])
+    assert (drawn[0, 0, 0], drawn[3, 7, 2]) == (0, 255)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nothing"], "unknown experiment 'nothing'; choose one of weight-and-coverage"),
+    ([], "no experiment is named"),
+    (["self-weight", "--scale", "small"], "cifar10_exact.npz is not in any folder of data; name the folder"),
+    (["self-weight", "--scale", "huge"], "'huge' is not one of"),
+])
+def test_wrong_input_is_one_line(arguments, message, main, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("GEOMEM_TEST_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["reproduce", *arguments, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") <= 2
+
+
+def test_list_shows_what_has_been_run(main):
+    result = CliRunner().invoke(main.reproduce, ["--list"])
+    lines = {line.split()[0]: line for line in result.output.splitlines()}
+    assert len(lines) == len(modules())
+    assert "small: run, paper: not yet run" in lines["weight-and-coverage"]
+
+
+def test_ours_is_what_the_commands_find(out):
+    """The curves of the experiment are those of geomem's function on the same points."""
+    from geomem import geometry_curves, load_data
+
+    document = json.loads((out / "weight-and-coverage.json").read_text())
+    data = load_data(out / "data" / "digits-60-60.npz")
+    curves = geometry_curves(data.train, data.heldout, sigmas=12, posterior_draws=2, coverage_draws=2)
+    found = document["result"]["digits"]["curves"]
+    assert np.allclose(found["coverage"]["estimate"], curves.coverage.estimate, atol=1e-12)
+    assert np.allclose(found["max_posterior_weight"]["estimate"], curves.max_posterior_weight.estimate, atol=1e-6)
