@@ -13,7 +13,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
     """Few images, many images, and the empirical optimal denoiser of the few."""
     pair, levels = document["settings"]["pair"], document["result"]["levels"]
     figure = plot_noise_levels([*((f"{pair[name]:,} images", levels[name]) for name in ("few", "many")),
-                                ("empirical optimal", levels["empirical"])])
+                                ("empirical optimal", levels["empirical"])], zone=document["result"]["zone"])
     figure.suptitle(caption(document, f"{pair['data']} {pair['side']} x {pair['side']}"), fontsize=10)
     return figure
 

@@ -25,7 +25,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
                      color=colour, capsize=2, ecolor=GREY,
                      label=f"model of {pair[outside]:,} images, window of the other")
             axes.axhline(alone[outside], color=colour, ls="--", lw=1, label=f"model of {pair[outside]:,} images alone")
-        labels = {row["window"]: "{}\n{:.3g} to {:.2g}".format(row["window"], *row["sigma"]) for row in windows}
+        labels = {row["window"]: "{}\n{:.3g} to {:.3g}".format(row["window"], *row["sigma"]) for row in windows}
         axes.set_xticks(range(len(names)), [labels[name] for name in names], fontsize=8)
         axes.set(ylabel="memorized share", ylim=(-.03, 1.03))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)

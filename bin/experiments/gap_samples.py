@@ -14,6 +14,7 @@ from geomem import load_data, memorization_rate
 from geomem.cli.samples import read_samples
 
 NAME, PAPER, TITLE = "gap-samples", "[G] Figures to 23", "samples of models trained with gaps"
+SHOWS_DATA = True  # images of the data are in the result, so it is not kept beside the figures
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from geomem.models import EmpiricalDenoiser
 from geomem.rng import generator
 
 NAME, PAPER, TITLE = "one-step", "[G] Figures 11 on", "one-step estimates"
+SHOWS_DATA = True  # images of the data are in the result, so it is not kept beside the figures
 
 
 @dataclass(frozen=True)
