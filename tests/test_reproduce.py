@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from geomem import load_data
+from geomem.data import from_uint8
 from geomem.errors import InputError
-from geomem.training import Run
+from geomem.training import Run, Trainer
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("GEOMEM_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,7 +88,7 @@ def test_kept_results_are_of_this_code_and_have_their_pictures(main):
             assert (ROOT / "figures" / f"reproduce-{name.replace('_', '-')}.png").exists()
 
 
-def test_longer_run_ends_with_the_weights_of_one_long_training(out):
+def test_longer_run_ends_with_the_weights_of_one_long_training(out, monkeypatch):
     from experiments.bench import Bench
     from experiments.sources import digits
 
@@ -92,7 +96,10 @@ def test_longer_run_ends_with_the_weights_of_one_long_training(out):
     data = digits(bench, 20, 12)
     options = ("--network", "mlp", "--batch", 8)
     bench.model("short", data, 3, *options)
+    steps, step = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer.steps_done), step(trainer)))
     longer = bench.model("longer", data, 7, *options, after="short")
+    assert steps == [3, 4, 5, 6]
     whole = bench.model("whole", data, 7, *options)
     ours, theirs = (Run(path).denoiser("last").state_dict() for path in (longer, whole))
     assert all((ours[name] == theirs[name]).all() for name in theirs)
@@ -157,6 +164,33 @@ def test_shrinking_takes_means_of_squares():
     assert shrunk(images[..., 0], 2).shape == (3, 2, 2)
 
 
+@pytest.mark.skipif(not (DATA / "cifar10_jpeg.zip").exists(), reason=f"needs {DATA}; set GEOMEM_TEST_DATA")
+def test_real_data_are_what_they_are_called(tmp_path):
+    from experiments import sources
+    from experiments.bench import Bench
+
+    bench = Bench(tmp_path, "test", DATA)
+    with np.load(DATA / "cifar10_exact.npz") as content:
+        exact = {part: from_uint8(content[f"{part}_images"][:1000]).transpose(0, 3, 1, 2) for part in ("train", "test")}
+        is_car = content["train_labels"][:1000] == 1
+    small, whole = (load_data(sources.cifar(bench, 30, 20, side)) for side in (16, 32))
+    assert np.array_equal(whole.train, exact["train"][:30])
+    assert np.array_equal(whole.heldout, exact["test"][:20])
+    means = whole.train.reshape(30, 3, 16, 2, 16, 2).mean(axis=(3, 5))
+    assert np.abs(small.train - means).max() <= .5001 / 127.5
+    cars = load_data(sources.cars(bench, 30, 1010, 32))
+    everything = np.concatenate([cars.train, cars.heldout])
+    assert len(everything) == 1040 == len(np.unique(everything, axis=0))
+    nearest = np.linalg.norm((cars.train - exact["train"][is_car][0]).reshape(30, -1), axis=1).min()
+    assert nearest < 6  # the same car, but for JPEG; others are 15 away or more
+    faces = load_data(sources.faces(bench, 40, 20))
+    assert np.abs(faces.train.mean(axis=0)).max() < 1e-6
+    assert 0.15 < faces.std < 0.3
+    assert faces.train.shape == (40, 1, 32, 32)
+    assert load_data(sources.ecg(bench, 500, 4500)).heldout.shape == (4500, 1, 140)
+    assert load_data(sources.pictures(bench, "pokemon64.zip", 800, 216, 16)).train.shape == (800, 3, 16, 16)
+
+
 def test_pictures_survive_json():
     from experiments.tiles import encoded
     from matplotlib.figure import Figure
@@ -197,7 +231,7 @@ def test_list_shows_what_has_been_run(main):
 
 def test_ours_is_what_the_commands_find(out):
     """The curves of the experiment are those of geomem's function on the same points."""
-    from geomem import geometry_curves, load_data
+    from geomem import geometry_curves
 
     document = json.loads((out / "weight-and-coverage.json").read_text())
     data = load_data(out / "data" / "digits-60-60.npz")

@@ -5,6 +5,7 @@ on many, and the empirical optimal denoiser of the few.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
             denoiser.to(resolve_device()), data.train, data.test, np.geomspace(*settings.sigma, settings.levels),
             n=settings.points, seed=settings.seed).to_dict()
 
-    found = {name: bench.part(name, asdict(settings), lambda name=name: find(name))
+    found = {name: bench.part(name, asdict(settings), partial(find, name))
              for name in ("few", "many", "empirical")}
     zone = bench.part("zone", asdict(settings), lambda: danger_zone(trained["few"].data))
     table: dict[str, list[Any]] = {key: [] for key in ("model", "sigma", "rate", "mse_train", "mse_heldout")}

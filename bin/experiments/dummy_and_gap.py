@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -35,8 +36,8 @@ class Settings:
 
 SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, checkpoints=2, batch=32, samples=16,
                               methods=("baseline", "gap")),
-          "small": Settings("cars", 128, 1000, 16, "unet-tiny", iterations=1200, checkpoints=4, batch=128,
-                            samples=512, precision="bf16"),
+          "small": Settings("cars", 128, 1000, 16, "unet-tiny", iterations=800, checkpoints=4, batch=128,
+                            samples=256, precision="bf16"),
           "paper": Settings("cars", 2000, 4000, 32, "unet-cifar", iterations=40_000, checkpoints=8, batch=512,
                             samples=1024, precision="bf16")}
 
@@ -56,7 +57,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                               after=before)
             samples = bench.samples(run, settings.samples, "--weights", "last")
             found[method].append({"step": step, **bench.part(f"{method}-{step}", asdict(settings),
-                                                             lambda samples=samples: judged(samples, points))})
+                                                             partial(judged, samples, points))})
             before = name
     table: dict[str, list[Any]] = {key: [] for key in ("method", "step", "memorized", "low", "high", "frechet",
                                                       "frechet_low", "frechet_high")}

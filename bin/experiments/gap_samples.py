@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         return {"picture": encoded([samples, train[rate.nearest]], float(train.min()), float(train.max())),
                 "memorized": rate.memorized.tolist()}
 
-    found = {gap: bench.part(gap, asdict(settings), lambda path=path: find(path)) for gap, path in made.items()}
+    found = {gap: bench.part(gap, asdict(settings), partial(find, path)) for gap, path in made.items()}
     counts = {gap: sum(part["memorized"]) for gap, part in found.items()}
     widest = "100-350"
     return Outcome({"gaps": found}, {"gap": list(counts), "memorized": list(counts.values())}, [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def trained(bench: Bench, settings: Settings) -> tuple[Path, dict[str, Path]]:
 def run(bench: Bench, settings: Settings) -> Outcome:
     data, made = trained(bench, settings)
     points = load_data(data)
-    found = {gap: bench.part(gap, asdict(settings), lambda samples=samples: judged(samples, points))
+    found = {gap: bench.part(gap, asdict(settings), partial(judged, samples, points))
              for gap, samples in made.items()}
     order = pareto_front([row["frechet"] for row in found.values()], [row["memorized"] for row in found.values()])
     front = [list(found)[k] for k in order]

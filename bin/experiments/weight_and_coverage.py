@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from experiments import sources
@@ -45,16 +47,9 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     found: dict[str, Any] = {}
     for name, n_train, n_heldout, side in settings.data:
         data = SOURCES[name](bench, n_train, n_heldout, side)
-
-        def find(data: Any = data, name: str = name) -> Any:
-            folder = bench.out / "parts" / NAME / name
-            (folder / "danger-zone.json").unlink(missing_ok=True)
-            geomem("danger-zone", data, "--sigmas", settings.sigmas, "--posterior-draws", settings.posterior_draws,
-                   "--coverage-draws", settings.coverage_draws, "--threshold", settings.threshold,
-                   "--seed", settings.seed, "--out", folder)
-            return json.loads((folder / "danger-zone.json").read_text())
-
-        found[name] = bench.part(name, {**asdict(settings), "data": [name, n_train, n_heldout, side]}, find)
+        folder = bench.out / "parts" / NAME / name
+        found[name] = bench.part(name, {**asdict(settings), "data": [name, n_train, n_heldout, side]},
+                                 partial(danger_zone, data, folder, settings))
     table: dict[str, list[Any]] = {key: [] for key in ("data", "sigma", "weight", "self_weight", "coverage")}
     for name, document in found.items():
         curves = document["curves"]
@@ -70,6 +65,15 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         *(["automobiles come from lossy JPEG, 3.4 away from the exact images at neighbours 18 to 21 apart"]
           if "cars" in found else []),
         *(["digits stand in for CIFAR-10"] if "digits" in found else [])])
+
+
+def danger_zone(data: Path, folder: Path, settings: Settings) -> Any:
+    """What geomem danger-zone writes into the folder."""
+    (folder / "danger-zone.json").unlink(missing_ok=True)
+    geomem("danger-zone", data, "--sigmas", settings.sigmas, "--posterior-draws", settings.posterior_draws,
+           "--coverage-draws", settings.coverage_draws, "--threshold", settings.threshold, "--seed", settings.seed,
+           "--out", folder)
+    return json.loads((folder / "danger-zone.json").read_text())
 
 
 def compared(found: dict[str, Any]) -> list[Compared]:
