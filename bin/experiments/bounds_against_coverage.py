@@ -58,6 +58,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                                                             "trials_stderr", "all_subsets")}, rows, [
         f"subsets of {settings.subset:,} of a pool of {settings.pool:,} training images"
         + ("; [G]'s pool is taken to be all 50,000" if settings.data == "cifar" and settings.pool < 50_000 else ""),
+        *(["the pool is lossy JPEG beyond the 5,085 exact images"] if settings.pool > 5085 else []),
         "g is computed exactly; [G] drew it by Monte Carlo",
         f"bounds are averages over {settings.bound_subsets} subsets and {settings.n_heldout:,} held-out images",
         *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])

@@ -1,7 +1,7 @@
 """The data of the papers, cut to the sizes of an experiment, from the files of the data folder.
 
     cifar10_exact.npz    CIFAR-10: training images 0..1016 and 4,068 more, test images 0..1016
-    cifar10_jpeg.zip     all of CIFAR-10, lossy, one folder per class
+    cifar10_jpeg.zip     all of CIFAR-10, lossy, one folder per class; cifar10_labels_full.npz tells their order
     faces_gray32.npz     CelebA faces, grey, 32 x 32
     flowers64.zip, pokemon64.zip, ECG5000_TRAIN.txt, ECG5000_TEST.txt
 
@@ -21,6 +21,7 @@ from PIL import Image
 from experiments.bench import Bench
 from geomem import load_data
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 EXACT_ROWS = 1000  # the first 1,000 training images of the exact file are those of CIFAR-10
 
 
@@ -43,18 +44,28 @@ def digits(bench: Bench, n_train: int, n_heldout: int) -> Path:
 
 
 def cifar(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:
-    """The first training and test images; beyond the first 1,000 the others of the exact file, as far as they go;
-    beyond those the lossy file.
+    """The first training and test images; beyond the first 1,000 the others of the exact file, as far as they go.
+    More than these are the first of all 50,000, lossy where they are not in the exact file.
     """
     def make() -> dict[str, np.ndarray]:
         with np.load(bench.real_file("cifar10_exact.npz")) as exact:
-            train, heldout = exact["train_images"], exact["test_images"][:n_heldout]
+            train, heldout, index = exact["train_images"], exact["test_images"][:n_heldout], exact["train_index"]
         if n_train > len(train):
-            names, images = zip_images(bench.real_file("cifar10_jpeg.zip"), "train/")
-            train = images[np.random.default_rng(0).permutation(len(names))]
+            every = in_order(bench)
+            every[index] = train
+            train = every
         return {"train": shrunk(train[:n_train], side), "heldout": shrunk(heldout, side)}
 
     return bench.dataset(f"cifar{side}-{n_train}-{n_heldout}", make)
+
+
+def in_order(bench: Bench) -> np.ndarray:
+    """The 50,000 lossy training images in the order of CIFAR-10, (50000, 32, 32, 3)."""
+    with np.load(bench.real_file("cifar10_labels_full.npz")) as content:
+        labels, number = content["train_labels"], content["train_file_number"]
+    names, images = zip_images(bench.real_file("cifar10_jpeg.zip"), "train/")
+    place = {name: row for row, name in enumerate(names)}
+    return images[[place[f"train/{CLASSES[label]}/{one:04d}.jpg"] for label, one in zip(labels, number, strict=True)]]
 
 
 def cars(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:

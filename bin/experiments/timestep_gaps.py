@@ -79,7 +79,8 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         f"{settings.network}, {settings.iterations:,} steps of {settings.batch} ([G]: 100,000 of 512), one seed, "
         f"{settings.samples:,} samples by {settings.steps} steps of DDIM ([G]: 10,000 by 100 or 200)",
         "AdamW and averaged weights; [G] averages none and names both SGD and Adam",
-        "Frechet distance in pixels in place of FID",
+        "Frechet distance in pixels in place of FID, to two thirds or more of "
+        f"{settings.n_heldout:,} held-out images ([G]: 10,000)",
         f"of [G]'s nine gaps these are known: {', '.join(NAMED)}",
         *(["smaller images have their nearest neighbours closer: the same timesteps are not the same place"]
           if settings.side < 32 else []),
