@@ -222,8 +222,8 @@ def table(document: dict[str, Any]) -> str:
     notes = [f"{data['name']}: {data['n_train']:,} training points; memorized: nearer than 1/3 of the distance to the "
              f"second nearest training point; held against {data['n_test']:,} held-out points, with 95% intervals over "
              "the samples; median NN: median distance to the nearest training point.",
-             f"held-out data: {floor_n[0]:,} of them against {floor_n[1]:,} others, where others are needed. Fewer points "
-             "make most figures worse: at those sizes the Frechet distance (px) of the samples is "
+             f"held-out data: {floor_n[0]:,} of them against {floor_n[1]:,} others, where others are needed. Fewer "
+             "points make most figures worse: at those sizes the Frechet distance (px) of the samples is "
              + ", ".join(f"{row['quality']['frechet_at_floor_size']:.2f}" for row in rows) + "."]
     notes += [f"{MEANING[name]}." for name in dict.fromkeys(one["name"] for one in list(first.values())[1:])]
     if document["means"]:
