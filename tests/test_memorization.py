@@ -8,8 +8,10 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from geomem import InputError
+from geomem import InputError, load_data
+from geomem.generation import generate
 from geomem.memorization import memorization_per_noise_level, memorization_rate, wilson_interval
+from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 
 
 @pytest.fixture
@@ -145,6 +147,39 @@ def test_empirical_optimal_memorizes_and_the_true_denoiser_does_not(data):
     assert (honest.rate < 0.01).all()
     assert (honest.low <= honest.rate).all()
     assert (honest.rate <= honest.high).all()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_a_mixture_with_copies_is_memorized_by_their_share(rng, share):
+    """Of 200 samples each is a near copy with probability ``share``, else fresh. The rule counts the copies exactly,
+    and of 200 Wilson intervals 93 to 97% cover the share, as near as whole numbers allow: fewer than 176 by chance
+    once in 1,000 times.
+    """
+    train = rng.standard_normal((150, 64))
+    copies = train[rng.integers(0, 150, 400)] + 0.1 * rng.standard_normal((400, 64))
+    samples = np.concatenate([copies, rng.standard_normal((400, 64))])
+    memorized = memorization_rate(samples, train).memorized
+    np.testing.assert_array_equal(memorized, np.arange(800) < 400)
+    covered = 0
+    for _ in range(200):
+        drawn = np.where(rng.random(200) < share, rng.integers(0, 400, 200), rng.integers(400, 800, 200))
+        low, high = wilson_interval(int(memorized[drawn].sum()), 200)
+        covered += low <= share <= high
+    assert covered >= 176
+    once = memorization_rate(samples[drawn], train)
+    assert (once.low, once.high) == (low, high)
+
+
+def test_trajectories_of_the_empirical_optimal_denoiser_are_copies_and_held_out_digits_are_not():
+    data = load_data("digits", n_train=200)
+    train, shape = torch.from_numpy(data.train), data.train.shape[1:]
+    copied = memorization_rate(generate(EmpiricalDenoiser(train), range(100), shape), data.train)
+    assert copied.rate == 1
+    assert len(np.unique(copied.nearest)) > 50  # of all the points, not of a few
+    assert memorization_rate(generate(GaussianDenoiser(train), range(100), shape), data.train).rate < 0.02
+    assert memorization_rate(data.test, data.train).rate < 0.01
+    levels = memorization_per_noise_level(EmpiricalDenoiser(train), data.train, data.test, [0.02, 0.1], n=200)
+    assert (levels.rate > 0.98).all()  # a held-out digit may lie between two training digits
 
 
 def test_mse_of_a_linear_denoiser_is_the_closed_form(data):

@@ -105,7 +105,9 @@ def test_report(rng):
     assert report.floor_n == (100, 301)
     order = generator(0, "floor").permutation(401)
     assert report.frechet_floor == frechet_distance(heldout[order[:100]], heldout[order[100:]])
-    assert 0.5 < report.frechet_floor / report.frechet < 2  # good samples reach the floor
+    few = generator(0, "samples at the size of the floor").permutation(100)
+    assert report.frechet_at_floor_size == pytest.approx(frechet_distance(good[few], heldout[order[100:]]))
+    assert 0.8 < report.frechet_floor / report.frechet_at_floor_size < 1.25  # good samples reach the floor
     assert report.nearest_samples == pytest.approx(report.nearest_heldout, rel=0.1)
     assert (report.frechet_train_n, report.n_samples, report.n_train, report.n_heldout) == (60, 100, 60, 401)
     copied = quality_report(copies, train, heldout)

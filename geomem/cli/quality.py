@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -221,11 +222,13 @@ def table(document: dict[str, Any]) -> str:
     notes = [f"{data['name']}: {data['n_train']:,} training points; memorized: nearer than 1/3 of the distance to the "
              f"second nearest training point; held against {data['n_test']:,} held-out points, with 95% intervals over "
              "the samples; median NN: median distance to the nearest training point.",
-             f"held-out data: {floor_n[0]:,} of them against {floor_n[1]:,} others, where others are needed."]
+             f"held-out data: {floor_n[0]:,} of them against {floor_n[1]:,} others, where others are needed. Fewer "
+             "points make most figures worse: at those sizes the Frechet distance (px) of the samples is "
+             + ", ".join(f"{row['quality']['frechet_at_floor_size']:.2f}" for row in rows) + "."]
     notes += [f"{MEANING[name]}." for name in dict.fromkeys(one["name"] for one in list(first.values())[1:])]
     if document["means"]:
         notes.append("mean of k: over runs, with the interval for other seeds (Student's t).")
-    return "\n".join([*_folded(lines), "", *notes])
+    return "\n".join([*_folded(lines), "", *(textwrap.fill(note, WIDTH) for note in notes)])
 
 
 def _folded(lines: list[list[str]]) -> list[str]:

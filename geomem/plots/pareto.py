@@ -56,5 +56,6 @@ def plot_pareto(settings: Sequence[tuple[str, Point, Sequence[Point]]], floor: t
         else:
             axes.set_xlim(left=worst)
             axes.invert_xaxis()
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        handles, labels = axes.get_legend_handles_labels()  # lines come first, but the settings are the matter
+        figure.legend(handles[2:] + handles[:2], labels[2:] + labels[:2], loc="outside lower center", ncols=2)
     return figure

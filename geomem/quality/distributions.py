@@ -7,8 +7,9 @@ points, which [C] gives for signals; it sees neither order nor correlation.
 
 Histograms have 30 bins of equal width from the smallest to the largest reference value, the outer two open towards
 what lies beyond, so that every set of samples is held against the same bins. (Bins of their own for what lies
-beyond would make much of samples at -1.001 where all pixels of the data end at -1.) The Jensen-Shannon distance the square root of the divergence in bits, in [0, 1]. [C] publishes neither the points its components are fitted on
-nor its bins. Both distances are biased upward at small n: the floor says by how much.
+beyond would make much of samples at -1.001 where all pixels of the data end at -1.) The Jensen-Shannon
+distance is the square root of the divergence in bits, in [0, 1]. [C] publishes neither the points its components are
+fitted on nor its bins. Both distances are biased upward at small n: the floor says by how much.
 """
 
 from __future__ import annotations

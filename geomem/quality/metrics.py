@@ -2,8 +2,9 @@
 
 A figure alone says little: it depends on the data, their scale and the number of points. So each comes beside
 the *floor*, the same figure for as many held-out points as there are samples (or half of them, if there are fewer
-than twice as many) against the other held-out points: what perfect samples would reach. The reference is
-held-out, never the training points, against which copies would look best.
+than twice as many) against the other held-out points: what perfect samples would reach. The sizes of the two
+differ from those of the figure itself, and most figures are biased at small sizes, so each also comes at the sizes
+of its floor. The reference is held-out, never the training points, against which copies would look best.
 
     frechet            Frechet distance of fitted Gaussians               pixels or principal components
     mmd                squared MMD with the kernel of KID                 pixels or principal components
@@ -38,7 +39,7 @@ from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.inception import InceptionFeatures, require_images
 from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import precision_recall
-from geomem.quality.split import split_heldout
+from geomem.quality.split import samples_at_floor_size, split_heldout
 
 INCEPTION_METRICS = ("fid", "kid", "inception-pr")
 _STANDARD_INCEPTION, _OTHER_INCEPTION = "Inception", "Inception with other weights"
@@ -54,6 +55,8 @@ class Measurement:
         the sampling of the reference. Biases of small n are not removed.
     n, reference, reference_n: samples, and what they were held against: ``held-out`` or ``training`` points.
     floor, floor_n: the same figure for ``floor_n[0]`` held-out points against ``floor_n[1]`` reference points.
+    at_floor_size: the same figure for as many of the samples, random ones, against the same reference points; this is
+        what to compare with the floor.
     better: ``lower`` or ``higher``; ``near the floor`` for the distance to the training points.
     """
 
@@ -67,6 +70,7 @@ class Measurement:
     reference_n: int
     floor: float
     floor_n: tuple[int, int]
+    at_floor_size: float
     better: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,13 +135,15 @@ class Judge:
             some, rest = split_heldout(len(heldout), len(samples), self.seed)
             if (metric, len(some)) not in self._floors:
                 self._floors[metric, len(some)] = self._figures(metric, heldout[some], heldout[rest])
-            reference, size, less = (("training", self._train.shape[0], self._train.shape[0])
-                                     if metric == "mean-distance" else ("held-out", len(heldout), len(rest)))
-            found += [Measurement(one.name, one.features, *one.interval, n=len(points), reference=reference,
-                                  reference_n=size, floor=floor.interval[0], floor_n=(len(some), less),
-                                  better=one.better)
-                      for one, floor in zip(self._figures(metric, points, heldout), self._floors[metric, len(some)],
-                                            strict=True)]
+            kind, total, part = (("training", self._train.shape[0], self._train.shape[0]) if metric == "mean-distance"
+                                 else ("held-out", len(heldout), len(rest)))
+            few = samples_at_floor_size(len(points), len(some), self.seed)
+            found += [Measurement(one.name, one.features, *one.interval, n=len(points), reference=kind,
+                                  reference_n=total, floor=floor.interval[0], floor_n=(len(some), part),
+                                  at_floor_size=fewer.interval[0], better=one.better)
+                      for one, fewer, floor in zip(self._figures(metric, points, heldout),
+                                                   self._figures(metric, points[few], heldout[rest]),
+                                                   self._floors[metric, len(some)], strict=True)]
         return found
 
     def _space(self, metric: str) -> str:

@@ -20,7 +20,7 @@ from geomem.geometry.estimates import Z_95
 from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import as_source
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
-from geomem.quality.split import split_heldout
+from geomem.quality.split import samples_at_floor_size, split_heldout
 from geomem.rng import generator
 
 
@@ -32,6 +32,8 @@ class QualityReport:
         of the samples (normal, from the infinitesimal jackknife; the held-out points are held fixed, and the
         upward bias of order d / n is not removed).
     frechet_floor: the same for ``floor_n[0]`` held-out points against ``floor_n[1]`` others.
+    frechet_at_floor_size: the same for ``floor_n[0]`` of the samples against those ``floor_n[1]`` others; compare this
+        with the floor, since a Frechet distance is larger the fewer the points.
     frechet_train: the same for ``frechet_train_n`` training points: as many as samples, or all there are.
     nearest_samples, nearest_heldout: median distance to the nearest training point.
     """
@@ -41,6 +43,7 @@ class QualityReport:
     frechet_high: float
     frechet_floor: float
     floor_n: tuple[int, int]
+    frechet_at_floor_size: float
     frechet_train: float
     frechet_train_n: int
     nearest_samples: float
@@ -72,6 +75,7 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
     samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_source("train", train)
     frechet, stderr = frechet_with_stderr(samples, heldout)
     floor, rest = split_heldout(len(heldout), len(samples), seed)
+    few = samples_at_floor_size(len(samples), len(floor), seed)
     some = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
     return QualityReport(
         frechet=frechet,
@@ -79,6 +83,7 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
         frechet_high=frechet + Z_95 * stderr,
         frechet_floor=frechet_distance(heldout[floor], heldout[rest]),
         floor_n=(len(floor), len(rest)),
+        frechet_at_floor_size=frechet_distance(samples[few], heldout[rest]),
         frechet_train=frechet_distance(source.take(some), heldout),
         frechet_train_n=len(some),
         nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),

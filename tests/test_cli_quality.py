@@ -1,0 +1,107 @@
+"""``geomem quality`` as a person meets it: the table, runs of one setting, the picture, what is refused."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from commands import status
+from PIL import Image
+
+from geomem import load_data
+from geomem.cli.quality import CHEAP, INCEPTION
+from geomem.quality import METRICS, Judge, mean_over_runs
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Digits as data, and samples of two settings, two runs each: copies by half, and noisy held-out points."""
+    folder, data = tmp_path_factory.mktemp("quality"), load_data("digits", n_train=60)
+    rng = np.random.default_rng(0)
+    np.savez(folder / "data.npz", train=data.train, heldout=data.heldout[:300])
+    for run in range(2):
+        fresh = data.heldout[300 + 100 * run:][:80]
+        copied = np.concatenate([data.train[:40], fresh[:40]]) + 1e-3 * rng.standard_normal(fresh.shape)
+        np.savez(folder / f"copied{run}.npz", samples=copied.astype(np.float32))
+        noisy = fresh + 0.3 * rng.standard_normal(fresh.shape)
+        np.savez(folder / f"noisy{run}.npz", samples=noisy.astype(np.float32))
+    return folder
+
+
+def command(files, *names):
+    return ["quality", *(files / f"{name}.npz" for name in names), "--data", files / "data.npz"]
+
+
+def test_one_list_of_metrics():
+    assert CHEAP + INCEPTION == METRICS
+
+
+def test_cheap_by_default_and_more_on_request(files, capsys):
+    assert status(*command(files, "copied0", "noisy0"), "--label", "copied", "--label", "noisy") == 0
+    text = capsys.readouterr().out.splitlines()
+    assert text[0].split() == ["samples", "n", "memorized", "Frechet", "(px)", "median", "NN"]
+    assert [line.split()[0] for line in text[2:5]] == ["copied", "noisy", "held-out"]
+    assert "50.0% [39.3, 60.7]" in text[2]  # Wilson's interval of 40 in 80
+    assert status(*command(files, "copied0"), "--all", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["format"] == "geomem.quality/1"
+    assert document["settings"] == {"metrics": list(CHEAP[1:]), "features": "pixels", "seed": 0, "fid_weights": None}
+    data = load_data(str(files / "data.npz"))
+    with np.load(files / "copied0.npz") as file:
+        expected = Judge(data.train, data.test, CHEAP[1:]).measure(file["samples"])
+    assert document["rows"][0]["metrics"] == json.loads(json.dumps([one.to_dict() for one in expected]))
+    assert status(*command(files, "copied0"), "--all", "--features", "pca:5") == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.split("\n\n")[0].splitlines())) <= 118
+    for title in ("Frechet (pca:5)", "MMD^2 (pca:5)", "recall (pca:5)", "W1 (pc1)", "JS (pc2)", "JS (px)", "mean L2"):
+        assert title in text
+
+
+def test_files_of_one_label_are_runs_of_one_setting(files, tmp_path, capsys):
+    names = ["copied0", "copied1", "noisy0", "noisy1"]
+    labels = [part for name in names for part in ("--label", name[:-1])]
+    assert status(*command(files, *names), *labels, "--metric", "pr", "--out", tmp_path / "new" / "q.json",
+                  "--pareto", tmp_path / "p.png") == 0
+    text = capsys.readouterr().out
+    assert "mean of 2: copied  160  50.0%" in text
+    document = json.loads((tmp_path / "new" / "q.json").read_text())
+    mean = next(one for one in document["means"] if one["label"] == "noisy")
+    rows = document["rows"][2:]
+    values = [row["quality"]["frechet"] for row in rows]
+    stderrs = [(row["quality"]["frechet_high"] - row["quality"]["frechet"]) / 1.959964 for row in rows]
+    expected = mean_over_runs(values, stderrs).to_dict()
+    assert mean["columns"]["Frechet (px)"]["mean"] == pytest.approx(expected["mean"])
+    assert mean["columns"]["Frechet (px)"]["high"] == pytest.approx(expected["high"])
+    none = mean["columns"]["memorized"]  # nothing memorized in either run, yet not certainly 0
+    assert (none["mean"], none["low"]) == (0, 0)
+    assert 0.01 < none["high"] < 0.1
+    assert set(mean["columns"]) == {"memorized", "Frechet (px)", "precision (px)", "recall (px)"}
+    assert Image.open(tmp_path / "p.png").size[0] > 500
+
+
+def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys, monkeypatch):
+    def work(*_, **__):
+        pytest.fail("the work began")
+
+    monkeypatch.setattr("geomem.cli.samples.read_samples", work)
+    (tmp_path / "file").write_text("")
+    refused = [("--out", tmp_path, "is a directory"), ("--out", tmp_path / "file" / "q.json", "cannot be written"),
+               ("--pareto", tmp_path / "p.txt", ".png"), ("--pareto", tmp_path / "file" / "p.png", "cannot be written")]
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path))  # root may write anywhere
+    (tmp_path / "locked").mkdir()
+    refused.append(("--out", tmp_path / "locked" / "deeper" / "q.json", "cannot be written"))
+    for option, path, words in refused:
+        assert status(*command(files, "copied0"), option, path) == 2
+        captured = capsys.readouterr()
+        assert words in captured.err
+        assert captured.err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "locked"]
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["--metric", "is"], "--metric"), (["--metric", "pr", "--features", "pca:99"], "1 to 59"),
+    (["--metric", "pr", "--features", "dino"], "pca:K"), (["--label", "a", "--label", "b"], "2 --label for 1"),
+])
+def test_wrong_options(files, capsys, options, words):
+    assert status(*command(files, "copied0"), *options) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,309 @@
+"""Kernel distance, precision and recall, one-dimensional distances by definition; what a Judge makes of them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+
+from geomem import InputError
+from geomem.quality import (
+    METRICS,
+    InceptionFeatures,
+    Judge,
+    frechet_distance,
+    jensen_shannon,
+    kernel_distance,
+    manifold,
+    mean_training_distance,
+    precision_recall,
+    wasserstein_1,
+)
+from geomem.quality.distributions import bin_edges
+from geomem.rng import generator
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def fidelity():
+    try:
+        from torch_fidelity import metric_kid, metric_prc
+    except Exception as error:  # absent, or a torchvision for another torch
+        pytest.skip(f"torch-fidelity cannot be imported here ({type(error).__name__})")
+    return metric_kid, metric_prc
+
+
+def unbiased_mmd(a, b):
+    def kernel(x, y):
+        return (sum(x * y) / len(x) + 1) ** 3
+
+    own = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    return own[0] + own[1] - 2 * np.mean([kernel(x, y) for x in a for y in b])
+
+
+def test_kernel_distance_by_definition_and_its_error_by_deletion(rng):
+    a, b = rng.standard_normal((12, 3)), rng.standard_normal((9, 3)) + 0.5
+    value, stderr = kernel_distance(a, b)
+    assert value == pytest.approx(unbiased_mmd(a, b), rel=1e-10)
+    left_out = np.array([unbiased_mmd(np.delete(a, i, 0), b) for i in range(12)])
+    assert stderr == pytest.approx(np.sqrt(11 / 12 * np.square(left_out - left_out.mean()).sum()), rel=1e-9)
+
+
+def test_kernel_distance_is_unbiased_in_one_dimension(rng):
+    """(x y + 1)^3 = sum_j C(3, j) x^j y^j, so MMD^2 = sum_j C(3, j) (E x^j - E y^j)^2, here of N(1, 1) and N(0, 1):
+    moments 1, 2, 4 and 0, 1, 0. The mean of 400 estimates is within 4 of its standard errors.
+    """
+    truth = 3 * 1 + 3 * 1 + 16
+    values = np.array([kernel_distance(rng.standard_normal((20, 1)) + 1, rng.standard_normal((25, 1)))[0]
+                       for _ in range(400)])
+    assert abs(values.mean() - truth) < 4 * values.std() / 20
+    same = np.array([kernel_distance(rng.standard_normal((20, 1)), rng.standard_normal((25, 1)))[0]
+                     for _ in range(400)])
+    assert abs(same.mean()) < 4 * same.std() / 20
+    assert (same < 0).mean() > 0.2  # unbiased around 0
+
+
+def test_kernel_stderr_is_the_spread_over_fresh_samples(rng):
+    # 60 repetitions know a standard deviation to 9%; the jackknife may be a little too large, not too small.
+    b = rng.standard_normal((100, 4)) + 0.3
+    values, stderrs = np.transpose([kernel_distance(rng.standard_normal((60, 4)), b) for _ in range(60)])
+    assert 0.75 < stderrs.mean() / values.std(ddof=1) < 1.6
+
+
+def test_kernel_blocks_and_types_do_not_matter(rng, monkeypatch):
+    from geomem.quality import kernel
+
+    a, b = rng.standard_normal((30, 2, 3)).astype(np.float32), rng.standard_normal((20, 2, 3))
+    whole = kernel_distance(a, b)
+    monkeypatch.setattr(kernel, "_BLOCK_ENTRIES", 41)
+    assert kernel_distance(torch.from_numpy(a), b) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("dimension", [5, 300])
+def test_kid_and_prc_of_torch_fidelity_on_the_same_arrays(rng, fidelity, dimension):
+    metric_kid, metric_prc = fidelity
+    a, b = rng.standard_normal((150, dimension)), 1.1 * rng.standard_normal((150, dimension)) + 0.1
+    theirs = metric_kid.kid_features_to_metric(torch.from_numpy(a), torch.from_numpy(b), kid_subsets=1,
+                                               kid_subset_size=150, verbose=False)
+    assert kernel_distance(a, b)[0] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+    theirs = metric_prc.prc_features_to_metric(torch.from_numpy(a), torch.from_numpy(b[:100]), verbose=False)
+    ours = precision_recall(a, b[:100])
+    assert (ours.precision, ours.recall) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
+
+
+def by_loops(points, centres, k=3):
+    inside = []
+    for point in points:
+        inside.append(any(np.linalg.norm(point - c) <= np.sort(np.linalg.norm(centres - c, axis=1))[k]
+                          for c in centres))
+    return np.mean(inside)
+
+
+@pytest.mark.parametrize(("n", "m", "dimension"), [(30, 40, 1), (40, 25, 3), (20, 20, 40)])
+def test_precision_and_recall_by_definition(rng, monkeypatch, n, m, dimension):
+    samples, reference = rng.standard_normal((n, dimension)), rng.standard_normal((m, dimension)) * 1.3
+    for entries in (2**22, 9 * dimension):  # blocks do not matter
+        monkeypatch.setattr(manifold, "_BLOCK_ENTRIES", entries)
+        found = precision_recall(samples, reference)
+        assert found.precision == pytest.approx(by_loops(samples, reference))
+        assert found.recall == pytest.approx(by_loops(reference, samples))
+    assert found.precision_low <= found.precision <= found.precision_high
+
+
+def test_what_is_generated_and_what_is_real_do_not_swap(rng):
+    wide, tight = rng.standard_normal((300, 4)), 0.1 * rng.standard_normal((200, 4))
+    found = precision_recall(tight, wide)
+    assert found.precision == 1  # good samples
+    assert found.recall < 0.2  # of a small part of the data
+    assert (found.n, found.reference_n) == (200, 300)
+    back = precision_recall(wide, tight)
+    assert (back.precision, back.recall) == (found.recall, found.precision)
+
+
+def test_the_data_themselves_are_perfect_and_far_points_worthless(rng):
+    data = rng.standard_normal((60, 8)) + 1e3
+    same = precision_recall(data[::-1], data)
+    assert (same.precision, same.recall, same.precision_high) == (1, 1, 1)
+    far = precision_recall(data + 100, data)
+    assert (far.precision, far.recall) == (0, 0)
+    # Four equal points are a ball of radius 0: only an exact copy lies in it.
+    equal = np.repeat(data[:1], 4, axis=0)
+    assert precision_recall(np.concatenate([data[:1], data[:1] + 1e-6, data[1:4] + 50]), equal).precision == 0.2
+
+
+def test_copies_of_a_few_points_have_precision_without_recall(rng):
+    train, heldout = rng.standard_normal((8, 6)), rng.standard_normal((200, 6))
+    copies = train[rng.integers(0, 8, 200)] + 1e-3 * rng.standard_normal((200, 6))
+    found, floor = precision_recall(copies, heldout), precision_recall(rng.standard_normal((200, 6)), heldout)
+    assert found.precision > floor.precision - 0.15
+    assert found.recall < 0.05 < 0.6 < floor.recall
+
+
+def test_wasserstein_of_a_shift_and_a_scale_is_exact(rng):
+    x = rng.standard_normal(200)
+    assert wasserstein_1(x + 3, x)[0] == pytest.approx(3)
+    assert wasserstein_1(3 * x, x)[0] == pytest.approx(2 * abs(x).mean())  # sorted points stay in order
+    assert wasserstein_1(x, np.concatenate([x, x]))[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_errors_of_one_dimensional_distances_are_their_spread(rng):
+    reference = rng.standard_normal(2000)
+    edges = bin_edges(reference)
+    for distance in (wasserstein_1, lambda x, y: jensen_shannon(x, y, edges)):
+        values, stderrs = np.transpose([distance(rng.standard_normal(150) + 0.5, reference) for _ in range(40)])
+        assert 0.65 < stderrs.mean() / values.std(ddof=1) < 1.5
+
+
+def test_jensen_shannon_by_definition(rng):
+    a, b, edges = np.array([0.1, 0.2, 0.9, 7.0]), np.array([-5.0, 0.5]), np.array([0.0, 0.5, 1.0])
+    assert jensen_shannon(a, b, edges)[0] == 0  # two in each bin, beyond the edges too; 0.5 is in the second
+    p, q = np.array([0.75, 0.25]), np.array([0.25, 0.75])
+    middle = (p + q) / 2
+    divergence = sum(0.5 * np.sum(x * np.log2(x / middle)) for x in (p, q))
+    found, _ = jensen_shannon(np.array([0, 0, 0, 1.0]), np.array([0, 1, 1, 1.0]), edges)
+    assert found == pytest.approx(divergence**0.5)
+    assert jensen_shannon(np.zeros(5), np.ones(3), edges)[0] == pytest.approx(1)
+    # All values of a point count together; the error knows that they belong together.
+    points = np.repeat(rng.standard_normal((50, 1)), 20, axis=1)
+    reference = rng.standard_normal(500)
+    together, alone = (jensen_shannon(x, reference, bin_edges(reference)) for x in (points, points[:, 0]))
+    assert together == pytest.approx(alone)
+    shuffled = jensen_shannon(points.reshape(-1, 1), reference, bin_edges(reference))
+    assert shuffled[0] == pytest.approx(together[0])
+    assert shuffled[1] < 0.5 * together[1]
+
+
+def test_mean_distance_is_that_of_scipy(rng, monkeypatch):
+    from geomem.quality import distances
+
+    samples, train = rng.standard_normal((25, 2, 3)) + 50, rng.standard_normal((40, 2, 3)) + 50
+    train[3] = samples[4]
+    expected = cdist(samples.reshape(25, 6), train.reshape(40, 6)).mean(axis=1)
+    np.testing.assert_allclose(mean_training_distance(samples, train), expected, rtol=1e-7)
+    monkeypatch.setattr(distances, "_BLOCK_ENTRIES", 7 * 6)
+    np.testing.assert_allclose(mean_training_distance(torch.from_numpy(samples), train), expected, rtol=1e-7)
+
+
+class Colours(torch.nn.Module):
+    """In the place of Inception: quadratic functions of the pixels."""
+
+    def forward(self, x):
+        assert x.dtype == torch.uint8
+        assert x.shape[1] == 3
+        flat = x.flatten(1).float() / 255
+        mix = torch.randn(flat.shape[1], 2048, generator=torch.Generator().manual_seed(0))
+        return ((flat @ mix).square() / 100,)
+
+
+def inception(standard=True):
+    return InceptionFeatures(Colours(), "6726825d" + 56 * "0", standard, torch.device("cpu"))
+
+
+@pytest.fixture
+def images(rng):
+    return [rng.uniform(-1, 1, (n, 1, 3, 3)) for n in (40, 60, 121)]  # samples, train, heldout
+
+
+def test_judge_measures_everything_beside_its_floor(images):
+    samples, train, heldout = images
+    judge = Judge(train, heldout, METRICS, features="pca:3", inception=inception(), seed=5)
+    found = {(one.name, one.features): one for one in judge.measure(samples)}
+    assert list(found) == [
+        ("Frechet distance", "pca:3"), ("kernel distance", "pca:3"), ("precision", "pca:3"), ("recall", "pca:3"),
+        ("Wasserstein-1", "component 1"), ("Jensen-Shannon", "component 1"), ("Wasserstein-1", "component 2"),
+        ("Jensen-Shannon", "component 2"), ("Jensen-Shannon", "pixels"), ("mean distance", "pixels"),
+        ("FID", "Inception"), ("KID", "Inception"), ("precision", "Inception"), ("recall", "Inception")]
+    order = generator(5, "floor").permutation(121)
+    some, rest = order[:40], order[40:]
+    pca = PCA(3, svd_solver="full").fit(train.reshape(60, -1))
+    a, b = (pca.transform(x.reshape(len(x), -1)) for x in (samples, heldout))
+    one = found["Frechet distance", "pca:3"]
+    assert (one.n, one.reference, one.reference_n, one.floor_n) == (40, "held-out", 121, (40, 81))
+    assert one.value == pytest.approx(frechet_distance(a, b))
+    assert one.floor == pytest.approx(frechet_distance(b[some], b[rest]))
+    assert one.at_floor_size == pytest.approx(frechet_distance(a, b[rest]))
+    assert found["Wasserstein-1", "component 2"].value == pytest.approx(wasserstein_1(a[:, 1], b[:, 1])[0])
+    assert found["Wasserstein-1", "component 2"].floor == pytest.approx(wasserstein_1(b[some, 1], b[rest, 1])[0])
+    one = found["mean distance", "pixels"]
+    assert (one.reference, one.reference_n, one.floor_n, one.better) == ("training", 60, (40, 60), "near the floor")
+    assert one.floor == pytest.approx(mean_training_distance(heldout[some], train).mean())
+    a, b = (inception()(x) for x in (samples, heldout))
+    assert a.shape == (40, 2048)
+    assert found["FID", "Inception"].value == pytest.approx(frechet_distance(a, b))
+    assert found["KID", "Inception"].value == pytest.approx(kernel_distance(a, b)[0])
+    assert found["precision", "Inception"].value == precision_recall(a, b).precision
+    for one in found.values():
+        assert one.low <= one.value <= one.high
+        json.dumps(one.to_dict(), allow_nan=False)
+    again = Judge(train, heldout, METRICS, features="pca:3", inception=inception(), seed=5)
+    again.measure(samples[:10])  # another floor, kept apart
+    assert again.measure(samples) == list(found.values())
+
+
+def test_held_out_samples_reach_the_floor_and_the_held_out_points_themselves_are_perfect(rng):
+    """Two sets of 300 points of one law differ by sampling alone, with twice the variance of one; the standard error
+    at 300 against 300 is nearly that of the interval.
+    """
+    train, heldout, fresh = (rng.standard_normal((n, 12)) for n in (100, 600, 300))
+    judge = Judge(train, heldout, METRICS[:6])
+    for one in judge.measure(fresh):
+        assert abs(one.at_floor_size - one.floor) < 4 * 2**0.5 * (one.high - one.low) / (2 * 1.96), one
+    perfect = {(one.name, one.features): one.value for one in judge.measure(heldout)}
+    assert perfect.pop(("mean distance", "pixels")) == pytest.approx(cdist(heldout, train).mean())
+    assert perfect.pop(("kernel distance", "pixels")) <= 0  # its own points count in the cross term alone
+    for (name, _), value in perfect.items():
+        assert value == pytest.approx(1 if name in ("precision", "recall") else 0, abs=1e-9), name
+
+
+def test_another_network_is_never_called_fid(images):
+    samples, train, heldout = images
+    names = {one.name for one in Judge(train, heldout, ["fid", "kid"], inception=inception(False)).measure(samples)}
+    assert names == {"Frechet distance", "kernel distance"}
+    pixels = Judge(train, heldout, ["frechet", "mmd"]).measure(samples)
+    assert {one.name for one in pixels} == names
+
+
+def test_few_held_out_points_give_a_floor_at_half_of_them(rng):
+    samples, train, heldout = (rng.standard_normal((n, 3)) for n in (50, 20, 30))
+    one = Judge(train, heldout, ["frechet"]).measure(samples)[0]
+    order, few = generator(0, "floor").permutation(30), generator(0, "samples at the size of the floor").permutation(50)
+    assert (one.n, one.reference_n, one.floor_n) == (50, 30, (15, 15))
+    assert one.at_floor_size == pytest.approx(frechet_distance(samples[few[:15]], heldout[order[15:]]))
+
+
+def test_one_value_per_point_has_one_component(rng):
+    found = Judge(rng.standard_normal((20, 1)), rng.standard_normal((30, 1)), ["components"]).measure(np.ones((5, 1)))
+    assert [one.features for one in found] == ["component 1", "component 1"]
+
+
+def test_wrong_input(images):
+    samples, train, heldout = images
+    zeros = np.zeros
+    for call, words in [
+        (lambda: kernel_distance(zeros((5, 3)), zeros((5, 4))), "must agree"),
+        (lambda: kernel_distance(zeros((2, 3)), zeros((5, 3))), "needs 3 and 2"),
+        (lambda: precision_recall(zeros((5, 3)), zeros((5, 4))), "must agree"),
+        (lambda: precision_recall(zeros((3, 3)), zeros((5, 3))), "3-th nearest"),
+        (lambda: precision_recall(zeros((5, 3)), zeros((5, 3)), neighbours=0), "1 at least"),
+        (lambda: mean_training_distance(zeros((5, 3)), zeros((5, 4))), "must agree"),
+        (lambda: bin_edges(zeros(3), 0), "bins"),
+        (lambda: Judge(train, heldout, ["is"]), "unknown metric 'is'"),
+        (lambda: Judge(train, heldout, ["mmd"], features="pca:0"), "0 principal"),
+        (lambda: Judge(train, heldout, ["mmd"], features="dino"), "pca:K"),
+        (lambda: Judge(train, heldout, ["kid"]), "kid: give the Inception"),
+        (lambda: Judge(train, heldout[:7], ["mmd"]), "at least 8"),
+        (lambda: Judge(train, heldout, ["mmd"]).measure(samples[:, 0]), "bring both to one"),
+        (lambda: Judge(train, heldout, ["mmd"]).measure(samples[:3]), "at least 4"),
+        (lambda: Judge(zeros((9, 5)), zeros((9, 5)), ["fid"], inception=inception()), "are for images"),
+        (lambda: Judge(train, heldout, ["fid"], inception=inception()).measure(samples * np.nan), "NaN"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            call()
+    assert dataclasses.is_dataclass(precision_recall(samples, heldout))
