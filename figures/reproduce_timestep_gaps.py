@@ -20,10 +20,10 @@ def draw(document: Mapping[str, Any]) -> Figure:
             axes.errorbar(x, y, xerr=[[x - row["frechet_low"]], [row["frechet_high"] - x]],
                           yerr=[[y - row["low"]], [row["high"] - y]], fmt="o", ms=4, capsize=2,
                           color=BLUE if gap in result["front"] else GREY)
-            axes.annotate(gap, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(gap, (x, y), xytext=(3, 5), textcoords="offset points", fontsize=8, rotation=40)
         front = sorted((result["gaps"][gap]["frechet"], result["gaps"][gap]["memorized"]) for gap in result["front"])
         axes.plot(*zip(*front, strict=True), "--", color=BLUE, lw=1, label="Pareto front")
-        axes.set(xlabel="Frechet distance in pixels", ylabel="memorized share", ylim=(-.03, 1.03))
+        axes.set(xlabel="Frechet distance in pixels", ylabel="memorized share")
         axes.legend()
         figure.suptitle(caption(document, f"{settings['n_train']:,} images of {settings['data']}, {settings['side']} x "
                                 f"{settings['side']}"), fontsize=10)
