@@ -38,13 +38,39 @@ def test_held_out_points_shape_nothing_and_types_do_not_matter():
     np.testing.assert_allclose(projection(heldout)[3:4], projection(heldout[3:4]), rtol=1e-12)
 
 
-def test_blocks_do_not_matter(monkeypatch):
-    train = cloud(50)
-    whole = principal_components(train, 3)
-    monkeypatch.setattr(spaces, "BLOCK_ENTRIES", 7 * 12)
-    blocks = principal_components(train, 3)
+@pytest.mark.parametrize("n", [9, 12, 50])  # fewer points than values: inner products of the points instead of an SVD
+def test_blocks_do_not_matter(monkeypatch, n):
+    train = cloud(n)
+    whole = principal_components(train, 5)
+    monkeypatch.setattr(spaces, "BLOCK_ENTRIES", 4 * 12)
+    blocks = principal_components(train, 5)
     np.testing.assert_allclose(blocks.axes, whole.axes, atol=1e-10)
+    np.testing.assert_allclose(blocks.axes @ blocks.axes.T, np.eye(5), atol=1e-12)
     np.testing.assert_allclose(blocks(train), whole(train), atol=1e-10)
+    assert blocks.variance_kept == pytest.approx(whole.variance_kept, rel=1e-12)
+
+
+def test_points_elsewhere_are_never_read_whole(monkeypatch):
+    class OnDisk:
+        """As much of an HDF5 data set as is asked for; remembers the most rows read at once."""
+
+        def __init__(self, points):
+            self.points, self.shape, self.dtype, self.most = points, points.shape, points.dtype, 0
+
+        def __len__(self):
+            return len(self.points)
+
+        def __getitem__(self, index):
+            self.most = max(self.most, len(self.points[index]))
+            return self.points[index]
+
+    monkeypatch.setattr(spaces, "BLOCK_ENTRIES", 5 * 12)
+    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 5 * 12 * 8)
+    for n in (11, 60):
+        stored = OnDisk(cloud(n).reshape(n, 3, 4))
+        projection = principal_components(stored, 3)
+        np.testing.assert_allclose(projection(stored), principal_components(cloud(n), 3)(cloud(n)), atol=1e-12)
+        assert stored.most == 5
 
 
 def test_all_components_are_a_rotation():

@@ -11,6 +11,7 @@ projected data* is in danger, not one of the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import as_points, runs
+from geomem.geometry.points import PointSource, as_source, runs
 
 BLOCK_ENTRIES = 2**24  # float64 entries of the points held at a time (128 MiB)
 
@@ -36,13 +37,13 @@ class LinearProjection:
 
     def __call__(self, points: Any) -> np.ndarray:
         """Points (n, ...) of d entries, NumPy or torch, as (n, K) float64. Raises InputError for another size."""
-        rows = as_points("points", points)
-        if rows.shape[1] != len(self.mean):
-            raise InputError(f"points have {rows.shape[1]} entries, the projection was fitted on {len(self.mean)}; "
+        source = as_source("points", points)
+        if source.shape[1] != len(self.mean):
+            raise InputError(f"points have {source.shape[1]} entries, the projection was fitted on {len(self.mean)}; "
                              "give both the same shape")
-        projected = np.empty((len(rows), len(self.axes)))
-        for block in runs(0, len(rows), max(1, BLOCK_ENTRIES // rows.shape[1])):
-            projected[block] = (rows[block] - self.mean) @ self.axes.T
+        projected = np.empty((source.shape[0], len(self.axes)))
+        for block in _blocks(source):
+            projected[block] = (source.take(block) - self.mean) @ self.axes.T
         return projected
 
 
@@ -51,26 +52,66 @@ def principal_components(train: Any, components: int) -> LinearProjection:
 
     Fit it on training points alone: held-out points must not shape the space they are judged in. The sign of an
     axis makes its largest entry positive, so a seed means the same noise everywhere.
+
+    Points are read in blocks of 128 MiB, so they may be larger than memory: beside one or two blocks it takes the
+    axes and a square matrix of min(N, d) rows, all in float64. Where that matrix is the one of inner products of the
+    points (N <= d, more than one block), a component is as precise as its variance is a share of the largest: below
+    about 1e-12 of that it is rounding.
+
     Raises InputError unless ``components`` is from 1 to min(N - 1, d), the most directions in which N points vary.
     """
-    rows = as_points("train", train)
-    n, dim = rows.shape
+    source = as_source("train", train)
+    n, dim = source.shape
     if not 1 <= components <= min(n - 1, dim):
         raise InputError(f"{components} principal components: {n:,} training points of {dim:,} values have 1 to "
                          f"{min(n - 1, dim):,}")
-    mean = rows.mean(axis=0, dtype=np.float64)
-    if n <= dim:
-        _, singular, right = torch.linalg.svd(torch.from_numpy(rows - mean), full_matrices=False)
+    mean = sum(source.take(block).sum(axis=0, dtype=np.float64) for block in _blocks(source)) / n
+    if n > dim:
+        variance, axes = _from_covariance(source, mean)
+    elif n * dim <= BLOCK_ENTRIES:
+        _, singular, right = torch.linalg.svd(_centred(source, slice(0, n), mean), full_matrices=False)
         variance, axes = singular.numpy()**2, right.numpy()
     else:
-        scatter = torch.zeros(dim, dim, dtype=torch.float64)
-        for block in runs(0, len(rows), max(1, BLOCK_ENTRIES // rows.shape[1])):
-            centred = torch.from_numpy(rows[block] - mean)
-            scatter += centred.T @ centred
-        ascending, columns = torch.linalg.eigh(scatter)
-        variance, axes = ascending.numpy()[::-1].clip(min=0), columns.numpy().T[::-1]
+        variance, axes = _from_inner_products(source, mean, components)
     if variance.sum() == 0:
         raise InputError("all training points are equal; they have no principal components")
     axes = axes[:components]
     largest = np.take_along_axis(axes, abs(axes).argmax(axis=1)[:, None], axis=1)
     return LinearProjection(mean, axes * np.sign(largest), float(variance[:components].sum() / variance.sum()))
+
+
+def _from_covariance(source: PointSource, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """N times all variances, descending, and the axes (d, d)."""
+    scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for block in _blocks(source):
+        centred = _centred(source, block, mean)
+        scatter += centred.T @ centred
+    ascending, columns = torch.linalg.eigh(scatter)
+    return ascending.numpy()[::-1].clip(min=0), columns.numpy().T[::-1]
+
+
+def _from_inner_products(source: PointSource, mean: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """N times all variances, descending, and the first axes: with ``A A^T u = lam u``, ``A^T u / sqrt(lam)``."""
+    products = torch.empty(source.shape[0], source.shape[0], dtype=torch.float64)
+    for block in _blocks(source):
+        centred = _centred(source, block, mean)
+        for other in _blocks(source):
+            if other.start < block.start:
+                products[block, other] = centred @ _centred(source, other, mean).T
+                products[other, block] = products[block, other].T
+        products[block, block] = centred @ centred.T
+    ascending, columns = torch.linalg.eigh(products)
+    combined = torch.zeros(components, len(mean), dtype=torch.float64)
+    for block in _blocks(source):
+        combined += columns[block].flip(1)[:, :components].T @ _centred(source, block, mean)
+    axes = torch.linalg.qr(combined.T)[0].T  # axes of almost no variance are not orthogonal by themselves
+    return ascending.numpy()[::-1].clip(min=0), axes.numpy()
+
+
+def _blocks(source: PointSource) -> Iterator[slice]:
+    return runs(0, source.shape[0], max(1, BLOCK_ENTRIES // source.shape[1]))
+
+
+def _centred(source: PointSource, block: slice, mean: np.ndarray) -> torch.Tensor:
+    """Rows of the source minus the mean, (rows, d) float64."""
+    return torch.from_numpy(source.take(block) - mean)
