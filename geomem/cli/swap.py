@@ -372,7 +372,7 @@ def text_of(document: dict[str, Any]) -> str:
                       "distance to the second nearest of",
                       f"{data['n_train']:,} training points of {data['name']}; change from A: of the share, paired by "
                       "seed; Frechet distance in pixels (squared data units) to",
-                      f"{data['n_test']:,} held-out points; sigma: first and last of the sampler's levels in the window; "
+                      f"{data['n_test']:,} held-out points; sigma: the sampler's first and last level in the window; "
                       "median NN: median distance to the nearest training point."])
 
 
