@@ -47,13 +47,14 @@ _TABLES = {"source": {"kind", "path"} | _HUB, "points": {"shape", "range", "grey
            "split": {"rule", "seed", "train", "heldout", "class", "pool"},
            "expected": {"train", "heldout", "index_sha256", "sha256"}}
 _LOCAL = {"path", "sha256"}
+_ADVICE = "the tables and keys are described in geomem/data/recipes.py"
 _SKLEARN = ("load_digits",)
 _MAX_SIZE = 4096
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of a recipe: ``expected`` is None where it promises nothing."""
+    """One promise of a recipe, a key of its table [expected]; ``expected`` is None where it promises nothing."""
 
     what: str
     expected: Any
@@ -93,7 +94,13 @@ def recipe_table(path: Path) -> dict[str, Any]:
     return recipe
 
 
-_ADVICE = "the tables and keys are described in geomem/data/recipes.py"
+def declared_source(recipe: dict[str, Any]) -> str:
+    """Where a recipe's data come from, for people."""
+    source, local = recipe.get("source", {}), ", ".join(entry["path"] for entry in recipe.get("local", []))
+    known = {"sklearn": f"scikit-learn's {source.get('name')}", "file": str(source.get("path")),
+             "hub": f"hf:{source.get('name')} at {source.get('revision') or 'no fixed revision'}"}
+    places = [known[source["kind"]]] if source.get("kind") in known else []
+    return "; or ".join([*places, *([f"files {local}"] if local else [])])
 
 
 def read_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Source:
@@ -105,8 +112,8 @@ def read_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Sourc
     prepared = prepare_recipe(path, root)
     for check in prepared.checks:
         if not check.kept:
-            raise wrong(path, f"the data have {check.what} {check.found}, but the recipe expects {check.expected}; the "
-                              f"source ({prepared.origin}) has changed, or a file was damaged: fetch it again")
+            raise wrong(path, f"the data have {check.what} = {check.found}, but the recipe expects {check.expected}; "
+                              f"the source ({prepared.origin}) has changed, or a file was damaged: fetch it again")
     return prepared.source
 
 
@@ -289,10 +296,10 @@ def _checks(points: list[Points], rows: list[np.ndarray], expected: dict[str, An
     if len(points) < 2:
         if promised or {"heldout", "index_sha256"} & expected.keys():
             raise wrong(path, "expects a hash or held-out points but has no held-out part; add a [split] table")
-        return (Check("a training part of", expected.get("train"), len(points[0])),)
+        return (Check("train", expected.get("train"), len(points[0])),)
     train, heldout = points
-    counts = [Check("a training part of", expected.get("train"), len(train)),
-              Check("a held-out part of", expected.get("heldout"), len(heldout)),
+    counts = [Check("train", expected.get("train"), len(train)),
+              Check("heldout", expected.get("heldout"), len(heldout)),
               Check("index_sha256", expected.get("index_sha256"), index_hash(*rows))]
     if promised is None:
         return tuple(counts)

@@ -4,9 +4,10 @@ from geomem.plots.bounds import plot_bounds
 from geomem.plots.curves import plot_curves
 from geomem.plots.density import plot_density
 from geomem.plots.levels import plot_noise_levels
+from geomem.plots.points import plot_points
 from geomem.plots.risk import plot_copies, plot_risk
 from geomem.plots.samples import plot_samples
 from geomem.plots.watch import plot_watch
 
-__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_risk",
-           "plot_samples", "plot_watch"]
+__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_points",
+           "plot_risk", "plot_samples", "plot_watch"]
