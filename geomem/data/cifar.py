@@ -56,7 +56,7 @@ def _joined(where: Path, paths: list[Path]) -> Points:
             if path.stat().st_size > _MAX_BYTES:
                 raise ValueError(f"it has {path.stat().st_size:,} bytes")
             content = path.read_bytes()
-            found = read_binary_batch(content) if path.suffix == ".bin" else read_python_batch(content)
+            found = read_python_batch(content) if content.startswith(b"\x80") else read_binary_batch(content)
         images.append(found[0])
         labels.append(found[1])
     return joined_points(images, where, np.concatenate(labels))

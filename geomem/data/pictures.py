@@ -124,7 +124,7 @@ def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
         image = image.convert("L" if form.grey or image.mode in ("1", "L", "LA") else "RGB")
         if form.size is not None and image.size != (form.size, form.size):
             side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            image = image.resize((form.size, form.size), Image.Resampling.LANCZOS,
-                                 box=(left, top, left + side, top + side))
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.crop((left, top, left + side, top + side))
+            image = square.resize((form.size, form.size), Image.Resampling.LANCZOS)
         return np.asarray(image), transparent

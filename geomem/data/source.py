@@ -25,12 +25,12 @@ class Source:
 def read_parts(parts: Sequence[Part], form: Form | None = None) -> tuple[list[Points], list[str]]:
     """The parts as points, in memory where they are small, and what a person should be told about them.
 
-    Pictures of one place are decoded together: all of them become grey, or all RGB.
+    Pictures of one reader are decoded together: all of them become grey, or all RGB.
     """
     done: dict[int, Points] = {i: part for i, part in enumerate(parts) if isinstance(part, Points)}
     notes: list[str] = []
-    for place in dict.fromkeys(part.where for part in parts if isinstance(part, Pictures)):
-        there = {i: part for i, part in enumerate(parts) if isinstance(part, Pictures) and part.where == place}
+    for read in dict.fromkeys(part.read for part in parts if isinstance(part, Pictures)):
+        there = {i: part for i, part in enumerate(parts) if isinstance(part, Pictures) and part.read is read}
         points, told = decoded(list(there.values()), form)
         done |= zip(there, points, strict=True)
         notes += told
