@@ -257,8 +257,9 @@ def test_wrong_partitions(tmp_path, line):
     where = tmp_path / "celeba"
     where.mkdir()
     faces(where, "folder", (6, 5))
+    (tmp_path / "secret.jpg").write_bytes(png(pictures(6, 5)))
     (where / "list_eval_partition.txt").write_bytes((line + "\n000001.jpg 0\n000002.jpg 0\n").encode("latin1"))
-    refused(where, "celeba")
+    refused(where, "celeba", *({"\xff 0": ["utf-8"], "000099.jpg 0": ["missing"]}.get(line, ["is no image name"])))
 
 
 def flowers(where, images, trnid, valid, tstid):
