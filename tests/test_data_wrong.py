@@ -182,7 +182,7 @@ def test_bombs(tmp_path, monkeypatch):
     zeros = np.zeros((10, 50_000), np.float32)
     np.savez_compressed(tmp_path / "d.npz", train=zeros)
     refused(tmp_path / "d.npz", "d.npz", "2,000,128", "bomb")
-    refused(zipped(tmp_path / "d.zip", {"a.png": bytes(10**6)}), "d.zip", "1,000,000", "bomb")
+    refused(zipped(tmp_path / "d.zip", {"a.png": bytes(10**6), "b.png": b""}), "d.zip", "1,000,000", "bomb")
     files = {f"{i}.png": png(1000, 1000) for i in range(3)}
     refused(folder(tmp_path / "d", files), "d", "3,000,000", "bomb")
     np.savez(tmp_path / "e.npz", train=zeros)
@@ -260,10 +260,10 @@ def test_text(tmp_path, content, words):
 # Names and recipes
 
 
-@pytest.mark.parametrize("spec", ["nowhere", "hf:uoft-cs/cifar10", "../digits", "digits.toml", "", "a\nb"])
+@pytest.mark.parametrize("spec", ["nowhere", "../digits", "digits.toml", "", "a\nb"])
 def test_unknown_names_list_the_recipes_and_forms(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(spec, "recipes: digits", ".npz", ".zip", ".toml")
+    refused(spec, "digits", ".npz", ".zip", ".toml", "hf:NAME")
 
 
 def test_unknown_form(tmp_path):

@@ -87,7 +87,7 @@ def test_an_index_of_another_kind(index):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", [{}, {"n_train": 20, "n_heldout": 2}, {"shuffle": True, "n_train": 9, "seed": 3}])
+@pytest.mark.parametrize("options", [{}, {"n_train": 20, "n_heldout": 2}, {"shuffle": True, "n_train": 15, "seed": 3}])
 def test_the_data_set_is_that_of_the_array_in_memory(tmp_path, kind, options, request):
     array = KINDS[kind].copy(order="K")
     array[11] = array[4]

@@ -75,8 +75,9 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
                 components: int | None, per_class: bool, as_json: bool, out: str | None, **options: Any) -> None:
     """Find the noise levels where a model trained on DATA is in danger of memorizing it.
 
-    DATA is a recipe (digits), an .npz with train and heldout, an .npy or a folder of them, a folder or zip of
-    images, or a UCR text file. Features or latents are points like others. No training is needed.
+    DATA is a recipe (see geomem data list), an .npz with train and heldout, an .npy or a folder of them, a folder
+    or zip of images, official files (CIFAR-10, IDX, UCR, ...), a .parquet, or hf:NAME on the Hugging Face hub.
+    Features or latents are points like others. No training is needed.
 
     Examples:
 

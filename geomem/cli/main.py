@@ -9,6 +9,7 @@ import click
 import geomem
 from geomem.cli.bounds import bounds
 from geomem.cli.danger_zone import danger_zone
+from geomem.cli.data import data
 from geomem.cli.export import export
 from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
@@ -35,7 +36,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, swap, quality, export):
+for command in (data, danger_zone, bounds, risk, plot_curves, train, generate, memorization, swap, quality, export):
     cli.add_command(command)
 
 

@@ -94,8 +94,25 @@ class Bytes(click.ParamType):
         return int(float(match[1]) * self.units[match[2].upper()])
 
 
+def _keep_data_root(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_ROOT] = value
+
+
+_ROOT = "geomem.data_root"
+data_root_option = click.option(
+    "--data-root", metavar="DIR", expose_value=False, callback=_keep_data_root, type=click.Path(),
+    help="Folder with the official files of recipes.  [default: the environment variable GEOMEM_DATA]")
+
+
+def data_root() -> str | None:
+    """What ``--data-root`` of the command that runs, or else GEOMEM_DATA, says."""
+    context = click.get_current_context(silent=True)
+    return (context.meta.get(_ROOT) if context else None) or os.environ.get("GEOMEM_DATA") or None
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` around a DATA argument."""
+    """A DATA argument, ``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` and ``--data-root``."""
     options = [
         click.argument("data"),
         click.option("--heldout", metavar="DATA", help="Held-out points; the default is DATA's own held-out part."),
@@ -103,6 +120,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
         click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw."),
+        data_root_option,
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -122,17 +140,18 @@ def load(data: str, **options: Any) -> DataSet:
     """Load a data set and tell a person what was decided about it, on stderr."""
     from geomem.data import load_data
 
-    dataset = load_data(data, **options)
+    dataset = load_data(data, data_root=data_root(), **options)
     for note in dataset.notes:
         say(f"note: {note}")
     return dataset
 
 
 def lasting_spec(spec: str | None) -> str | None:
-    """The spec as it can be used from any directory: paths made absolute, recipe names left alone."""
+    """The spec as it can be used from any directory: paths made absolute, recipes and names on the hub left alone."""
+    from geomem.data.hub import HUB_PREFIX
     from geomem.data.recipes import known_recipes
 
-    return spec if spec is None or spec in known_recipes() else os.path.abspath(spec)
+    return spec if spec is None or spec in known_recipes() or spec.startswith(HUB_PREFIX) else os.path.abspath(spec)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import device_option, json_option, progress_bar, require_picture, say
+from geomem.cli.options import data_root_option, device_option, json_option, progress_bar, require_picture, say
 
 if TYPE_CHECKING:
     from geomem.quality import InceptionFeatures
@@ -39,6 +39,7 @@ SMALLEST = {"kernel distance": -math.inf, "KID": -math.inf}
 @click.command()
 @click.argument("samples", nargs=-1, required=True, metavar="SAMPLES.npz...")
 @click.option("--data", metavar="DATA", help="The training data; the default is what the first sample file names.")
+@data_root_option
 @click.option("--label", "labels", multiple=True, metavar="TEXT",
               help="Name of a row, once per sample file. Files with the same label are runs of one setting, and their "
                    "mean over runs is added.  [default: the file names]")

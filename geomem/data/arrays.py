@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from geomem.data.points import Points, Source, as_points, joined_points
+from geomem.data.points import as_points, joined_points
 from geomem.data.refusal import reading, refuse_bomb, wrong
+from geomem.data.source import Source
 
-_KEYS = ("train", "train_labels", "heldout", "heldout_labels")
+# Points and labels, of both parts; the names of others are known too, Keras' last.
+_KEYS = (("train", "train_labels", "heldout", "heldout_labels"),
+         ("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 _ADVICE = "save it again as a plain uint8 or float array, without Python objects"
 
 
@@ -53,21 +56,23 @@ def _memory_map(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path) -> Source:
-    """``train`` and, where present, ``heldout``, ``train_labels`` and ``heldout_labels``; no other keys."""
+    """``train`` and, where present, ``heldout``, ``train_labels`` and ``heldout_labels``; no other keys.
+
+    ``train_images`` beside ``test_images`` and ``x_train`` beside ``x_test`` are read as well.
+    """
     with reading(path, "an .npz file", "save it again with np.savez"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if "train" not in members:
+        keys = next((keys for keys in _KEYS if keys[0] in members), None)
+        if keys is None:
             raise wrong(path, f"has no key 'train' (keys: {', '.join(members) or 'none'}); "
                               "save it with np.savez(path, train=..., heldout=...)")
-        wanted = {key: members[key] for key in _KEYS if key in members}
+        wanted = {key: members[key] for key in keys if key in members}
         refuse_bomb(path, path.stat().st_size, sum(info.file_size for info in wanted.values()))
         arrays = {}
         for key, info in wanted.items():
             with reading(f"{path}: {key}", "a NumPy array", _ADVICE), archive.open(info) as file:
                 arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
-    return Source(path.stem, _part(arrays, "train", path),
-                  _part(arrays, "heldout", path) if "heldout" in arrays else None)
-
-
-def _part(arrays: dict[str, np.ndarray], key: str, path: Path) -> Points:
-    return as_points(arrays[key], f"{path}: {key}", arrays.get(f"{key}_labels"))
+    train, heldout = (as_points(arrays[key], f"{path}: {key}", arrays.get(labels)) if key in arrays else None
+                      for key, labels in (keys[:2], keys[2:]))
+    assert train is not None
+    return Source(path.stem, train, heldout)

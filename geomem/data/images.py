@@ -3,28 +3,29 @@
 Images are taken recursively, in the order of their names. Folders that hold all the images are ignored; what
 remains of a path decides: ``train/`` beside ``heldout/``, ``test/`` or ``val/`` is the split, and one folder
 per class gives the labels. All images must have one size; grey images keep one channel. Of an animation the
-first frame is taken. Zip members are read in memory and never extracted.
+first frame is taken. Zip members are read in memory and never extracted, and of many images only those that are
+asked for are decoded.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm.auto import tqdm
 
-from geomem.data.points import Points, Source, as_points
-from geomem.data.refusal import reading, refuse_bomb, wrong
+from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
+from geomem.data.refusal import reading, wrong
+from geomem.data.source import Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 HELDOUT_FOLDERS = ("heldout", "test", "val")
+
+_ZIP_ADVICE = "it may be cut short: make it again"
 
 Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
 
@@ -40,18 +41,54 @@ def read_folder(folder: Path) -> Source:
     with reading(folder, "a folder of images", "check its permissions"):
         files = {file.relative_to(folder).parts: file for file in _files_below(folder, ())}
         names = _image_names(folder, files)
-        size = sum(files[name].stat().st_size for name in names if files[name].exists())
-    return _read_images(folder, folder.resolve().name, names, size, lambda name: files[name].read_bytes())
+    return _in_parts(folder, folder.resolve().name, names,
+                     pictures_of_files(folder, [files[name] for name in names], ["/".join(name) for name in names]))
+
+
+def pictures_of_files(where: Path, files: Sequence[Path], names: Sequence[str]) -> Pictures:
+    """Pictures in these files."""
+
+    def read(positions: np.ndarray) -> Iterator[bytes]:
+        for i in positions:
+            with reading(f"{where}: {names[i]}", "an image", "repair or remove it"):
+                if not files[i].is_file():
+                    raise wrong(f"{where}: {names[i]}", "is missing, or is no file")
+                if files[i].stat().st_size > MAX_ENCODED_BYTES:
+                    raise wrong(f"{where}: {names[i]}", "is too large for one image; scale it down")
+                content = files[i].read_bytes()
+            yield content
+
+    def sizes(positions: np.ndarray) -> tuple[int, int]:
+        size = sum(files[i].stat().st_size for i in positions if files[i].exists())
+        return size, size
+
+    return Pictures(str(where), read, sizes, names.__getitem__, np.arange(len(files)))
 
 
 def read_zip(path: Path) -> Source:
     """Images in a zip file."""
-    with reading(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
-        members = {tuple(info.filename.split("/")): info for info in archive.infolist()}
-        names = _image_names(path, members)
-        size = path.stat().st_size
-        refuse_bomb(path, size, sum(members[name].file_size for name in names))
-        return _read_images(path, path.stem, names, size, lambda name: archive.read(members[name]))
+    with reading(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
+        names = _image_names(path, {tuple(info.filename.split("/")) for info in archive.infolist()})
+    return _in_parts(path, path.stem, names, pictures_of_members(path, ["/".join(name) for name in names]))
+
+
+def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
+    """Pictures in these members of a zip file."""
+
+    def read(positions: np.ndarray) -> Iterator[bytes]:
+        with zipfile.ZipFile(path) as archive:
+            for i in positions:
+                with reading(f"{path}: {names[i]}", "an image", _ZIP_ADVICE):
+                    if archive.getinfo(names[i]).file_size > MAX_ENCODED_BYTES:
+                        raise wrong(f"{path}: {names[i]}", "is too large for one image; scale it down")
+                    content = archive.read(names[i])
+                yield content
+
+    def sizes(positions: np.ndarray) -> tuple[int, int]:
+        with reading(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
+            return path.stat().st_size, sum(archive.getinfo(names[i]).file_size for i in positions)
+
+    return Pictures(str(path), read, sizes, names.__getitem__, np.arange(len(names)))
 
 
 def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
@@ -77,30 +114,32 @@ def _is_image(name: Name) -> bool:
     return name[-1].lower().endswith(SUFFIXES) and not name[-1].startswith(".") and "__MACOSX" not in name
 
 
-def _read_images(where: Path, title: str, names: list[Name], packed: int,
-                 read: Callable[[Name], bytes]) -> Source:
+def _in_parts(where: Path, title: str, names: list[Name], pictures: Pictures) -> Source:
+    """The split and the labels that the folders in the names give."""
     levels = zip(*(name[:-1] for name in names), strict=False)
     depth = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
     folders = {name[depth] for name in names if len(name) > depth + 1}
     split = next((("train", top) for top in HELDOUT_FOLDERS if {"train", top} <= folders), None)
-    notes: list[str] = []
-    n_train = len(names)
-    if split is not None:
-        parts = [[name for name in names if name[depth] == top] for top in split]
-        n_train = len(parts[0])
-        if left := len(names) - sum(map(len, parts)):
-            notes.append(f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
-        names, depth = parts[0] + parts[1], depth + 1
-    labels = _class_names(names, depth)
-    if labels is not None:
-        notes.append(f"labels from {len(np.unique(labels))} folders, one per class")
-    images = _decode(where, names, packed, read, notes)
+    if split is None:
+        (train,), notes = _labelled([pictures], names, depth)
+        return Source(title, train, None, tuple(notes))
+    tops = np.array([name[depth] for name in names])
+    parts = [pictures.take(np.flatnonzero(tops == top)) for top in split]
+    (train, heldout), notes = _labelled(parts, names, depth + 1)
+    if left := len(names) - sum(map(len, parts)):
+        notes.insert(0, f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
+    return Source(title, train, heldout, tuple(notes))
 
-    def points(rows: slice) -> Points:
-        return as_points(images[rows], where, None if labels is None else labels[rows])
 
-    return Source(title, points(slice(n_train)), None if split is None else points(slice(n_train, None)),
-                  tuple(notes))
+def _labelled(parts: list[Pictures], names: list[Name], depth: int) -> tuple[list[Pictures], list[str]]:
+    """The parts with the names of the folders the images are in, where those are two or more."""
+    inside = [[names[i] for i in part.chosen] for part in parts]
+    classes = _class_names([name for part in inside for name in part], depth)
+    if classes is None:
+        return parts, []
+    cuts = np.split(classes, np.cumsum([len(part) for part in inside])[:-1])
+    return ([replace(part, labels=labels) for part, labels in zip(parts, cuts, strict=True)],
+            [f"labels from {len(np.unique(classes))} folders, one per class"])
 
 
 def _class_names(names: list[Name], depth: int) -> np.ndarray | None:
@@ -109,35 +148,3 @@ def _class_names(names: list[Name], depth: int) -> np.ndarray | None:
         return None
     classes = np.array([name[depth] for name in names])
     return classes if len(np.unique(classes)) > 1 else None
-
-
-def _decode(where: Path, names: list[Name], packed: int, read: Callable[[Name], bytes],
-            notes: list[str]) -> np.ndarray:
-    """uint8 ``(N, H, W)`` when all images are grey, else ``(N, H, W, 3)``."""
-    arrays: list[np.ndarray] = []
-    size = None
-    n_transparent = 0
-    for name in tqdm(names, desc=f"reading {where.name}", unit="image", leave=False, delay=1, disable=None):
-        here = f"{where}: {'/'.join(name)}"
-        with reading(here, "an image", "repair or remove it"), warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(read(name)))
-            if size is None:
-                size = image.size
-                refuse_bomb(where, packed, len(names) * size[0] * size[1] * len(image.getbands()))
-            if image.size != size:
-                raise wrong(here, f"is {image.size[0]} x {image.size[1]}, but {'/'.join(names[0])} is "
-                                  f"{size[0]} x {size[1]}; all images must have one size")
-            if image.mode.startswith(("I", "F")):
-                raise wrong(here, f"has more than 8 bits per value (mode {image.mode}); convert it to 8 bits")
-            if "A" in image.getbands() or "transparency" in image.info:
-                n_transparent += 1
-                image = image.convert("RGBA" if image.mode == "P" else image.mode)
-            arrays.append(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")))
-    if n_transparent:
-        notes.append(f"transparency of {n_transparent:,} images dropped")
-    n_grey = sum(array.ndim == 2 for array in arrays)
-    if 0 < n_grey < len(arrays):
-        notes.append(f"{n_grey:,} grey images made RGB beside {len(arrays) - n_grey:,} colour images")
-        arrays = [np.stack([array] * 3, axis=-1) if array.ndim == 2 else array for array in arrays]
-    return np.stack(arrays)

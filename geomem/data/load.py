@@ -1,8 +1,8 @@
-"""From a spec to a data set: read, split, cut to size, check.
+"""From a spec to a data set: read, split, cut to size, decode, check.
 
 A *spec* is a recipe name, a path, or an array. The order is fixed: the held-out part is settled first, and
 only then are ``n_train`` and ``n_heldout`` applied, so asking for fewer training points never changes which
-points are held out.
+points are held out. Images are decoded last, so those that were cut away are never read.
 """
 
 from __future__ import annotations
@@ -15,65 +15,87 @@ from typing import Any
 import numpy as np
 
 from geomem.data.dataset import DataSet
-from geomem.data.points import Points, Source, as_points
+from geomem.data.hub import HUB_PREFIX, read_hub_spec
+from geomem.data.points import Points, as_points
 from geomem.data.readers import FORMS, read_path
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.refusal import wrong
+from geomem.data.source import Part, Source, read_parts
 from geomem.data.split import random_order, split_off_heldout
+
+ROOT_VARIABLE = "GEOMEM_DATA"
 
 
 def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
-              shuffle: bool = False, seed: int = 0) -> DataSet:
+              shuffle: bool = False, seed: int = 0, data_root: str | os.PathLike[str] | None = None) -> DataSet:
     """Load training and held-out points.
 
     Parameters
     ----------
-    spec : a recipe name (``digits``); a path to a recipe ``.toml``, ``.npz``, ``.npy``, a folder of ``.npy``
-        files, a folder or ``.zip`` of images or a UCR text file; or an array or tensor ``(N, ...)``, uint8
-        images or floats. Training points in ``.npy`` files stay there when they take more than 1 GiB.
+    spec : a recipe name (``digits``); a path to a recipe ``.toml`` or to data of a form that
+        :mod:`geomem.data.readers` lists; ``hf:NAME[:CONFIG]``, a data set on the Hugging Face hub; or an array or
+        tensor ``(N, ...)``, uint8 images or floats. Training points in ``.npy`` files, and decoded images, stay on
+        disk when they take more than 1 GiB.
     heldout : a second spec, whose training part becomes the held-out part, in place of any in ``spec``.
     n_train, n_heldout : take only the first so many points.
     shuffle : put each part in a random order before that; smaller subsets are nested in larger ones.
     seed : of that order, and of the split that is made when there is no held-out part: a fifth of the points,
         at most 10,000, announced in ``notes``.
+    data_root : folder where recipes find official files; the default is the environment variable GEOMEM_DATA.
 
     Raises
     ------
     InputError : for anything wrong with the input, with a message of one line.
     """
-    source = _read(spec)
-    train, held, notes = source.train, source.heldout, list(source.notes)
+    root = data_root or os.environ.get(ROOT_VARIABLE) or None
+    source = _read(spec, root)
+    parts: list[tuple[Source, Part]] = [(source, source.train)]
+    split_note = []
     if heldout is not None:
-        other = _read(heldout)
-        if held is not None:
-            notes.append(f"held-out points from {other.name} in place of those of {source.name}")
-        notes += [f"{other.name}: {note}" for note in other.notes]
-        held = other.train
-    elif held is None:
-        train, held = split_off_heldout(train, seed)
-        notes.append(f"no held-out part: {len(held):,} of {len(source.train):,} points held out at random "
-                     f"(seed {seed})")
+        other = _read(heldout, root)
+        if source.heldout is not None:
+            split_note = [f"held-out points from {other.name} in place of those of {source.name}"]
+        parts.append((other, other.train))
+    elif source.heldout is not None:
+        parts.append((source, source.heldout))
+    else:
+        train, held_part = split_off_heldout(source.train, seed)
+        parts = [(source, train), (source, held_part)]
+        split_note = [f"no held-out part: {len(held_part):,} of {len(source.train):,} points held out at random "
+                      f"(seed {seed})"]
     where = spec if isinstance(spec, str | os.PathLike) else source.name
-    _check_alike(where, train, held)
-    all_train, all_held = _numbered_classes(train, held)
-    train = _cut(where, "train", all_train, n_train, 2, shuffle, seed)
-    held = _cut(where, "heldout", all_held, n_heldout, 1, shuffle, seed)
-    data = DataSet(source.name, train.values, np.asarray(held.values), train.labels, held.labels, train.pixels)
-    notes += _missing_classes("training", train.labels, all_train.labels)
-    notes += _missing_classes("held-out", held.labels, all_held.labels)
-    return replace(data, notes=tuple(notes))
+    everything = _numbered_classes(*(part for _, part in parts))
+    chosen = [_cut(where, "train", everything[0], n_train, 2, shuffle, seed),
+              _cut(where, "heldout", everything[1], n_heldout, 1, shuffle, seed)]
+    if parts[1][0] is source:
+        (points, held), notes = read_parts(chosen)
+        notes = [*source.notes, *notes, *split_note]
+    else:
+        ((points,), notes), ((held,), other_notes) = read_parts(chosen[:1]), read_parts(chosen[1:])
+        notes = [*source.notes, *notes, *split_note,
+                 *(f"{parts[1][0].name}: {note}" for note in [*parts[1][0].notes, *other_notes])]
+    for part, found, least in (("train", points, 2), ("heldout", held, 1)):
+        if len(found) < least:
+            raise wrong(where, f"has {len(found)} {part} points; at least {least} are needed")
+    _check_alike(where, points, held)
+    notes += _missing_classes("training", points.labels, everything[0].labels)
+    notes += _missing_classes("held-out", held.labels, everything[1].labels)
+    return DataSet(source.name, points.values, np.asarray(held.values), points.labels, held.labels, points.pixels,
+                   tuple(notes))
 
 
-def _read(spec: Any) -> Source:
+def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
     if isinstance(spec, str | os.PathLike):
         recipes = known_recipes()
         if isinstance(spec, str) and spec in recipes:
-            return read_recipe(recipes[spec])
+            return read_recipe(recipes[spec], root)
+        if isinstance(spec, str) and spec.startswith(HUB_PREFIX):
+            return read_hub_spec(spec)
         path = Path(spec)
         if not os.path.lexists(spec):
             raise wrong(repr(str(spec)), f"no such recipe or file; recipes: {', '.join(recipes) or 'none'}; "
-                              f"paths: {FORMS} file, or a recipe .toml")
-        return read_recipe(path) if path.suffix.lower() == ".toml" else read_path(path)
+                              f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: hf:NAME[:CONFIG]")
+        return read_recipe(path, root) if path.suffix.lower() == ".toml" else read_path(path)
     if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
         spec = spec.detach().cpu()
         spec = (spec.float() if spec.is_floating_point() else spec).numpy()
@@ -90,17 +112,14 @@ def _check_alike(where: object, train: Points, heldout: Points) -> None:
                            f"{kind[heldout.pixels]}; give both as one type: only uint8 is scaled to [-1, 1]")
 
 
-def _cut(where: object, part: str, points: Points, n: int | None, least: int, shuffle: bool,
-         seed: int) -> Points:
-    if len(points) < least:
-        raise wrong(where, f"has {len(points)} {part} points; at least {least} are needed")
+def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuffle: bool, seed: int) -> Part:
     if n is not None and not least <= n <= len(points):
         raise wrong(f"n_{part}", f"{n} asked for, but {where} has {len(points)} {part} points; "
                                  f"give a number from {least} to {len(points)}")
     return points.take(random_order(len(points), seed, f"subset of {part}")[:n] if shuffle else slice(n))
 
 
-def _numbered_classes(*parts: Points) -> list[Points]:
+def _numbered_classes(*parts: Part) -> list[Part]:
     """Labels as int64; class names are numbered in alphabetical order over all parts together."""
     known = [part.labels for part in parts if part.labels is not None]
     if any(labels.dtype.kind == "U" for labels in known):

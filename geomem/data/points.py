@@ -3,23 +3,25 @@
 * uint8 arrays are images, see :mod:`geomem.data.pixels`.
 * Floating-point arrays are taken as they are, whatever their range, as float32.
 
-Points in memory maps of which the float32 values take more than ``STORED_BYTES`` stay on disk.
+Points in memory maps of which the float32 values take more than ``STORED_BYTES`` stay on disk. Images stay uint8
+until ``settled`` is called, so that of many only the chosen ones are ever turned into floats.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from geomem.data.pixels import channels_first, from_uint8
+from geomem.data.pixels import channels_first
 from geomem.data.refusal import wrong
 from geomem.data.stored import StoredPoints
 
 STORED_BYTES = 1 << 30
+MAX_CLASS_NAME = 255  # as long as a folder's
 _CHUNK_BYTES = 1 << 26
 
 Values: TypeAlias = np.ndarray | StoredPoints
@@ -44,16 +46,6 @@ class Points:
         """The chosen points with their labels; stored points stay stored, a slice of a memory map a memory map."""
         values = self.values.select(index) if isinstance(self.values, StoredPoints) else self.values[index]
         return Points(values, None if self.labels is None else self.labels[index], self.pixels)
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What a reader found: a training part, the held-out part where there is one, and things to announce."""
-
-    name: str
-    train: Points
-    heldout: Points | None = None
-    notes: tuple[str, ...] = ()
 
 
 def as_points(array: Any, where: object, labels: Any = None) -> Points:
@@ -84,19 +76,23 @@ def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = Non
                            "3 channels: reshape it, or convert to float what is no image")
     if not pixels and first.dtype.kind != "f":
         raise wrong(where, f"holds values of type {first.dtype}; convert them to uint8 (images, 0 to 255) or to float")
-    stored = isinstance(first, np.memmap) and 4 * math.prod(shape) > STORED_BYTES
+    stored = pixels or (isinstance(first, np.memmap) and 4 * math.prod(shape) > STORED_BYTES)
     values = StoredPoints(arrays) if stored else _in_memory(arrays)
     if not pixels:
         _refuse_nonfinite(values, where)
     return Points(values, None if labels is None else _checked_labels(labels, len(values), where), pixels)
 
 
+def settled(points: Points) -> Points:
+    """Float32 points in memory, but for those in memory maps that would take more than ``STORED_BYTES`` there."""
+    values = points.values
+    if isinstance(values, np.ndarray) or (values.on_disk and values.nbytes > STORED_BYTES):
+        return points
+    return replace(points, values=np.asarray(values))
+
+
 def _in_memory(arrays: Sequence[np.ndarray]) -> np.ndarray:
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    if array.dtype == np.uint8:
-        images = channels_first(array)
-        assert images is not None
-        return from_uint8(images)
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is refused
         return array if array.dtype == np.float32 else np.array(array, dtype=np.float32)
 
@@ -118,6 +114,13 @@ def _refuse_nonfinite(values: Values, where: object) -> None:
     if count:
         raise wrong(where, f"holds {count:,} NaN or infinite values (as float32), the first in row "
                            f"{first_row} counted from 0; repair or remove them")
+
+
+def class_names(names: Sequence[str]) -> np.ndarray:
+    """Class names ``(N,)`` as an array, which gives each the room of the longest. Raises ValueError for a long one."""
+    if any(len(name) > MAX_CLASS_NAME for name in names):
+        raise ValueError(f"a class name has more than {MAX_CLASS_NAME} characters")
+    return np.array(names, dtype=str)
 
 
 def _checked_labels(labels: Any, n: int, where: object) -> np.ndarray:

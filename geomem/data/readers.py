@@ -1,30 +1,99 @@
-"""Which reader reads which path."""
+"""Which reader reads which path. The content decides, and only where it says nothing the name.
+
+=====================================================  ==========================================
+``.npy``, ``.npz``, a folder of ``.npy``               :mod:`geomem.data.arrays`
+a folder or ``.zip`` of images                         :mod:`geomem.data.images`
+UCR text, ``.ts``, ``.arff``, a folder with X_TRAIN    :mod:`geomem.data.series`
+CIFAR-10 batches, python and binary                    :mod:`geomem.data.cifar`
+IDX, plain or ``.gz``, a folder with train-images      :mod:`geomem.data.idx`
+CelebA's and Flowers-102's folders                     :mod:`geomem.data.official`
+``.parquet``, a folder of them                         :mod:`geomem.data.parquet`
+=====================================================  ==========================================
+"""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from geomem.data.arrays import read_npy, read_npz, read_shards, shards
+from geomem.data.cifar import batches, is_binary_batch, read_batch_file, read_cifar
+from geomem.data.idx import GZIP, images_in, is_idx, read_idx
 from geomem.data.images import holds_images, read_folder, read_zip
-from geomem.data.points import Source
-from geomem.data.refusal import wrong
-from geomem.data.series import read_series
+from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
+from geomem.data.parquet import parquet_files, read_parquet
+from geomem.data.refusal import reading, wrong
+from geomem.data.series import read_series, training_file
+from geomem.data.source import Source
 
-_READERS = {".npz": read_npz, ".npy": read_npy, ".zip": read_zip,
-            ".txt": read_series, ".tsv": read_series, ".csv": read_series}
-FORMS = ".npz, .npy, a folder of .npy files, a folder or .zip of images, a UCR .txt, .tsv or .csv"
+_BY_SUFFIX = {".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx,
+              ".txt": read_series, ".tsv": read_series, ".csv": read_series, ".ts": read_series, ".arff": read_series,
+              ".parquet": lambda path: read_parquet([path], path)}
+FORMS = (".npz, .npy, a folder of .npy files, a folder or .zip of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
+         "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet")
+_HEADS = ("@relation", "@problemname", "@timestamps", "@univariate", "@classlabel", "@data")
 
 
 def read_path(path: Path) -> Source:
     """Read a file or folder by its kind. Raises InputError when it is of no known kind or cannot be read."""
     try:
         if path.is_dir():
-            arrays = shards(path)
-            return read_shards(path, arrays) if arrays and not holds_images(path) else read_folder(path)
-        with open(path, "rb"):  # missing, not permitted, not a file: said once, for every reader
-            pass
+            return _read_folder(path)
+        with open(path, "rb") as file:  # missing, not permitted, not a file: said once, for every reader
+            start = file.read(512)
     except OSError as error:
         raise wrong(path, f"cannot be read ({error.strerror}); check the path and its permissions") from error
-    if path.suffix.lower() not in _READERS:
+    reader = _by_content(path, start) or _BY_SUFFIX.get(path.suffix.lower())
+    if reader is None:
         raise wrong(path, f"is of no known form; known are {FORMS}")
-    return _READERS[path.suffix.lower()](path)
+    return reader(path)
+
+
+def _read_folder(folder: Path) -> Source:
+    with reading(folder, "a folder of data", "check its permissions"):
+        if batches(folder):
+            return read_cifar(folder)
+        if (images := images_in(folder)) is not None:
+            return read_idx(images)
+        if (faces := celeba_files(folder)) is not None:
+            return read_celeba(*faces)
+        if (flowers := flowers_files(folder)) is not None:
+            return read_flowers(*flowers)
+        if tables := parquet_files(folder):
+            return read_parquet(tables, folder)
+        if (series := training_file(folder)) is not None:
+            return read_series(series)
+    arrays = shards(folder)
+    return read_shards(folder, arrays) if arrays and not holds_images(folder) else read_folder(folder)
+
+
+def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
+    if start.startswith(b"\x93NUMPY"):
+        return read_npy
+    if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
+        with reading(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
+            return read_npz if any(name.endswith(".npy") for name in archive.namelist()) else read_zip
+    if start.startswith(GZIP):
+        return read_idx
+    if start.startswith(b"PAR1"):
+        return _BY_SUFFIX[".parquet"]
+    if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03"):
+        return read_batch_file
+    if is_idx(start):
+        return read_idx
+    if is_binary_batch(path):
+        return read_batch_file
+    return read_series if _is_series(path, start) else None
+
+
+def _is_series(path: Path, start: bytes) -> bool:
+    """Text whose first line is the head of a ``.ts`` or ``.arff`` file, or numbers."""
+    try:
+        lines = start.decode("utf-8-sig", errors="ignore").lower().splitlines()
+        line = next((line for line in lines if line.strip() and line.lstrip()[0] not in "#%"), "")
+        if line.lstrip().startswith(_HEADS):
+            return True
+        return len([float(word) for word in line.replace(",", " ").split()[:-1]]) > 1
+    except ValueError:
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomem.data.points import Points
+from geomem.data.source import Part
 from geomem.rng import generator
 
 HELDOUT_SHARE = 5  # one point in so many
@@ -20,7 +20,7 @@ def random_order(n: int, seed: int, purpose: str) -> np.ndarray:
     return np.argsort(generator(seed, purpose).bit_generator.random_raw(n), kind="stable")
 
 
-def split_off_heldout(points: Points, seed: int) -> tuple[Points, Points]:
+def split_off_heldout(points: Part, seed: int) -> tuple[Part, Part]:
     """(training part in the order of the file, held-out part in random order, so that its first points are fair)."""
     n_heldout = min(MAX_HELDOUT, max(1, len(points) // HELDOUT_SHARE))
     order = random_order(len(points), seed, "split")

@@ -51,6 +51,11 @@ class StoredPoints:
         """Bytes that the float32 points would take in memory."""
         return 4 * self.size
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the arrays are memory maps."""
+        return all(isinstance(part, np.memmap) for part in self._parts)
+
     def __len__(self) -> int:
         return len(self._chosen)
 

@@ -5,10 +5,11 @@ from geomem.plots.curves import plot_curves
 from geomem.plots.density import plot_density
 from geomem.plots.levels import plot_noise_levels
 from geomem.plots.pareto import plot_pareto
+from geomem.plots.points import plot_points
 from geomem.plots.risk import plot_copies, plot_risk
 from geomem.plots.samples import plot_samples
 from geomem.plots.swap import plot_swap, plot_swap_samples
 from geomem.plots.watch import plot_watch
 
-__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_pareto", "plot_risk",
-           "plot_samples", "plot_swap", "plot_swap_samples", "plot_watch"]
+__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_pareto", "plot_points",
+           "plot_risk", "plot_samples", "plot_swap", "plot_swap_samples", "plot_watch"]

@@ -1,0 +1,186 @@
+"""``geomem data``: which data sets there are, what is in one, and whether it is what its recipe promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geomem.cli.options import data_root, data_root_option, json_option, load, say
+from geomem.errors import InputError
+
+if TYPE_CHECKING:
+    from geomem.data import DataSet
+
+MAX_CLASSES = 20  # shown to people; --json holds all
+_PROMISES = {"train": "training points", "heldout": "held-out points", "index_sha256": "sha256 of the rows chosen",
+             "sha256": "sha256"}
+
+
+@click.group()
+def data() -> None:
+    """List data sets, show what is in one, check one against its recipe."""
+
+
+@data.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the recipes: data sets that go by a name.
+
+    Official files are read where --data-root DIR or GEOMEM_DATA names the folder that holds them.
+    """
+    from geomem.data.recipes import known_recipes
+
+    entries = [_recipe_entry(path) for path in known_recipes().values()]
+    if as_json:
+        click.echo(json.dumps({"format": "geomem.data-list/1", "data": entries}))
+        return
+    width = max((len(entry["name"]) for entry in entries), default=4)
+    click.echo(f"{'name':<{width}}  {'training':>8}  {'held-out':>8}  {'shape':<11}  title")
+    for entry in entries:
+        shape = " x ".join(map(str, entry["shape"] or []))
+        n_train, n_heldout = (f"{entry[key]:,}" if entry[key] else "" for key in ("n_train", "n_heldout"))
+        click.echo(f"{entry['name']:<{width}}  {n_train:>8}  {n_heldout:>8}  {shape:<11}  {entry['title'] or ''}")
+
+
+@data.command()
+@click.argument("spec", metavar="DATA")
+@data_root_option
+@json_option
+@click.option("--out", metavar="PICTURE", type=click.Path(dir_okay=False), help="Draw points of it (.png, .pdf, .svg).")
+@click.option("--points", type=click.IntRange(1, 1000), default=60, show_default=True, metavar="N",
+              help="How many points to draw: random training points, always the same ones.")
+def show(spec: str, as_json: bool, out: str | None, points: int) -> None:
+    """Show what is in DATA: numbers and shape of points, classes, licence, source, sigma_data.
+
+    \b
+    Examples:
+      geomem data show digits --out digits.png
+      geomem data show cifar10-1k --data-root ~/data
+    """
+    if out and os.path.splitext(out)[1].lower() not in (".png", ".pdf", ".svg"):
+        raise InputError(f"--out {out}: the ending must be .png, .pdf or .svg")
+    dataset = load(spec)
+    document = document_of(spec, dataset)
+    click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
+    if out:
+        _draw(dataset, out, points)
+        say(f"wrote {out}")
+
+
+@data.command()
+@click.argument("recipe", metavar="NAME")
+@data_root_option
+@json_option
+def check(recipe: str, as_json: bool) -> None:
+    """Check the data of a recipe, NAME or a path to a .toml, against what it promises.
+
+    The exit status is 2 where they differ.
+    """
+    from geomem.data.dataset import content_hash
+    from geomem.data.recipes import known_recipes, prepare_recipe
+
+    path = known_recipes().get(recipe) or Path(recipe)
+    if path.suffix != ".toml" or not path.is_file():
+        raise InputError(f"{recipe!r} is no recipe; give the path of a .toml or one of {', '.join(known_recipes())}")
+    prepared = prepare_recipe(path, data_root())
+    checks = [{"what": check.what, "expected": check.expected, "found": check.found, "kept": check.kept}
+              for check in prepared.checks]
+    source = prepared.source
+    if source.heldout is not None and all(check["what"] != "sha256" for check in checks):
+        found = content_hash(source.train.values, source.heldout.values)  # type: ignore[union-attr]
+        checks.append({"what": "sha256", "expected": None, "found": found, "kept": True})
+    wrong = [str(check["what"]) for check in checks if not check["kept"]]
+    if as_json:
+        click.echo(json.dumps({"format": "geomem.data-check/1", "name": source.name, "source": prepared.origin,
+                               "kept": not wrong, "checks": checks}))
+    else:
+        click.echo(f"{source.name}, read from {prepared.origin}")
+        for line in checks:
+            promise = ("no promise" if line["expected"] is None else "as promised" if line["kept"]
+                       else f"PROMISED {line['expected']}")
+            click.echo(f"  {_PROMISES[line['what']]} {line['found']}: {promise}")
+    if wrong:
+        raise InputError(f"{source.name} is not what its recipe promises ({', '.join(wrong)}); fetch the files again")
+
+
+def _recipe_entry(path: Path) -> dict[str, Any]:
+    """What a recipe says, without reading the data."""
+    from geomem.data.recipes import declared_source, recipe_table
+
+    recipe = recipe_table(path)
+    split, expected = recipe.get("split", {}), recipe.get("expected", {})
+    return {"name": path.stem, **{key: recipe.get(key) for key in ("title", "description", "licence")},
+            "source": declared_source(recipe), "shape": recipe.get("points", {}).get("shape"),
+            "n_train": expected.get("train", split.get("train")),
+            "n_heldout": expected.get("heldout", split.get("heldout"))}
+
+
+def document_of(spec: str, dataset: DataSet) -> dict[str, Any]:
+    """Everything that is shown."""
+    from geomem.data.points import row_chunks
+    from geomem.data.recipes import known_recipes
+
+    path = known_recipes().get(spec) or (Path(spec) if spec.endswith(".toml") else None)
+    about = {"title": None, "description": None, "licence": None, "source": spec}
+    if path is not None:
+        entry = _recipe_entry(path)
+        about = {key: entry[key] for key in about}
+    low, high = (float(extreme(getattr(rows, extreme.__name__)() for _, rows in row_chunks(dataset.train)))
+                 for extreme in (min, max))
+    return {"format": "geomem.data/1", "name": dataset.name, **about, "n_train": len(dataset.train),
+            "n_heldout": len(dataset.heldout), "shape": list(dataset.train.shape[1:]), "dim": dataset.dim,
+            "pixels": dataset.pixels, "min": low, "max": high, "mean": dataset.mean, "sigma_data": dataset.std,
+            "classes": _classes(dataset), "duplicates": dataset.duplicates, "sha256": dataset.sha256,
+            "notes": list(dataset.notes)}
+
+
+def _classes(dataset: DataSet) -> list[dict[str, int | None]] | None:
+    """Numbers of training and held-out points of each class, in the order of the labels."""
+    import numpy as np
+
+    if dataset.train_labels is None:
+        return None
+    train, held = dataset.train_labels, dataset.heldout_labels
+    names = np.unique(train if held is None else np.concatenate([train, held])).tolist()
+    return [{"class": name, "train": int((train == name).sum()),
+             "heldout": None if held is None else int((held == name).sum())} for name in names]
+
+
+def text_of(document: dict[str, Any]) -> str:
+    """The table for people."""
+    classes = document["classes"]
+    lines = [("data", document["name"] + (f": {document['title']}" if document["title"] else "")),
+             ("", document["description"]), ("licence", document["licence"]), ("source", document["source"]),
+             ("points", f"{document['n_train']:,} for training, {document['n_heldout']:,} held out, "
+                        f"{' x '.join(map(str, document['shape']))} ({document['dim']:,} values)"),
+             ("values", f"{document['min']:.4g} to {document['max']:.4g}, mean {document['mean']:.4g}, sigma_data "
+                        f"{document['sigma_data']:.4g}" + (" (uint8 scaled to [-1, 1])" if document["pixels"] else "")),
+             ("duplicates", f"{document['duplicates']:,} training points equal an earlier one"),
+             ("classes", None if classes is None else _class_line(classes)), ("sha256", document["sha256"])]
+    return "\n".join(textwrap.fill(f"{name:<10}  {text}", 110, subsequent_indent=" " * 12, break_on_hyphens=False)
+                     for name, text in lines if text)
+
+
+def _class_line(classes: list[dict[str, Any]]) -> str:
+    shown = ", ".join(f"{entry['class']}: {entry['train']:,}" for entry in classes[:MAX_CLASSES])
+    return f"{len(classes)} (training points of each: {shown}{', ...' if len(classes) > MAX_CLASSES else ''})"
+
+
+def _draw(dataset: DataSet, out: str, n: int) -> None:
+    import numpy as np
+
+    from geomem.data.split import random_order
+    from geomem.files import atomic_path
+    from geomem.plots import plot_points
+
+    index = np.sort(random_order(len(dataset.train), 0, "points to show")[:n])
+    figure = plot_points(np.asarray(dataset.train[index]),
+                         None if dataset.train_labels is None else dataset.train_labels[index],
+                         title=f"{dataset.name}: {len(index)} of {len(dataset.train):,} training points")
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, dpi=150)

@@ -1,0 +1,97 @@
+"""CIFAR-10 as its authors give it out: a folder of *batches*, ``data_batch_1`` to ``data_batch_5`` and ``test_batch``.
+
+A python batch is the pickle of a dictionary with ``data``, uint8 ``(n, 3072)``, and ``labels``, n integers; it is
+never unpickled. A binary batch (``.bin``) is n records of one label byte and 3,072 bytes of pixels. The pixels of an
+image are its red, green and blue planes, row by row.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from geomem.data.pickles import read_plain_pickle
+from geomem.data.points import Points, joined_points
+from geomem.data.refusal import reading, wrong
+from geomem.data.source import Source
+
+_SHAPE = (3, 32, 32)
+_PIXELS = 3 * 32 * 32
+_CLASSES = 10
+_MAX_BYTES = 1 << 28  # of one batch; the official ones have 31 million
+_ADVICE = "unpack the official archive again"
+_NAME = re.compile(r"(data_batch_([1-9][0-9]?)|test_batch)(\.bin)?")
+
+
+def batches(folder: Path) -> list[Path]:
+    """The batches in a folder, those for training first and in their order; of one kind where there are both."""
+    found = {match: path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    python = [match for match in found if match[3] is None]
+    chosen = python or list(found)
+    return [found[match] for match in sorted(chosen, key=lambda match: (match[2] is None, int(match[2] or 0)))]
+
+
+def read_cifar(folder: Path) -> Source:
+    """Images ``(N, 3, 32, 32)`` with their labels; ``test_batch`` is held out."""
+    with reading(folder, "a folder of CIFAR-10 batches", "check its permissions"):
+        paths = batches(folder)
+    train = [path for path in paths if path.name.startswith("data")]
+    if not train:
+        raise wrong(folder, f"has no data_batch_1; {_ADVICE}")
+    test = [path for path in paths if path not in train]
+    return Source("cifar10", _joined(folder, train), _joined(folder, test) if test else None)
+
+
+def read_batch_file(path: Path) -> Source:
+    """One batch alone, all of it training points."""
+    return Source(path.stem, _joined(path, [path]))
+
+
+def _joined(where: Path, paths: list[Path]) -> Points:
+    images, labels = [], []
+    for path in paths:
+        with reading(path, "a CIFAR-10 batch", _ADVICE):
+            if path.stat().st_size > _MAX_BYTES:
+                raise ValueError(f"it has {path.stat().st_size:,} bytes")
+            content = path.read_bytes()
+            found = read_python_batch(content) if content.startswith(b"\x80") else read_binary_batch(content)
+        images.append(found[0])
+        labels.append(found[1])
+    return joined_points(images, where, np.concatenate(labels))
+
+
+def read_python_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images ``(n, 3, 32, 32)`` and integer labels ``(n,)``. Raises ValueError; runs nothing."""
+    batch = read_plain_pickle(content)
+    data, labels = batch["data"], batch["labels"]
+    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != _PIXELS:
+        raise ValueError(f"data is no array of {_PIXELS} pixels per image")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise ValueError("labels is no list of integers")
+    return _checked(data, np.array(labels, dtype=np.int64))
+
+
+def read_binary_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`read_python_batch`, of a binary batch."""
+    if len(content) % (1 + _PIXELS):
+        raise ValueError(f"{len(content):,} bytes are no whole number of records of {1 + _PIXELS:,}")
+    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + _PIXELS)
+    return _checked(records[:, 1:], records[:, 0].astype(np.int64))
+
+
+def is_binary_batch(path: Path) -> bool:
+    """Whether a file has the size of a binary batch and labels where it should."""
+    size = path.stat().st_size
+    if size == 0 or size % (1 + _PIXELS) or size > _MAX_BYTES:
+        return False
+    return bool((np.memmap(path, dtype=np.uint8, mode="r")[::1 + _PIXELS] < _CLASSES).all())
+
+
+def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(labels) != len(data):
+        raise ValueError(f"{len(data):,} images have {len(labels):,} labels")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < _CLASSES:
+        raise ValueError(f"a label is not in 0 to {_CLASSES - 1}")
+    return data.reshape(-1, *_SHAPE), labels

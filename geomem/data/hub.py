@@ -1,0 +1,129 @@
+"""Data sets of the Hugging Face hub, through its library ``datasets``: ``hf:NAME[:CONFIG]`` and recipes.
+
+No code of a data set is run: ``datasets`` 4 and later read data files only. Images stay encoded in the library's
+cache until they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
+from geomem.data.points import as_points, class_names
+from geomem.data.refusal import reading, wrong
+from geomem.data.source import Part, Source
+
+HUB_PREFIX = "hf:"
+TRAIN_SPLITS = ("train", "training")
+HELDOUT_SPLITS = ("test", "validation", "valid", "val")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
+_ADVICE = "check the name, and that this machine reaches the hub or has the data set in its cache"
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A data set on the hub: ``revision`` is a commit, branch or tag; what is None is chosen by what is there."""
+
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    train: str | None = None
+    heldout: str | None = None
+    column: str | None = None
+    label: str | None = None
+
+
+def read_hub_spec(spec: str) -> Source:
+    """``hf:NAME[:CONFIG]``: its training split, its test or validation split where there is one, the first column of
+    images or else of numbers, and the labels where there are any.
+    """
+    name, _, config = spec.removeprefix(HUB_PREFIX).partition(":")
+    if not name:
+        raise wrong(repr(spec), "names no data set; give hf:NAME or hf:NAME:CONFIG, such as hf:ylecun/mnist")
+    return read_hub(HubData(name, config or None))
+
+
+def read_hub(data: HubData) -> Source:
+    """Read both splits. Raises InputError where the hub cannot be reached or a split or column is missing."""
+    where = f"hf:{data.name}" + (f":{data.config}" if data.config else "")
+    with reading(where, "a data set of the Hugging Face hub", _ADVICE):
+        import datasets
+
+        found = datasets.load_dataset(data.name, data.config, revision=data.revision)
+        train = _named(where, "split", data.train, TRAIN_SPLITS, list(found)) or next(iter(found))
+        heldout = _named(where, "split", data.heldout, HELDOUT_SPLITS, list(found))
+        splits = [found[train]] + ([found[heldout]] if heldout and heldout != train else [])
+        features = splits[0].features
+        column = _named(where, "column", data.column, (), list(features)) or _data_column(where, features, datasets)
+        label = _named(where, "column", data.label, LABEL_COLUMNS, list(features))
+        parts = [_part(f"{where}: {part.split}", part, column, label, datasets) for part in splits]
+    return Source(data.name.rstrip("/").split("/")[-1], parts[0], parts[1] if len(parts) > 1 else None)
+
+
+def _named(where: str, kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str | None:
+    """``wanted``, which must be there, or the first usual name that is."""
+    if wanted is not None and wanted not in there:
+        raise wrong(where, f"has no {kind} {wanted}; there are {', '.join(there)}")
+    return wanted or next((name for name in usual if name in there), None)
+
+
+def _data_column(where: str, features: Any, datasets: Any) -> str:
+    """The first column of images, else the first one of several numbers."""
+    for name, feature in features.items():
+        if isinstance(feature, datasets.Image):
+            return name
+    for name, feature in features.items():
+        if _is_numbers(feature, datasets):
+            return name
+    raise wrong(where, f"has no column of images or of lists of floats; there are {', '.join(features)}")
+
+
+def _is_numbers(feature: Any, datasets: Any) -> bool:
+    while hasattr(feature, "feature"):  # a list of lists of ...
+        feature = feature.feature
+    return str(getattr(feature, "dtype", "")).startswith("float") and not isinstance(feature, datasets.Audio)
+
+
+def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) -> Part:
+    labels = None if label is None else _labels(rows[label][:])
+    if not isinstance(rows.features[column], datasets.Image):
+        return as_points(np.asarray(rows.with_format("numpy", columns=[column])[:][column]), where, labels)
+    encoded = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
+    allowed = [os.path.realpath(datasets.config.HF_CACHE_HOME), os.path.realpath(datasets.config.HF_DATASETS_CACHE)]
+
+    def read(positions: np.ndarray) -> Iterator[bytes]:
+        for i in positions:
+            with reading(f"{where}: row {i}", "an image", "choose another data set"):
+                content = _content(encoded[int(i)][column], allowed)
+            yield content
+
+    def sizes(positions: np.ndarray) -> tuple[int, int]:
+        size = max(encoded.data.nbytes, 1)
+        return size, size
+
+    return Pictures(where, read, sizes, lambda i: f"row {i}", np.arange(len(encoded)), labels)
+
+
+def _labels(values: list[Any]) -> np.ndarray | None:
+    """Integers or class names; None for other values, such as lists of labels."""
+    if all(isinstance(value, str) for value in values):
+        return class_names(values)
+    return np.array(values, dtype=np.int64) if all(isinstance(value, int) for value in values) else None
+
+
+def _content(image: dict[str, Any], allowed: list[str]) -> bytes:
+    """The encoded image of a row. A path is followed only into the library's own cache: rows come from strangers."""
+    if image["bytes"] is not None:
+        return image["bytes"]
+    path = os.path.realpath(image["path"])
+    if not any(os.path.commonpath([path, folder]) == folder for folder in allowed):
+        raise ValueError(f"it is said to lie at {image['path']}, outside the cache")
+    if os.path.getsize(path) > MAX_ENCODED_BYTES:
+        raise ValueError("it is too large for one image")
+    return Path(path).read_bytes()

@@ -1,0 +1,130 @@
+"""Pictures: images of a folder, archive or table that are not decoded yet.
+
+What is cut away is never read. Decoded images that take much memory go to a temporary file, see
+:mod:`geomem.data.room`.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geomem.data.points import Points, as_points
+from geomem.data.refusal import reading, refuse_bomb, wrong
+from geomem.data.room import room
+
+MAX_ENCODED_BYTES = 1 << 28  # of one image; Pillow refuses to decode more pixels than would fit
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Encoded images of one place.
+
+    ``read`` gives the contents at ascending positions; ``sizes`` what the images at some positions take as they
+    lie there and unpacked, in bytes; ``name`` is how a message names one. ``chosen`` are the positions that
+    belong to this part, ``labels`` their labels, integers or class names, or None.
+    """
+
+    where: str
+    read: Callable[[np.ndarray], Iterator[bytes]]
+    sizes: Callable[[np.ndarray], tuple[int, int]]
+    name: Callable[[int], str]
+    chosen: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, index: slice | np.ndarray) -> Pictures:
+        """The pictures at these places of this part, with their labels."""
+        return replace(self, chosen=self.chosen[index], labels=None if self.labels is None else self.labels[index])
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a recipe wants its images: ``grey``, and ``size``: the square in the middle, scaled to so many pixels."""
+
+    grey: bool = False
+    size: int | None = None
+
+
+def decoded(parts: Sequence[Pictures], form: Form | None = None) -> tuple[list[Points], list[str]]:
+    """The points of parts of one place, and what a person should be told about them.
+
+    Grey images beside colour images become RGB, in all parts. Raises InputError for an image that cannot be
+    decoded or, without ``form.size``, has another size than the first.
+    """
+    positions = np.concatenate([part.chosen for part in parts])
+    if not len(positions):
+        raise wrong(parts[0].where, "has no images to read; at least one is needed")
+    order = np.argsort(positions, kind="stable")
+    images, notes = _decode(parts[0], positions[order], form or Form())
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    places = np.split(back, np.cumsum([len(part) for part in parts])[:-1])
+    whole = as_points(images, parts[0].where)
+    return [replace(whole.take(place), labels=part.labels) for place, part in zip(places, parts, strict=True)], notes
+
+
+def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndarray, list[str]]:
+    """uint8 ``(N, H, W)`` when all images are grey, else ``(N, H, W, 3)``."""
+    from tqdm.auto import tqdm
+
+    packed, unpacked = place.sizes(positions)
+    refuse_bomb(place.where, packed, unpacked)
+    images: np.ndarray | None = None
+    first, size = place.name(int(positions[0])), (0, 0)
+    n_grey = n_transparent = 0
+    contents = tqdm(place.read(positions), desc=f"reading {place.where}", unit="image", total=len(positions),
+                    leave=False, delay=1, disable=None)
+    i = -1
+    for i, content in enumerate(contents):
+        here = f"{place.where}: {place.name(int(positions[i]))}"
+        image, transparent = _open(here, content, form)
+        n_transparent += transparent
+        if images is None:
+            size = image.shape[:2]
+            refuse_bomb(place.where, packed, len(positions) * image.size)
+            images = room(place.where, (len(positions), *image.shape))
+        if image.shape[:2] != size:
+            raise wrong(here, f"is {image.shape[1]} x {image.shape[0]}, but {first} is {size[1]} x {size[0]}; all "
+                              "images must have one size: scale them, or write a recipe with size in [points]")
+        if image.ndim == 3 and images.ndim == 3:  # the first colour image after grey ones
+            grey, images = images, room(place.where, (*images.shape, 3))
+            for row in range(i):
+                images[row] = grey[row, ..., None]
+        n_grey += image.ndim == 2
+        images[i] = image if image.ndim == images.ndim - 1 else image[..., None]
+    if images is None or i + 1 != len(positions):
+        raise wrong(place.where, f"gave {i + 1:,} of {len(positions):,} images; make it again")
+    notes = [f"transparency of {n_transparent:,} images dropped"] if n_transparent else []
+    if 0 < n_grey < len(positions):
+        notes.append(f"{n_grey:,} grey images made RGB beside {len(positions) - n_grey:,} colour images")
+    return images, notes
+
+
+def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
+    """uint8 ``(H, W)`` of a grey image or ``(H, W, 3)`` of another, and whether it had transparency."""
+    from PIL import Image
+
+    if len(content) > MAX_ENCODED_BYTES:
+        raise wrong(here, f"has {len(content):,} bytes, too many for one image; scale it down")
+    with reading(here, "an image", "repair or remove it"), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image: Image.Image = Image.open(io.BytesIO(content))
+        if image.mode.startswith(("I", "F")):
+            raise wrong(here, f"has more than 8 bits per value (mode {image.mode}); convert it to 8 bits")
+        transparent = "A" in image.getbands() or "transparency" in image.info
+        if transparent:
+            image = image.convert("RGBA" if image.mode == "P" else image.mode)
+        image = image.convert("L" if form.grey or image.mode in ("1", "L", "LA") else "RGB")
+        if form.size is not None and image.size != (form.size, form.size):
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.crop((left, top, left + side, top + side))
+            image = square.resize((form.size, form.size), Image.Resampling.LANCZOS)
+        return np.asarray(image), transparent

@@ -1,0 +1,37 @@
+"""A source: what a reader found, before it is split, cut and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from geomem.data.pictures import Form, Pictures, decoded
+from geomem.data.points import Points, settled
+
+Part: TypeAlias = Points | Pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A training part, the held-out part where there is one, and things to announce."""
+
+    name: str
+    train: Part
+    heldout: Part | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_parts(parts: Sequence[Part], form: Form | None = None) -> tuple[list[Points], list[str]]:
+    """The parts as points, in memory where they are small, and what a person should be told about them.
+
+    Pictures of one reader are decoded together: all of them become grey, or all RGB.
+    """
+    done: dict[int, Points] = {i: part for i, part in enumerate(parts) if isinstance(part, Points)}
+    notes: list[str] = []
+    for read in dict.fromkeys(part.read for part in parts if isinstance(part, Pictures)):
+        there = {i: part for i, part in enumerate(parts) if isinstance(part, Pictures) and part.read is read}
+        points, told = decoded(list(there.values()), form)
+        done |= zip(there, points, strict=True)
+        notes += told
+    return [settled(done[i]) for i in range(len(parts))], notes

@@ -1,0 +1,653 @@
+"""Data as their authors give them out: CIFAR-10, MNIST, UCR, CelebA, Flowers-102, Parquet, the hub."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+
+import numpy as np
+import official_files
+import pytest
+from scipy.io import savemat
+from test_data import noise, pictures, rows
+from test_data_readers import TEST_DATA, png, real, write_tree
+from test_data_wrong import Payload, folder, refused, zipped
+
+from geomem.cli.main import main
+from geomem.data import StoredPoints, load_data, recipes, to_uint8
+from geomem.data.cifar import read_python_batch
+
+IMAGES = pictures(12, 3, 32, 32)
+LABELS = [3, 1, 9, 1, 0, 5, 1, 7, 8, 1, 2, 6]
+
+
+def batches(where, write, suffix=""):
+    where.mkdir(parents=True)
+    for number in (2, 1, 10):  # written out of order; 10 comes after 2
+        part = {1: slice(0, 4), 2: slice(4, 8), 10: slice(8, 10)}[number]
+        (where / f"data_batch_{number}{suffix}").write_bytes(write(IMAGES[part], LABELS[part]))
+    (where / f"test_batch{suffix}").write_bytes(write(IMAGES[10:], LABELS[10:]))
+    (where / "batches.meta").write_bytes(b"not read")
+    return where
+
+
+# CIFAR-10
+
+WRITERS = {"python 2": official_files.python2_batch, "python 3": official_files.python3_batch,
+           "binary": official_files.binary_batch}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_cifar_batches(tmp_path, kind):
+    data = load_data(batches(tmp_path / "d", WRITERS[kind], ".bin" if kind == "binary" else ""))
+    np.testing.assert_array_equal(to_uint8(data.train), IMAGES[:10])
+    np.testing.assert_array_equal(to_uint8(data.heldout), IMAGES[10:])
+    assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == (LABELS[:10], LABELS[10:])
+    assert (data.name, data.pixels, data.notes) == ("cifar10", True, ())
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_one_cifar_batch_whatever_its_name(tmp_path, kind):
+    (tmp_path / "some.thing").write_bytes(WRITERS[kind](IMAGES, LABELS))
+    data = load_data(tmp_path / "some.thing", heldout=IMAGES)
+    np.testing.assert_array_equal(to_uint8(data.train), IMAGES)
+
+
+def test_the_official_form_is_what_python_reads():
+    """The batch written here opcode by opcode is one that Python itself unpickles."""
+    batch = pickle.loads(official_files.python2_batch(IMAGES, LABELS), encoding="bytes")
+    np.testing.assert_array_equal(batch[b"data"], IMAGES.reshape(12, -1))
+    assert batch[b"labels"] == LABELS
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_pickled_code_is_never_run(tmp_path, protocol):
+    trace = tmp_path / "trace"
+    for content in (Payload(trace), {b"data": Payload(trace), b"labels": [1]}, {b"labels": [Payload(trace)]}):
+        where = folder(tmp_path, {"d/data_batch_1": pickle.dumps(content, protocol)}) / "d"
+        refused(where, "data_batch_1", "mkdir")
+    for code in (b"\x80\x02cos\nsystem\nU\x04true\x85R.", b"\x80\x02(cos\nsystem\nU\x04trueo.",
+                 b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02\x82\x01.",
+                 b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R."):
+        with pytest.raises(ValueError, match=r"which no CIFAR batch needs"):
+            read_python_batch(code)
+    assert not trace.exists()
+
+
+GOOD = official_files.python2_batch(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (GOOD[:-1], ()), (GOOD[:1000], ()), (b"\x80", ("not enough",)), (b"\x80\x02.", ()),
+    (b"\x80\x02}.", ("lacks 'data'",)),
+    (b"\x80\x02](K\x01e.", ("no dictionary",)), (b"\x80\x02}}u.", ("mark",)), (b"\x80\x02h\x05.", ("never kept",)),
+    (official_files.python3_batch(IMAGES[:5], LABELS), ("5 images have 12 labels",)),
+    (official_files.python3_batch(IMAGES, [10, *LABELS[1:]]), ("0 to 9",)),
+    (official_files.python3_batch(IMAGES[:, :1], LABELS), ("3072 pixels",)),
+    (pickle.dumps({b"data": np.zeros((2, 3072)), b"labels": [1, 2]}, 2), ("uint8",)),
+    (pickle.dumps({b"data": IMAGES.reshape(12, -1), b"labels": ["a"] * 12}, 2), ("list of integers",)),
+    (GOOD.replace(b"M\x00\x0c\x86", b"M\x00\x0d\x86"), ("reshape",)),
+    (GOOD.replace(b"K\x0cM\x00\x0c\x86", b"K\xffM\x00\x0c\x86"), ("reshape",))])
+def test_damaged_python_batches(tmp_path, content, words):
+    refused(folder(tmp_path, {"d/data_batch_1": content}) / "d", "data_batch_1", "cannot be read", *words)
+
+
+def test_a_pickle_that_multiplies_itself_is_refused():
+    """10,000 calls that each decode the same megabyte."""
+    text = b"a" * 10**6
+    start = b"\x80\x02c_codecs\nencode\nq\x00X" + len(text).to_bytes(4, "little") + text + b"q\x01U\x06latin1q\x02]("
+    with pytest.raises(ValueError, match="unpacks to more"):
+        read_python_batch(start + b"h\x00h\x01h\x02\x86R" * 10_000 + b"e.")
+
+
+def test_binary_batches_with_impossible_content(tmp_path):
+    good = official_files.binary_batch(IMAGES, LABELS)
+    refused(folder(tmp_path, {"d/data_batch_1.bin": good[:-1]}) / "d", "data_batch_1.bin", "3,073")
+    refused(folder(tmp_path, {"e/data_batch_1.bin": b"\x0a" + good[1:]}) / "e", "0 to 9")
+    refused(folder(tmp_path, {"f/test_batch": GOOD}) / "f", "data_batch_1")
+
+
+# IDX
+
+
+@pytest.mark.parametrize("zipped_files", [False, True])
+def test_idx(tmp_path, zipped_files):
+    images, labels = pictures(9, 5, 4), np.arange(9, dtype=np.uint8)
+    where = official_files.write_mnist(tmp_path / "d", images[:6], images[6:], labels, zipped_files)
+    train = next(where.glob("train-images*"))
+    for spec in (where, train):
+        data = load_data(spec)
+        np.testing.assert_array_equal(to_uint8(data.train), images[:6, None])
+        np.testing.assert_array_equal(to_uint8(data.heldout), images[6:, None])
+        assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
+        assert (data.name, data.notes) == ("d", ())
+    train.rename(tmp_path / "renamed")
+    np.testing.assert_array_equal(to_uint8(load_data(tmp_path / "renamed", heldout=images).train), images[:6, None])
+
+
+def test_idx_floats(tmp_path):
+    values = noise(6, 4)
+    (tmp_path / "d").write_bytes(official_files.idx(values.astype(">f4"), 0x0D))
+    np.testing.assert_array_equal(load_data(tmp_path / "d", heldout=values).train, values)
+
+
+def test_large_idx_stays_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("geomem.data.points.STORED_BYTES", 1000)
+    images = pictures(30, 5, 4)
+    for name, content in (("a", official_files.idx(images)), ("b.gz", gzip.compress(official_files.idx(images)))):
+        (tmp_path / name).write_bytes(content)
+        data = load_data(tmp_path / name, heldout=images[:2])
+        assert isinstance(data.train, StoredPoints)
+        np.testing.assert_array_equal(to_uint8(np.asarray(data.train)), images[:, None])
+
+
+IDX = official_files.idx(pictures(6, 5, 4))
+
+
+@pytest.mark.parametrize("zipped_files", [False, True])
+@pytest.mark.parametrize("content", [IDX[:-1], IDX + b"x", IDX[:10], IDX[:4], b"\0\0\x08\x03" + b"\xff" * 12 + IDX[16:],
+                                     b"\0\0\x08\x08" + b"\xff" * 32, b"\0\0\x08\x03" + bytes(12),
+                                     IDX[:7] + b"\0" + IDX[8:]])
+def test_damaged_idx(tmp_path, content, zipped_files):
+    refused(folder(tmp_path, {"d": gzip.compress(content) if zipped_files else content}) / "d", "d")
+
+
+def test_gzip_bombs(tmp_path, monkeypatch):
+    monkeypatch.setattr("geomem.data.refusal.MAX_UNPACKED_BYTES", 100_000)
+    honest = official_files.idx(np.zeros((1000, 100, 20), np.uint8))
+    refused(folder(tmp_path, {"a.gz": gzip.compress(honest)}) / "a.gz", "bomb")
+    small = official_files.idx(np.zeros((2, 2, 2), np.uint8)) + bytes(10**7)  # the header does not tell
+    refused(folder(tmp_path, {"b.gz": gzip.compress(small)}) / "b.gz", "more bytes", "8")
+    refused(folder(tmp_path, {"c.gz": gzip.compress(IDX)[:-9]}) / "c.gz", "c.gz")
+    refused(folder(tmp_path, {"d.gz": b"\x1f\x8b rest"}) / "d.gz", "d.gz")
+    refused(folder(tmp_path, {"e.tar.gz": gzip.compress(b"text")}) / "e.tar.gz", "e.tar.gz")
+
+
+# UCR and UEA archives
+
+
+@pytest.mark.parametrize("form", ["ts", "arff"])
+def test_archives(tmp_path, form):
+    signals, labels = noise(9, 7).astype(np.float64), ["1", "-1", "2"] * 3
+    write = {"ts": lambda x, y: official_files.ts(x[:, None], y), "arff": official_files.arff}[form]
+    where = tmp_path / "Beat"
+    folder(where, {f"Beat_TRAIN.{form}": write(signals[:6], labels[:6]).encode(),
+                   f"Beat_TEST.{form}": write(signals[6:], labels[6:]).encode(), "Beat.txt": b"about it"})
+    for spec in (where, where / f"Beat_TRAIN.{form}"):
+        data = load_data(spec)
+        np.testing.assert_array_equal(data.train, signals[:6, None].astype(np.float32))
+        np.testing.assert_array_equal(data.heldout, signals[6:, None].astype(np.float32))
+        assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == ([1, -1, 2] * 2, [1, -1, 2])
+        assert (data.name, data.notes) == ("Beat", ())
+    (where / f"Beat_TRAIN.{form}").rename(tmp_path / "no-ending")
+    assert len(load_data(tmp_path / "no-ending", heldout=data.heldout).train) == 6
+
+
+def test_ucr_without_an_ending(tmp_path):
+    (tmp_path / "Old_TRAIN").write_text("1,0.5,0.25\n2,1.5,2\n")
+    data = load_data(tmp_path / "Old_TRAIN", heldout=np.zeros((3, 1, 2)))
+    assert (data.train.tolist(), data.train_labels.tolist()) == ([[[0.5, 0.25]], [[1.5, 2]]], [1, 2])
+
+
+def test_signals_of_several_channels_and_named_classes(tmp_path):
+    signals = noise(4, 3, 5).astype(np.float64)
+    (tmp_path / "x.ts").write_text(official_files.ts(signals, ["b", "a", "b", "c"]))
+    data = load_data(tmp_path / "x.ts", heldout=signals)
+    np.testing.assert_array_equal(data.train, signals.astype(np.float32))
+    assert data.train_labels.tolist() == [1, 0, 1, 2]
+
+
+HEAD = b"@problemName x\n@classLabel true 1 2\n@data\n"
+ARFF = b"@relation x\n@attribute a numeric\n@attribute b numeric\n@attribute c {1,2}\n@data\n"
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (HEAD, ("no signals",)), (HEAD + b"1,2:1\n1:1\n", ("line 5", "1 x 1", "1 x 2")),
+    (HEAD + b"1,x:1\n", ("line 4", "'x'")),
+    (HEAD + b"1,2:3,4:1\n1,2:1\n", ("line 5",)), (HEAD + b"1,2\n", ("line 4",)), (HEAD + b"1,\xff:1\n", ("UTF-8",)),
+    (HEAD + b"?,2:1\n1,2:1\n", ("line 4", "'?'")), (HEAD + b"nan,2:1\n1,2:1\n", ("1 NaN",)),
+    (b"@timeStamps true\n@data\n", ("time stamps",)), (b"@problemName x\n1,2:1\n", ("before @data",)),
+    (HEAD + b"1,2:" + b"a" * 300 + b"\n" + b"1,2:b\n", ("255",)),
+    (ARFF, ("no signals",)), (ARFF + b"1,2\n", ("ARFF",)), (ARFF + b"1,2,3\n", ("ARFF",)),
+    (ARFF + b"1,x,1\n", ("ARFF",)), (ARFF + b"1,\xff,1\n", ("UTF-8",)), (ARFF + b"?,2,1\n1,2,1\n", ("1 NaN",)),
+    (ARFF.replace(b"a numeric", b"a string") + b"1,2,1\n", ("ARFF",)),
+    (b"@relation x\n@attribute b relational\n@attribute c numeric\n@end b\n@data\n'1\\n2'\n", ("others",)),
+    (ARFF.replace(b"{1,2}", b"numeric") + b"1,2,1\n1,2,2\n", ("others",))])
+def test_damaged_archives(tmp_path, content, words):
+    refused(folder(tmp_path, {"x": content}) / "x", "x", *words)
+
+
+# CelebA and Flowers-102
+
+
+def faces(where, form, size=(218, 178)):
+    images = pictures(8, *size)
+    files = {f"{i + 1:06}.jpg": png(image) for i, image in enumerate(images)}
+    write_tree(where / ("img_align_celeba" + (".zip" if form == "zip" else "")),
+               {f"img_align_celeba/{name}": content for name, content in files.items()} if form == "zip" else files)
+    lines = [f"{name} {part}\n" for name, part in zip(files, [0, 0, 2, 1, 0, 2, 0, 1], strict=True)]
+    (where / "list_eval_partition.txt").write_text("".join(lines))
+    return images
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_celeba(tmp_path, form):
+    where = tmp_path / "celeba"
+    where.mkdir()
+    images = faces(where, form, (6, 5))
+    data = load_data(where)
+    np.testing.assert_array_equal(to_uint8(data.train), images[[0, 1, 4, 6], None])
+    np.testing.assert_array_equal(to_uint8(data.heldout), images[[2, 5], None])
+    assert data.notes == ("2 images of the validation partition left out",)
+
+
+def test_only_the_faces_asked_for_are_read(tmp_path):
+    where = tmp_path / "celeba"
+    where.mkdir()
+    images = faces(where, "folder", (6, 5))
+    (where / "img_align_celeba" / "000007.jpg").write_bytes(b"broken")
+    data = load_data(where, n_train=3)
+    np.testing.assert_array_equal(to_uint8(data.train), images[[0, 1, 4], None])
+    refused(where, "000007.jpg")
+
+
+@pytest.mark.parametrize("line", ["../../secret.jpg 0", "/etc/passwd 0", "000001.jpg", "000001.jpg 3", "000001.jpg 0 0",
+                                  "\xff 0", "000099.jpg 0"])
+def test_wrong_partitions(tmp_path, line):
+    where = tmp_path / "celeba"
+    where.mkdir()
+    faces(where, "folder", (6, 5))
+    (tmp_path / "secret.jpg").write_bytes(png(pictures(6, 5)))
+    (where / "list_eval_partition.txt").write_bytes((line + "\n000001.jpg 0\n000002.jpg 0\n").encode("latin1"))
+    refused(where, "celeba", *({"\xff 0": ["utf-8"], "000099.jpg 0": ["missing"]}.get(line, ["is no image name"])))
+
+
+def flowers(where, images, trnid, valid, tstid):
+    write_tree(where / "jpg", {f"image_{i + 1:05}.jpg": png(image) for i, image in enumerate(images)})
+    savemat(where / "setid.mat", {"trnid": trnid, "valid": valid, "tstid": tstid})
+    savemat(where / "imagelabels.mat", {"labels": np.arange(len(images), dtype=np.uint8) % 3 + 1})
+    return where
+
+
+def test_flowers(tmp_path):
+    images = pictures(7, 6, 6, 3)
+    data = load_data(flowers(tmp_path / "d", images, [6.0], [2], np.array([[7, 1, 3]], np.uint16)))
+    np.testing.assert_array_equal(to_uint8(data.train), images[[1, 5]].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(to_uint8(data.heldout), images[[0, 2, 6]].transpose(0, 3, 1, 2))
+    assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == ([2, 3], [1, 3, 1])
+
+
+@pytest.mark.parametrize(("split", "words"), [
+    ({"trnid": [1], "valid": [2]}, ("lacks tstid",)), ({"trnid": [1], "valid": [1], "tstid": [3]}, ("twice",)),
+    ({"trnid": [1.5], "valid": [2], "tstid": [3]}, ("integer",)), ({"trnid": [0], "valid": [2], "tstid": [3]}, ()),
+    ({"trnid": [[1, 2], [4, 5]], "valid": [6], "tstid": [3]}, ("shape",)),
+    ({"trnid": [8], "valid": [2], "tstid": [3]}, ()),
+    ({"trnid": np.array([{"a": 1}], dtype=object), "valid": [2], "tstid": [3]}, ("cell",)),
+    ({"trnid": {"a": 1}, "valid": [2], "tstid": [3]}, ("struct",)),
+    ({"trnid": "abc", "valid": [2], "tstid": [3]}, ("char",)),
+    ({"trnid": [np.nan], "valid": [2], "tstid": [3]}, ("integer",)),
+    ({"trnid": [1e18], "valid": [2], "tstid": [3]}, ())])
+def test_wrong_flower_splits(tmp_path, split, words):
+    where = flowers(tmp_path / "d", pictures(7, 6, 6, 3), [6], [2], [7, 1, 3])
+    savemat(where / "setid.mat", split, do_compression=True)
+    refused(where, str(where), *words)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 200, b"MATLAB 7.3 MAT-file".ljust(128) + bytes(600)])
+def test_damaged_mat(tmp_path, content):
+    where = flowers(tmp_path / "d", pictures(7, 6, 6, 3), [6], [2], [7, 1, 3])
+    whole = (where / "setid.mat").read_bytes()
+    for wrong in (content, whole[:140], whole[:-5]):
+        (where / "setid.mat").write_bytes(wrong)
+        refused(where, "setid.mat")
+
+
+# Parquet
+
+
+def table(path, columns, rows=5):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pa.table(columns), path, row_group_size=rows)
+    return path
+
+
+def encoded(images):
+    return [{"bytes": png(image), "path": "x.png"} for image in images]
+
+
+@pytest.mark.parametrize("kind", ["struct", "binary"])
+def test_parquet_images(tmp_path, kind):
+    images = pictures(17, 4, 5, 3)
+    cells = encoded(images) if kind == "struct" else [cell["bytes"] for cell in encoded(images)]
+    for name, part in (("train-00001-of-00002", slice(7, 12)), ("train-00000-of-00002", slice(0, 7)),
+                       ("test-00000-of-00001", slice(12, 17))):
+        table(tmp_path / "d" / f"{name}.parquet", {"img": cells[part], "label": list(range(17))[part]})
+    data = load_data(tmp_path / "d")
+    np.testing.assert_array_equal(to_uint8(data.train), images[:12].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(to_uint8(data.heldout), images[12:].transpose(0, 3, 1, 2))
+    assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == (list(range(12)), list(range(12, 17)))
+    one = tmp_path / "anything"
+    (tmp_path / "d" / "train-00000-of-00002.parquet").rename(one)
+    cut = load_data(one, n_train=3, shuffle=True)
+    assert rows(to_uint8(cut.train)) < rows(images[:7].transpose(0, 3, 1, 2))
+
+
+def test_parquet_numbers_and_named_classes(tmp_path):
+    values = noise(13, 4)
+    path = table(tmp_path / "d.parquet", {"x": values.tolist(), "label": ["b", "a"] * 6 + ["c"]})
+    data = load_data(path, heldout=values)
+    np.testing.assert_array_equal(data.train, values)
+    assert data.train_labels.tolist() == [1, 0] * 6 + [2]
+
+
+CELL = {"bytes": png(pictures(4, 4)), "path": ""}
+
+
+@pytest.mark.parametrize(("columns", "words"), [
+    ({"x": [1, 2, 3]}, ("no column", "x")), ({"x": [[1.0], [1.0, 2.0]]}, ("length",)),
+    ({"x": [[1.0], None]}, ("missing",)), ({"img": [b"not an image"] * 3}, ("row 0", "image")),
+    ({"img": [CELL, {"bytes": None, "path": "/etc/passwd"}, CELL]}, ("row 1", "missing")),
+    ({"img": [None, b"x" * 99]}, ("row 0", "missing")),
+    ({"img": [CELL] * 3, "label": [1, None, 2]}, ("label",)),
+    ({"img": [CELL] * 3, "label": ["a" * 300] * 3}, ("255",))])
+def test_wrong_parquet(tmp_path, columns, words):
+    refused(table(tmp_path / "d.parquet", columns), "d.parquet", *words)
+
+
+def test_damaged_parquet(tmp_path):
+    content = table(tmp_path / "d.parquet", {"img": encoded(pictures(9, 4, 4))}).read_bytes()
+    flipped = bytearray(content)
+    flipped[40:60] = bytes(20)
+    for wrong in (content[:-20], b"PAR1" + bytes(50), b"PAR1", bytes(flipped)):
+        (tmp_path / "d.parquet").write_bytes(wrong)
+        refused(tmp_path / "d.parquet", "d.parquet")
+
+
+def test_parquet_that_repeats_one_image(tmp_path):
+    """A dictionary holds the image once: the file is small, and so is what is read at a time."""
+    path = table(tmp_path / "d.parquet", {"img": [CELL] * 20_000}, 20_000)
+    refused(path, "announce 20,000 rows")
+
+
+def test_an_image_that_unpacks_to_too_many_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr("geomem.data.refusal.MAX_UNPACKED_BYTES", 100_000)
+    big = {"bytes": png(np.zeros((1000, 1000), np.uint8)), "path": ""}
+    refused(table(tmp_path / "d.parquet", {"img": [big] * 9}), "bomb")
+    monkeypatch.setattr("geomem.data.pictures.MAX_ENCODED_BYTES", 50)
+    refused(table(tmp_path / "e.parquet", {"img": [CELL] * 9}), "too many for one image")
+
+
+# The hub, by a stand-in that gives local data sets
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """``datasets.load_dataset`` that knows one name and records what it was asked for."""
+    datasets = pytest.importorskip("datasets")
+    images = pictures(9, 4, 4)
+    asked = []
+
+    def part(index):
+        features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=list("abc"))})
+        cells = encoded(images)
+        return datasets.Dataset.from_dict({"img": [cells[i] for i in index], "label": [i % 3 for i in index]}, features)
+
+    def load_dataset(name, config=None, *, revision=None):
+        asked.append((name, config, revision))
+        if name != "some/images":
+            raise ConnectionError(f"Couldn't reach '{name}' on the Hub")
+        return datasets.DatasetDict({"train": part(range(6)), "test": part(range(6, 9))})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return images, asked
+
+
+def test_hub(hub):
+    images, asked = hub
+    data = load_data("hf:some/images:small")
+    np.testing.assert_array_equal(to_uint8(data.train), images[:6, None])
+    np.testing.assert_array_equal(to_uint8(data.heldout), images[6:, None])
+    assert (data.name, data.train_labels.tolist(), data.heldout_labels.tolist()) == ("images", [0, 1, 2] * 2, [0, 1, 2])
+    assert asked == [("some/images", "small", None)]
+    refused("hf:another/name", "hf:another/name", "Couldn't reach", "cache")
+    refused("hf:", "names no data set")
+
+
+HUB = '[source]\nkind = "hub"\nname = "some/images"\nrevision = "abc"\n'
+
+
+def test_a_recipe_on_the_hub(hub, tmp_path):
+    images, asked = hub
+    (tmp_path / "mine.toml").write_text(HUB + 'column = "img"\nlabel = "label"\n[split]\nrule = "first"\nclass = 1\n'
+                                        "train = 2\nheldout = 1\n")
+    data = load_data(tmp_path / "mine.toml")
+    np.testing.assert_array_equal(to_uint8(data.train), images[[1, 4], None])
+    np.testing.assert_array_equal(to_uint8(data.heldout), images[[7], None])
+    assert data.notes == ("mine read from the Hugging Face hub, some/images at abc",)
+    assert asked == [("some/images", None, "abc")]
+    for wrong, words in (('column = "image"\n', ("image", "img")), ('train = "all"\n', ("all", "train, test"))):
+        (tmp_path / "mine.toml").write_text(HUB + wrong)
+        refused(tmp_path / "mine.toml", *words)
+
+
+def test_a_hub_row_cannot_name_a_file_outside_the_cache(hub, monkeypatch, tmp_path):
+    import datasets
+
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(pictures(4, 4)))
+    features = datasets.Features({"img": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"img": [{"bytes": None, "path": str(secret)}] * 4}, features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict({"train": rows}))
+    refused("hf:x/y", "outside the cache")
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(tmp_path))
+    assert load_data("hf:x/y").dim == 16
+
+
+def test_a_local_data_set_through_the_library(tmp_path, monkeypatch):
+    """No stand-in: ``datasets`` itself, without a network, on a folder of Parquet files as the hub keeps them."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    images = pictures(8, 4, 4, 3)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y"])})
+    (tmp_path / "d" / "data").mkdir(parents=True)
+    for name, part in (("train", slice(0, 5)), ("test", slice(5, 8))):
+        cells = {"image": encoded(images[part]), "label": [0, 1, 0, 1, 1][:len(images[part])]}
+        rows = datasets.Dataset.from_dict(cells, features)
+        rows.to_parquet(str(tmp_path / "d" / "data" / f"{name}-00000-of-00001.parquet"))
+    data = load_data(f"hf:{tmp_path / 'd'}")
+    np.testing.assert_array_equal(to_uint8(data.train), images[:5].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(to_uint8(data.heldout), images[5:].transpose(0, 3, 1, 2))
+    assert data.train_labels.tolist() == [0, 1, 0, 1, 1]
+
+
+# Recipes
+
+
+def test_every_recipe_is_well_formed_and_pinned():
+    for path in recipes.known_recipes().values():
+        recipe = recipes.recipe_table(path)
+        assert all(recipe[key] for key in ("title", "description", "licence"))
+        source = recipe.get("source", {})
+        if source.get("kind") == "hub":
+            assert len(source["revision"]) == 40
+            assert recipe["expected"]["train"]
+    assert len(recipes.known_recipes()) >= 10
+
+
+@pytest.mark.parametrize("write", [official_files.python2_batch, official_files.binary_batch])
+def test_the_cifar_recipe_reads_official_batches(tmp_path, write):
+    """The exact images at hand, written as batches, are what the recipe's hash was computed from."""
+    exact = np.load(real("cifar10_exact.npz"))
+    binary = write is official_files.binary_batch
+    name, suffix = ("cifar-10-batches-bin", ".bin") if binary else ("cifar-10-batches-py", "")
+    files = {}
+    for part, file in (("train", "data_batch_1"), ("test", "test_batch")):
+        images, labels = exact[f"{part}_images"][:1010].transpose(0, 3, 1, 2), exact[f"{part}_labels"][:1010].tolist()
+        files[f"{name}/{file}{suffix}"] = write(images, labels)
+    for root in (folder(tmp_path, files), tmp_path / name):
+        data = load_data("cifar10-1k", data_root=root)
+        assert data.train_labels.tolist() == exact["train_labels"][:1000].tolist()
+    refused("cifar10", "train = 1010", "50000", data_root=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "file"), [
+    ("cifar10-1k", "cifar10_exact.npz"), ("celeba-gray-1024", "faces_gray32.npz"), ("pokemon", "pokemon64.zip"),
+    ("ecg5000", "ECG5000_TRAIN.txt"), ("flowers-102", "flowers64.zip")])
+def test_recipes_of_files_at_hand(name, file, monkeypatch):
+    """Each checks its hash on the way."""
+    real(file)
+    monkeypatch.setenv("GEOMEM_DATA", str(TEST_DATA))
+    data = load_data(name)
+    assert data.notes == (f"{name} read from {TEST_DATA / file}",)
+    if file.endswith(".npz"):
+        train = np.load(TEST_DATA / file)["train_images"][:len(data.train)]
+        train = train[:, None] if train.ndim == 3 else train.transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(to_uint8(data.train), train)
+
+
+def test_the_rows_of_the_cars_are_those_of_the_official_labels(tmp_path):
+    """Blank images under the official labels: the rows chosen are what the recipe promises."""
+    labels = np.load(real("cifar10_labels_full.npz"))
+    files = {}
+    for part, file in (("train", "data_batch_1"), ("test", "test_batch")):
+        records = np.zeros((len(labels[f"{part}_labels"]), 3073), np.uint8)
+        records[:, 0] = labels[f"{part}_labels"]
+        files[f"cifar-10-batches-bin/{file}.bin"] = records.tobytes()
+    data = load_data("cifar10-cars-2k", data_root=folder(tmp_path, files))
+    assert (data.train.shape, data.heldout.shape) == ((2000, 3, 32, 32), (1000, 3, 32, 32))
+    assert set(data.train_labels) == set(data.heldout_labels) == {1}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_celeba_recipe_form(tmp_path, form):
+    """The square in the middle, grey, scaled by Pillow's Lanczos filter."""
+    from PIL import Image
+
+    where = tmp_path / "celeba"
+    where.mkdir()
+    images = faces(where, form)
+    (tmp_path / "mine.toml").write_text('[[local]]\npath = "celeba"\n[points]\nshape = [1, 32, 32]\ngrey = true\n'
+                                        'size = 32\n[split]\nrule = "first"\ntrain = 3\nheldout = 1\n')
+    data = load_data(tmp_path / "mine.toml", data_root=tmp_path)
+    square = Image.fromarray(images[4][20:198]).resize((32, 32), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(to_uint8(data.train[2, 0]), np.asarray(square))
+
+
+def test_pooled_flowers_are_taken_by_number(tmp_path):
+    """The same split, whether the official parts or a folder of images is read."""
+    images = pictures(7, 6, 6, 3)
+    flowers(tmp_path / "official", images, [6], [2], [7, 1, 3, 4, 5])
+    write_tree(tmp_path / "plain.zip", {f"image_{i + 1:05}.jpg": png(image) for i, image in enumerate(images)})
+    text = '[[local]]\npath = "{}"\n[split]\nrule = "permutation"\npool = true\nseed = 0\ntrain = 4\nheldout = 3\n'
+    sets = []
+    for name in ("official", "plain.zip"):
+        (tmp_path / "mine.toml").write_text(text.format(name))
+        sets.append(load_data(tmp_path / "mine.toml", data_root=tmp_path))
+    assert sets[0].sha256 == sets[1].sha256
+    places = [int(np.flatnonzero((images.transpose(0, 3, 1, 2) == row).all(axis=(1, 2, 3)))[0])
+              for row in to_uint8(sets[0].train)]
+    assert sets[0].train_labels.tolist() == [place % 3 + 1 for place in places]
+
+
+def test_rows_by_list_and_their_hash(tmp_path):
+    from hashlib import sha256
+
+    np.savez(tmp_path / "d.npz", train=noise(9, 3), heldout=noise(5, 3, seed=1))
+    known = sha256(b"4,0,2\n1\n").hexdigest()
+    text = ('[source]\nkind = "file"\npath = "d.npz"\n[split]\nrule = "index"\ntrain = [4, 0, 2]\nheldout = [1]\n'
+            f'[expected]\nindex_sha256 = "{known}"\n')
+    (tmp_path / "mine.toml").write_text(text)
+    data = load_data(tmp_path / "mine.toml")
+    np.testing.assert_array_equal(data.train, noise(9, 3)[[4, 0, 2]])
+    np.testing.assert_array_equal(data.heldout, noise(5, 3, seed=1)[[1]])
+    for new, word in (("0, 4", "index_sha256"), ("9, 0", "9 points"), ("-1, 0", "9 points")):
+        (tmp_path / "mine.toml").write_text(text.replace("4, 0", new))
+        refused(tmp_path / "mine.toml", word)
+
+
+def test_where_official_files_are_looked_for(tmp_path, hub):
+    refused("ecg5000", "--data-root", "GEOMEM_DATA", "ECG5000")
+    refused("ecg5000", str(tmp_path), data_root=tmp_path)
+    refused("ecg5000", "no folder", data_root=tmp_path / "nowhere")
+    refused("mnist", "not found in", "Couldn't reach", "--data-root", data_root=tmp_path)
+
+
+# The commands
+
+
+def output(capsys, *arguments):
+    main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_list(capsys):
+    import json
+
+    names = {entry["name"] for entry in json.loads(output(capsys, "data", "list", "--json"))["data"]}
+    assert {"digits", "cifar10", "cifar10-1k", "cifar10-cars-2k", "celeba-gray-1024", "flowers-102", "pokemon",
+            "ecg5000", "mnist", "fashion-mnist"} <= names
+    assert "Handwritten digits" in output(capsys, "data", "list")
+
+
+def test_show(capsys, tmp_path):
+    import json
+
+    document = json.loads(output(capsys, "data", "show", "digits", "--json", "--out", tmp_path / "d.png"))
+    assert [document[key] for key in ("n_train", "n_heldout", "shape", "min")] == [597, 1200, [1, 8, 8], -1]
+    data = load_data("digits")
+    assert document["sigma_data"] == pytest.approx(data.train.astype(np.float64).std(), rel=1e-12)
+    assert document["classes"][3] == {"class": 3, "train": int((data.train_labels == 3).sum()),
+                                      "heldout": int((data.heldout_labels == 3).sum())}
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    assert "CC BY 4.0" in output(capsys, "data", "show", "digits")
+
+
+@pytest.mark.parametrize("array", [noise(7, 2, 5), noise(7, 5), pictures(7, 4, 4, 3)])
+def test_show_draws_every_kind(tmp_path, array):
+    np.savez(tmp_path / "d.npz", train=array, heldout=array)
+    main(["data", "show", str(tmp_path / "d.npz"), "--out", str(tmp_path / "d.png"), "--points", "3"])
+    assert (tmp_path / "d.png").is_file()
+
+
+def test_check(capsys, tmp_path):
+    import json
+
+    assert json.loads(output(capsys, "data", "check", "digits", "--json"))["kept"]
+    np.save(tmp_path / "a.npy", noise(6, 3))
+    (tmp_path / "mine.toml").write_text('[source]\nkind = "file"\npath = "a.npy"\nheldout = "a.npy"\n[expected]\n'
+                                        'train = 6\nsha256 = "0"\n')
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "check", str(tmp_path / "mine.toml")])
+    shown = capsys.readouterr()
+    assert stop.value.code == 2
+    assert "PROMISED 0" in shown.out
+    assert "training points 6: as promised" in shown.out
+    with pytest.raises(SystemExit):
+        main(["data", "check", "nothing"])
+
+
+def test_data_root_reaches_the_recipe(capsys, tmp_path):
+    import json
+
+    content = official_files.ts(noise(4, 1, 140).astype(float), ["1"] * 4).encode()
+    folder(tmp_path, {f"ECG5000_{part}.ts": content for part in ("TRAIN", "TEST")})
+    with pytest.raises(SystemExit):
+        main(["data", "check", "ecg5000", "--data-root", str(tmp_path), "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["source"] == str(tmp_path / "ECG5000_TRAIN.ts")
+    assert not shown["kept"]
+
+
+def test_zipped_images_with_names_that_climb(tmp_path):
+    """Partition names come from the text file; a member is found by its last part and read in memory."""
+    where = tmp_path / "a" / "celeba"
+    where.mkdir(parents=True)
+    image = png(pictures(6, 5))
+    zipped(where / "img_align_celeba.zip", {f"../../../{i:06}.jpg": image for i in range(1, 9)})
+    (where / "list_eval_partition.txt").write_text("".join(f"{i:06}.jpg {i % 2 * 2}\n" for i in range(1, 9)))
+    assert len(load_data(where).train) == 4
+    assert not list(tmp_path.glob("*.jpg"))
