@@ -11,7 +11,7 @@ from geomem.cli.options import device_option, json_option
 
 
 @click.command()
-@click.argument("samples", nargs=-1, required=True, metavar="SAMPLES.npz...")
+@click.argument("samples", nargs=-1, required=True, type=click.Path(), metavar="SAMPLES.npz...")
 @click.option("--data", metavar="DATA", help="The training data; the default is what the first sample file names.")
 @click.option("--label", "labels", multiple=True, metavar="TEXT",
               help="Name of a row, once per sample file.  [default: the file names]")
