@@ -29,6 +29,7 @@ _HOME = {
     "read_zone": "geomem.noise",
     "load_denoiser": "geomem.training",
     "memorization_rate": "geomem.memorization",
+    "Monitor": "geomem.memorization",
     "InputError": "geomem.errors",
 }
 __all__ = ["__version__", *_HOME]

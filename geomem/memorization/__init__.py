@@ -2,6 +2,7 @@
 
 from geomem.memorization.copies import CopyCounts, RankCorrelation, copies_per_point, rank_correlation
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
+from geomem.memorization.monitor import Monitor
 from geomem.memorization.ratio import MemorizationRate, memorization_rate, wilson_interval
 from geomem.memorization.watch import Look, Watch, default_watch_every
 
@@ -9,6 +10,7 @@ __all__ = [
     "CopyCounts",
     "Look",
     "MemorizationRate",
+    "Monitor",
     "PerNoiseLevel",
     "RankCorrelation",
     "Watch",
