@@ -113,9 +113,6 @@ def _run(arguments: list[str]) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("geomem: interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except LostProcess as error:
         _fail(arguments, error, str(error), status=1)
     except (InputError, OSError) as error:

@@ -95,7 +95,7 @@ class Bytes(click.ParamType):
         return int(float(match[1]) * self.units[match[2].upper()])
 
 
-def _recipes_and_paths(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completions of DATA: names of recipes, and whatever paths the shell finds."""
     from click.shell_completion import CompletionItem
 
@@ -108,8 +108,8 @@ def _recipes_and_paths(ctx: click.Context, param: click.Parameter, incomplete: s
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` around a DATA argument."""
     options = [
-        click.argument("data", shell_complete=_recipes_and_paths),
-        click.option("--heldout", metavar="DATA", shell_complete=_recipes_and_paths,
+        click.argument("data", shell_complete=complete_data),
+        click.option("--heldout", metavar="DATA", shell_complete=complete_data,
                      help="Held-out points; the default is DATA's own held-out part."),
         click.option("--n-train", type=click.IntRange(2), metavar="N", help="Take the first N training points."),
         click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
@@ -172,15 +172,22 @@ def _set_volume(ctx: click.Context, param: click.Parameter, asked: bool) -> None
 
 def _tell_cost(seconds: float) -> None:
     import platform
-    import resource
 
     import geomem
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     used = [f"geomem {geomem.__version__}", f"Python {platform.python_version()}",
             *(f"{name} {sys.modules[name].__version__}" for name in ("numpy", "torch") if name in sys.modules)]
     if is_first():
-        click.echo(f"{seconds:.1f} s, {peak / 2**20:,.0f} MiB at most; {', '.join(used)}", err=True)
+        click.echo(f"{seconds:.1f} s{_peak_memory()}; {', '.join(used)}", err=True)
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # there is none on Windows
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f", {peak / 2**20:,.0f} MiB at most"
 
 
 def _volume() -> str | None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
               help="edm predicts the preconditioned clean point, ddpm the noise.")
 @click.option("--network", metavar="NAME",
               help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]")
-@click.option("--init", metavar="RUN|FOLDER|FILE.safetensors",
+@click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),
               help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
                    "which also decide the network and the objective, or from a file of weights of the same network.")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
