@@ -28,8 +28,7 @@ def reference() -> str:
 def _entry(name: str, value: object) -> str:
     title = f"### {name}{' *' if name in geomem.__all__ else ''}\n"
     if not callable(value):
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple | list | dict) else str(value)
-        return f"{title}\n`{shown}`\n"
+        return f"{title}\n" + ("A dictionary by name.\n" if isinstance(value, dict) else f"`{value}`\n")
     text = [title, _fenced("python", name + _signature(value)), _fenced("text", _documentation(value))]
     methods = []
     for method, found in vars(value).items() if inspect.isclass(value) else ():

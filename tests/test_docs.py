@@ -44,7 +44,7 @@ SMALLER = {  # appended to a documented command: the last of an option counts
 }
 SHORTER = {"every=500": "every=2", "range(1000)": "range(8)", "max_steps=2000": "max_steps=2",
            "n_train=200": "n_train=40", "np.geomspace(0.02, 20, 20)": "[0.1, 1.0]"}
-NOT_RUN = ("pip ", "bin/", "eval ", "#")  # known beginnings of other lines; scripts must exist
+NOT_RUN = ("pip ", "bin/", "eval ", "#")  # how other lines begin
 
 
 def blocks(page, language):
@@ -56,9 +56,8 @@ def commands(page):
     """Lines of sh blocks, and the command in the first column of each row of a table."""
     lines = [line.strip() for language in ("sh", "") for block in blocks(page, language)
              for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    lines = [line for line in lines if line.startswith(("geomem ", "torchrun ", *NOT_RUN))] + re.findall(
+    return [line for line in lines if line.startswith(("geomem ", "torchrun ", *NOT_RUN))] + re.findall(
         r"^\| `((?:geomem |bin/)[^`]*)` \|", PAGES[page], re.M)
-    return lines
 
 
 def words_of(line):
@@ -128,12 +127,15 @@ def run(line, as_json=False):
 def test_every_command_runs(page, here):
     shutil.rmtree("zone")  # the pages make their own
     for line in commands(page):
-        if line.startswith("bin/"):
-            script = ROOT / line.split()[0]
-            assert os.access(script, os.X_OK), line
-            assert subprocess.run(["bash", "-n", script]).returncode == 0
-        elif not line.startswith(NOT_RUN):
+        if not line.startswith(NOT_RUN):
             run(line)
+
+
+@pytest.mark.parametrize("script", sorted({name for page in WRITTEN
+                                           for name in re.findall(r"bin/[a-z-]+", PAGES[page])}))
+def test_every_script_is_there(script):
+    assert os.access(ROOT / script, os.X_OK)
+    assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
 
 
 @pytest.fixture(scope="session")

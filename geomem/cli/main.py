@@ -34,6 +34,12 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What each command is for, in a whole sentence where click would cut it off."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000))
+                                for name, command in self.commands.items()])
+
     def add_command(self, command: click.Command, name: str | None = None) -> None:
         command = copy.copy(command)
         command.params = [*command.params, *everywhere(hidden=True)]
