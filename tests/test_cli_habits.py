@@ -216,7 +216,7 @@ def test_completion(shell, capsys):
     ("geomem da", ["plain,danger-zone"]), ("geomem train dig", ["plain,digits"]), ("geomem train --iter",
      ["plain,--iterations"]), ("geomem train digits --precision ", ["plain,fp32", "plain,bf16"]),
     ("geomem generate runs/", ["file,runs/"]), ("geomem quality a", ["file,a"]),
-    ("geomem danger-zone photos/", ["file,photos/"]), ("geomem quality x.npz --data dig", ["plain,digits"]),
+    ("geomem danger-zone photos/", ["file,photos/"]), ("geomem bounds x.npz --heldout dig", ["plain,digits"]),
     ("geomem risk digits --samples s", ["file,s"]), ("geomem train digits --out runs/", ["dir,runs/"]),
 ])
 def test_what_a_shell_is_offered(line, wanted):

@@ -9,13 +9,12 @@ from typing import Any
 import click
 
 from geomem.cli.engine import numbered
-from geomem.cli.options import Sigmas, complete_data, device_option, json_option, progress_bar, say
+from geomem.cli.options import Sigmas, device_option, json_option, progress_bar, say
 
 
 @click.command()
 @click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
-@click.option("--data", metavar="DATA", shell_complete=complete_data,
-              help="The training data; the default is what TARGET names.")
+@click.option("--data", metavar="DATA", help="The training data; the default is what TARGET names.")
 @click.option("--n-samples", type=click.IntRange(1), default=1000, show_default=True, metavar="N",
               help="For a RUN: samples to generate, seeds 0..N-1.")
 @click.option("--weights", metavar="per-level|early-stop|last|STEP", help="For a RUN: which weights.")

@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from geomem.cli.options import complete_data, device_option, json_option
+from geomem.cli.options import device_option, json_option
 
 
 @click.command()
 @click.argument("samples", nargs=-1, required=True, type=click.Path(), metavar="SAMPLES.npz...")
-@click.option("--data", metavar="DATA", shell_complete=complete_data,
-              help="The training data; the default is what the first sample file names.")
+@click.option("--data", metavar="DATA", help="The training data; the default is what the first sample file names.")
 @click.option("--label", "labels", multiple=True, metavar="TEXT",
               help="Name of a row, once per sample file.  [default: the file names]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the held-out halves.")
