@@ -49,8 +49,7 @@ def _signature(value: object) -> str:
     if inspect.isclass(value) and issubclass(value, Exception):
         return ""
     signature = inspect.signature(value)
-    parameters = [one.replace(annotation=_Bare(one.annotation)) if isinstance(one.annotation, str) else one
-                  for one in signature.parameters.values()]
+    parameters = [_written(one) for one in signature.parameters.values()]
     answer = "" if inspect.isclass(value) else f" -> {signature.return_annotation}"
     line = str(inspect.Signature(parameters))
     if len(line) > WIDTH:
@@ -59,9 +58,17 @@ def _signature(value: object) -> str:
 
 
 class _Bare(str):
-    """An annotation that is shown as it was written, without quotes."""
+    """A word that is shown without quotes."""
 
     __repr__ = str.__str__
+
+
+def _written(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter with its annotation as it was written, and a function that is its default by name."""
+    note, default = parameter.annotation, parameter.default
+    if callable(default) and not inspect.isclass(default):
+        default = _Bare(default.__name__)
+    return parameter.replace(annotation=_Bare(note) if isinstance(note, str) else note, default=default)
 
 
 def _one_a_line(shown: str) -> str:

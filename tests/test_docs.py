@@ -41,6 +41,8 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "train": "--n-train 30 --iterations 2 --batch 8 --watch-every 0",
     "generate": "--seeds 0-7 --steps 3",
     "memorization": "--n-samples 8 --sigmas 2 --n-points 8",
+    "swap": "--n-samples 8 --controls 0",
+    "report": "--seeds 0-7",
 }
 SHORTER = {"every=500": "every=2", "range(1000)": "range(8)", "max_steps=2000": "max_steps=2",
            "n_train=200": "n_train=40", "np.geomspace(0.02, 20, 20)": "[0.1, 1.0]"}
@@ -109,18 +111,17 @@ def unet_of(channels):
                        down_block_types=["DownBlock2D"] * 2, up_block_types=["UpBlock2D"] * 2)
 
 
-def run(line, as_json=False):
-    """Run a documented line here; returns the command's name and what it wrote to stdout."""
-    name, words, target = words_of(line)
-    if as_json and any(param.name == "as_json" for param in cli.commands[name].params):
-        words.append("--json")
+def run(line, *more):
+    """Run a documented line here; returns what it wrote to stdout."""
+    _, words, target = words_of(line)
+    words += more
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = status(*words)
     assert code == 0, f"{line}\n{err.getvalue()}"
     if target:
         Path(target).write_text(out.getvalue())
-    return name, out.getvalue()
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("page", [name for name in WRITTEN if commands(name) and name != "README.md"])
@@ -147,11 +148,14 @@ def of_readme(stand_ins, tmp_path_factory):
     documents = {}
     with contextlib.chdir(folder):
         for line in commands("README.md"):
-            if not line.startswith(NOT_RUN):
-                name, text = run(line, as_json=True)
-                assert not text or len(text.splitlines()) == 1, f"{line} writes more to stdout than one JSON object"
-                if text:
-                    documents[name] = json.loads(text)
+            if line.startswith(NOT_RUN):
+                continue
+            name = words_of(line)[0]
+            answers_json = any(param.name == "as_json" for param in cli.commands[name].params)
+            text = run(line, *["--json"] * answers_json)
+            if answers_json:
+                assert len(text.splitlines()) == 1, f"{line} writes more to stdout than one JSON object"
+                documents[name] = json.loads(text)
     return folder, documents
 
 
@@ -264,21 +268,21 @@ def test_formulas_cited_in_docstrings_are_on_the_page():
 
 def documented_keys(title):
     section = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", PAGES["docs/files.md"], re.M | re.S)
+    assert section, f"docs/files.md says nothing of {title}"
     return {key for row in re.findall(r"^\| (`.*?) \|", section[1], re.M) for key in re.findall(r"`([^`]+)`", row)}
 
 
 def test_every_key_of_every_file_is_documented(of_readme):
-    folder, documents = of_readme
-    documents = {"danger-zone.json": documents["danger-zone"], "memorization.json": documents["memorization"],
-                 "quality.json": documents["quality"], "risk.json": documents["risk"],
-                 "bounds.json": documents["bounds"],
-                 "config.json": json.loads((folder / "runs/run/config.json").read_text())}
+    folder, answers = of_readme
+    documents = {f"{document['format'].removeprefix('geomem.').split('/')[0]}.json": document
+                 for document in answers.values()}
+    documents["config.json"] = json.loads((folder / "runs/run/config.json").read_text())
     with np.load(folder / "samples.npz") as file:
         documents["samples.npz"] = dict.fromkeys(file)
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "geomem").rglob("*.py"))
     for title, document in documents.items():
         known = documented_keys(title)
-        assert set(document) - {"format"} <= known, title
+        assert set(document) - {"format"} - known == set(), title
         assert [key for key in known if f'"{key}"' not in source and f"{key}=" not in source] == [], title
     known = documented_keys("A run")
     for path in (folder / "runs/run").iterdir():
