@@ -4,9 +4,33 @@ The public names below are loaded on first use, so ``import geomem`` does not im
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # what type checkers and editors see
+    from geomem.data import DataSet as DataSet
+    from geomem.data import load_data as load_data
+    from geomem.errors import InputError as InputError
+    from geomem.geometry import Curves as Curves
+    from geomem.geometry import DangerZone as DangerZone
+    from geomem.geometry import find_danger_zone as find_danger_zone
+    from geomem.geometry import geometry_curves as geometry_curves
+    from geomem.geometry import max_posterior_weight as max_posterior_weight
+    from geomem.geometry import refined_curves as refined_curves
+    from geomem.geometry import shell_coverage as shell_coverage
+    from geomem.geometry import theorem_4_2_thresholds as theorem_4_2_thresholds
+    from geomem.geometry import theorem_4_8_bounds as theorem_4_8_bounds
+    from geomem.geometry import training_risk as training_risk
+    from geomem.memorization import Monitor as Monitor
+    from geomem.memorization import memorization_rate as memorization_rate
+    from geomem.noise import ConfidenceIntervalSampler as ConfidenceIntervalSampler
+    from geomem.noise import GapSampler as GapSampler
+    from geomem.noise import LogNormalSampler as LogNormalSampler
+    from geomem.noise import NoiseLevelSampler as NoiseLevelSampler
+    from geomem.noise import UniformTimestepSampler as UniformTimestepSampler
+    from geomem.noise import read_zone as read_zone
+    from geomem.training import load_denoiser as load_denoiser
 
 _HOME = {
     "load_data": "geomem.data",
@@ -29,6 +53,7 @@ _HOME = {
     "read_zone": "geomem.noise",
     "load_denoiser": "geomem.training",
     "memorization_rate": "geomem.memorization",
+    "Monitor": "geomem.memorization",
     "InputError": "geomem.errors",
 }
 __all__ = ["__version__", *_HOME]

@@ -91,3 +91,12 @@ def test_public_names_exist():
         assert getattr(geomem, name) is not None
     with pytest.raises(AttributeError):
         geomem.nothing_of_that_name  # noqa: B018
+
+
+def test_type_checkers_see_the_public_names():
+    """The names loaded on first use are those imported where only type checkers look, from the same places."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.asname: node.module for node in block.body for alias in node.names if alias.name == alias.asname}
+    assert seen == geomem._HOME
+    assert (PACKAGE / "py.typed").exists()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import say
+from geomem.cli.options import warn
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Watcher:
                 f"{found.floor:.1%} of held-out points")
         if found.has_set_in and not self.warned:
             self.warned = True
-            say(f"warning: memorization has set in: {seen}")
+            warn(f"warning: memorization has set in: {seen}")
         if self.stop_at is not None and found.has_set_in and found.rate >= self.stop_at:
             self.stopped = f"stopped and saved, as --stop-at-memorization {self.stop_at:g} asks: {seen}"
         return self.stopped is not None

@@ -8,7 +8,7 @@ from geomem.cli.options import say
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=click.Path())
 @click.option("--out", required=True, metavar="DIR", type=click.Path(), help="Directory to make.")
 @click.option("--weights", metavar="per-level|early-stop|last|STEP",
               help="Which weights.  [default: early-stop for diffusers, per-level for geomem; last where the run kept "

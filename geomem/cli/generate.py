@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=click.Path())
 @click.option("--seeds", type=Seeds(), default="0-1023", show_default=True,
               help="One sample per seed; sample i depends on seed i alone.")
 @click.option("--weights", default=None, metavar="per-level|early-stop|last|STEP",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import sys
+from typing import Any
 
 import click
 
@@ -13,9 +16,11 @@ from geomem.cli.data import data
 from geomem.cli.export import export
 from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
+from geomem.cli.options import everywhere
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
 from geomem.cli.risk import risk
+from geomem.cli.shell import completion, config
 from geomem.cli.swap import swap
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
@@ -25,24 +30,71 @@ SHARED = {"danger-zone", "train"}  # commands whose work several processes share
 EPILOG = "Start with: geomem danger-zone digits"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EPILOG)
+class Commands(click.Group):
+    """The commands in the order of their use, each with the options that may also stand before its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What each command is for, in a whole sentence where click would cut it off."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000))
+                                for name, command in self.commands.items()])
+
+    def add_command(self, command: click.Command, name: str | None = None) -> None:
+        command = copy.copy(command)
+        command.params = [*command.params, *everywhere(hidden=True)]
+        super().add_command(command, name)
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        if _is_colourless():
+            settings["color"] = False
+        return super().make_context(*arguments, **settings)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        found = super().resolve_command(ctx, args)
+        if not is_first() and found[0] not in SHARED:
+            ctx.exit(0)
+        return found
+
+
+@click.group(cls=Commands, epilog=EPILOG,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(geomem.__version__, prog_name="geomem")
-@click.option("--debug", is_flag=True, help="Show a traceback where something goes wrong.")
-def cli(debug: bool) -> None:
+def cli() -> None:
     """Find the noise levels where a diffusion model will memorize its training data, train without copying it,
     and measure whether that worked.
 
     sigma is the standard deviation of the noise in data units; images are scaled to [-1, 1].
+
+    Results go to stdout, everything else to stderr. --config, --quiet, --verbose and --debug may stand before or after
+    the command's name.
     """
 
 
-for command in (data, danger_zone, bounds, risk, plot_curves, train, generate, memorization, swap, quality, export):
+cli.params += everywhere()
+for command in (
+    data,
+    danger_zone,
+    bounds,
+    risk,
+    plot_curves,
+    train,
+    generate,
+    memorization,
+    swap,
+    quality,
+    export,
+    config,
+    completion,
+):
     cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit status 0 done, 1 where another process was lost, 2 for what the caller got wrong,
-    130 for Ctrl-C.
+    """Run the command line; exit status 0 done, 1 where another process or the reader of stdout was lost, 2 for what
+    the caller got wrong, 130 for Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not are_several():
@@ -55,13 +107,16 @@ def main(arguments: list[str] | None = None) -> None:
     leave_at_once(0)
 
 
+def _is_colourless() -> bool:
+    """Whether colours are unwanted on a terminal too (https://no-color.org); elsewhere click leaves them out."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
 def _run(arguments: list[str]) -> None:
-    if not is_first() and not SHARED & set(arguments[:2]):  # the name stands first, or after --debug
-        return
     try:
         cli.main(arguments, prog_name="geomem", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        click.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as error:
         _fail(arguments, error, error.format_message())
@@ -77,7 +132,8 @@ def _run(arguments: list[str]) -> None:
 
 
 def _fail(arguments: list[str], error: Exception, message: str, status: int = 2) -> None:
-    if arguments[:1] == ["--debug"]:
+    if "--debug" in arguments:
         raise error
-    click.echo(f"geomem: {' '.join(message.split())}", err=True)
+    start = "geomem:" if _is_colourless() else click.style("geomem:", fg="red")
+    click.echo(f"{start} {' '.join(message.split())}", err=True)
     sys.exit(status)

@@ -13,7 +13,7 @@ from geomem.cli.options import Sigmas, data_root_option, device_option, json_opt
 
 
 @click.command()
-@click.argument("target", metavar="RUN|SAMPLES.npz")
+@click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
 @click.option("--data", metavar="DATA", help="The training data; the default is what TARGET names.")
 @data_root_option
 @click.option("--n-samples", type=click.IntRange(1), default=1000, show_default=True, metavar="N",

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,8 +19,9 @@ from geomem.files import require_writable
 from geomem.processes import is_first
 
 if TYPE_CHECKING:
-    from geomem.data import DataSet
+    from click.shell_completion import CompletionItem
 
+    from geomem.data import DataSet
 
 MAX_SAMPLES = 10_000_000
 
@@ -111,11 +113,22 @@ def data_root() -> str | None:
     return (context.meta.get(_ROOT) if context else None) or os.environ.get("GEOMEM_DATA") or None
 
 
+def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completions of DATA: names of recipes, and whatever paths the shell finds."""
+    from click.shell_completion import CompletionItem
+
+    from geomem.data.recipes import known_recipes
+
+    recipes = [CompletionItem(name, help="recipe") for name in known_recipes() if name.startswith(incomplete)]
+    return recipes or [CompletionItem(incomplete, type="file")]
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A DATA argument, ``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` and ``--data-root``."""
     options = [
-        click.argument("data"),
-        click.option("--heldout", metavar="DATA", help="Held-out points; the default is DATA's own held-out part."),
+        click.argument("data", shell_complete=complete_data),
+        click.option("--heldout", metavar="DATA", shell_complete=complete_data,
+                     help="Held-out points; the default is DATA's own held-out part."),
         click.option("--n-train", type=click.IntRange(2), metavar="N", help="Take the first N training points."),
         click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
         click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
@@ -136,13 +149,82 @@ json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print exactly one JSON object on stdout and everything else on stderr.")
 
 
+def everywhere(hidden: bool = False) -> list[click.Option]:
+    """The options that may stand before or after the name of any command; ``hidden`` ones are not in its help."""
+    return [
+        click.Option(["--config"], metavar="FILE", type=click.Path(exists=True, dir_okay=False), is_eager=True,
+                     expose_value=False, callback=_read_config, hidden=hidden,
+                     help="Options in a TOML file, a table for each command; geomem config prints one. What the "
+                          "command line says wins."),
+        click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_set_volume, hidden=hidden,
+                     help="Of what goes to stderr, only warnings and errors."),
+        click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_set_volume, hidden=hidden,
+                     help="Say, too, which data and versions were used, how long it took and how much memory."),
+        click.Option(["--debug"], is_flag=True, expose_value=False, hidden=hidden,
+                     help="Show a traceback where something goes wrong."),
+    ]
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
+    from geomem.cli.config import read_config
+
+    group = ctx.find_root().command
+    if path is None or not isinstance(group, click.Group):
+        return
+    tables = read_config(path, group.commands)
+    ctx.default_map = tables if ctx.command is group else tables.get(str(ctx.info_name), {})
+
+
+_VOLUME = "geomem.volume"  # in the context's meta, which a group and its command share: quiet or verbose
+
+
+def _set_volume(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    before = ctx.meta.setdefault(_VOLUME, param.name)
+    if before != param.name:
+        raise click.UsageError("--quiet and --verbose contradict each other; give one of them", ctx)
+    if param.name == "verbose":
+        started = time.perf_counter()
+        ctx.call_on_close(lambda: _tell_cost(time.perf_counter() - started))
+
+
+def _tell_cost(seconds: float) -> None:
+    import platform
+
+    import geomem
+
+    used = [f"geomem {geomem.__version__}", f"Python {platform.python_version()}",
+            *(f"{name} {sys.modules[name].__version__}" for name in ("numpy", "torch") if name in sys.modules)]
+    if is_first():
+        click.echo(f"{seconds:.1f} s{_peak_memory()}; {', '.join(used)}", err=True)
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # there is none on Windows
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f", {peak / 2**20:,.0f} MiB at most"
+
+
+def _volume() -> str | None:
+    ctx = click.get_current_context(silent=True)
+    return None if ctx is None else ctx.meta.get(_VOLUME)
+
+
 def load(data: str, **options: Any) -> DataSet:
     """Load a data set and tell a person what was decided about it, on stderr."""
     from geomem.data import load_data
 
+    started = time.perf_counter()
     dataset = load_data(data, data_root=data_root(), **options)
     for note in dataset.notes:
         say(f"note: {note}")
+    if _volume() == "verbose":
+        say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.heldout):,} held-out points of shape "
+            f"{tuple(dataset.train.shape[1:])}, sha256 {dataset.sha256}, read in {time.perf_counter() - started:.1f} s")
     return dataset
 
 
@@ -155,17 +237,25 @@ def lasting_spec(spec: str | None) -> str | None:
 
 
 def say(text: str) -> None:
-    """A line for people; stdout belongs to results. Of several processes the first one speaks."""
+    """A line for people, unless they asked for quiet; stdout belongs to results. Of several processes the first one
+    speaks.
+    """
+    if _volume() != "quiet":
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """A line that a person must see even with --quiet."""
     if is_first():
         click.echo(text, err=True)
 
 
 @contextmanager
 def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
-    """tqdm bar on stderr where that is a terminal, else nothing."""
+    """tqdm bar on stderr where that is a terminal and nobody asked for quiet, else nothing."""
     from tqdm.auto import tqdm
 
-    shown = is_first() and sys.stderr.isatty()
+    shown = is_first() and _volume() != "quiet" and sys.stderr.isatty()
     with tqdm(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
         yield bar
 

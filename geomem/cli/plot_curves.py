@@ -9,7 +9,7 @@ from geomem.errors import InputError
 
 
 @click.command("plot-curves")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--out", required=True, metavar="PICTURE", type=click.Path(dir_okay=False),
               help="Picture to write; its ending decides the format (.png, .pdf, .svg).")
 @click.option("--label", "labels", multiple=True, metavar="TEXT",

@@ -37,7 +37,7 @@ SMALLEST = {"kernel distance": -math.inf, "KID": -math.inf}
 
 
 @click.command()
-@click.argument("samples", nargs=-1, required=True, metavar="SAMPLES.npz...")
+@click.argument("samples", nargs=-1, required=True, type=click.Path(), metavar="SAMPLES.npz...")
 @click.option("--data", metavar="DATA", help="The training data; the default is what the first sample file names.")
 @data_root_option
 @click.option("--label", "labels", multiple=True, metavar="TEXT",

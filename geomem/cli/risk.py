@@ -27,8 +27,9 @@ MOST_DRAWN = 60
 @data_options
 @click.option("--top", type=click.IntRange(1), default=20, show_default=True, metavar="K",
               help="Points in the table and, at most 60, in the picture.")
-@click.option("--samples", metavar="FILE.npz", help="Samples of a model trained on DATA, as geomem generate writes "
-              "them: count the copies of each point, and correlate.")
+@click.option("--samples", metavar="FILE.npz", type=click.Path(),
+              help="Samples of a model trained on DATA, as geomem generate writes them: count the copies of each "
+                   "point, and correlate.")
 @click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
               help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
                    "distance to the tenth nearest other]")

@@ -19,7 +19,7 @@ from geomem.cli.engine import (
     thin_grids,
 )
 from geomem.cli.noise_levels import noise_level_options, resolve_noise_levels
-from geomem.cli.options import data_options, device_option, lasting_spec, load, progress_bar, say
+from geomem.cli.options import data_options, device_option, lasting_spec, load, progress_bar, say, warn
 from geomem.errors import InputError
 from geomem.processes import is_first, process_group, require_same
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
               help="edm predicts the preconditioned clean point, ddpm the noise.")
 @click.option("--network", metavar="NAME",
               help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]")
-@click.option("--init", metavar="RUN|FOLDER|FILE.safetensors",
+@click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),
               help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
                    "which also decide the network and the objective, or from a file of weights of the same network.")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
@@ -184,10 +184,10 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
                                 watch=watcher, watch_every=every or None, checkpoint_every=engine["checkpoint_every"],
                                 snapshot_dtype=torch.bfloat16 if engine["snapshots"] == "bf16" else None)
         except Interrupted as stop:
-            say(f"geomem: stopped at step {stop.step:,} and saved; repeat the command with --resume to go on")
+            warn(f"geomem: stopped at step {stop.step:,} and saved; repeat the command with --resume to go on")
             raise SystemExit(128 + stop.signal_number) from None
         except TrainingDiverged as error:
-            say(f"geomem: {error}")
+            warn(f"geomem: {error}")
             raise SystemExit(1) from None
     if watcher is not None and watcher.stopped:
         say(f"{out}: {watcher.stopped}")

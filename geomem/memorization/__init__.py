@@ -2,6 +2,7 @@
 
 from geomem.memorization.copies import CopyCounts, RankCorrelation, copies_per_point, rank_correlation
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
+from geomem.memorization.monitor import Monitor
 from geomem.memorization.ratio import MemorizationRate, memorization_rate, wilson_interval
 from geomem.memorization.swap import PairedDifference, control_windows, paired_difference, swapped_samples
 from geomem.memorization.watch import Look, Watch, default_watch_every
@@ -10,6 +11,7 @@ __all__ = [
     "CopyCounts",
     "Look",
     "MemorizationRate",
+    "Monitor",
     "PairedDifference",
     "PerNoiseLevel",
     "RankCorrelation",

@@ -111,7 +111,7 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
         return estimate, float(error.mean()), float(error.std(ddof=1) / np.sqrt(len(error)))
 
     rows = []
-    with _evaluation_mode(denoiser):
+    with evaluation_mode(denoiser):
         for sigma in levels.tolist():
             _, *error_train = denoised(known, classes[0], sigma)
             estimate, *error_heldout = denoised(unknown, classes[1], sigma)
@@ -137,7 +137,7 @@ def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float, labels:
 
 
 @contextmanager
-def _evaluation_mode(denoiser: object) -> Iterator[None]:
+def evaluation_mode(denoiser: object) -> Iterator[None]:
     """Switch off dropout and the like, and put every submodule back as it was."""
     training = [m for m in denoiser.modules() if m.training] if isinstance(denoiser, nn.Module) else []
     try:

@@ -1,0 +1,140 @@
+"""Configuration files: options of commands in TOML, a table for each command.
+
+    [train]
+    data = "digits"
+    gap = ["0.3:1.5", "5:9"]     # an option that may be given several times
+    iterations = 500
+    flip = true
+
+Keys are the options without their dashes, and the names of the arguments in small letters. A value is read as it would
+be on the command line, where one given there wins. A table, key or form of value that no command knows is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from geomem import __version__
+from geomem.errors import InputError
+
+MAX_BYTES = 2**20
+
+
+def read_config(path: str, commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:
+    """click's ``default_map`` for a group of ``commands``: per command, the name of a parameter and its value as text.
+
+    Raises InputError where the file is not as the module says; OSError where it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise InputError(f"--config {path} is larger than {MAX_BYTES:,} bytes; give a TOML file of options")
+    try:
+        tables = tomllib.loads(text.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"--config {path} is not TOML: {error}") from None
+    defaults = {}
+    for name, table in tables.items():
+        if name not in commands:
+            raise InputError(f"--config {path}: there is no command {name!r}; {_nearest(name, commands)}")
+        if not isinstance(table, dict):
+            raise InputError(f"--config {path}: {name} must be a table, [{name}], with the options below it")
+        defaults[name] = _parameters(commands[name], table, f"--config {path}: [{name}]")
+    return defaults
+
+
+def _parameters(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    known = {key_of(param): param for param in configurable(command)}
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            raise InputError(f"{where} has no option {key!r}; {_nearest(key, known)}")
+        param = known[key]
+        assert param.name is not None
+        values[param.name] = _as_given(value, param, f"{where} {key}")
+    return values
+
+
+def _as_given(value: Any, param: click.Parameter, where: str) -> Any:
+    """The value as the command line would hand it to the parameter's type."""
+    if isinstance(param, click.Option) and param.is_flag:
+        if not isinstance(value, bool):
+            raise InputError(f"{where} is a switch; write true or false")
+        return value
+    if takes_several(param):
+        return [_text(one, where) for one in (value if isinstance(value, list) else [value])]
+    return _text(value, where)
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{where} = {value!r}: write one number or one text in quotes, as on the command line")
+    return str(value)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+
+
+def configurable(command: click.Command) -> list[click.Parameter]:
+    """The parameters that a configuration file may give: those of the command's own question."""
+    return [param for param in command.params if param.expose_value]
+
+
+def key_of(param: click.Parameter) -> str:
+    """How a configuration file calls a parameter: by its first long option, or an argument by its name."""
+    long = [option[2:] for option in param.opts if option.startswith("--")]
+    return long[0] if long else str(param.name)
+
+
+def takes_several(param: click.Parameter) -> bool:
+    return param.nargs == -1 or bool(getattr(param, "multiple", False))
+
+
+def config_text(name: str, command: click.Command, arguments: list[str], ctx: click.Context) -> str:
+    """The configuration file that stands for ``geomem NAME ARGUMENTS``, defaults as comments.
+
+    ``ctx``: the context the command was read in, which has checked every value.
+    """
+    given: list[str] = []
+    default: list[str] = []
+    words, _, _ = command.make_parser(ctx).parse_args(list(arguments))
+    for param in configurable(command):
+        assert param.name is not None
+        source = ctx.get_parameter_source(param.name)
+        if source is ParameterSource.COMMANDLINE:
+            value = words.get(param.name)
+        else:
+            value = (ctx.default_map or {}).get(param.name) if source is ParameterSource.DEFAULT_MAP else param.default
+        if not isinstance(value, str | int | float | list | tuple):  # an option that came without its value
+            value = ctx.params[param.name]
+        if value is None or callable(value) or (isinstance(value, list | tuple) and not value):
+            continue
+        line = f"{key_of(param)} = {_toml(value, param, ctx)}"
+        (default if source is ParameterSource.DEFAULT else given).append(line)
+    text = [f"# geomem {__version__}: geomem --config FILE {name}", f"[{name}]", *given]
+    if default:
+        text += ["", "# The others are at their defaults:", *(f"# {line}" for line in default)]
+    return "\n".join(text)
+
+
+def _toml(value: Any, param: click.Parameter, ctx: click.Context) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(one, param, ctx) for one in value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(param.type, click.types.IntParamType | click.types.FloatParamType):
+        value = param.type.convert(value, param, ctx)
+    if isinstance(value, int | float):
+        return repr(value) if math.isfinite(value) else str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,101 @@
+"""Watching a training that geomem does not run: the looks, the weights that are kept, and that nothing changes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import geomem
+from geomem.errors import InputError
+from geomem.memorization import Monitor, Watch
+from geomem.models import EDMDenoiser, EmpiricalDenoiser, build_network
+from geomem.rng import torch_generator
+from geomem.training import denoising_loss
+
+RNG = np.random.default_rng(11)
+TRAIN, HELDOUT = (RNG.standard_normal((n, 6)).astype(np.float32) for n in (30, 80))
+
+
+class Shrink(nn.Module):
+    """``D(x) = a x``, as good as its one weight suits the noise level: the best is 1 / (1 + sigma^2) for unit data."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(float(a)))
+
+    def forward(self, x, sigma, labels=None):
+        return self.a * x
+
+
+def test_looks_are_those_of_a_watch_at_every_so_many_steps():
+    denoiser = EmpiricalDenoiser(torch.from_numpy(TRAIN))
+    monitor = Monitor(TRAIN, None, every=3, sigmas=[0.2])
+    seen = [monitor(step, denoiser) for step in range(1, 8)]
+    assert [step for step, _ in monitor.looks] == [3, 6]
+    assert [look is not None for look in seen] == [step in (3, 6) for step in range(1, 8)]
+    assert seen[2] == seen[5] == Watch(TRAIN, None, [0.2]).look(denoiser)
+    assert seen[2].rate > 0.9
+
+
+def test_levels_are_around_the_spread_of_the_data():
+    look = Monitor(torch.from_numpy(TRAIN), torch.from_numpy(HELDOUT), every=1)(1, Shrink(0.5))
+    np.testing.assert_allclose(look.sigma, TRAIN.std(ddof=1) * np.array([0.5, 1, 2]), rtol=1e-6)
+    assert len(look.mse_heldout) == 3
+
+
+def test_best_weights_are_those_of_the_smallest_held_out_error_of_each_band():
+    """Against a float64 loop over bands and steps, on the same noise."""
+    monitor = Monitor(TRAIN, HELDOUT, every=10)
+    weights = {10: 1.0, 20: 0.8, 30: 0.5, 40: 0.1, 50: 0.0}
+    for step, a in weights.items():
+        monitor(step, Shrink(a))
+    y = HELDOUT.astype(np.float64)
+    z = torch.randn(y.shape, generator=torch_generator(0, "validation noise")).numpy().astype(np.float64)
+    chosen = []
+    for sigma in monitor.best_weights.centres:
+        errors = {step: ((a * (y + sigma * z) - y) ** 2).mean() for step, a in weights.items()}
+        chosen.append(next(step for step in weights if errors[step] <= 1.005 * min(errors.values())))
+    assert monitor.best_weights.steps == chosen
+    assert len(set(chosen)) == 5
+    best = monitor.best(Shrink(9.0))
+    x = torch.ones(len(chosen), 6)
+    answered = best(x, torch.from_numpy(monitor.best_weights.centres).float())[:, 0]
+    np.testing.assert_allclose(answered.detach(), [weights[step] for step in chosen], rtol=1e-6)
+
+
+def trained(monitor):
+    """Weights after four steps of a network with dropout, a look between backward and step; the next global numbers."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 the global numbers are what is looked at
+    denoiser = EDMDenoiser(build_network("mlp", (6,), dropout=0.3), 1.0)
+    next(denoiser.net.children()).eval()  # a part that its owner put in another mode
+    modes = [module.training for module in denoiser.modules()]
+    optimizer = torch.optim.SGD(denoiser.parameters(), lr=0.05)
+    clean = torch.from_numpy(TRAIN)
+    for step in range(1, 5):
+        denoising_loss(denoiser, clean, torch.randn_like(clean), torch.rand(len(clean)) + 0.1).backward()
+        if monitor is not None:
+            monitor(step, denoiser)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert [module.training for module in denoiser.modules()] == modes
+    weights = torch.cat([p.detach().flatten() for p in denoiser.parameters()])
+    return weights, float(torch.rand(1)), float(np.random.rand())  # noqa: NPY002
+
+
+def test_a_training_does_not_notice():
+    monitor = Monitor(TRAIN, HELDOUT, every=2)
+    with_looks, without = trained(monitor), trained(None)
+    assert len(monitor.looks) == 2
+    assert torch.equal(with_looks[0], without[0])
+    assert with_looks[1:] == without[1:]
+
+
+def test_wrong_use_is_refused():
+    with pytest.raises(InputError, match="1 or more"):
+        Monitor(TRAIN, HELDOUT, every=0)
+    monitor = geomem.Monitor(TRAIN, None, every=1)
+    with pytest.raises(InputError, match="held-out"):
+        monitor.best(Shrink(1))
+    with pytest.raises(InputError, match="at least one update"):
+        Monitor(TRAIN, HELDOUT, every=1).best(Shrink(1))
