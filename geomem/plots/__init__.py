@@ -11,5 +11,17 @@ from geomem.plots.samples import plot_samples
 from geomem.plots.swap import plot_swap, plot_swap_samples
 from geomem.plots.watch import plot_watch
 
-__all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_pareto", "plot_points",
-           "plot_risk", "plot_samples", "plot_swap", "plot_swap_samples", "plot_watch"]
+__all__ = [
+    "plot_bounds",
+    "plot_copies",
+    "plot_curves",
+    "plot_density",
+    "plot_noise_levels",
+    "plot_pareto",
+    "plot_points",
+    "plot_risk",
+    "plot_samples",
+    "plot_swap",
+    "plot_swap_samples",
+    "plot_watch",
+]
