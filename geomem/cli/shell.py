@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from geomem.cli.config import config_text
+from geomem.errors import InputError
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -26,6 +27,8 @@ def config(ctx: click.Context, words: tuple[str, ...]) -> None:
     name, command, arguments = group.resolve_command(ctx, list(words))
     assert name is not None
     assert command is not None
+    if isinstance(command, click.Group):
+        raise InputError(f"{name} has commands of its own and takes no configuration file")
     with command.make_context(name, list(arguments), parent=ctx.parent) as read:
         click.echo(config_text(name, command, arguments, read))
 

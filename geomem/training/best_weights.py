@@ -101,6 +101,12 @@ class BestWeights:
         return [candidates[0][0] for candidates in self._candidates]
 
     @property
+    def smallest(self) -> np.ndarray:
+        """Smallest held-out loss of each band so far, shape (bands,)."""
+        self._require_update()
+        return np.array([candidates[-1][1] for candidates in self._candidates])
+
+    @property
     def early_stop(self) -> int:
         """Step with the smallest average held-out loss."""
         self._require_update()

@@ -100,7 +100,7 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
     if validation is not None and first:
         held_out = _validation_batch(trainer, validation, validation_labels)
         if best is None:
-            best = BestWeights.log_spaced(average_weights=_loss_shares(trainer), dtype=snapshot_dtype)
+            best = BestWeights.log_spaced(average_weights=loss_shares(trainer), dtype=snapshot_dtype)
     evaluations = set(evaluation_steps(settings.iterations))
     looks = set(watch_steps(settings.iterations, settings.batch, watch_every)) if watch and watch_every else set()
     started = last_saved = time.monotonic()
@@ -175,7 +175,7 @@ def _validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarr
     return points, noise.to(trainer.device), classes
 
 
-def _loss_shares(trainer: Trainer) -> np.ndarray:
+def loss_shares(trainer: Trainer) -> np.ndarray:
     """Weight of each band's MSE in the expected training loss, shape (bands,): probability x loss weight.
 
     The law is the sampler's without its gap: what is generated passes through every level, a gap's too.

@@ -1,0 +1,342 @@
+"""What works against memorization: trainings of bin/prevention-study, and the table of them.
+
+A *set* is a data set made small enough that a network of about two million parameters learns it by heart in minutes. A
+*way* is a law of noise levels, a dummy class, or none of them. Every training of a set takes the same steps from the
+same weights; at its checkpoints, and at the end with other choices of weights, 1,000 samples with the same seeds are
+judged by held-out points that steered nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from geomem import __version__, load_data
+from geomem.cli.engine import Classes, classes_of
+from geomem.cli.noise_levels import resolve_noise_levels
+from geomem.data import DataSet
+from geomem.files import write_json
+from geomem.generation import generate
+from geomem.geometry.estimates import Z_95
+from geomem.memorization import memorization_rate
+from geomem.models import NETWORKS
+from geomem.models.denoiser import expand_sigma
+from geomem.quality import mean_over_runs, quality_report
+from geomem.rng import key, torch_generator
+from geomem.training import BestWeights, Trainer, TrainingSettings, untrained_denoiser
+from geomem.training.loop import MAX_VALIDATION_POINTS, evaluation_steps, loss_shares
+from geomem.training.loss import heldout_losses
+from geomem.training.trainer import Batch
+
+SAMPLES = 1000
+CHECKPOINTS = (1 / 8, 1 / 4, 1 / 2, 1)  # shares of the steps
+FORMAT = "geomem.prevention-study/1"
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set and how long a network is trained on it."""
+
+    n_train: int
+    network: str
+    batch: int
+    iterations: int
+    images: Callable[[Path], tuple[np.ndarray, np.ndarray]] | None = None  # from the data folder: train, held out
+
+
+def halved(images: np.ndarray, side: int = 16) -> np.ndarray:
+    """(N, H, W[, C]) uint8 images as (N, C, side, side) float32 in [-1, 1], means of square blocks."""
+    images = images[..., None] if images.ndim == 3 else images
+    n, height, _, channels = images.shape
+    block = height // side
+    blocks = images.reshape(n, side, block, side, block, channels).astype(np.float64)
+    return (blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def faces(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(folder / "faces_gray32.npz") as arrays:
+        return halved(arrays["train_images"][:256]), halved(arrays["test_images"])
+
+
+def cars(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(folder / "cifar10_exact.npz") as arrays:
+        train = halved(arrays["train_images"][arrays["train_labels"] == 1])
+        return train[:128], np.concatenate([train[128:], halved(arrays["test_images"][arrays["test_labels"] == 1])])
+
+
+def from_zip(name: str, n_train: int, n_heldout: int) -> Callable[[Path], tuple[np.ndarray, np.ndarray]]:
+    def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+        with zipfile.ZipFile(folder / name) as archive:
+            names = sorted(entry for entry in archive.namelist() if entry.lower().endswith((".png", ".jpg")))
+            chosen = np.random.default_rng(0).permutation(len(names))[:n_train + n_heldout]
+            images = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(names[k]))).convert("RGB"))
+                               for k in chosen])
+        points = halved(images)
+        return points[:n_train], points[n_train:]
+    return load
+
+
+SETS = {
+    "digits": Set(200, "unet-tiny", 256, 1500),
+    "ecg": Set(500, "mlp", 256, 12000),
+    "ecg200": Set(200, "mlp", 256, 3000),
+    "faces16": Set(256, "unet-tiny", 128, 2000, faces),
+    "cars16": Set(128, "unet-tiny", 128, 1000, cars),
+    "pokemon16": Set(128, "unet-tiny", 128, 1000, from_zip("pokemon64.zip", 128, 888)),
+    "flowers16": Set(128, "unet-tiny", 128, 1000, from_zip("flowers64.zip", 128, 2000)),
+}
+# Options of ``geomem train``, and where the edges of the recommended gap are moved to, as factors.
+WAYS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "gap auto": {"gaps": ("auto",)},
+    "ci auto": {"ci": "auto"},
+    "dummy class": {"dummy_class": -1},
+    "closed levels": {"closes": True},
+    "gap zone": {"gaps": ("zone",)},
+    "gap auto, 10% kept": {"gaps": ("auto",), "gap_keep": 0.1},
+    "gap auto, lower edge / 2": {"edges": (0.5, 1.0)},
+    "gap auto, lower edge x 2": {"edges": (2.0, 1.0)},
+    "gap auto, upper edge / 2": {"edges": (1.0, 0.5)},
+    "gap auto, upper edge x 2": {"edges": (1.0, 2.0)},
+}
+STEERED = ("none", "gap auto", "closed levels")  # also judged with weights that held-out losses choose
+
+
+def load_set(name: str, folder: Path, out: Path) -> DataSet:
+    """The data of a set; those that are made of images are written to OUT, for ``geomem train`` as well."""
+    chosen = SETS[name]
+    if chosen.images is None:
+        if name == "digits":
+            return load_data(name, n_train=chosen.n_train)
+        return load_data(str(folder / "ECG5000_TRAIN.txt"), heldout=str(folder / "ECG5000_TEST.txt"),
+                         n_train=chosen.n_train)
+    path = out / f"{name}.npz"
+    if not path.exists():
+        train, heldout_points = chosen.images(folder)
+        temporary = out / f"{name}.{os.getpid()}.npz"
+        np.savez(temporary, train=train, heldout=heldout_points)
+        temporary.replace(path)
+    return load_data(str(path))
+
+
+def law_of(way: str, dataset: DataSet, seed: int) -> Any:
+    """The noise levels of a way, for the curves of this seed."""
+    options = {"gaps": (), "ci": None, "gap_keep": 0.0, **WAYS[way]}
+    if "edges" in options:
+        (low, high), = law_of("gap auto", dataset, seed).gaps
+        factor_low, factor_high = options["edges"]
+        options["gaps"] = (f"{low * factor_low:.6g}:{high * factor_high:.6g}",)
+    return resolve_noise_levels(dataset, dataset.std, "edm", sampler=None, ci=options["ci"], gaps=options["gaps"],
+                                gap_keep=options["gap_keep"], seed=seed, device="cpu")
+
+
+class ClosingTrainer(Trainer):
+    """At closed noise levels the target is not the clean point but what ``teacher`` makes of the noisy one.
+
+    The loss compares the denoiser's estimate at clean + sigma noise with clean. With the teacher's estimate in the
+    place of clean, and the noise that leads from it to the same noisy point, the same loss distils.
+    """
+
+    teacher: torch.nn.Module | None = None
+    edges: np.ndarray
+    closed: np.ndarray
+
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        band = np.searchsorted(self.edges[1:-1], batch.sigma.numpy()) if self.teacher else None
+        if band is None or not (rows := torch.from_numpy(self.closed[band])).any():
+            return batch
+        clean, sigma = batch.clean[rows], batch.sigma[rows]
+        spread = expand_sigma(sigma, clean)
+        noisy = clean + spread * batch.noise[rows]
+        with torch.no_grad(), self._arithmetic():
+            target = self.teacher(noisy, sigma, None)
+        batch.clean[rows], batch.noise[rows] = target, (noisy - target) / spread
+        return batch
+
+    def close(self, best: BestWeights, losses: np.ndarray) -> None:
+        """Close the levels whose held-out loss is above its smallest by more than the tolerance; open the others."""
+        self.edges, self.closed = best.edges, losses > (1 + best.tolerance) * best.smallest
+        self.teacher = best.stitched(self.ema) if self.closed.any() else None
+
+
+def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes) -> dict[str, Any]:
+    """1,000 samples: their memorized share, and their distances to held-out points as ``geomem quality`` has them."""
+    samples = generate(classes.unconditional(denoiser), range(SAMPLES), dataset.train.shape[1:])
+    found = memorization_rate(samples, dataset.train)
+    report = quality_report(samples, dataset.train, dataset.test)
+    return {"memorized": {name: getattr(found, name) for name in ("rate", "low", "high", "n", "count")},
+            "quality": report.to_dict()}
+
+
+def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
+    """Train one way and judge it."""
+    chosen = SETS[name]
+    levels = law_of(way, dataset, seed)
+    classes = classes_of(dataset, False, WAYS[way].get("dummy_class", 0), seed)
+    settings = TrainingSettings(chosen.iterations, chosen.batch, NETWORKS[chosen.network].learning_rate,
+                                precision="bf16", seed=seed)
+    torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
+    denoiser = untrained_denoiser({"network": chosen.network, "shape": dataset.train.shape[1:], "dropout": 0.0,
+                                   "classes": classes.count, "objective": "edm", "sigma_data": dataset.std}, name)
+    trainer_class = ClosingTrainer if WAYS[way].get("closes") else Trainer
+    trainer = trainer_class(denoiser, levels.law, classes.train, settings, classes.labels)
+    best = BestWeights.log_spaced(average_weights=loss_shares(trainer)) if way in STEERED else None
+    points = torch.from_numpy(dataset.validation[:MAX_VALIDATION_POINTS])
+    noise = torch.randn(points.shape, generator=torch_generator(seed, "validation noise"))
+    evaluations = set(evaluation_steps(chosen.iterations)) if best else set()
+    checkpoints = {round(share * chosen.iterations) for share in CHECKPOINTS}
+    rows = []
+    started = time.monotonic()
+    while trainer.steps_done < chosen.iterations:
+        trainer.step()
+        step = trainer.steps_done
+        if best is not None and step in evaluations:
+            losses = heldout_losses(trainer.ema, points, noise, best.centres.tolist())
+            best.update(step, losses, trainer.ema.state_dict())
+            if isinstance(trainer, ClosingTrainer):
+                trainer.close(best, losses)
+        if step in checkpoints:
+            rows.append({"weights": "last", "step": step, "loss": trainer.mean_loss,
+                         **judged(trainer.ema, dataset, classes)})
+            trainer.losses.clear()
+    if best is not None:
+        rows.append({"weights": "per level", "steps": best.steps,
+                     **judged(best.stitched(trainer.ema), dataset, classes)})
+        trainer.ema.load_state_dict(best.snapshots[best.early_stop])
+        rows.append({"weights": "early stop", "step": best.early_stop, **judged(trainer.ema, dataset, classes)})
+    return {"format": FORMAT, "geomem": __version__, "set": name, "way": way, "seed": seed,
+            "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
+                     "n_test": len(dataset.test), "shape": list(dataset.train.shape[1:])},
+            "network": chosen.network, "parameters": sum(p.numel() for p in denoiser.parameters()),
+            "settings": asdict(settings), "law": levels.summary(), "gaps": list(levels.gaps),
+            "seconds": round(time.monotonic() - started), "rows": rows}
+
+
+def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each set, way and choice of weights: means over the seeds with 95% intervals, for fresh seeds.
+
+    memorized, frechet: at the last step. along: the same at each checkpoint.
+    """
+    rows = []
+    for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells if "rows" in cell):
+        runs = [cell for cell in cells if (cell["set"], cell["way"]) == (name, way)]
+        for weights in dict.fromkeys(row["weights"] for row in runs[0]["rows"]):
+            lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]
+            along = [{"step": at[0].get("step") if weights == "last" else None,
+                      **{part: mean_over_runs(*zip(*map(measure, at), strict=True)).to_dict()
+                         for part, measure in (("memorized", _memorized), ("frechet", _frechet))}}
+                     for at in zip(*lines, strict=True)]
+            rows.append({"set": name, "way": way, "weights": weights, "seeds": [cell["seed"] for cell in runs],
+                         **{part: along[-1][part] for part in ("memorized", "frechet")},
+                         "along": along if weights == "last" else [],
+                         "floor": lines[0][-1]["quality"]["frechet_floor"],
+                         "floor_n": lines[0][-1]["quality"]["floor_n"]})
+    return rows
+
+
+def _memorized(row: dict[str, Any]) -> tuple[float, float]:
+    """Memorized share and its standard error, that of the Wilson interval."""
+    found = row["memorized"]
+    return found["rate"], (found["high"] - found["low"]) / (2 * Z_95)
+
+
+def _frechet(row: dict[str, Any]) -> tuple[float, float]:
+    found = row["quality"]
+    return found["frechet"], (found["frechet_high"] - found["frechet"]) / Z_95
+
+
+def text_of(rows: list[dict[str, Any]]) -> list[str]:
+    """A table for each set, in Markdown."""
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        lines += [f"\n{name}\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|"]
+        for row in (row for row in rows if row["set"] == name):
+            share, frechet = row["memorized"], row["frechet"]
+            lines.append(f"| {row['way']}, {row['weights']} | {len(row['seeds'])} | {share['mean']:.1%} "
+                         f"[{max(0, share['low']):.1%}, {min(1, share['high']):.1%}] | {frechet['mean']:.2f} "
+                         f"[{max(0, frechet['low']):.2f}, {frechet['high']:.2f}] |")
+    return lines
+
+
+def _file_name(way: str) -> str:
+    return way.replace(",", "").replace(" ", "-").replace("/", "by").replace("%", "percent")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process is to do what leads to ``path``: it is not there and no living process is at it."""
+    mark = path.with_suffix(".busy")
+    if mark.exists() and not _is_alive(int(mark.read_text() or 0)):
+        mark.unlink(missing_ok=True)
+    try:
+        handle = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        yield False
+        return
+    os.write(handle, str(os.getpid()).encode())
+    os.close(handle)
+    try:
+        yield not path.exists()
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    return process > 0 and Path(f"/proc/{process}").exists()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bin/prevention-study", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")))
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--ways", default=";".join(WAYS), help="separated by semicolons")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--summary", type=Path, metavar="FILE.json", help="put all that is in OUT into one file")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.summary:
+        cells = [json.loads(path.read_text()) for path in sorted(given.out.glob("*/*.json"))]
+        rows = summary(cells)
+        write_json(given.summary, {"format": FORMAT, "rows": rows, "trainings": cells})
+        print("\n".join(text_of(rows)))
+        return
+    torch.set_num_threads(1)
+    for seed in map(int, given.seeds.split(",")):
+        for name in given.sets.split(","):
+            dataset = load_set(name, given.data, given.out)
+            for way in given.ways.split(";"):
+                path = given.out / name / f"{_file_name(way)}-{seed}.json"
+                path.parent.mkdir(exist_ok=True)
+                with claimed(path) as ours:
+                    if not ours:
+                        continue
+                    try:
+                        cell = study(name, way, seed, dataset)
+                    except ValueError as error:
+                        cell = {"format": FORMAT, "set": name, "way": way, "seed": seed, "refused": str(error)}
+                    write_json(path, cell)
+                    ends = " | ".join(f"{row['weights']} {row.get('step', '')}: {row['memorized']['rate']:.1%} "
+                                      f"{row['quality']['frechet']:.3f}" for row in cell.get("rows", []))
+                    print(f"{name}, {way}, seed {seed}: {ends or cell['refused']} ({cell.get('seconds')} s)",
+                          file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

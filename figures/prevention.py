@@ -1,0 +1,45 @@
+"""Memorization against quality along the training, for each way. Reads results/prevention.json, computes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+from geomem.plots.style import look, new_figure
+
+HERE = Path(__file__).parent
+WAYS = {"none": "0.35", "gap auto": "C3", "ci auto": "C0", "dummy class": "C1"}
+TITLES = {"digits": "200 digits, 8 x 8", "ecg": "500 beats of ECG5000", "faces16": "256 grey faces, 16 x 16"}
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """A panel for each set: a line along the checkpoints of each way, the last one large; a star for held-out data."""
+    with look():
+        figure = new_figure(10.5, 4.0)
+        for axes, name in zip(figure.subplots(1, len(TITLES)), TITLES, strict=True):
+            for row in (row for row in rows if row["set"] == name):
+                at = row["along"] or [row]
+                x, y = ([point[part]["mean"] for point in at] for part in ("frechet", "memorized"))
+                if row["weights"] == "last" and row["way"] in WAYS:
+                    colour = WAYS[row["way"]]
+                    axes.plot(x, y, "-", lw=1, color=colour, marker=".", ms=5)
+                    axes.plot(x[-1], y[-1], "o", ms=7, color=colour, label=row["way"])
+                elif (row["way"], row["weights"]) == ("none", "per level"):
+                    axes.plot(x, y, "D", ms=7, color="C2", label="none, best weights per level", zorder=4)
+            floor = next(row["floor"] for row in rows if row["set"] == name)
+            axes.plot(floor, 0, "*", ms=12, color="0.1", label="held-out data", ls="")
+            axes.set(title=TITLES[name], xlabel="Frechet distance in pixels", xscale="log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        figure.axes[0].set_ylabel("memorized share")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8.5)
+    return figure
+
+
+if __name__ == "__main__":
+    document = json.loads((HERE / "results" / "prevention.json").read_text())
+    draw(document["rows"]).savefig(HERE / "prevention.png", dpi=140)
