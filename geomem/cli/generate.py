@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import Seeds, device_option, progress_bar, say
+from geomem.cli.options import Seeds, device_option, progress_bar, require_writable, say
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
 
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
+    require_writable(out)
     samples, about = samples_of(load_denoiser(run, weights), seeds, steps=steps, method=method, batch=batch,
                                 labels=list(labels), device=device)
     save_samples(out, samples, seeds, about)
@@ -78,11 +79,24 @@ def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None,
     with progress_bar(len(seeds), "generating", "sample") as bar:
         samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method, batch=batch,
                                       labels=classes, progress=lambda done, total: bar.update(done - bar.n))
-    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights, "steps": steps,
-             "method": method, "data": model.data or None}
+    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights,
+             "weights_sha256": fingerprint(model.denoiser), "steps": steps, "method": method, "data": model.data or None}
     if wanted is not None:
         about["labels"] = wanted.tolist()
     return samples, about
+
+
+def fingerprint(denoiser: Any) -> str:
+    """SHA-256 of a denoiser's names, shapes and values: samples know by it whether a run has been trained on since."""
+    from hashlib import sha256
+
+    import torch
+
+    digest = sha256()
+    for name, tensor in denoiser.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any]) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from geomem.cli.engine import numbered
-from geomem.cli.options import Sigmas, device_option, json_option, progress_bar, say
+from geomem.cli.options import (
+    Sigmas,
+    device_option,
+    json_option,
+    progress_bar,
+    require_new_directory,
+    require_writable,
+    say,
+)
+
+MEMORIZATION_FILE = "memorization.json"
 
 
 @click.command()
@@ -47,6 +57,9 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     from geomem.memorization import memorization_rate
     from geomem.training import load_denoiser
 
+    if out:
+        require_new_directory(out, MEMORIZATION_FILE)
+        require_writable(os.path.join(out, MEMORIZATION_FILE))
     model = load_denoiser(target, weights) if os.path.isdir(target) else None
     if model is None:
         samples = read_samples(target)
@@ -70,7 +83,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
-        write_json(os.path.join(out, "memorization.json"), document)
+        write_json(os.path.join(out, MEMORIZATION_FILE), document)
         _pictures(out, document, samples.values, trajectory, dataset.train)
         say(f"wrote {out}")
     click.echo(json.dumps(document, allow_nan=False) if as_json else _text(document))

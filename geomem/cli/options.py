@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -156,3 +157,17 @@ def require_new_directory(path: str, made_by: str) -> None:
         raise InputError(f"--out {path} is a file; give a directory")
     if os.path.isfile(os.path.join(path, made_by)):
         raise InputError(f"--out {path} holds another run ({made_by}); choose another directory or remove it")
+
+
+def require_writable(path: str) -> None:
+    """Refuse a file that could not be written, before the work that would fill it. Leaves nothing behind."""
+    if os.path.isdir(path):
+        raise InputError(f"--out {path} is a directory; give the name of a file")
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):  # made when the file is written
+        folder = os.path.dirname(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {path} cannot be written ({folder}: {error.strerror}); choose another place") from None
