@@ -80,7 +80,8 @@ def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None,
         samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method, batch=batch,
                                       labels=classes, progress=lambda done, total: bar.update(done - bar.n))
     about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights,
-             "weights_sha256": fingerprint(model.denoiser), "steps": steps, "method": method, "data": model.data or None}
+             "weights_sha256": fingerprint(model.denoiser), "steps": steps, "method": method,
+             "data": model.data or None}
     if wanted is not None:
         about["labels"] = wanted.tolist()
     return samples, about

@@ -14,6 +14,7 @@ from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
+from geomem.cli.report import report
 from geomem.cli.risk import risk
 from geomem.cli.train import train
 from geomem.errors import InputError, LostProcess
@@ -34,7 +35,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, quality, export):
+for command in (danger_zone, bounds, risk, plot_curves, train, generate, memorization, quality, report, export):
     cli.add_command(command)
 
 

@@ -79,7 +79,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
     if model is not None:
-        levels = _per_noise_level(model, dataset, sigmas, n_points, tolerance, seed, device)
+        levels = noise_levels_of(model, dataset, sigmas, n_points, tolerance, seed, device)
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -89,8 +89,9 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     click.echo(json.dumps(document, allow_nan=False) if as_json else _text(document))
 
 
-def _per_noise_level(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,
-                     seed: int, device: str) -> dict[str, Any]:
+def noise_levels_of(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,
+                    seed: int, device: str) -> dict[str, Any]:
+    """Memorization and errors per noise level of the ``model`` and of two denoisers known exactly, ready for JSON."""
     import numpy as np
     import torch
 

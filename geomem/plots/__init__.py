@@ -6,7 +6,8 @@ from geomem.plots.density import plot_density
 from geomem.plots.levels import plot_noise_levels
 from geomem.plots.risk import plot_copies, plot_risk
 from geomem.plots.samples import plot_samples
+from geomem.plots.training import plot_training
 from geomem.plots.watch import plot_watch
 
 __all__ = ["plot_bounds", "plot_copies", "plot_curves", "plot_density", "plot_noise_levels", "plot_risk",
-           "plot_samples", "plot_watch"]
+           "plot_samples", "plot_training", "plot_watch"]
