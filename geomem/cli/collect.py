@@ -68,6 +68,9 @@ class _Subject:
     def folder(self) -> Path:
         return self.run.path
 
+    def is_of_other_weights(self, about: dict[str, Any]) -> bool:
+        return about["data"]["sha256"] == self.sha256 and about.get("weights") != self.weights
+
     def fits(self, path: Path, about: dict[str, Any]) -> bool:
         """Whether a report or samples are about these data and weights; a line where the run was trained on since."""
         data = about.get("data")
@@ -124,6 +127,10 @@ class Collector:
         key = json.dumps(config["data"], sort_keys=True, default=str)
         if key not in self._data:
             self._data[key] = data_of({"data": config["data"]}, self.given, name)
+        shape = self._data[key].train.shape[1:]
+        if shape != tuple(config["shape"]):
+            raise InputError(f"{name} makes points of shape {tuple(config['shape'])}, those of {self._data[key].name} "
+                             f"have {shape}")
         return self._data[key]
 
     # --- the data and their danger zone -------------------------------------------------------------------
@@ -189,19 +196,20 @@ class Collector:
         reports = self._reports(subject)
         fitting = [one for one in reports if subject.fits(one.path, one.about)]
         others = tuple((str(one.path), str(one.about.get("weights")), one.trajectory)
-                       for one in reports if one not in fitting)
+                       for one in reports if subject.is_of_other_weights(one.about))
         facts: dict[str, Any] = {"others": others}
         samples = None if dataset is None else self._samples(subject)
         if dataset is not None and samples is not None:
-            facts |= self._of_samples(subject, dataset, samples)
+            facts |= record.attempt("the judgement of the samples",
+                                    lambda: self._of_samples(subject, dataset, samples)) or {}
         elif fitting:
             best = max(fitting, key=lambda one: one.trajectory["n"])
             facts |= {"trajectory": best.trajectory, "heldout": best.heldout, "sampling": _sampling(best.about),
                       "quality": self._quality_found(subject, best.trajectory["n"])}
             record.used.append(f"memorized share: found in {best.path}")
         for one in fitting:
-            shown = facts["trajectory"]
-            if one.trajectory["n"] == shown["n"] and abs(one.trajectory["rate"] - shown["rate"]) > 1e-9:
+            shown = facts.get("trajectory")
+            if shown and one.trajectory["n"] == shown["n"] and abs(one.trajectory["rate"] - shown["rate"]) > 1e-9:
                 record.used.append(f"{one.path} gives another memorized share for {shown['n']:,} samples, "
                                    f"{one.trajectory['rate']:.1%}; this page counted anew")
         return facts | self._per_level(subject, fitting)
@@ -295,7 +303,8 @@ class Collector:
 
     def _note_gaps(self, subject: _Subject, levels: Any, stats: list[Any], watch: list[Any],
                    steps_done: int | None) -> None:
-        missing, asked = subject.record.missing, subject.config.get("settings", {}).get("iterations")
+        missing, settings = subject.record.missing, subject.config.get("settings")
+        asked = settings.get("iterations") if isinstance(settings, dict) else None
         if isinstance(asked, int) and steps_done is not None and steps_done < asked:
             missing.append(Missing("the end of the training", f"{steps_done:,} of {asked:,} steps are done",
                                    "the command of the training with --resume, unless it was meant to stop there"))
@@ -331,8 +340,7 @@ def _levels(run: Run) -> dict[str, Any] | None:
     path = run.path / "levels.json"
     if not path.is_file():
         return None
-    found.read_json(path)
-    return run.levels
+    return found.bands(found.read_json(path))
 
 
 def _stats(run: Run) -> list[dict[str, Any]]:

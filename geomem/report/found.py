@@ -20,6 +20,8 @@ MAX_JSON_BYTES = 32 * 2**20
 MAX_SAMPLES_BYTES = 2**31
 MAX_FILES = 200
 MAX_LEVELS = 2000
+LARGEST = 1e30  # figures beyond it are no results, and drawing them overflows
+SIGMA_RANGE = (1e-12, 1e12)
 _DEPTH = 2  # a report lies in the run directory or in a directory of it
 _NOT_OURS = {"weights", "tensorboard"}
 
@@ -116,8 +118,8 @@ def zone_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _zone(zone: Mapping[str, Any]) -> dict[str, Any]:
-    clean: dict[str, Any] = {name: number(zone[name], 0, above=True) for name in ("sigma_low", "sigma_high",
-                                                                                 "threshold")}
+    low, high = levels([zone["sigma_low"], zone["sigma_high"]], strictly=False)
+    clean: dict[str, Any] = {"sigma_low": low, "sigma_high": high, "threshold": number(zone["threshold"], 0, 1)}
     for name in ("crossing", "crossing_low", "crossing_high", "edm_mass"):
         clean[name] = optional(zone.get(name))
     for name in ("sigma_low_interval", "sigma_high_interval", "ddpm_timesteps"):
@@ -204,27 +206,39 @@ def noise_levels(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"sigma": sigma, **shares, **errors, "n_heldout": whole(part["n_heldout"], 1)}
 
 
-def levels(values: Any, least: int = 1) -> list[float]:
-    """Noise levels: positive and increasing."""
-    sigma = numbers(values, None, 0)
-    if len(sigma) < least or any(s <= 0 for s in sigma) or sorted(set(sigma)) != sigma:
-        raise ValueError("noise levels are not positive and increasing")
+def bands(part: Mapping[str, Any]) -> dict[str, Any]:
+    """levels.json: edges of the bands, the chosen step of each, the one early stop. Raises InputError."""
+    try:
+        edges = levels(part["edges"], least=2)
+        if not isinstance(part["steps"], list) or len(part["steps"]) != len(edges) - 1:
+            raise ValueError("bands and steps do not fit")
+        return {"edges": edges, "steps": [whole(step) for step in part["steps"]],
+                "early_stop": whole(part["early_stop"])}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"levels.json is damaged ({error!r})") from None
+
+
+def levels(values: Any, *, least: int = 1, strictly: bool = True) -> list[float]:
+    """At least so many increasing noise levels."""
+    sigma = numbers(values, None, *SIGMA_RANGE)
+    if len(sigma) < least or sorted(sigma) != sigma or (strictly and len(set(sigma)) < len(sigma)):
+        raise ValueError("noise levels are missing or do not increase")
     return sigma
 
 
-def numbers(values: Any, n: int | None = None, low: float = -math.inf, high: float = math.inf) -> list[float]:
+def numbers(values: Any, n: int | None = None, low: float = -LARGEST, high: float = LARGEST) -> list[float]:
     """A list of finite floats in [low, high], ``n`` of them or at most ``MAX_LEVELS``."""
     if not isinstance(values, list) or len(values) > MAX_LEVELS or (n is not None and len(values) != n):
         raise ValueError("a list of numbers is missing or has the wrong length")
     return [number(value, low, high) for value in values]
 
 
-def number(value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> float:
-    """A finite float in [low, high], or in (low, high] with ``above``."""
+def number(value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
+    """A finite float in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{str(value)[:40]!r} is no number")
     value = float(value)
-    if not math.isfinite(value) or not low <= value <= high or (above and value == low):
+    if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{value} is out of range")
     return value
 
