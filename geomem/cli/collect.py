@@ -164,6 +164,8 @@ class Collector:
     def _zone_found(self, sha256: str, record: _Record) -> tuple[dict[str, Any] | None, str]:
         for name in self.names:
             for path, document in found.documents_in(Path(name), "geomem.danger-zone/1", record.ignored):
+                if "zone" not in document:  # curves.json, which stops short of the zone
+                    continue
                 try:
                     zone = found.zone_document(path, document)
                 except InputError as error:
