@@ -43,15 +43,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def require_writable(path: str | Path) -> None:
-    """Find out before the work whether ``atomic_path`` could write there. Raises InputError if not; makes nothing."""
+    """Find out before the work whether ``atomic_path`` could write there. Raises InputError if not; leaves nothing."""
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a directory; name a file")
+        raise InputError(f"{path} is a directory; give the name of a file")
     place = path.absolute().parent
-    while not place.exists():
+    while not os.path.lexists(place):  # made when the file is written
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{path} cannot be written: {place} is no directory that you may write to; name another file")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({place}: {error.strerror}); choose another place") from None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -210,6 +210,9 @@ def bad_inputs(tmp):
     write_images(tmp / "sizes", [(8, 8), (8, 9), (8, 8)])
     (tmp / "taken").mkdir()
     (tmp / "taken" / "config.json").write_text("{}")
+    (tmp / "judged").mkdir()
+    (tmp / "judged" / "memorization.json").write_text("{}")
+    (tmp / "folder.npz").mkdir()
     (tmp / "zoned").mkdir()
     (tmp / "zoned" / "danger-zone.json").write_text("{}")
     zone, train = ["danger-zone"], ["train", "digits", "--network", "mlp", "--iterations", "2", "--out", tmp / "run"]
@@ -248,6 +251,10 @@ def bad_inputs(tmp):
         "ci without sampler": ([*train, "--sampler", "lognormal", "--ci", "1:2"], "--ci"),
         "ci outside": ([*train, "--ci", "10:2000"], "2000"),
         "generate without run": (["generate", tmp / "none", "--out", tmp / "s.npz"], "none"),
+        "generate into a file": (["generate", tmp / "none", "--out", tmp / "good.npz" / "s.npz"], "cannot be written"),
+        "generate into a directory": (["generate", tmp / "none", "--out", tmp / "folder.npz"], "is a directory"),
+        "memorization reported before": (["memorization", tmp / "none", "--out", tmp / "judged"], "memorization.json"),
+        "memorization into a file": (["memorization", tmp / "none", "--out", tmp / "good.npz" / "d"], "not be written"),
         "superscript seeds": (["generate", tmp / "none", "--seeds", "\u00b2", "--out", tmp / "s.npz"], "--seeds"),
         "unscaled data": (["train", tmp / "large.npz", "--network", "mlp", "--out", tmp / "run"], "rescale"),
         "samples of an unreadable origin": (["quality", tmp / "odd.npz"], "--data"),

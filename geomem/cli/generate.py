@@ -9,6 +9,7 @@ import click
 
 from geomem.cli.options import Seeds, device_option, progress_bar, say
 from geomem.errors import InputError
+from geomem.files import require_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,7 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
 
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
+    require_writable(out)
     samples, about = samples_of(load_denoiser(run, weights), seeds, steps=steps, method=method, batch=batch,
                                 labels=list(labels), device=device)
     save_samples(out, samples, seeds, about)
@@ -78,8 +80,9 @@ def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None,
     with progress_bar(len(seeds), "generating", "sample") as bar:
         samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method, batch=batch,
                                       labels=classes, progress=lambda done, total: bar.update(done - bar.n))
-    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights, "steps": len(sigmas),
-             "method": method, "data": model.data or None}
+    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights,
+             "weights_sha256": fingerprint(model.denoiser), "steps": len(sigmas), "method": method,
+             "data": model.data or None}
     if wanted is not None:
         about["labels"] = wanted.tolist()
     return samples, about
@@ -92,6 +95,19 @@ def sampler_levels(model: Pretrained, steps: int | None, method: str) -> np.ndar
 
     steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
     return timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps)
+
+
+def fingerprint(denoiser: Any) -> str:
+    """SHA-256 of a denoiser's names, shapes and values: samples know by it whether a run has been trained on since."""
+    from hashlib import sha256
+
+    import torch
+
+    digest = sha256()
+    for name, tensor in denoiser.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from geomem.cli.memorization import memorization
 from geomem.cli.options import everywhere
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
+from geomem.cli.report import report
 from geomem.cli.risk import risk
 from geomem.cli.shell import completion, config
 from geomem.cli.swap import swap
@@ -85,6 +86,7 @@ for command in (
     memorization,
     swap,
     quality,
+    report,
     export,
     config,
     completion,

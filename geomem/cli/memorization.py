@@ -9,7 +9,18 @@ from typing import Any
 import click
 
 from geomem.cli.engine import numbered
-from geomem.cli.options import Sigmas, data_root_option, device_option, json_option, progress_bar, say
+from geomem.cli.options import (
+    Sigmas,
+    data_root_option,
+    device_option,
+    json_option,
+    progress_bar,
+    require_new_directory,
+    say,
+)
+from geomem.files import require_writable
+
+MEMORIZATION_FILE = "memorization.json"
 
 
 @click.command()
@@ -48,6 +59,9 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     from geomem.memorization import memorization_rate
     from geomem.training import load_denoiser
 
+    if out:
+        require_new_directory(out, MEMORIZATION_FILE)
+        require_writable(os.path.join(out, MEMORIZATION_FILE))
     model = load_denoiser(target, weights) if os.path.isdir(target) else None
     if model is None:
         samples = read_samples(target)
@@ -67,18 +81,19 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
     if model is not None:
-        levels = _per_noise_level(model, dataset, sigmas, n_points, tolerance, seed, device)
+        levels = noise_levels_of(model, dataset, sigmas, n_points, tolerance, seed, device)
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
-        write_json(os.path.join(out, "memorization.json"), document)
+        write_json(os.path.join(out, MEMORIZATION_FILE), document)
         _pictures(out, document, samples.values, trajectory, dataset.train)
         say(f"wrote {out}")
     click.echo(json.dumps(document, allow_nan=False) if as_json else _text(document))
 
 
-def _per_noise_level(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,
-                     seed: int, device: str) -> dict[str, Any]:
+def noise_levels_of(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,
+                    seed: int, device: str) -> dict[str, Any]:
+    """Memorization and errors per noise level of the ``model`` and of two denoisers known exactly, ready for JSON."""
     import numpy as np
     import torch
 

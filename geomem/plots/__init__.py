@@ -9,6 +9,7 @@ from geomem.plots.points import plot_points
 from geomem.plots.risk import plot_copies, plot_risk
 from geomem.plots.samples import plot_samples
 from geomem.plots.swap import plot_swap, plot_swap_samples
+from geomem.plots.training import plot_training
 from geomem.plots.watch import plot_watch
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "plot_samples",
     "plot_swap",
     "plot_swap_samples",
+    "plot_training",
     "plot_watch",
 ]

@@ -230,7 +230,7 @@ class Run:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # after the last newline: nothing, or half a line
         try:
             return [line for line in map(json.loads, lines) if line["step"] >= 0]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is damaged ({error!r}); remove the broken line") from None
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:

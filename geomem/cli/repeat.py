@@ -1,0 +1,72 @@
+"""The commands that make a run and its reports again, from its config.json."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from geomem.errors import InputError
+
+_PLAIN_GAP = re.compile(r"(auto|zone|none|[0-9.eE+-]+t?:[0-9.eE+-]+t?)(,[0-9.eE+-]+t?:[0-9.eE+-]+t?)*")
+
+
+def shell(arguments: Sequence[Any]) -> str:
+    """The arguments as one line for a POSIX shell."""
+    return shlex.join(str(argument) for argument in arguments)
+
+
+def data_arguments(data: Mapping[str, Any]) -> list[str]:
+    """DATA and its options, from the part "data" of a config."""
+    arguments = [str(data["spec"])]
+    for name in ("heldout", "n_train", "n_heldout"):
+        if data.get(name) is not None:
+            arguments += [f"--{name.replace('_', '-')}", str(data[name])]
+    return arguments + (["--shuffle"] if data.get("shuffle") else []) + ["--seed", str(data["seed"])]
+
+
+def training_command(config: Mapping[str, Any], out: str) -> str:
+    """``geomem train`` with the options of a run. Raises InputError where the config does not hold them.
+
+    A gap that came from a file is written out as its range of sigma, so that the file is not needed.
+    """
+    try:
+        settings, engine = config["settings"], config.get("engine", {})
+        processes = int(engine.get("processes", 1))
+        arguments = ["torchrun", "--nproc-per-node", processes, "-m"] if processes > 1 else []
+        arguments += ["geomem", "train", *data_arguments(config["data"]), "--out", out]
+        if config.get("init") is not None:
+            arguments += ["--init", config["init"]]
+        if config["network"] != "diffusers":  # else --init decides both
+            arguments += ["--network", config["network"], "--objective", config["objective"]]
+        arguments += _law_arguments(config["sampler"], config.get("gap", ["none"]))
+        for name in ("iterations", "batch", "learning_rate"):
+            arguments += [f"--{name.replace('_', '-')}", settings[name]]
+        for name, value, usual in (("decay", settings["decay"], 0), ("dropout", config["dropout"], 0),
+                                   ("precision", settings["precision"], "fp32"),
+                                   ("snapshots", config.get("snapshots", "fp32"), "fp32"),
+                                   ("dummy-class", config.get("dummy_class", 0), 0),
+                                   ("accumulate", engine.get("accumulate", 1), 1)):
+            if value != usual:
+                arguments += [f"--{name}", value]
+        for name, wanted in (("flip", settings["flip"]), ("conditional", config.get("labels") is not None),
+                             ("compile", engine.get("compiled")), ("channels-last", engine.get("channels_last"))):
+            arguments += [f"--{name}"] if wanted else []
+        return shell(arguments)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"config.json lacks an option of the training ({error!r})") from None
+
+
+def _law_arguments(sampler: Mapping[str, Any], words: Sequence[Any]) -> list[Any]:
+    base = sampler["base"] if sampler["kind"] == "gap" else sampler
+    arguments = ["--sampler", base["kind"]]
+    if base["kind"] == "ci":  # an interval of one's own holds half of the normal, that of auto nine tenths
+        arguments += ["--ci", f"{base['c_low']}:{base['c_high']}" if base["coverage"] == 0.5 else "auto"]
+    if sampler["kind"] != "gap":
+        return arguments
+    if not all(isinstance(word, str) and _PLAIN_GAP.fullmatch(word) for word in words):
+        words = [f"{low}:{high}" for low, high in sampler["gaps"]]
+    for word in words:
+        arguments += ["--gap", word]
+    return arguments + (["--gap-keep", sampler["keep"]] if sampler["keep"] else [])

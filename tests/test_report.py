@@ -1,0 +1,428 @@
+"""The page of ``geomem report``: whole and honest HTML, whatever a run directory holds."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import zipfile
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import status
+from PIL import Image
+
+import geomem
+from geomem import load_data
+from geomem.errors import InputError
+from geomem.report import found, pictures
+from geomem.report.page import short, thinned
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+SMALL = ["--n-train", "50", "--network", "mlp", "--iterations", "20", "--batch", "16"]
+SEEDS = ["--seeds", "0-39"]
+
+
+class Page(HTMLParser):
+    """Elements of a page in order, each as (tag, attributes); refuses ends that do not fit and what is left open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == [], self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        assert len(dict(attributes)) == len(attributes), f"{tag} has an attribute twice"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):  # of SVG
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, text):
+        if not {"style", "script"} & set(self.open):
+            self.texts.append(text)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, *tags):
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def require_sound(text):
+    """What every page must be. Returns it parsed."""
+    page = Page(text)
+    tags = [tag for tag, _ in page.elements]
+    assert text.lstrip().lower().startswith("<!doctype html>")
+    assert page.all("html") == [{"lang": "en"}]
+    assert not {"script", "iframe", "object", "link", "base", "form", "embed", "foreignobject"} & set(tags)
+    policy = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    for tag, attributes in page.elements:
+        refused = [name for name in attributes if name.startswith("on") or name in ("style", "srcset")]
+        assert not refused, (tag, attributes)
+        for name in ("src", "href", "data", "action", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,", "data:image/svg+xml;base64,"))
+    assert "@import" not in text
+    assert "url(" not in text
+    assert all(a.get("alt") for a in page.all("img"))
+    assert all(a.get("aria-label") for a in page.all("svg"))
+    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    depths = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert depths[0] == 1
+    assert depths.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(depths)), "a heading level is left out"
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(set(ids)) == len(ids)
+    assert {a["href"][1:] for a in page.all("a")} <= set(ids)
+    for a in page.all("img"):
+        kind, content = a["src"].split(";base64,")
+        content = base64.b64decode(content, validate=True)
+        if kind.endswith("png"):
+            Image.open(io.BytesIO(content)).verify()
+        else:
+            assert b"<script" not in content
+            assert b"<dc:date>" not in content
+    return page
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs on the same digits, one with a gap; ``kept`` is the plain one with all its reports inside."""
+    folder = tmp_path_factory.mktemp("report")
+    assert status("train", "digits", *SMALL, "--out", folder / "plain") == 0
+    assert status("train", "digits", *SMALL, "--gap", "zone", "--out", folder / "gap") == 0
+    kept = folder / "kept"
+    shutil.copytree(folder / "plain", kept)
+    assert status("danger-zone", "digits", "--n-train", 50, "--sigmas", 6, "--out", kept / "danger-zone") == 0
+    assert status("memorization", kept, "--n-samples", 30, "--sigmas", 3, "--n-points", 20, "--out",
+                  kept / "memorization") == 0
+    assert status("quality", kept / "memorization" / "samples.npz", "--out", kept / "quality.json") == 0
+    return folder
+
+
+@pytest.fixture
+def copied(runs, tmp_path, monkeypatch):
+    """A copy of the run with its reports, to spoil. Figures are made but not rendered, which is most of the time."""
+    def unrendered(draw):
+        draw()
+        return "data:image/svg+xml;base64,"
+
+    monkeypatch.setattr(pictures, "figure_uri", unrendered)
+    shutil.copytree(runs / "kept", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def page_of(tmp_path, *arguments, name="page.html"):
+    assert status("report", *arguments, "--out", tmp_path / name) == 0
+    return (tmp_path / name).read_text(encoding="utf-8")
+
+
+def edited(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def test_one_run(runs, tmp_path, capsys):
+    before = sorted(runs.rglob("*"))
+    text = page_of(tmp_path, runs / "plain", *SEEDS)
+    out = capsys.readouterr()
+    page = require_sound(text)
+    assert sorted(runs.rglob("*")) == before, "the run was written into"
+    assert len(text) < 1_500_000
+    words = page.text
+    assert "Does this model copy its training data?" in words
+    assert "of its 40 samples" in words or "as far as 40 samples can tell" in words
+    assert "50 training points of 64 values each (1 x 8 x 8), 1,200 held-out points, of which 400 could steer" in words
+    assert "samples: 40 generated for this page" in words
+    assert "Curves: computed for this page" in words
+    assert "Nothing is missing." in words
+    assert f"geomem memorization {runs / 'plain'} --weights per-level --n-samples 40" in words
+    assert f"Made by geomem {geomem.__version__}." in words
+    assert "40 samples" in out.out
+    # the figures are those of the commands
+    assert status("generate", runs / "plain", *SEEDS, "--out", tmp_path / "s.npz") == 0
+    assert status("quality", tmp_path / "s.npz", "--json") == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]
+    share, quality = row["memorization"], row["quality"]
+    assert f"{100 * share['rate']:.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}]" in words
+    assert f"{quality['frechet']:#.3g} [{quality['frechet_low']:#.3g}, {quality['frechet_high']:#.3g}]" in words
+    assert f"{quality['frechet_floor']:#.3g} ({quality['floor_n'][0]} against" in words
+
+
+def test_same_input_same_page(runs, tmp_path):
+    first, again = (page_of(tmp_path, runs / "kept", name=name) for name in ("a.html", "b.html"))
+    assert first == again
+
+
+def test_several_runs(runs, tmp_path):
+    text = page_of(tmp_path, runs / "plain", runs / "gap", *SEEDS)
+    page = require_sound(text)
+    assert len(text) < 2_500_000
+    words = page.text
+    assert "Do these models copy their training data?" in words
+    assert words.index("Run A") < words.index("The runs compared") < words.index("What was asked")
+    assert "By the figures" in words or "The difference exceeds the intervals" in words
+    assert f"found in {runs / 'gap' / 'danger-zone.json'}" in words, "one run's zone serves both"
+    zone = json.loads((runs / "gap" / "danger-zone.json").read_text())["zone"]
+    assert f"{zone['sigma_low']:#.3g} to {zone['sigma_high']:#.3g}" in words
+    assert "Left out were the levels" in words
+    assert words.count("Fingerprint of the data") == 1
+
+
+def test_what_lies_in_the_run_is_used(copied, tmp_path, monkeypatch):
+    for name in ("samples_of", "noise_levels_of", "quality_report", "geometry_curves"):
+        monkeypatch.setattr(f"geomem.cli.collect.{name}", None)
+    words = require_sound(page_of(tmp_path, copied)).text
+    for line in (f"Curves: found in {copied / 'danger-zone' / 'danger-zone.json'}",
+                 f"samples: 30 found in {copied / 'memorization' / 'samples.npz'}",
+                 f"quality: found in {copied / 'quality.json'}",
+                 f"memorization per noise level: found in {copied / 'memorization' / 'memorization.json'}"):
+        assert line in words
+    assert "does not say from which state" not in words
+    assert "(20 points at each level)" in words
+    zone = json.loads((copied / "danger-zone" / "danger-zone.json").read_text())["zone"]
+    assert f"danger zone is sigma {zone['sigma_low']:#.3g} to {zone['sigma_high']:#.3g}" in words
+
+
+def test_samples_of_an_earlier_state_or_of_other_data_are_not_used(copied, runs, tmp_path):
+    samples = copied / "memorization" / "samples.npz"
+    shutil.copy(runs / "gap" / "model.safetensors", copied / "model.safetensors")
+    words = require_sound(page_of(tmp_path, copied, "--weights", "last", "--seeds", "0-5")).text
+    assert "samples: 6 generated for this page" in words
+    for file in sorted((copied / "weights").iterdir()):
+        shutil.copy(runs / "gap" / "model.safetensors", file)
+    words = require_sound(page_of(tmp_path, copied, "--seeds", "0-5")).text
+    assert f"not used: {samples} (made with other weights than the run holds now)" in words
+    assert "samples: 6 generated for this page" in words
+
+
+def test_without_the_data_the_page_says_what_is_missing(copied, tmp_path):
+    shutil.rmtree(copied / "danger-zone")
+    edited(copied / "config.json", lambda c: c["data"].update(spec="/gone/photos.npz"))
+    words = require_sound(page_of(tmp_path, copied)).text
+    assert "the data, and all that needs them" in words
+    assert "/gone/photos.npz" in words
+    assert f"geomem report {copied} --data DATA --out PAGE.html" in words
+    assert "The curves are missing. Add them with: geomem danger-zone" in words
+    share = json.loads((copied / "memorization" / "memorization.json").read_text())["trajectory"]
+    assert f"{100 * share['rate']:.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}]" in words
+    assert "memorized share: found in" in words
+
+
+def test_what_a_run_lacks_is_named(copied, tmp_path):
+    for name in ("stats.jsonl", "watch.jsonl", "levels.json"):
+        (copied / name).unlink()
+    edited(copied / "config.json", lambda c: c["settings"].update(iterations=2000))
+    words = require_sound(page_of(tmp_path, copied, "--seeds", "0-9")).text
+    for what in ("the loss along training : the run holds no stats.jsonl",
+                 "memorization along training : the run was not watched", "20 of 2,000 steps are done",
+                 "best weights per noise level : the run kept none"):
+        assert what in words
+    assert "judged with its last weights" in words
+
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{ 7*7 }}${x}$\\frac"
+
+
+def test_a_hostile_run_stays_text(copied, tmp_path, capsys):
+    """Every string that a stranger can set, in every file that is read."""
+    def spoil(config):
+        config["data"].update(name=ATTACK, heldout=None)
+        config["settings"]["note"] = ATTACK
+        config["settings"]["precision"] = ATTACK
+        config[ATTACK] = [ATTACK] * 3
+        config["gap"] = [ATTACK]
+        config["init"] = ATTACK
+
+    edited(copied / "config.json", spoil)
+    edited(copied / "danger-zone" / "danger-zone.json",
+           lambda d: (d["zone"].update(note=ATTACK), d["data"].update(name=ATTACK), d.update(zone_reason=ATTACK)))
+    edited(copied / "memorization" / "memorization.json", lambda d: d["about"].update(method=ATTACK, weights=ATTACK))
+    hostile = tmp_path / "<b onclick=alert(1)>"
+    shutil.move(copied, hostile)
+    text = page_of(tmp_path, hostile, "--seeds", "0-9")
+    page = require_sound(text)
+    assert "<script" not in text.lower()
+    assert ATTACK in "".join(page.texts)
+    assert "{{ 7*7 }}" in text, "a template inside a name is text"
+    assert not [a for _, a in page.elements if "onerror" in a or "onclick" in a]
+
+
+@pytest.mark.parametrize("spoilt", [
+    '{"format": "geomem.memorization/1", "trajectory": {"rate": NaN}}',
+    '{"format": "geomem.memorization/1"}',
+    '{"format": "geomem.memorization/1", "data": {"sha256": "x"}, "about": 3, "trajectory": [1], "heldout": null}',
+    "[" * 100_000, "{", "nothing", '"' + "x" * 100,
+    '{"format": "geomem.danger-zone/1", "zone": null, "curves": {"sigma": [1, 1e999]}}',
+    '{"format": "geomem.danger-zone/1", "curves": 1, "zone": []}',
+    '{"format": "geomem.quality/1", "rows": [{"quality": {"frechet": "1"}}], "data": {}}',
+    '{"format": "geomem.quality/1", "rows": 5}',
+], ids=range(11))
+def test_damaged_reports_are_named_and_left_out(spoilt, copied, tmp_path):
+    (copied / "quality.json").unlink()  # else the search for one ends there
+    shutil.rmtree(copied / "danger-zone")
+    (copied / "spoilt.json").write_text(spoilt)
+    words = require_sound(page_of(tmp_path, copied, "--seeds", "0-3")).text
+    assert "not used: " in words
+    assert "spoilt.json" in words
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("stats.jsonl", '{"step": 1, "loss": 1e999}\n'), ("stats.jsonl", '{"step": 1, "loss": "1"}\n'),
+    ("stats.jsonl", '{"step": 1}\n'), ("stats.jsonl", "[" * 100_000 + "\n"), ("stats.jsonl", '{"step": 1e9}\n'),
+    ("watch.jsonl", '{"step": 1, "rate": 2}\n'), ("watch.jsonl", "x\n"),
+    ("levels.json", '{"format": "geomem.levels/1", "edges": [1, 2], "steps": [-1], "early_stop": 0}'),
+    ("levels.json", '{"format": "geomem.levels/1", "edges": [1, 2], "steps": [1' + "0" * 400 + '], "early_stop": 0}'),
+])
+def test_damaged_training_files_are_missing_parts(name, change, copied, tmp_path):
+    (copied / name).write_text(change)
+    words = require_sound(page_of(tmp_path, copied, "--seeds", "0-3")).text
+    assert "Missing:" in words
+
+
+@pytest.mark.parametrize("change", [
+    {"sampler": {"kind": "unknown"}}, {"sampler": "gap"}, {"settings": [1]}, {"settings": {}}, {"engine": 3},
+    {"sampler": {"kind": "gap", "gaps": [[1, 2]] * 100_000, "base": {"kind": "uniform"}, "keep": 0}},
+    {"labels": list(range(50_000))}, {"note": "x" * 3_000_000}, {"data": {}}, {"data": {"spec": ["digits"]}},
+], ids=range(10))
+def test_damaged_configs_give_a_small_page(change, copied, tmp_path):
+    edited(copied / "config.json", lambda config: config.update(change))
+    text = page_of(tmp_path, copied, "--seeds", "0-3")
+    require_sound(text)
+    assert len(text) < 1_500_000
+
+
+def test_no_run_is_refused_in_one_line(runs, copied, tmp_path, capsys):
+    (copied / "config.json").write_text("[" * 100_000)
+    for arguments, word in ((["report", tmp_path], "config.json"), (["report", copied], "nested"),
+                            (["report", *[runs / "plain"] * 13], "at most 12")):
+        assert status(*arguments, "--out", tmp_path / "p.html") == 2
+        assert word in capsys.readouterr().err.splitlines()[-1]
+    assert status("report", runs / "plain", "--out", tmp_path / "p.txt") == 2
+    assert ".html" in capsys.readouterr().err
+    assert status("report", tmp_path / "none", "--out", runs / "plain" / "config.json" / "p.html") == 2
+    assert "cannot be written" in capsys.readouterr().err, "found before any work"
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_huge_files_are_not_read(copied, tmp_path, monkeypatch):
+    size = sum(part.file_size for part in zipfile.ZipFile(copied / "memorization" / "samples.npz").infolist())
+    monkeypatch.setattr(found, "MAX_SAMPLES_BYTES", size - 1)
+    monkeypatch.setattr("geomem.cli.collect.read_samples", None)
+    words = require_sound(page_of(tmp_path, copied, "--seeds", "0-3")).text
+    assert f"samples.npz unpacks to {size:,} bytes" in words
+    (copied / "large.json").write_text(" " * found.MAX_JSON_BYTES + "{}")
+    with pytest.raises(InputError, match="more than"):
+        found.read_json(copied / "large.json")
+
+
+def test_links_out_of_a_run_are_not_followed(copied, tmp_path):
+    (tmp_path / "secret.json").write_text("{}")
+    (copied / "link.json").symlink_to(tmp_path / "secret.json")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.json").write_text("{}")
+    (copied / "folder").symlink_to(tmp_path / "elsewhere")
+    assert {path.name for path in found.files_in(copied, ".json")} == {
+        "config.json", "levels.json", "quality.json", "danger-zone.json", "curves.json", "memorization.json"}
+
+
+@pytest.mark.parametrize("kind", ["signals", "vectors", "colour"])
+def test_other_points_than_grey_images(kind, copied, tmp_path):
+    rng = np.random.default_rng(0)
+    points = {"signals": rng.normal(size=(60, 1, 40)), "vectors": rng.normal(size=(60, 5)),
+              "colour": rng.integers(0, 256, size=(60, 8, 8, 3)).astype(np.uint8)}[kind]
+    np.savez(tmp_path / "data.npz", train=points[:30], heldout=points[30:])
+    assert status("train", tmp_path / "data.npz", *SMALL[2:], "--out", tmp_path / "other") == 0
+    page = require_sound(page_of(tmp_path, tmp_path / "other", "--seeds", "0-9"))
+    pairs = [a for a in page.all("svg") if a["class"] == "line"] if kind != "colour" else [
+        a for a in page.all("img") if a["class"] == "pair"]
+    assert len(pairs) == 10 + 8 + (30 if kind != "colour" else 0)
+
+
+def test_images_on_the_page_are_those_of_the_data():
+    """Decoded again, the sheet holds the first images' own grey values, and nothing between them."""
+    data = load_data("digits", n_train=20)
+    markup = str(pictures.sheet(data.train[:20], "digits"))
+    content = base64.b64decode(re.search("base64,([^\"]+)", markup)[1])
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    assert pixels.shape == (3 * 9 - 1, 8 * 9 - 1, 2)
+    expected = np.round((np.array(data.train[9, 0]) + 1) * 127.5)
+    np.testing.assert_allclose(pixels[9:17, 9:17, 0], expected, atol=1)
+    assert (pixels[9:17, 9:17, 1] == 255).all()
+    assert (pixels[8, :, 1] == 0).all()
+    assert (pixels[18:, 4 * 9:, 1] == 0).all(), "the fifth place of the third row is empty"
+
+
+def test_large_images_become_small_ones():
+    big = np.random.default_rng(0).uniform(-1, 1, (4, 3, 512, 300)).astype(np.float32)
+    markup = str(pictures.pair(big[0], big[1], (-1, 1), "pair"))
+    assert len(markup) < 60_000
+    assert 'height="96"' in markup
+
+
+def test_lines_of_a_signal_are_its_values():
+    markup = str(pictures.lines([np.array([0.0, 1.0, 0.5]), np.array([1.0, 1.0, 0.0])], "signal"))
+    assert 'points="1.0,39.0 50.0,1.0 99.0,20.0"' in markup
+    assert 'class="second" points="1.0,1.0 50.0,1.0 99.0,39.0"' in markup
+
+
+def test_text_is_cut_and_rows_are_thinned():
+    assert short("x" * 300) == "x" * 300
+    assert len(short("x" * 10**6)) < 350
+    assert thinned(list(range(5)), 10) == [0, 1, 2, 3, 4]
+    assert thinned(list(range(1000)), 3) == [0, 500, 999]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", None, 1e31, [1]])
+def test_numbers_of_files_are_checked(value):
+    with pytest.raises((ValueError, TypeError)):
+        found.number(value)
+    with pytest.raises((ValueError, TypeError)):
+        found.numbers([0.5, value], 2, 0, 1)
+    with pytest.raises((ValueError, TypeError)):
+        found.share({"rate": value, "low": 0, "high": 1, "n": 3})
+
+
+@pytest.mark.parametrize("sigma", [[], [0, 1], [2, 1], [1, 1], [-1, 2], "12", [1] * 3000, [1e-20, 1]])
+def test_noise_levels_of_files_are_checked(sigma):
+    with pytest.raises(ValueError):
+        found.levels(sigma)
+
+
+def luminance(colour):
+    """WCAG 2.1, relative luminance of #rrggbb."""
+    channels = [int(colour[k:k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_contrast_reaches_wcag_aa_in_light_dark_and_print():
+    style = (Path(geomem.__file__).parent / "report" / "templates" / "style.css").read_text()
+    looks = [dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", block))
+             for block in re.findall(r":root {(.*?)}", style, re.S)]
+    assert len(looks) == 3
+    for look in looks:
+        look = {name: "#" + "".join(2 * c for c in value[1:]) if len(value) == 4 else value
+                for name, value in look.items()}
+        for name in ("text", "soft", "link", "copy", "clean", "open"):
+            for ground in ("page", "card"):
+                light, dark = sorted((luminance(look[name]), luminance(look[ground])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground, look)
+
+
+def test_templates_are_in_the_wheel():
+    text = (Path(geomem.__file__).parent.parent / "setup.cfg").read_text()
+    assert "geomem.report = templates/*" in text

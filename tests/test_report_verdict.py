@@ -1,0 +1,106 @@
+"""From figures to sentences: differences against published intervals, and the wording of each case."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from geomem.memorization import wilson_interval
+from geomem.report import DataFacts, RunFacts, compare, frechet_difference, judge, share_difference
+
+# Newcombe 1998 (Statistics in Medicine 17, 873-890), table II, method 10: x1/n1 - x2/n2, lower and upper limit.
+PUBLISHED = [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090),
+             ((6, 7), (2, 7), 0.0582, 0.8062), ((5, 56), (0, 29), -0.0381, 0.1926),
+             ((0, 10), (0, 20), -0.1611, 0.2775), ((0, 10), (0, 10), -0.2775, 0.2775),
+             ((10, 10), (0, 20), 0.6791, 1.0000), ((10, 10), (0, 10), 0.6075, 1.0000)]
+
+
+def share(count, n):
+    low, high = wilson_interval(count, n)
+    return {"rate": count / n, "low": low, "high": high, "n": n}
+
+
+def quality(frechet, half, floor=0.8, n=1000):
+    return {"frechet": frechet, "frechet_low": max(0, frechet - half), "frechet_high": frechet + half,
+            "frechet_floor": floor, "floor_n": [400, 400], "n_samples": n, "n_heldout": 800}
+
+
+DATA = DataFacts("digits", "a" * 64, (1, 8, 8))
+RUN = RunFacts("run", DATA, {}, "", None, None, [], [], None, "last", heldout=share(1, 800))
+
+
+def run(count, n, judged=None, data=DATA):
+    return replace(RUN, trajectory=share(count, n), quality=judged, data=data)
+
+
+@pytest.mark.parametrize(("first", "second", "low", "high"), PUBLISHED)
+def test_difference_of_shares_is_newcombes(first, second, low, high):
+    found = share_difference(share(*first), share(*second))
+    assert found[0] == pytest.approx(first[0] / first[1] - second[0] / second[1])
+    assert np.round(found[1:], 4).tolist() == [low, high]
+    back = share_difference(share(*second), share(*first))
+    assert back == pytest.approx([-found[0], -found[2], -found[1]])
+
+
+def test_difference_of_frechet_distances_adds_variances():
+    z = norm.ppf(0.975)
+    a, b = quality(1.2, z * 0.03), quality(1.0, z * 0.04)
+    assert frechet_difference(a, b) == pytest.approx((0.2, 0.2 - z * 0.05, 0.2 + z * 0.05))
+    near_zero = {**quality(0.01, 0.05), "frechet_low": 0.0}  # its interval ends at 0, its width does not
+    assert frechet_difference(near_zero, b)[2] == pytest.approx(-0.99 + math.hypot(0.05, z * 0.04))
+
+
+def test_headlines():
+    copies = judge(run(310, 1000))
+    assert copies.kind == "copies"
+    assert copies.headline == "This run copies: 31.0% [28.2, 33.9] of its 1,000 samples are copies of training points."
+    assert "0.1% [0.0, 0.7] of 800 held-out points" in copies.sentences[0]
+    clean = judge(run(0, 1000))
+    assert clean.kind == "clean"
+    assert "0.0% [0.0, 0.4]" in clean.headline
+    few = judge(run(0, 20))
+    assert few.kind == "open"
+    assert "up to 16.1% possible" in few.headline
+    assert judge(RUN).kind == "unknown"
+
+
+def test_held_out_data_that_look_like_copies_are_no_verdict_against_a_run():
+    floor = share(300, 1000)
+    assert judge(replace(run(310, 1000), heldout=floor)).kind == "clean"
+    assert judge(replace(run(400, 1000), heldout=floor)).kind == "copies"
+
+
+def test_quality_is_held_against_the_floor():
+    assert any("about as close" in line for line in judge(run(0, 1000, quality(0.85, 0.1))).sentences)
+    worse = judge(run(0, 1000, quality(1.2, 0.1))).sentences
+    assert any("farther" in line and "1.20 [1.10, 1.30] beside 0.800 (400 against 400" in line for line in worse)
+    assert any("does not notice copying" in line for line in judge(run(900, 1000, quality(1.2, 0.1))).sentences)
+
+
+def test_comparison_names_the_better_run_and_whether_the_intervals_allow_it():
+    sentences = compare([("Run A", run(310, 1000, quality(1.0, 0.1))), ("Run B", run(2, 1000, quality(1.3, 0.1))),
+                         ("Run C", run(0, 1000, quality(1.05, 0.1)))])
+    assert sentences[0] == ("Run C copies least: 0.0% [0.0, 0.4]. The difference exceeds the intervals against Run A, "
+                            "not against Run B.")
+    assert sentences[1].startswith("Run A has the samples closest to held-out data: 1.00 [0.900, 1.10]. ")
+    assert sentences[1].endswith("against Run B, not against Run C.")
+    assert sentences[2] == "Together: Run C is not beaten on either count."
+
+
+def test_comparison_of_equals_and_of_opposites():
+    equal = compare([("Run A", run(3, 1000, quality(1.0, 0.1))), ("Run B", run(2, 1000, quality(1.02, 0.1)))])
+    assert all("no run can be told from the best" in line for line in equal)
+    assert len(equal) == 2
+    torn = compare([("Run A", run(500, 1000, quality(1.0, 0.1))), ("Run B", run(2, 1000, quality(2.0, 0.1)))])
+    assert "which matters more is for you to say" in torn[-1]
+
+
+def test_what_cannot_be_compared_is_not():
+    other = replace(DATA, sha256="b" * 64)
+    assert compare([("Run A", run(1, 10)), ("Run B", run(9, 10, data=other))])[0].startswith("The runs were trained on "
+                                                                                             "different data")
+    lines = compare([("Run A", run(0, 1000, quality(1, 0.1))), ("Run B", run(0, 500, quality(2, 0.1, n=500)))])
+    assert any("different numbers of points" in line for line in lines)
+    assert not any("closest" in line for line in lines)
