@@ -17,7 +17,7 @@ from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
 from geomem.cli.risk import risk
 from geomem.cli.train import train
-from geomem.errors import InputError, LostProcess
+from geomem.errors import InputError, LostProcess, one_line
 from geomem.processes import are_several, is_first, leave_at_once
 
 SHARED = {"danger-zone", "train"}  # commands whose work several processes share; of the others only the first does it
@@ -79,5 +79,5 @@ def _run(arguments: list[str]) -> None:
 def _fail(arguments: list[str], error: Exception, message: str, status: int = 2) -> None:
     if arguments[:1] == ["--debug"]:
         raise error
-    click.echo(f"geomem: {' '.join(message.split())}", err=True)
+    click.echo(f"geomem: {one_line(message)}", err=True)
     sys.exit(status)

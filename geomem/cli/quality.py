@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from geomem.cli.options import data_root_option, device_option, json_option
+from geomem.cli.options import answer, data_root_option, device_option, json_option
 
 
 @click.command()
@@ -58,7 +57,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
                 "rows": rows, "heldout": {"memorization": floor.to_dict()}}
     if out:
         write_json(out, document)
-    click.echo(json.dumps(document, allow_nan=False) if as_json else table(document))
+    answer(document, table, as_json)
 
 
 def table(document: dict[str, Any]) -> str:
