@@ -72,8 +72,16 @@ def _run(arguments: list[str]) -> None:
         _fail(arguments, error, str(error), status=1)
     except (InputError, OSError) as error:
         _fail(arguments, error, str(error))
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
         _fail(arguments, error, f"not enough memory ({error}); ask for less at a time")
+
+
+def _is_memory(error: Exception) -> bool:
+    """torch says so in a RuntimeError, on a GPU in one of its own kind."""
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or "can't allocate memory" in str(error))
 
 
 def _fail(arguments: list[str], error: Exception, message: str, status: int = 2) -> None:

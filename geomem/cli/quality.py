@@ -41,7 +41,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     for one in read:
         require_same_shape(one, dataset)
         made_with = one.about.get("data")
-        if data is None and made_with and made_with.get("sha256") != dataset.sha256:
+        if data is None and isinstance(made_with, dict) and made_with.get("sha256") != dataset.sha256:
             raise InputError(f"{one.label} was made with other training data than {read[0].label}; "
                              "compare them apart, or name the data for all with --data")
     rows = []
