@@ -33,8 +33,8 @@ def plot_bounds(document: Mapping[str, Any]) -> Figure:
                                        _zone_by_size), strict=True):
             draw(axes, document)
         data = document["data"]
-        figure.suptitle(f"{plain(data['name'])}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points "
-                        f"of {data['dim']:,} values")
+        figure.suptitle(f"{plain(data['name'])}: {data['n_train']:,} training and {data['n_heldout']:,} held-out "
+                        f"points of {data['dim']:,} values")
     return figure
 
 
