@@ -1,4 +1,4 @@
-"""Atomic writing: a file is either the old one or the whole new one, never half of it."""
+"""Atomic writing, so that a file is either the old one or the whole new one, and reading of JSON from strangers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from geomem.errors import InputError
 
+MAX_JSON_BYTES = 1 << 25
 TEMPORARY_PREFIX = ".geomem-"
 
 
@@ -75,3 +76,40 @@ def write_csv(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON atomically; NaN and infinity are refused, since JSON has neither."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, advice: str, *, largest: int = MAX_JSON_BYTES, strict: bool = True) -> dict[str, Any]:
+    """The JSON object in a file; ``strict`` refuses NaN and infinity.
+
+    Raises InputError "path ...; advice" where there is no such file, or it is no regular file, larger than ``largest``
+    bytes, or not a JSON object.
+    """
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such file; {advice}")
+    require_file(path, advice)
+    with open(path, "rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise InputError(f"{path} is larger than {largest:,} bytes; {advice}")
+    value = parse_json(content, f"{path} is not JSON", advice, strict=strict)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a JSON object; {advice}")
+    return value
+
+
+def parse_json(content: str | bytes, wrong: str, advice: str, *, strict: bool = True) -> Any:
+    """The value in JSON text. Raises InputError "wrong (reason); advice"."""
+    try:
+        return json.loads(content, parse_constant=_refuse_constant if strict else None)
+    except (ValueError, RecursionError) as error:  # of ValueError too: text that is not UTF-8, and huge integers
+        raise InputError(f"{wrong} ({error}); {advice}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
+
+
+def require_file(path: str | Path, advice: str) -> None:
+    """Raises InputError for a folder, a pipe or a device: reading some of them never ends."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is not a file; {advice}")

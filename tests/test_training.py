@@ -274,7 +274,7 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
     with pytest.raises(InputError, match="not a whole safetensors file"):
         run.denoiser("last")
     save_file({"wrong": torch.zeros(1)}, run.path / "model.safetensors")
-    with pytest.raises(InputError, match="does not hold the weights"):
+    with pytest.raises(InputError, match="belongs to another network"):
         run.denoiser("last")
     for name, broken in [("shape", [1, -8]), ("shape", "abc"), ("network", ["mlp"]), ("sigma_data", 0),
                          ("objective", "foo"), ("dropout", 3), ("data", "x")]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import (
+    Number,
     Sigmas,
+    answer,
     data_options,
     device_option,
     json_option,
@@ -51,16 +52,16 @@ class Sizes(click.ParamType):
 @data_options
 @click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
               help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
-@click.option("--shell-t", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
+@click.option("--shell-t", type=Number(0, min_open=True), default=5.0, show_default=True,
               help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more.")
-@click.option("--q", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True,
+@click.option("--q", type=Number(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True,
               help="Posterior weight of Theorem 4.2: where is it surely at least q, where at most 1 - q.")
-@click.option("--delta", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
+@click.option("--delta", type=Number(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
               help="Probability with which Theorem 4.2, Lemma A.1 and Corollary A.2 may fail for a point.")
 @click.option("--sizes", type=Sizes(),
               help="Training set sizes for coverage and zone; all points are always among them.  "
                    "[default: all, half, ..., 1/32 of them]")
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
+@click.option("--threshold", type=Number(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
               help="The danger zone is where both curves are at least this high.")
 @click.option("--points", type=click.IntRange(1), default=256, show_default=True,
               help="Training points, random ones, for Lemma A.1, Corollary A.2 and the Gaussian law.")
@@ -99,7 +100,7 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
     if out:
         write_documents(out, document)
         say(f"wrote {out}")
-    click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
+    answer(document, text_of, as_json)
 
 
 def default_sizes(n_train: int) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import time
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import (
+    Number,
     Sigmas,
+    answer,
     data_options,
     device_option,
     json_option,
@@ -51,15 +52,15 @@ class Space(click.ParamType):
               help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
 @click.option("--posterior-draws", type=click.IntRange(1), default=4, show_default=True, help="Per training point.")
 @click.option("--coverage-draws", type=click.IntRange(1), default=8, show_default=True, help="Per held-out point.")
-@click.option("--tolerance", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), metavar="HALF",
+@click.option("--tolerance", type=Number(0, 0.5, min_open=True, max_open=True), metavar="HALF",
               help="Raise the draws until every 95% interval of both curves is at most -+HALF, if draws can do that.")
 @click.option("--max-draws", type=click.IntRange(2), default=128, show_default=True,
               help="The most draws per point that --tolerance may take.")
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
+@click.option("--threshold", type=Number(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
               help="The zone is where both curves are at least this high.")
-@click.option("--resolution", type=click.FloatRange(1e-6), default=1e-3, show_default=True,
+@click.option("--resolution", type=Number(1e-6), default=1e-3, show_default=True,
               help="Add levels until the zone and the crossing are read between two no farther apart in log sigma.")
-@click.option("--shell-t", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True,
+@click.option("--shell-t", type=Number(0, min_open=True), default=5.0, show_default=True,
               help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more.")
 @click.option("--space", "components", type=Space(), metavar="data|pca:K", show_default="data",
               help="pca:K projects on the first K principal components of the training points; W and C are then those "
@@ -117,7 +118,7 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
     if out:
         write_documents(out, document)
         say(f"wrote {out}")
-    click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
+    answer(document, text_of, as_json)
 
 
 def _measure(train: Any, heldout: Any, title: str, *, threshold: float, resolution: float, tolerance: float | None,

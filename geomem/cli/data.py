@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import data_root, data_root_option, json_option, load, say
-from geomem.errors import InputError
+from geomem.cli.options import answer, data_root, data_root_option, json_option, load, say
+from geomem.errors import InputError, printable
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -44,7 +44,8 @@ def list_(as_json: bool) -> None:
     for entry in entries:
         shape = " x ".join(map(str, entry["shape"] or []))
         n_train, n_heldout = (f"{entry[key]:,}" if entry[key] else "" for key in ("n_train", "n_heldout"))
-        click.echo(f"{entry['name']:<{width}}  {n_train:>8}  {n_heldout:>8}  {shape:<11}  {entry['title'] or ''}")
+        click.echo(printable(f"{entry['name']:<{width}}  {n_train:>8}  {n_heldout:>8}  {shape:<11}  "
+                             f"{entry['title'] or ''}"))
 
 
 @data.command()
@@ -66,7 +67,7 @@ def show(spec: str, as_json: bool, out: str | None, points: int) -> None:
         raise InputError(f"--out {out}: the ending must be .png, .pdf or .svg")
     dataset = load(spec)
     document = document_of(spec, dataset)
-    click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
+    answer(document, text_of, as_json)
     if out:
         _draw(dataset, out, points)
         say(f"wrote {out}")
@@ -99,11 +100,11 @@ def check(recipe: str, as_json: bool) -> None:
         click.echo(json.dumps({"format": "geomem.data-check/1", "name": source.name, "source": prepared.origin,
                                "kept": not wrong, "checks": checks}))
     else:
-        click.echo(f"{source.name}, read from {prepared.origin}")
+        click.echo(printable(f"{source.name}, read from {prepared.origin}"))
         for line in checks:
             promise = ("no promise" if line["expected"] is None else "as promised" if line["kept"]
                        else f"PROMISED {line['expected']}")
-            click.echo(f"  {_PROMISES[line['what']]} {line['found']}: {promise}")
+            click.echo(printable(f"  {_PROMISES[line['what']]} {line['found']}: {promise}"))
     if wrong:
         raise InputError(f"{source.name} is not what its recipe promises ({', '.join(wrong)}); fetch the files again")
 

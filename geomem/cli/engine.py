@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import warn
+from geomem.cli.options import Number, warn
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
                           "COUNT); samples are made of the data's class."),
         click.option("--watch-every", type=click.IntRange(0), metavar="IMAGES",
                      help="Look at memorization after so many images; 0 for never.  [default: within 5% of the time]"),
-        click.option("--stop-at-memorization", "stop_at", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
+        click.option("--stop-at-memorization", "stop_at", type=Number(0, 1, min_open=True), metavar="SHARE",
                      help="Save and stop when this share of the watched samples is memorized."),
         click.option("--checkpoint-every", type=click.IntRange(1), metavar="IMAGES",
                      help="Write a checkpoint after so many images.  [default: every minute]"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import Seeds, device_option, progress_bar, say
+from geomem.cli.options import MAX_LEVELS, Seeds, device_option, progress_bar, say
 from geomem.errors import InputError
 from geomem.files import require_writable
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @click.option("--weights", default=None, metavar="per-level|early-stop|last|STEP",
               help="Which weights: the best ones for each noise level, the one early stop, the last, or those of a "
                    "kept step.  [default: per-level where the run kept them, else last]")
-@click.option("--steps", type=click.IntRange(2), help="Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 "
-              "for ddpm]")
+@click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help="Noise levels of the sampler.  [default: 18; "
+              "100 for ddim, 1000 for ddpm]")
 @click.option("--sampler", "--method", "method", type=click.Choice(["heun", "euler", "ddim", "ddpm"]), default="heun",
               show_default=True, help="Heun evaluates the model 2 steps - 1 times, the others as often as there are "
               "steps; ddim and ddpm go over timesteps, and ddpm draws noise at each.")

@@ -24,7 +24,7 @@ from geomem.cli.risk import risk
 from geomem.cli.shell import completion, config
 from geomem.cli.swap import swap
 from geomem.cli.train import train
-from geomem.errors import InputError, LostProcess
+from geomem.errors import InputError, LostProcess, one_line
 from geomem.processes import are_several, is_first, leave_at_once
 
 SHARED = {"danger-zone", "train"}  # commands whose work several processes share; of the others only the first does it
@@ -129,13 +129,21 @@ def _run(arguments: list[str]) -> None:
         _fail(arguments, error, str(error), status=1)
     except (InputError, OSError) as error:
         _fail(arguments, error, str(error))
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
         _fail(arguments, error, f"not enough memory ({error}); ask for less at a time")
+
+
+def _is_memory(error: Exception) -> bool:
+    """torch says so in a RuntimeError, on a GPU in one of its own kind."""
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or "can't allocate memory" in str(error))
 
 
 def _fail(arguments: list[str], error: Exception, message: str, status: int = 2) -> None:
     if "--debug" in arguments:
         raise error
     start = "geomem:" if _is_colourless() else click.style("geomem:", fg="red")
-    click.echo(f"{start} {' '.join(message.split())}", err=True)
+    click.echo(f"{start} {one_line(message)}", err=True)
     sys.exit(status)

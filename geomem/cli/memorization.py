@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -10,7 +9,10 @@ import click
 
 from geomem.cli.engine import numbered
 from geomem.cli.options import (
+    MAX_SAMPLES,
+    Number,
     Sigmas,
+    answer,
     data_root_option,
     device_option,
     json_option,
@@ -27,14 +29,14 @@ MEMORIZATION_FILE = "memorization.json"
 @click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
 @click.option("--data", metavar="DATA", help="The training data; the default is what TARGET names.")
 @data_root_option
-@click.option("--n-samples", type=click.IntRange(1), default=1000, show_default=True, metavar="N",
+@click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="For a RUN: samples to generate, seeds 0..N-1.")
 @click.option("--weights", metavar="per-level|early-stop|last|STEP", help="For a RUN: which weights.")
 @click.option("--sigmas", type=Sigmas(), default=20, show_default=True,
               help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels.")
 @click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
               help="For a RUN: training and held-out points per noise level.")
-@click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
+@click.option("--tolerance", type=Number(0), metavar="DISTANCE",
               help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
                    "distance to the tenth nearest other]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
@@ -88,7 +90,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         write_json(os.path.join(out, MEMORIZATION_FILE), document)
         _pictures(out, document, samples.values, trajectory, dataset.train)
         say(f"wrote {out}")
-    click.echo(json.dumps(document, allow_nan=False) if as_json else _text(document))
+    answer(document, _text, as_json)
 
 
 def noise_levels_of(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,

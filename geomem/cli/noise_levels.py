@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import Interval, say
+from geomem.cli.options import Interval, Number, say
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
                           "that geomem recommends (auto), a range of sigma (0.3:1.5) or of DDPM timesteps (125t:325t), "
                           "or the zone in a danger-zone.json or the directory that holds one. Several are all left "
                           "out."),
-        click.option("--gap-keep", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+        click.option("--gap-keep", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
                      metavar="SHARE", help="Share of the draws inside the gaps that stay: a soft gap."),
         click.option("--sampler", type=click.Choice(["lognormal", "uniform", "ci"]),
                      help="Law of the training noise levels. lognormal is EDM's, scaled to the data.  [default: "

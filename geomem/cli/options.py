@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from geomem.errors import InputError
+from geomem.errors import InputError, one_line, printable
 from geomem.files import require_writable
 from geomem.processes import is_first
 
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from geomem.data import DataSet
 
 MAX_SAMPLES = 10_000_000
+MAX_LEVELS = 10_000
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class Interval(click.ParamType):
@@ -74,11 +86,12 @@ class Sigmas(click.ParamType):
         if isinstance(value, int | list):
             return value
         try:
-            if value.isdigit():
-                return int(value)
-            return [float(part) for part in value.split(",")]
+            levels = int(value) if value.isdigit() else [float(part) for part in value.split(",")]
         except ValueError:
             self.fail(f"{value!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1", param, ctx)
+        if isinstance(levels, int) and levels > MAX_LEVELS:
+            self.fail(f"{value!r}: at most {MAX_LEVELS:,} noise levels", param, ctx)
+        return levels
 
 
 class Bytes(click.ParamType):
@@ -247,7 +260,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """A line that a person must see even with --quiet."""
     if is_first():
-        click.echo(text, err=True)
+        click.echo(one_line(text), err=True)
+
+
+def answer(document: dict[str, Any], text_of: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    """The result of a command on stdout: the document itself, or the text that a person reads."""
+    click.echo(json.dumps(document, allow_nan=False) if as_json else printable(text_of(document)))
 
 
 @contextmanager

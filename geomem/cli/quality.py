@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import data_root_option, device_option, json_option, progress_bar, require_picture, say
+from geomem.cli.options import answer, data_root_option, device_option, json_option, progress_bar, require_picture, say
 
 if TYPE_CHECKING:
     from geomem.quality import InceptionFeatures
@@ -94,7 +93,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     for one in read:
         require_same_shape(one, dataset)
         made_with = one.about.get("data")
-        if data is None and made_with and made_with.get("sha256") != dataset.sha256:
+        if data is None and isinstance(made_with, dict) and made_with.get("sha256") != dataset.sha256:
             raise InputError(f"{one.label} was made with other training data than {read[0].label}; "
                              "compare them apart, or name the data for all with --data")
     judge = Judge(dataset.train, dataset.test, metrics, features=features, inception=inception, seed=seed,
@@ -123,7 +122,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         with atomic_path(pareto) as temporary:
             pareto_figure(document).savefig(temporary, dpi=150)
         say(f"wrote {pareto}")
-    click.echo(json.dumps(document, allow_nan=False) if as_json else table(document))
+    answer(document, table, as_json)
 
 
 def _weights(inception: InceptionFeatures | None) -> dict[str, Any] | None:

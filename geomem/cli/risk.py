@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -10,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import data_options, device_option, json_option, load, progress_bar, require_new_directory, say
+from geomem.cli.options import (
+    Number,
+    answer,
+    data_options,
+    device_option,
+    json_option,
+    load,
+    progress_bar,
+    require_new_directory,
+    say,
+)
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -30,7 +39,7 @@ MOST_DRAWN = 60
 @click.option("--samples", metavar="FILE.npz", type=click.Path(),
               help="Samples of a model trained on DATA, as geomem generate writes them: count the copies of each "
                    "point, and correlate.")
-@click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
+@click.option("--tolerance", type=Number(0), metavar="DISTANCE",
               help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
                    "distance to the tenth nearest other]")
 @device_option
@@ -84,7 +93,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
     if out:
         _write(out, document, dataset, found, counts)
         say(f"wrote {out}")
-    click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
+    answer(document, text_of, as_json)
 
 
 def document_of(dataset: DataSet, found: TrainingRisk, counts: CopyCounts | None, *, top: int,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomem.cli.options import load, say
 from geomem.errors import InputError
+from geomem.files import parse_json, require_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,19 +31,23 @@ def read_samples(path: str) -> Samples:
     """Read an ``.npz`` with the key ``samples`` and, from geomem, ``about``. Nothing in it is unpickled."""
     import numpy as np
 
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "samples" not in file:
-                raise InputError(f"{path} has no key 'samples' (keys: {', '.join(file) or 'none'}); "
-                                 "save it with np.savez(path, samples=...)")
-            values = file["samples"]
-            about = json.loads(str(file["about"])) if "about" in file else {}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such samples file; make one with geomem generate") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError, RecursionError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not an .npz of samples ({error}); make one with geomem generate") from None
+    from geomem.data.arrays import arrays_of
+    from geomem.models.weights import refuse_pickle
+
+    def choose(there: Iterable[str]) -> tuple[str, ...]:
+        if "samples" not in there:
+            raise InputError(f"{path} has no key 'samples' (keys: {', '.join(there) or 'none'}); "
+                             "save it with np.savez(path, samples=...)")
+        return "samples", "about"
+
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such samples file; make one with geomem generate")
+    require_file(path, "give an .npz of samples")
+    refuse_pickle(Path(path))
+    found = arrays_of(Path(path), choose)
+    values = found["samples"]
+    about = parse_json(str(found.get("about", "{}")), f"{path}: about is not JSON",
+                       "make it again with geomem generate")
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import string
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.generate import sampler_levels
-from geomem.cli.options import Interval, device_option, json_option, progress_bar, require_new_directory, say
+from geomem.cli.options import Interval, answer, device_option, json_option, progress_bar, require_new_directory, say
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
         _pictures(out, document, [(row, results[row.key]) for row in rows], dataset)
         write_json(os.path.join(out, "swap.json"), document)
         say(f"wrote {out}")
-    click.echo(json.dumps(document, allow_nan=False) if as_json else text_of(document))
+    answer(document, text_of, as_json)
 
 
 @dataclass(frozen=True)

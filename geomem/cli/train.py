@@ -19,7 +19,7 @@ from geomem.cli.engine import (
     thin_grids,
 )
 from geomem.cli.noise_levels import noise_level_options, resolve_noise_levels
-from geomem.cli.options import data_options, device_option, lasting_spec, load, progress_bar, say, warn
+from geomem.cli.options import Number, data_options, device_option, lasting_spec, load, progress_bar, say, warn
 from geomem.errors import InputError
 from geomem.processes import is_first, process_group, require_same
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
                    "which also decide the network and the objective, or from a file of weights of the same network.")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True, help="Points per step.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
+@click.option("--learning-rate", type=Number(0, min_open=True),
               help="Of AdamW, after a warm-up of 100 steps.  [default: by network]")
-@click.option("--decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="SHARE",
+@click.option("--decay", type=Number(0, 1), default=0.0, show_default=True, metavar="SHARE",
               help="Share of the steps, at the end, over which the learning rate falls to zero.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of the features dropped in training; it hides memorization.")
 @click.option("--flip", is_flag=True, help="Mirror every image left to right with probability one half in training; "
               "it hides memorization.")

@@ -6,8 +6,12 @@ their names. None is ever unpickled: an array of Python objects is refused witho
 
 from __future__ import annotations
 
+import io
+import math
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +22,7 @@ from geomem.data.source import Source
 # Points and labels, of both parts; the names of others are known too, Keras' last.
 _KEYS = (("train", "train_labels", "heldout", "heldout_labels"),
          ("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
+_MAX_HEADER = 1 << 16  # bytes
 _ADVICE = "save it again as a plain uint8 or float array, without Python objects"
 
 
@@ -48,11 +53,29 @@ def _memory_map(path: Path) -> np.ndarray:
     with reading(path, "a NumPy array", _ADVICE):
         if not path.is_file():
             raise wrong(path, "is not a file; remove it or give the file itself")
-        array = np.lib.format.open_memmap(path, mode="r")
-        announced = array.offset + array.nbytes
-    if announced != path.stat().st_size:
-        raise wrong(path, f"has {path.stat().st_size:,} bytes, but its header announces {announced:,}; {_ADVICE}")
-    return array
+        with open(path, "rb") as file:
+            _check_header(file, path, path.stat().st_size)
+        return np.lib.format.open_memmap(path, mode="r")
+
+
+def _check_header(file: Any, where: object, size: int) -> None:
+    """Raises InputError or ValueError unless the ``size`` bytes of a .npy file are what its header announces.
+
+    NumPy itself would take the memory that a header announces, and for the header what its first bytes announce.
+    """
+    start = io.BytesIO(file.read(_MAX_HEADER))
+    version = np.lib.format.read_magic(start)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version[0]}.{version[1]} of the form is not known")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(start)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if dtype.subdtype is not None or not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"it announces values of type {dtype} and shape {shape}")
+    announced = start.tell() + math.prod(shape) * dtype.itemsize
+    if announced != size:
+        raise wrong(where, f"has {size:,} bytes, but its header announces {announced:,}; {_ADVICE}")
 
 
 def read_npz(path: Path) -> Source:
@@ -60,19 +83,35 @@ def read_npz(path: Path) -> Source:
 
     ``train_images`` beside ``test_images`` and ``x_train`` beside ``x_test`` are read as well.
     """
-    with reading(path, "an .npz file", "save it again with np.savez"), zipfile.ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        keys = next((keys for keys in _KEYS if keys[0] in members), None)
+    def choose(there: Iterable[str]) -> tuple[str, ...]:
+        keys = next((keys for keys in _KEYS if keys[0] in there), None)
         if keys is None:
-            raise wrong(path, f"has no key 'train' (keys: {', '.join(members) or 'none'}); "
+            raise wrong(path, f"has no key 'train' (keys: {', '.join(there) or 'none'}); "
                               "save it with np.savez(path, train=..., heldout=...)")
-        wanted = {key: members[key] for key in keys if key in members}
-        refuse_bomb(path, path.stat().st_size, sum(info.file_size for info in wanted.values()))
-        arrays = {}
-        for key, info in wanted.items():
-            with reading(f"{path}: {key}", "a NumPy array", _ADVICE), archive.open(info) as file:
-                arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
+        return keys
+
+    arrays = arrays_of(path, choose)
+    keys = choose(arrays)
     train, heldout = (as_points(arrays[key], f"{path}: {key}", arrays.get(labels)) if key in arrays else None
                       for key, labels in (keys[:2], keys[2:]))
     assert train is not None
     return Source(path.stem, train, heldout)
+
+
+def arrays_of(path: Path, choose: Callable[[Iterable[str]], Iterable[str]]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file that ``choose`` names, given the names there are; those that are there.
+
+    Raises InputError for a damaged file, Python objects, and one that unpacks to too much.
+    """
+    with reading(path, "an .npz file", "save it again with np.savez"), zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        wanted = {key: members[key] for key in choose(members) if key in members}
+        refuse_bomb(path, path.stat().st_size, sum(info.file_size for info in wanted.values()))
+        arrays = {}
+        for key, info in wanted.items():
+            with reading(f"{path}: {key}", "a NumPy array", _ADVICE):
+                with archive.open(info) as file:
+                    _check_header(file, f"{path}: {key}", info.file_size)
+                with archive.open(info) as file:
+                    arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays

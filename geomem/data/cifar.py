@@ -16,6 +16,7 @@ from geomem.data.pickles import read_plain_pickle
 from geomem.data.points import Points, joined_points
 from geomem.data.refusal import reading, wrong
 from geomem.data.source import Source
+from geomem.files import require_file
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -53,6 +54,7 @@ def _joined(where: Path, paths: list[Path]) -> Points:
     images, labels = [], []
     for path in paths:
         with reading(path, "a CIFAR-10 batch", _ADVICE):
+            require_file(path, _ADVICE)
             if path.stat().st_size > _MAX_BYTES:
                 raise ValueError(f"it has {path.stat().st_size:,} bytes")
             content = path.read_bytes()

@@ -18,6 +18,7 @@ from geomem.data.points import Points, as_points
 from geomem.data.refusal import reading, refuse_bomb
 from geomem.data.room import room
 from geomem.data.source import Source
+from geomem.files import require_file
 
 GZIP = b"\x1f\x8b"
 _TYPES: dict[int, np.dtype] = {0x08: np.dtype("u1"), 0x09: np.dtype("i1"), 0x0B: np.dtype(">i2"), 0x0C: np.dtype(">i4"),
@@ -67,6 +68,7 @@ def _beside(path: Path, old: str, new: str) -> Path | None:
 
 
 def _read_file(path: Path) -> np.ndarray:
+    require_file(path, _ADVICE)
     with reading(path, "an IDX file", _ADVICE), open(path, "rb") as file:
         size = path.stat().st_size
         if file.read(2) == GZIP:

@@ -33,36 +33,37 @@ Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
 def holds_images(folder: Path) -> bool:
     """Whether there is an image anywhere below the folder."""
     with reading(folder, "a folder of images", "check its permissions"):
-        return any(_is_image(file.relative_to(folder).parts) for file in _files_below(folder, ()))
+        return any(map(_is_image, _files_below(folder)))
 
 
 def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
     with reading(folder, "a folder of images", "check its permissions"):
-        files = {file.relative_to(folder).parts: file for file in _files_below(folder, ())}
-        names = _image_names(folder, files)
+        names = _image_names(folder, _files_below(folder))
     return _in_parts(folder, folder.resolve().name, names,
-                     pictures_of_files(folder, [files[name] for name in names], ["/".join(name) for name in names]))
+                     pictures_of_files(folder, folder, ["/".join(name) for name in names]))
 
 
-def pictures_of_files(where: Path, files: Sequence[Path], names: Sequence[str]) -> Pictures:
-    """Pictures in these files."""
+def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictures:
+    """Pictures in the files of these names in a folder."""
 
     def read(positions: np.ndarray) -> Iterator[bytes]:
         for i in positions:
             with reading(f"{where}: {names[i]}", "an image", "repair or remove it"):
-                if not files[i].is_file():
-                    raise wrong(f"{where}: {names[i]}", "is missing, or is no file")
-                if files[i].stat().st_size > MAX_ENCODED_BYTES:
+                file = folder / names[i]
+                if not file.is_file():
+                    raise wrong(f"{where}: {names[i]}", "is missing, or is no file; remove it")
+                if file.stat().st_size > MAX_ENCODED_BYTES:
                     raise wrong(f"{where}: {names[i]}", "is too large for one image; scale it down")
-                content = files[i].read_bytes()
+                content = file.read_bytes()
             yield content
 
     def sizes(positions: np.ndarray) -> tuple[int, int]:
-        size = sum(files[i].stat().st_size for i in positions if files[i].exists())
+        paths = (os.path.join(folder, names[i]) for i in positions)
+        size = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
         return size, size
 
-    return Pictures(str(where), read, sizes, names.__getitem__, np.arange(len(files)))
+    return Pictures(str(where), read, sizes, names.__getitem__, np.arange(len(names)))
 
 
 def read_zip(path: Path) -> Source:
@@ -91,15 +92,24 @@ def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
     return Pictures(str(path), read, sizes, names.__getitem__, np.arange(len(names)))
 
 
-def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in above:
-        raise wrong(folder, "is a link to a folder that holds it; remove the link")
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _files_below(entry, (*above, real))
-        else:
-            yield entry
+def _files_below(folder: Path) -> Iterator[Name]:
+    """Names of all files; links are followed, and a folder that is met again is refused."""
+    met: set[str] = set()
+    waiting: list[Name] = [()]
+    while waiting:
+        above = waiting.pop()
+        here = os.path.join(folder, *above)
+        real = os.path.realpath(here)
+        if real in met:
+            raise wrong(here, f"leads to {real}, which is met on another way too; remove the link")
+        met.add(real)
+        with os.scandir(here) as entries:
+            for entry in entries:
+                name = (*above, entry.name)
+                if entry.is_dir():
+                    waiting.append(name)
+                else:
+                    yield name
 
 
 def _image_names(where: Path, names: Iterable[Name]) -> list[Name]:

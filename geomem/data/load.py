@@ -22,6 +22,7 @@ from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.refusal import wrong
 from geomem.data.source import Part, Source, read_parts
 from geomem.data.split import random_order, split_off_heldout
+from geomem.errors import one_line
 
 ROOT_VARIABLE = "GEOMEM_DATA"
 
@@ -80,8 +81,8 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     _check_alike(where, points, held)
     notes += _missing_classes("training", points.labels, everything[0].labels)
     notes += _missing_classes("held-out", held.labels, everything[1].labels)
-    return DataSet(source.name, points.values, np.asarray(held.values), points.labels, held.labels, points.pixels,
-                   tuple(notes))
+    return DataSet(one_line(source.name), points.values, np.asarray(held.values), points.labels, held.labels,
+                   points.pixels, tuple(notes))
 
 
 def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:

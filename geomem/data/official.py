@@ -46,7 +46,7 @@ def read_celeba(images: Path, partition: Path) -> Source:
     if images.is_dir():
         inner = images / images.name
         folder = inner if inner.is_dir() else images
-        pictures = pictures_of_files(images, [folder / name for name in names], names)
+        pictures = pictures_of_files(images, folder, names)
     else:
         with reading(images, "a zip file", _ADVICE), zipfile.ZipFile(images) as archive:
             there = {info.filename.rsplit("/", 1)[-1]: info.filename for info in archive.infolist()}
@@ -90,7 +90,7 @@ def read_flowers(images: Path, split: Path) -> Source:
             raise wrong(file, f"has {len(labels):,} labels, too few for image {numbers[-1]:,}; {_ADVICE}")
         labels = labels[numbers - 1]
     names = [f"image_{number:05}.jpg" for number in numbers]
-    pictures = replace(pictures_of_files(images, [images / name for name in names], names), labels=labels)
+    pictures = replace(pictures_of_files(images, images, names), labels=labels)
     train = np.searchsorted(numbers, np.sort(np.concatenate([parts["trnid"], parts["valid"]])))
     heldout = np.searchsorted(numbers, np.sort(parts["tstid"]))
     return Source("flowers-102", pictures.take(train), pictures.take(heldout))

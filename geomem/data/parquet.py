@@ -19,6 +19,7 @@ from geomem.data.pictures import Pictures
 from geomem.data.points import class_names, joined_points
 from geomem.data.refusal import reading, refuse_bomb, wrong
 from geomem.data.source import Part, Source
+from geomem.files import require_file
 
 _ADVICE = "fetch or write it again"
 _ROWS = 256  # read at a time
@@ -71,6 +72,7 @@ def _part(paths: list[Path], where: Path) -> Part:
 def _open(path: Path, **options: Any) -> Any:
     import pyarrow.parquet
 
+    require_file(path, _ADVICE)
     return pyarrow.parquet.ParquetFile(path, **options)
 
 

@@ -16,7 +16,10 @@ import numpy as np
 from geomem.data.points import Points, as_points
 from geomem.data.refusal import reading, refuse_bomb, wrong
 from geomem.data.room import room
+from geomem.errors import one_line
 
+# What lies in a file decides, not its name, and for other forms Pillow starts other programs (EPS: Ghostscript).
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 MAX_ENCODED_BYTES = 1 << 28  # of one image; Pillow refuses to decode more pixels than would fit
 
 
@@ -79,7 +82,7 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
     images: np.ndarray | None = None
     first, size = place.name(int(positions[0])), (0, 0)
     n_grey = n_transparent = 0
-    contents = tqdm(place.read(positions), desc=f"reading {place.where}", unit="image", total=len(positions),
+    contents = tqdm(place.read(positions), desc=f"reading {one_line(place.where)}", unit="image", total=len(positions),
                     leave=False, delay=1, disable=None)
     i = -1
     for i, content in enumerate(contents):
@@ -114,8 +117,9 @@ def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
     if len(content) > MAX_ENCODED_BYTES:
         raise wrong(here, f"has {len(content):,} bytes, too many for one image; scale it down")
     with reading(here, "an image", "repair or remove it"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged files, which are refused or read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image: Image.Image = Image.open(io.BytesIO(content))
+        image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.mode.startswith(("I", "F")):
             raise wrong(here, f"has more than 8 bits per value (mode {image.mode}); convert it to 8 bits")
         transparent = "A" in image.getbands() or "transparency" in image.info

@@ -26,12 +26,14 @@ from geomem.data.parquet import parquet_files, read_parquet
 from geomem.data.refusal import reading, wrong
 from geomem.data.series import read_series, training_file
 from geomem.data.source import Source
+from geomem.files import require_file
 
 _BY_SUFFIX = {".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx,
               ".txt": read_series, ".tsv": read_series, ".csv": read_series, ".ts": read_series, ".arff": read_series,
               ".parquet": lambda path: read_parquet([path], path)}
 FORMS = (".npz, .npy, a folder of .npy files, a folder or .zip of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
          "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet")
+_FILE = "give a file or a folder"
 _HEADS = ("@relation", "@problemname", "@timestamps", "@univariate", "@classlabel", "@data")
 
 
@@ -40,7 +42,8 @@ def read_path(path: Path) -> Source:
     try:
         if path.is_dir():
             return _read_folder(path)
-        with open(path, "rb") as file:  # missing, not permitted, not a file: said once, for every reader
+        require_file(path, _FILE)
+        with open(path, "rb") as file:  # missing or not permitted: said once, for every reader
             start = file.read(512)
     except OSError as error:
         raise wrong(path, f"cannot be read ({error.strerror}); check the path and its permissions") from error

@@ -40,6 +40,7 @@ from geomem.data.readers import read_path
 from geomem.data.refusal import reading, wrong
 from geomem.data.source import Part, Source, read_parts
 from geomem.data.split import random_order
+from geomem.files import require_file
 
 _TEXTS = {"title", "description", "licence"}
 _HUB = {"name", "config", "revision", "train", "heldout", "column", "label"}
@@ -50,6 +51,7 @@ _LOCAL = {"path", "sha256"}
 _ADVICE = "the tables and keys are described in geomem/data/recipes.py"
 _SKLEARN = ("load_digits",)
 _MAX_SIZE = 4096
+_MAX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def known_recipes() -> dict[str, Path]:
 
 def recipe_table(path: Path) -> dict[str, Any]:
     """The recipe as it is written. Raises InputError where it is not well formed."""
+    require_file(path, _ADVICE)
     with reading(path, "a recipe", _ADVICE):
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
         _refuse_unknown(recipe, path)
     return recipe
@@ -218,7 +223,7 @@ def _chosen(source: Source, split: dict[str, Any] | None, path: Path) -> tuple[l
     n_train, n_heldout = split["train"], split["heldout"]
     if rule == "permutation":
         both = [_pooled(both)]
-        if n_train + n_heldout > len(both[0]):
+        if min(n_train, n_heldout) < 0 or n_train + n_heldout > len(both[0]):
             raise _impossible(path, len(both[0]))
         order = random_order(len(both[0]), split["seed"], "split")
         rows = [order[:n_train], order[n_train:n_train + n_heldout]]
@@ -277,6 +282,8 @@ def _formed(points: Points, form: dict[str, Any], path: Path) -> Points:
     if "range" in form:
         values = np.asarray(values)  # stored points are read: keep what is larger than memory in its final form
         low, high = form["range"]
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise wrong(path, f"[points] range is {low} to {high}; give two finite numbers, the smaller one first")
         if points.pixels or values.min() < low or values.max() > high:
             raise wrong(path, f"[points] range is {low} to {high}, but the source holds "
                               f"{'uint8 images' if points.pixels else f'{values.min()} to {values.max()}'}")

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 
 from geomem.errors import InputError
 
-# Both must be passed: real data sets seldom shrink a hundredfold, and a few GiB can always be unpacked.
-MAX_UNPACKED_BYTES = 4 << 30
+# Both must be passed: real data sets seldom shrink a hundredfold, and a GiB can always be unpacked, even where its
+# bytes become floats.
+MAX_UNPACKED_BYTES = 1 << 30
 MAX_UNPACKED_RATIO = 100
 
 
 def wrong(where: object, what: str) -> InputError:
-    """InputError "where: what", on one line even where a file name holds a line break."""
-    return InputError(" ".join(f"{where}: {what}".splitlines()))
+    """InputError "where: what"."""
+    return InputError(f"{where}: {what}")
 
 
 @contextmanager

@@ -20,12 +20,13 @@ import numpy as np
 from geomem.data.points import Points, as_points, class_names
 from geomem.data.refusal import reading, wrong
 from geomem.data.source import Source
+from geomem.files import require_file
 
 _UCR = "each line is an integer label and then the values of a signal, with no header"
 _TS = "after @data, each line is a signal's values with commas, a colon and its label"
 _ARFF = "it has one numeric attribute per value and the class label last"
 _MAX_LABEL = 2**31 - 1
-_MAX_LINE = 1 << 26  # characters
+_MAX_LINE = 1 << 24  # characters, of which Python makes fifty times as many bytes
 
 Table = tuple[np.ndarray, np.ndarray | None]
 
@@ -51,12 +52,13 @@ def training_file(folder: Path) -> Path | None:
 
 
 def _read_file(path: Path) -> Points:
+    require_file(path, "give a file of text")
     with reading(path, "UTF-8 text", _UCR), open(path, encoding="utf-8-sig") as file:
-        first = next((line for line in iter(lambda: file.readline(_MAX_LINE), "") if line.strip()), "")
+        first = next((line for line in _lines(file, str(path)) if line.strip()), "")
         file.seek(0)
         reader: Callable[[io.TextIOBase, str], Table] = read_ucr
         if first.lstrip().startswith(("@", "#", "%")):
-            reader = read_arff if _is_arff(file) else read_ts
+            reader = read_arff if _is_arff(_lines(file, str(path))) else read_ts
             file.seek(0)
         signals, labels = reader(file, str(path))
     return as_points(signals, path, labels)
@@ -83,7 +85,8 @@ def read_ucr(file: io.TextIOBase, where: str) -> Table:
 def _lines(file: io.TextIOBase, where: str) -> Iterator[str]:
     while line := file.readline(_MAX_LINE):
         if len(line) == _MAX_LINE:
-            raise wrong(where, f"has a line of more than {_MAX_LINE:,} characters; one line holds one signal")
+            raise wrong(where, f"has a line of more than {_MAX_LINE:,} characters, too many for one signal as "
+                               "text; save long signals as a .npy file")
         yield line
 
 
@@ -143,6 +146,9 @@ def read_arff(file: io.TextIOBase, where: str) -> Table:
     with reading(where, "an ARFF file", _ARFF):
         from scipy.io.arff import loadarff
 
+        for _ in _lines(file, where):  # scipy would read a line of any length
+            pass
+        file.seek(0)
         data, _ = loadarff(file)
         names = list(data.dtype.names or [])
         kinds = "".join(data.dtype[name].kind for name in names)

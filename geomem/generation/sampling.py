@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -14,6 +15,7 @@ from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
 from geomem.rng import generator
 
+MAX_BATCH_VALUES = 1 << 28
 METHODS = ("heun", "euler", "ddim", "ddpm")
 
 
@@ -40,6 +42,9 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
     """
     if method not in METHODS:
         raise InputError(f"unknown sampler {method!r}; choose one of {', '.join(METHODS)}")
+    if min(batch, len(seeds)) * math.prod(shape) > MAX_BATCH_VALUES:
+        raise InputError(f"{min(batch, len(seeds)):,} samples at a time of shape {tuple(shape)} are too many for one "
+                         f"batch; take at most {max(1, MAX_BATCH_VALUES // math.prod(shape)):,}")
     device = next((t.device for t in chain(denoiser.parameters(), denoiser.buffers())), torch.device("cpu"))
     if sigmas is None and method in ("ddim", "ddpm"):
         sigmas = timestep_levels({"ddim": 100, "ddpm": 1000}[method])

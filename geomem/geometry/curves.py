@@ -91,7 +91,9 @@ class Curves:
         """
         try:
             data, curves, settings = content["data"], content["curves"], dict(content["settings"])
-            sigma = np.array(curves["sigma"], dtype=np.float64)
+            sigma = _checked("sigma", curves["sigma"])
+            if not (sigma[0] > 0 and np.all(np.diff(sigma) > 0)):
+                raise ValueError("sigma does not rise from above 0")
             most = settings.get("queries") or np.inf
             training = (int(min(data["n_train"], most)), int(settings["posterior_draws"]))
             heldout = (int(min(data["n_heldout"], most)), int(settings["coverage_draws"]))
@@ -100,14 +102,15 @@ class Curves:
                 max_posterior_weight=_estimate_from_dict(curves["max_posterior_weight"], sigma, *training),
                 self_posterior_weight=_estimate_from_dict(curves["self_posterior_weight"], sigma, *training),
                 coverage=_estimate_from_dict(curves["coverage"], sigma, *heldout),
-                coverage_lower_bound=np.array(curves["coverage_lower_bound"], dtype=np.float64),
-                coverage_upper_bound=np.array(curves["coverage_upper_bound"], dtype=np.float64),
-                coverage_plain_upper_bound=np.array(curves["coverage_plain_upper_bound"], dtype=np.float64),
-                thresholds=ThresholdSummary(**content["thresholds"]),
+                coverage_lower_bound=_checked("coverage_lower_bound", curves["coverage_lower_bound"], sigma),
+                coverage_upper_bound=_checked("coverage_upper_bound", curves["coverage_upper_bound"], sigma),
+                coverage_plain_upper_bound=_checked("coverage_plain_upper_bound",
+                                                    curves["coverage_plain_upper_bound"], sigma),
+                thresholds=_checked_thresholds(content["thresholds"]),
                 heldout_nearest_distance=float(curves["heldout_nearest_distance"]),
                 n_train=int(data["n_train"]), n_heldout=int(data["n_heldout"]), dim=int(data["dim"]),
                 duplicates=int(data["duplicates"]), settings=settings)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
             raise InputError(f"curves lack a part or hold a wrong one ({type(error).__name__}: {error}); "
                              "give the JSON that geomem danger-zone wrote") from error
 
@@ -117,9 +120,27 @@ def _estimate_to_dict(estimate: Estimate) -> dict[str, list[float]]:
 
 
 def _estimate_from_dict(parts: Mapping[str, Any], sigma: np.ndarray, n_points: int, draws: int) -> Estimate:
-    estimate, stderr, low, high = (np.array(parts[part], dtype=np.float64)
-                                   for part in ("estimate", "stderr", "low", "high"))
+    estimate, stderr, low, high = (_checked(part, parts[part], sigma) for part in ("estimate", "stderr", "low", "high"))
     return Estimate(sigma, estimate, stderr, low, high, n_points, draws)
+
+
+def _checked(name: str, values: Any, sigma: np.ndarray | None = None) -> np.ndarray:
+    """A list of finite numbers as an array, one for each noise level. Raises ValueError or TypeError."""
+    array = np.array(values)
+    if array.ndim != 1 or array.dtype.kind not in "fiu" or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{name} is no list of finite numbers")
+    if sigma is not None and array.shape != sigma.shape:
+        raise ValueError(f"{name} has {len(array)} numbers for {len(sigma)} noise levels")
+    return array.astype(np.float64)
+
+
+def _checked_thresholds(parts: Mapping[str, Any]) -> ThresholdSummary:
+    summary = ThresholdSummary(**parts)
+    disjoint = [] if summary.disjoint_below is None else [summary.disjoint_below]
+    numbers = [*summary.concentrated_below.values(), *(summary.spread_above or {}).values(), *disjoint, summary.b,
+               summary.q, summary.delta]
+    _checked("thresholds", numbers)
+    return summary
 
 
 def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: int = 4,

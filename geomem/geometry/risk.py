@@ -40,6 +40,7 @@ from scipy.special import ndtri
 
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows, distinct_points, nearest
+from geomem.geometry.projections import require_spread
 from geomem.rng import generator
 
 MAX_HALF_POINTS = 2000  # beyond so many distinct points sigma_half, which looks at all pairs, is left out
@@ -104,6 +105,7 @@ def training_risk(train: Array, *, q: float = 0.95, delta: float = 0.05, toleran
         if value < 1:
             raise InputError(f"{name} is {value}; give 1 or more")
     rows = as_rows(train, "train")
+    require_spread(float(np.linalg.norm(rows.max(axis=0).astype(np.float64) - rows.min(axis=0))))
     exact = distinct_points(rows, 0)
     points, count = rows[exact.index] if exact.merged else rows, np.bincount(exact.group)
     near = distinct_points(points, tolerance)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from geomem.errors import InputError
+from geomem.files import read_json
 from geomem.geometry.curves import Curves
 
 
@@ -15,21 +15,34 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = os.fspath(path)
     if os.path.isdir(path):
         path = os.path.join(path, "danger-zone.json")
+    advice = "make one with geomem danger-zone DATA --out DIR"
+    document = read_json(path, advice)
+    if document.get("format") != "geomem.danger-zone/1":
+        raise InputError(f"{path} is not a danger-zone file; {advice}")
+    document = {"zone": None, "space": {"name": "data"}, "classes": []} | document
     try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make one with geomem danger-zone DATA --out DIR") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON ({error}); make one with geomem danger-zone DATA --out DIR") from None
-    if not isinstance(document, dict) or document.get("format") != "geomem.danger-zone/1":
-        raise InputError(f"{path} is not a danger-zone file; make one with geomem danger-zone DATA --out DIR")
-    try:
-        Curves.from_dict(document)
-        zone = document.get("zone")
-        if zone is not None and not 0 < zone["sigma_low"] <= zone["sigma_high"]:
-            raise ValueError("its zone has no positive, ordered edges")
-    except (KeyError, TypeError, ValueError) as error:
+        _check_part(document)
+        for part in document["classes"]:
+            _check_part(part)
+        if not (isinstance(document["data"].get("name", ""), str) and isinstance(document["space"]["name"], str)):
+            raise ValueError("its names are no text")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); make it again with geomem danger-zone") from None
-    document.setdefault("zone", None)
     return document
+
+
+def _check_part(part: dict[str, Any]) -> None:
+    """Raises some error unless the curves and the zone of all points, or of a class, can be used as they are."""
+    Curves.from_dict(part)
+    zone = part["zone"]
+    if zone is None:
+        return
+    if not 0 < zone["sigma_low"] <= zone["sigma_high"]:
+        raise ValueError("its zone has no positive, ordered edges")
+    for name in ("crossing", "crossing_low", "crossing_high"):
+        if zone[name] is not None and not zone[name] > 0:
+            raise ValueError(f"its {name} is no noise level")
+    for name in ("sigma_low_interval", "sigma_high_interval"):
+        interval = zone.get(name)
+        if interval is not None and not (len(interval) == 2 and 0 < interval[0] <= interval[1]):
+            raise ValueError(f"its {name} is no interval")

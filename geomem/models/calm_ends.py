@@ -34,6 +34,7 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.geometry.points import as_draws, as_points, as_sigmas
+from geomem.geometry.projections import require_spread
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
 from geomem.rng import generator
 
@@ -112,6 +113,7 @@ def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: i
     radius = float(torch.linalg.vector_norm(centred, dim=1).max())
     if n < 2 or radius == 0:
         raise InputError("train has fewer than 2 distinct points; the Gaussian law needs some spread")
+    require_spread(radius)
     index = generator(seed, "query points").permutation(n)[:points]
     queries = centred[torch.from_numpy(np.sort(index))]
     noise = torch.from_numpy(generator(seed, "gaussian law noise").standard_normal((draws, *queries.shape)))

@@ -9,7 +9,6 @@ or the same three files at the top of the folder, as older ones have them. A DDP
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
 import shutil
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.files import TEMPORARY_PREFIX
+from geomem.files import TEMPORARY_PREFIX, read_json
 from geomem.models.adapters import ForeignNetwork, TimestepDenoiser
 from geomem.models.denoiser import Denoiser, EDMDenoiser
 from geomem.models.networks import NOISE_LABEL_SCALE
@@ -210,7 +209,8 @@ def _alphas_cumprod(config: Mapping[str, Any], origin: str) -> Tensor:
     if not sound:
         raise InputError(f"{origin}: the scheduler needs 2 to {MAX_TIMESTEPS} timesteps and finite betas, one for each")
     try:
-        return import_module("diffusers").DDPMScheduler(**options).alphas_cumprod
+        with torch.device("cpu"):  # also where the network is only outlined
+            return import_module("diffusers").DDPMScheduler(**options).alphas_cumprod
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{origin}: diffusers cannot build this scheduler ({str(error).splitlines()[0]})") from None
 
@@ -220,19 +220,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        text = file.read(MAX_CONFIG_BYTES + 1)
-    try:
-        if len(text) > MAX_CONFIG_BYTES:
-            raise InputError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes; it is no description of a network")
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not JSON ({error}); save the model again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object; save the model again")
-    return value
+    # diffusers writes infinity for some options of schedulers.
+    return read_json(path, "save the model again", largest=MAX_CONFIG_BYTES, strict=False)
 
 
 def _new_name(name: str) -> str:

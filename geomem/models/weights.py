@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from geomem.errors import InputError
+from geomem.files import require_file
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -29,6 +30,7 @@ def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = 
     compared before anything is read.
     """
     refuse_pickle(path)
+    require_file(path, "give a file of weights")
     expected = module.state_dict()
     try:
         with safe_open(path, framework="pt") as file:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
+from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, plain, sigma_axis
 
 Z_95 = 1.96
 
@@ -33,8 +33,8 @@ def plot_bounds(document: Mapping[str, Any]) -> Figure:
                                        _zone_by_size), strict=True):
             draw(axes, document)
         data = document["data"]
-        figure.suptitle(f"{data['name']}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points of "
-                        f"{data['dim']:,} values")
+        figure.suptitle(f"{plain(data['name'])}: {data['n_train']:,} training and {data['n_heldout']:,} held-out "
+                        f"points of {data['dim']:,} values")
     return figure
 
 
@@ -101,7 +101,7 @@ def _sensitivity(axes: Axes, document: Mapping[str, Any]) -> None:
         axes.plot(part["distance"], part["bound"], ":", color=colour, lw=1.6)
     axes.set(xscale="log", yscale="log", xlabel="wrap-around distance r",
              ylabel="largest |J|; dotted: bound of a periodic model",
-             title=f"Theorem 4.11: how far a value is felt\n({whose})")
+             title=f"Theorem 4.11: how far a value is felt\n({plain(whose)})")
     farthest = document["sensitivity"][0]["distance"][-1]
     ticks = [2**k for k in range(farthest.bit_length())]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
+from geomem.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, look, new_figure, plain, sigma_axis
 
 Colour = tuple[float, float, float]
 
@@ -44,7 +44,7 @@ def plot_curves(documents: Sequence[tuple[str, Mapping[str, Any]]], *, title: st
         sigma_axis(axes)
         axes.set(ylim=(-0.03, 1.03), ylabel="posterior weight W, coverage C")
         if title or len(documents) == 1:
-            axes.set_title(title or documents[0][0])
+            axes.set_title(plain(title or documents[0][0]))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
@@ -79,7 +79,7 @@ def _draw_several(axes: Axes, documents: Sequence[tuple[str, Mapping[str, Any]]]
         if document.get("zone"):
             _shade(axes, document["zone"], colour, None)
             _mark_crossing(axes, document["zone"], colour, labelled=False)
-        _draw_curve(axes, document["curves"], WEIGHT, colour, "-", label)
+        _draw_curve(axes, document["curves"], WEIGHT, colour, "-", plain(label))
         _draw_curve(axes, document["curves"], COVERAGE, colour, "--", None)
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from geomem.errors import InputError
 from geomem.plots.samples import image_range
-from geomem.plots.style import BLUE, GREY, look, new_figure
+from geomem.plots.style import BLUE, GREY, look, new_figure, plain
 
 _COLUMNS = {"image": 12, "signal": 10}
 _SIZE = {"image": (0.62, 0.62), "signal": (0.9, 0.6)}  # inches of one point
@@ -44,7 +44,7 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None = None, *, title: 
                 for curve, colour in zip(np.atleast_2d(points[i]), [BLUE] + [GREY] * points.shape[-2], strict=False):
                     axes.plot(curve, color=colour, lw=0.7)
             if labels is not None:
-                axes.set_title(str(labels[i]), fontsize=6, color=GREY, pad=1)
+                axes.set_title(plain(str(labels[i])), fontsize=6, color=GREY, pad=1)
         if title:
-            figure.suptitle(title, fontsize=9)
+            figure.suptitle(plain(title), fontsize=9)
     return figure

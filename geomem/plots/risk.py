@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from geomem.data.points import Values
 from geomem.errors import InputError
 from geomem.plots.samples import draw_images, draw_signals, image_range
-from geomem.plots.style import BLUE, GREY, RED, look, new_figure
+from geomem.plots.style import BLUE, GREY, RED, look, new_figure, plain
 
 _COLUMNS = {"image": 5, "signal": 4}
 _SIZE = {"image": (1.6, 1.12), "signal": (2.3, 1.45)}  # inches of one pair
@@ -54,7 +54,7 @@ def plot_copies(score: np.ndarray, copies: np.ndarray, multiplicity: np.ndarray,
             if chosen.any():
                 axes.scatter(score[chosen], copies[chosen], s=14, color=colour, alpha=0.6, lw=0, label=label)
         axes.set(xlabel="risk score (1 is a usual point)", ylabel="copies among the samples",
-                 title=f"{title}\n{correlation}")
+                 title=f"{plain(title)}\n{correlation}")
         if (multiplicity > 1).any():
             axes.legend()
     return figure
@@ -82,7 +82,7 @@ def _pairs(kind: str, train: Values, ranking: np.ndarray, nearest: np.ndarray, c
             axes.spines[:].set_visible(False)
         pair = "left the point, right its nearest other training point" if kind == "image" else \
             "solid the point, dashed its nearest other training point"
-        figure.suptitle(f"{title}\n{pair}", fontsize=9)
+        figure.suptitle(f"{plain(title)}\n{pair}", fontsize=9)
     return figure
 
 
@@ -97,7 +97,7 @@ def _scatter(rows: np.ndarray, ranking: np.ndarray, score: np.ndarray, title: st
             axes.annotate(str(index), (x[index], y[index]), xytext=(3, 2), textcoords="offset points", fontsize=7,
                           color=RED)
         axes.set(xlabel=names[0], ylabel=names[1])
-        figure.suptitle(f"{title}, in red with their index", fontsize=9)
+        figure.suptitle(f"{plain(title)}, in red with their index", fontsize=9)
     return figure
 
 

@@ -6,6 +6,7 @@ the caller's settings as they were.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,11 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
+from geomem.errors import printable
+
+# A letter that no font has is drawn as a box; of names in other scripts there would be a warning for each letter.
+warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font", UserWarning)
 
 COLOURS: list[tuple[float, float, float]] = list(seaborn.color_palette("colorblind"))
 BLUE, ORANGE, GREEN = COLOURS[:3]
@@ -33,6 +39,11 @@ def look() -> Iterator[None]:
     }
     with matplotlib.rc_context(settings):
         yield
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere, a name above all, as it is: a dollar sign begins no formula, and nothing is unprintable."""
+    return printable(text).replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -68,7 +68,7 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
         raise InputError(f"--out {out} exists; choose a directory that does not")
     config = run.config
     shape = tuple(config["shape"])
-    reason = can_be_ddpm_pipeline(run.untrained(), shape)
+    reason = can_be_ddpm_pipeline(run.outline(), shape)
     if weights == "per-level" and reason is None:
         reason = "a pipeline holds one set of weights, not one per noise level"
     if form == "diffusers" and reason is not None:

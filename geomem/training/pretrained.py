@@ -61,7 +61,7 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
     run = Run(path)
     config = run.config
     weights = weights or ("last" if run.levels is None else "per-level")
-    schedule = _schedule(run.untrained()) if config["network"] == DIFFUSERS else DDPMSchedule()
+    schedule = _schedule(run.outline()) if config["network"] == DIFFUSERS else DDPMSchedule()
     return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule,
                       run.labels)
 

@@ -28,9 +28,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json, write_text
+from geomem.files import TEMPORARY_PREFIX, atomic_path, parse_json, read_json, require_file, write_json, write_text
 from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, build_network
 from geomem.models.diffusers_folder import diffusers_denoiser
+from geomem.models.weights import read_matching, refuse_pickle
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.trainer import Trainer
 
@@ -98,6 +99,11 @@ class Run:
         """Denoiser of the run's architecture, with fresh weights."""
         return untrained_denoiser(self.config, str(self.path / "config.json"))
 
+    def outline(self) -> Denoiser:
+        """The same on the device ``meta``: shapes without values, so a description that lies takes no memory."""
+        with torch.device("meta"):
+            return self.untrained()
+
     @property
     def labels(self) -> list[int] | None:
         """Labels of the data that the classes 0, 1, ... of the network stand for; None for an unconditional model."""
@@ -117,24 +123,29 @@ class Run:
 
     def denoiser_of_classes(self, weights: str) -> nn.Module:
         """The same, with noise images as a class: what the run's weights fit."""
-        denoiser = self.untrained().eval()
+        outline = self.outline()
         if weights == "last":
-            return _loaded(denoiser, _read_tensors(self.path / "model.safetensors"), self.path / "model.safetensors")
+            return self._filled(outline, self.path / "model.safetensors")
         levels = self.levels
         if levels is None:
             raise InputError(f"{self.path} kept no weights per noise level (it was trained without held-out data); "
                              "use --weights last")
         if weights == "per-level":
-            snapshots = {step: self.snapshot(step) for step in set(levels["steps"])}
-            for step, snapshot in snapshots.items():
-                _loaded(denoiser, snapshot, self.snapshot_path(step))  # refuses weights of another network
-            return stitch(levels["edges"], [snapshots[step] for step in levels["steps"]], denoiser)
+            snapshots = {step: read_matching(self.snapshot_path(step), outline) for step in set(levels["steps"])}
+            return stitch(levels["edges"], [snapshots[step] for step in levels["steps"]], self.untrained().eval())
         kept = sorted({*levels["steps"], levels["early_stop"]})
         step = levels["early_stop"] if weights == "early-stop" else weights
         if str(step) not in map(str, kept):
             raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop or one of "
                              f"the steps {', '.join(map(str, kept))}")
-        return _loaded(denoiser, self.snapshot(int(step)), self.snapshot_path(int(step)))
+        return self._filled(outline, self.snapshot_path(int(step)))
+
+    def _filled(self, outline: Denoiser, path: Path) -> Denoiser:
+        """Denoiser with the weights in a file; nothing is built before they are known to fit its outline."""
+        weights = read_matching(path, outline)
+        denoiser = self.untrained().eval()
+        denoiser.load_state_dict(weights)
+        return denoiser
 
     @property
     def levels(self) -> dict[str, Any] | None:
@@ -204,15 +215,15 @@ class Run:
             trainer.load_state(tensors, int(metadata["steps_done"]))
             if "best" not in metadata:
                 return None
-            state = json.loads(metadata["best"])
+            state = parse_json(metadata["best"], f"{path} is damaged", "start again in another --out")
             steps = {int(step) for band in state["candidates"] for step, _ in band}
             steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
             return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)},
                                          snapshot_dtype)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, IndexError) as error:
+            reason = str(error)
             raise InputError(f"{path} is damaged ({reason}); start again in another --out") from None
 
     # --- statistics ---------------------------------------------------------------------------------------
@@ -227,10 +238,12 @@ class Run:
         path = self.path / name
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # after the last newline: nothing, or half a line
+        text = path.read_text(encoding="utf-8", errors="backslashreplace")
+        lines = text.split("\n")[:-1]  # after the last newline: nothing, or half a line
         try:
-            return [line for line in map(json.loads, lines) if line["step"] >= 0]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            values = [parse_json(line, f"{path} is damaged", "remove the broken line") for line in lines]
+            return [line for line in values if line["step"] >= 0]
+        except (KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error!r}); remove the broken line") from None
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
@@ -266,33 +279,23 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _read_json(path: Path, expected: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; {path.parent} is not a run directory of geomem train") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON ({error}); the run is damaged") from None
-    if not isinstance(value, dict) or value.get("format") != expected:
+    if path.parent.exists() and not path.parent.is_dir():
+        refuse_pickle(path.parent)
+        raise InputError(f"{path.parent} is a file; give a run directory of geomem train, or a diffusers folder")
+    value = read_json(path, f"{path.parent} is not a run directory of geomem train, or it is damaged")
+    if value.get("format") != expected:
         raise InputError(f"{path} is not a {expected} file of geomem")
     return value
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    require_file(path, "the run is damaged")
     try:
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing; the run has no such weights yet, or is damaged") from None
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from None
-
-
-def _loaded(denoiser: Denoiser, weights: Mapping[str, Tensor], path: Path) -> Denoiser:
-    try:
-        denoiser.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not hold the weights of this run's network ({str(error).splitlines()[0]})"
-                         ) from None
-    return denoiser
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
