@@ -211,7 +211,7 @@ class Run:
                                          snapshot_dtype)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path} is damaged ({reason}); start again in another --out") from None
 
