@@ -190,7 +190,7 @@ def test_tensorboard_reads_what_a_run_writes_and_what_a_resumed_one_writes_again
     assert [event.step for event in found.Scalars("loss")] == [25, 50]
     assert found.Scalars("loss")[-1].value == 7.0
     recorded = [sum(line["heldout_mse"]) for line in Run(out).stats]
-    np.testing.assert_allclose([event.value for event in found.Scalars("heldout_mse")][0], recorded[0], rtol=1e-6)
+    np.testing.assert_allclose(next(event.value for event in found.Scalars("heldout_mse")), recorded[0], rtol=1e-6)
 
 
 def test_grids_are_thinned_evenly(tmp_path):
