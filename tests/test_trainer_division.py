@@ -18,7 +18,7 @@ from geomem.cli.main import main
 from geomem.errors import InputError
 from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
-from geomem.training import Run, Trainer, TrainingDiverged, TrainingSettings, denoising_loss, train
+from geomem.training import Interrupted, Run, Trainer, TrainingDiverged, TrainingSettings, denoising_loss, train
 from geomem.training.trainer import pieces
 
 IMAGES = np.random.default_rng(2).standard_normal((40, 1, 8, 8), dtype=np.float32)
@@ -185,6 +185,16 @@ def test_a_signal_to_one_process_stops_all_and_one_alone_goes_on(alone, tmp_path
         assert (status, err.strip()) == (1, "Interrupted: stopped at step 37")
     run, trainer = plain(tmp_path / "run")
     train(run, trainer, POINTS[:20])
+    assert_same_curve(alone, tmp_path / "run")
+
+
+def test_two_processes_go_on_with_what_one_alone_began(alone, tmp_path):
+    run, trainer = plain(tmp_path / "run")
+    with pytest.raises(Interrupted, match="stopped at step 37"):
+        train(run, trainer, POINTS[:20],
+              on_step=lambda step, loss: os.kill(os.getpid(), signal.SIGTERM) if step == 37 else None)
+    for status, err in run_processes(tmp_path / "run", "train"):
+        assert (status, err.strip()) == (0, "80")
     assert_same_curve(alone, tmp_path / "run")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -223,6 +224,42 @@ def test_kill_dash_nine_and_resume_changes_nothing(tmp_path, attempts):
     assert start(tmp_path / "killed").wait() == 0
     assert not list((tmp_path / "killed").rglob(".*")), "temporary files left behind"
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+KILLED_IN_A_WRITE = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import geomem.training.run as run_module
+from test_training import POINTS, make, train
+save_file, write_tensors = run_module.save_file, run_module.write_tensors
+def half(tensors, path, metadata=None):
+    save_file(tensors, path, metadata)
+    os.truncate(path, os.path.getsize(path) // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+def watched(path, *given):
+    run_module.save_file = half if {name!r} in path.name else save_file
+    write_tensors(path, *given)
+run_module.write_tensors = watched
+train(*make({path!r}, iterations=90), POINTS[:20], checkpoint_every={every})
+"""
+
+
+def test_kill_in_the_middle_of_a_checkpoint_and_resume_changes_nothing(tmp_path):
+    """Half of a file is written, then the process is gone: in the first checkpoint, the second, and the third."""
+    train(*make(tmp_path / "whole", iterations=90), POINTS[:20])
+    path = tmp_path / "killed"
+    for name, every, done in [("step-", 30 * 16, None), ("model", 30 * 16, "30"), ("state", 55 * 16, "30")]:
+        script = KILLED_IN_A_WRITE.format(tests=str(Path(__file__).parent), name=name, path=str(path), every=every)
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+        assert len(list(path.rglob(".*"))) == 1
+        if done is None:
+            assert not (path / "state.safetensors").exists()
+        else:
+            with safe_open(path / "state.safetensors", framework="pt") as file:
+                assert file.metadata()["steps_done"] == done
+    train(*make(path, iterations=90), POINTS[:20])
+    assert not list(path.rglob(".*"))
+    assert_same_run(tmp_path / "whole", path)
 
 
 def test_kill_between_the_last_state_and_what_is_derived_from_it(tmp_path):

@@ -175,6 +175,24 @@ def test_board_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypat
                        ("loss", 1.0, 75)]
 
 
+def test_tensorboard_reads_what_a_run_writes_and_what_a_resumed_one_writes_again(tmp_path):
+    """A line that a killed process wrote after its last checkpoint is not seen twice."""
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    assert status("train", "digits", "--n-train", "40", "--network", "mlp", "--batch", "8", "--iterations", "50",
+                  "--watch-every", "0", "--out", str(out), "--tensorboard") == 0
+    Board(Run(out))({"step": 50, "loss": 7.0})
+    found = EventAccumulator(str(out / "tensorboard"))
+    found.Reload()
+    assert sorted(found.Tags()["scalars"]) == ["heldout_mse", "loss"]
+    assert [event.step for event in found.Scalars("loss")] == [25, 50]
+    assert found.Scalars("loss")[-1].value == 7.0
+    recorded = [sum(line["heldout_mse"]) for line in Run(out).stats]
+    np.testing.assert_allclose(next(event.value for event in found.Scalars("heldout_mse")), recorded[0], rtol=1e-6)
+
+
 def test_grids_are_thinned_evenly(tmp_path):
     for k in range(1, 65):
         Path(tmp_path / f"samples-{k * 100:07d}.png").touch()

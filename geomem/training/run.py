@@ -222,7 +222,7 @@ class Run:
                                          snapshot_dtype)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             reason = str(error)
             raise InputError(f"{path} is damaged ({reason}); start again in another --out") from None
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.data.points import Values
 from geomem.errors import InputError
@@ -32,6 +31,7 @@ from geomem.models.denoiser import Denoiser
 from geomem.noise.samplers import NoiseLevelSampler
 from geomem.processes import put_together
 from geomem.rng import generator, key, torch_generator
+from geomem.training.bfloat16 import bfloat16_products
 from geomem.training.dummy import WithNoiseImages
 from geomem.training.loss import denoising_loss
 
@@ -122,7 +122,8 @@ class Trainer:
     train : (N, ...) float32 points, an array, a memory map or stored points. labels : (N,) classes or None.
     accumulate : pieces in which a process puts its share of the batch through the network; less memory, more time.
     compiled : fuse the network's operations with torch.compile; the first step takes minutes for a large network.
-    channels_last : keep images (B, C, H, W) with the channels innermost, which suits the convolutions of some devices.
+    channels_last : keep images (B, C, H, W) with the channels innermost, which suits the convolutions of some devices;
+        in bfloat16 on a CPU it is always done.
     group : processes that share every batch; all are given the same arguments and take the same steps.
 
     Raises InputError where the batch is smaller than the number of its pieces, and without a compiler for ``compiled``.
@@ -133,7 +134,9 @@ class Trainer:
                  compiled: bool = False, channels_last: bool = False, group: ProcessGroup | None = None) -> None:
         self.denoiser, self.sampler, self.data, self.settings, self.labels = denoiser, sampler, train, settings, labels
         self.device = next(denoiser.parameters()).device
-        self.group, self.memory_format = group, torch.channels_last if channels_last else torch.contiguous_format
+        channels_last |= settings.precision == "bf16" and self.device.type == "cpu"
+        self.group, self.compiled = group, compiled
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         share = 0 if group is None else group.rank()
         divisions = accumulate * (1 if group is None else group.size())
         require_divisible(settings.batch, divisions)
@@ -195,21 +198,10 @@ class Trainer:
         clean, noise = piece.clean, piece.noise
         if clean.ndim == 4:
             clean, noise = (values.contiguous(memory_format=self.memory_format) for values in (clean, noise))
-        with self._arithmetic():
+        with bfloat16_products(self.device, self.compiled) if s.precision == "bf16" else nullcontext():
             loss = denoising_loss(self.denoiser, clean, noise, piece.sigma, piece.labels) * (len(piece) / s.batch)
         loss.backward()
         return loss.detach()
-
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """Products in bfloat16 if asked for; sums, norms and the loss stay float32.
-
-        The CPU's fused attention is seven times slower backward in bfloat16 than in float32, the plain one is not.
-        """
-        halved = self.settings.precision == "bf16"
-        plain = sdpa_kernel(SDPBackend.MATH) if halved and self.device.type == "cpu" else nullcontext()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=halved), plain:
-            yield
 
     def _put_together(self, loss: Tensor) -> Tensor:
         """Replace the gradients by their sums over the processes; returns the summed loss. One message for all."""
@@ -255,10 +247,15 @@ class Trainer:
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in part("optimizer.").items():
             index, moment = name.split(".", 1)
-            moments.setdefault(int(index), {})[moment] = value
+            moments.setdefault(int(index), {})[moment] = self._laid_out(value, self._parameters[int(index)])
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.losses = list(tensors["losses"].to(self.device).unbind()) if "losses" in tensors else []
         self.steps_done = steps_done
+
+    @staticmethod
+    def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+        """In memory like its parameter: the fused AdamW goes through both as they lie there, whatever their axes."""
+        return moment if moment.shape != parameter.shape else torch.empty_like(parameter).copy_(moment).detach()
 
 
 def require_divisible(batch: int, divisions: int) -> None:

@@ -1,0 +1,118 @@
+"""Training in bfloat16 on a CPU: what is written out agrees with torch in float64, and runs resume exactly."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from test_training import assert_same_run
+from torch.nn import functional as F
+
+from geomem.models import EDMDenoiser, build_network
+from geomem.noise import LogNormalSampler
+from geomem.training import Run, Trainer, TrainingSettings, bfloat16, denoising_loss, train
+from geomem.training.bfloat16 import attention, bfloat16_products, convolution_after_doubling, group_norm
+
+ROUNDING = 2.0**-9  # of a value to 8 bits
+CPU = torch.device("cpu")
+
+
+def relative(found, expected):
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("mean", [0, 3, 30])
+@pytest.mark.parametrize("side", [5, 8, 16])
+def test_group_norm_and_its_gradients_as_torch_has_them_in_float64(mean, side):
+    """Channels of different spread, also far from zero. Input less pivot, a, b and output are rounded: 4 roundings."""
+    draws = torch.Generator().manual_seed(0)
+    x = mean + torch.randn(6, 32, side, side, generator=draws) * (0.1 + 2 * torch.rand(32, 1, 1, generator=draws))
+    x, dy = (values.bfloat16().contiguous(memory_format=torch.channels_last)
+             for values in (x, torch.randn(x.shape, generator=draws)))
+    weight, bias = 0.5 + torch.rand(32, generator=draws), torch.randn(32, generator=draws)
+
+    def value_and_gradients(function, *given):
+        given = [tensor.clone().requires_grad_() for tensor in given]
+        y = function(given[0], 8, *given[1:], eps=1e-5)
+        return [y.detach(), *torch.autograd.grad(y, given, dy.to(y.dtype))]
+
+    expected = value_and_gradients(F.group_norm, x.double(), weight.double(), bias.double())
+    found = value_and_gradients(group_norm, x, weight, bias)
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip(found, expected, strict=True):
+        assert relative(one, other) < 4 * ROUNDING
+
+
+def test_convolution_after_doubling_is_that_of_the_doubled_image():
+    x = torch.randn(2, 5, 4, 6, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(7, 5, 3, 3, dtype=torch.float64, requires_grad=True), torch.randn(7).double()
+    found = convolution_after_doubling(x, weight, bias)
+    expected = F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1)
+    torch.testing.assert_close(found, expected)
+    dy = torch.randn_like(expected)
+    for one, other in zip(torch.autograd.grad(found, (x, weight), dy), torch.autograd.grad(expected, (x, weight), dy),
+                          strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_attention_as_torch_has_it_in_float64():
+    """Scores of size 3 rounded to 8 bits change a probability by 3 roundings; it, values and output add one each."""
+    query, key, value = (torch.randn(3, 2, 10, 4).bfloat16() for _ in range(3))
+    expected = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    assert relative(attention(query, key, value), expected) < 6 * ROUNDING
+
+
+@pytest.mark.parametrize(("network", "side", "batch"), [("unet-small", 8, 64), ("unet-tiny", 8, 10)])
+def test_gradient_of_a_network_is_as_near_to_float32_as_with_autocast_alone(network, side, batch, monkeypatch):
+    """Diffusers lays images out anew in batches of 64; all that is replaced takes part."""
+    torch.manual_seed(0)
+    denoiser = EDMDenoiser(build_network(network, (3, side, side)))
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    clean, noise, sigma = torch.randn(batch, 3, side, side), torch.randn(batch, 3, side, side), torch.rand(batch) + 0.1
+    called = set()
+
+    def noted(name):
+        function = getattr(bfloat16, name)
+        return lambda *given, **named: called.add(name) or function(*given, **named)
+
+    for name in ("group_norm", "attention", "convolution_after_doubling"):
+        monkeypatch.setattr(bfloat16, name, noted(name))
+
+    def gradient(context):
+        images = [v.contiguous(memory_format=torch.channels_last) for v in (clean, noise)]
+        with context:
+            loss = denoising_loss(denoiser, *images, sigma)
+        return torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, list(denoiser.parameters()))])
+
+    exact = gradient(torch.autocast("cpu", enabled=False))
+    autocast = gradient(torch.autocast("cpu", torch.bfloat16))
+    denoiser.to(memory_format=torch.channels_last)
+    found = gradient(bfloat16_products(CPU))
+    assert called == ({"group_norm"} if network == "unet-tiny" else
+                      {"group_norm", "attention", "convolution_after_doubling"})
+    assert relative(found, exact) < 1.5 * relative(autocast, exact)
+
+
+@pytest.mark.parametrize("how", [{"precision": "bf16"}, {"channels_last": True}])
+def test_stopping_and_resuming_images_with_channels_innermost_changes_nothing(tmp_path, how):
+    """The moments of the optimizer are stored with the channels outermost, and must not stay so."""
+    images = np.random.default_rng(2).standard_normal((40, 1, 8, 8), dtype=np.float32)
+
+    def start(path):
+        run = Run(path)
+        if not run.exists:
+            run.create({"data": {"spec": "x"}, "shape": [1, 8, 8], "objective": "edm", "network": "unet-tiny",
+                        "dropout": 0.1, "classes": 0, "sigma_data": 1.0, "settings": {"iterations": 28}})
+        torch.manual_seed(0)
+        return run, Trainer(run.untrained(), LogNormalSampler(), images,
+                            TrainingSettings(iterations=28, batch=8, precision=how.get("precision", "fp32")),
+                            channels_last="channels_last" in how)
+
+    train(*start(tmp_path / "whole"), images[:10])
+    with pytest.raises(Exception, match="stopped at step 26"):
+        train(*start(tmp_path / "stopped"), images[:10],
+              on_step=lambda step, loss: os.kill(os.getpid(), signal.SIGTERM) if step == 26 else None)
+    train(*start(tmp_path / "stopped"), images[:10])
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
