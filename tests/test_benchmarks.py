@@ -160,6 +160,8 @@ def test_training_benchmark_runs_and_its_ways_are_what_they_say(tmp_path, monkey
         assert part["memory_gib"]["anonymous"] >= 0
         assert ("outside_the_network" in part) == (way != "plain")
         assert 0 < part.get("outside_the_network", 0.5) < 1
+    assert list(document["outside_small_networks"]) == ["unet-tiny, 1 x 8 x 8", "mlp, 140"]
+    assert all(0 < share < 1 for share in document["outside_small_networks"].values())
     images = training.some_images(tiny)
     _, trainer = training.step_of("float32 in 4", tiny, images)
     found = training.watched(trainer)

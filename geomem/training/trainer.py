@@ -180,7 +180,8 @@ class Trainer:
         batch = self.batch(k)
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate_at(k)
-        self.denoiser.train()
+        if not self.denoiser.training:
+            self.denoiser.train()
         losses = [self._add_gradient(batch[piece], piece.start) for piece in self.pieces]
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         if self.group is not None:

@@ -5,8 +5,10 @@ Network, batch and images are the same; one after the other, in turns, in the sa
     plain            a loop as one writes it: torch's own draws and AdamW, float32
     float32, bf16    geomem.training.Trainer, with its keyed draws and the average of the weights
     float32 in 4     with --accumulate 4
+    bf16 compiled    with --compile; asked for by --compile, since compiling takes minutes
 
 ``outside_the_network`` is the share of a step that is neither forward nor backward: data, draws, optimizer and average.
+It is measured for small networks too, where it is largest.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,9 @@ FORMAT = "geomem.benchmark-training/1"
 GIB = 2**30
 WAYS: dict[str, dict[str, Any]] = {"plain": {}, "float32": {"precision": "fp32"}, "bf16": {"precision": "bf16"},
                                    "float32 in 4": {"precision": "fp32", "accumulate": 4}}
+COMPILED = {"bf16 compiled": {"precision": "bf16", "compiled": True}}
+SMALL: dict[str, tuple[int, ...]] = {"unet-tiny": (1, 8, 8), "mlp": (140,)}
+SMALL_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ def plain_loop(sizes: Sizes, images: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def trainer_of(sizes: Sizes, images: torch.Tensor, precision: str, accumulate: int = 1) -> Trainer:
-    denoiser = EDMDenoiser(build_network(sizes.network, images.shape[1:])).to(images.device)
-    settings = TrainingSettings(iterations=10**6, batch=sizes.batch, learning_rate=1e-4, precision=precision)
-    return Trainer(denoiser, LogNormalSampler(), images.cpu().numpy(), settings, accumulate=accumulate)
+def trainer_of(network: str, batch: int, points: torch.Tensor, precision: str = "fp32", **division: Any) -> Trainer:
+    denoiser = EDMDenoiser(build_network(network, points.shape[1:])).to(points.device)
+    settings = TrainingSettings(iterations=10**6, batch=batch, learning_rate=1e-4, precision=precision)
+    return Trainer(denoiser, LogNormalSampler(), points.cpu().numpy(), settings, **division)
 
 
 def step_of(way: str, sizes: Sizes, images: torch.Tensor) -> tuple[Callable[[], None], Trainer | None]:
@@ -81,7 +86,7 @@ def step_of(way: str, sizes: Sizes, images: torch.Tensor) -> tuple[Callable[[], 
     torch.manual_seed(0)
     if way == "plain":
         return plain_loop(sizes, images), None
-    trainer = trainer_of(sizes, images, **WAYS[way])
+    trainer = trainer_of(sizes.network, sizes.batch, images, **{**WAYS, **COMPILED}[way])
     return trainer.step, trainer
 
 
@@ -98,10 +103,10 @@ def some_images(sizes: Sizes) -> torch.Tensor:
     return torch.from_numpy(rows.reshape(-1, 3, sizes.side, sizes.side)).to(resolve_device())
 
 
-def speed(sizes: Sizes) -> dict[str, Any]:
+def speed(sizes: Sizes, names: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
     """Images per second. The ways take turns, step by step: a machine that slows down slows all."""
     images = some_images(sizes)
-    ways = {way: step_of(way, sizes, images) for way in WAYS}
+    ways = {way: step_of(way, sizes, images) for way in names}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     inside: dict[str, list[float]] = {way: [] for way in ways}
     for k in range(sizes.steps + 1):
@@ -117,6 +122,21 @@ def speed(sizes: Sizes) -> dict[str, Any]:
                   **({} if way == "plain" else {
                       "outside_the_network": spread([1 - share for share in inside[way]])["median"]})}
             for way in ways}
+
+
+def small_networks(steps: int) -> dict[str, float]:
+    """Share of a float32 step outside the network, the median of ``steps`` after a warm-up of as many."""
+    found = {}
+    for network, shape in SMALL.items():
+        draws = torch.Generator().manual_seed(0)
+        trainer = trainer_of(network, SMALL_BATCH, torch.randn(300, *shape, generator=draws).to(resolve_device()))
+        shares = []
+        for _ in range(2 * steps):
+            inside = watched(trainer)
+            taken = seconds_of(trainer.step)
+            shares.append(1 - sum(inside) / taken)
+        found[f"{network}, {' x '.join(map(str, shape))}"] = spread(shares[steps:])["median"]
+    return found
 
 
 def watched(trainer: Trainer) -> list[float]:
@@ -153,19 +173,22 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="smaller batches, fewer steps, under a minute")
     parser.add_argument("--out", type=Path, metavar="FILE.json", default=Path("benchmark_training.json"),
                         help="results (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="bf16 compiled too; minutes, and needs a C++ compiler")
     options = parser.parse_args(given)
     sizes, threads = QUICK if options.quick else FULL, available_threads()
     use_threads(threads)
     document = {"format": FORMAT, "quick": options.quick, "machine": machine(), "commit": commit(),
                 "input": vars(sizes)}
     print("speed ...", file=sys.stderr)
-    parts = speed(sizes)
-    for way in WAYS:
+    names = [*WAYS, *(COMPILED if options.compile else ())]
+    parts = speed(sizes, names)
+    for way in names:
         print(f"memory of {way} ...", file=sys.stderr)
         parts[way]["memory_gib"] = in_a_fresh_process(memory, way, sizes, threads)
+    small = small_networks(sizes.steps)
     print("\n".join([*table("machine", document["machine"]), *table("input", document["input"]),
-                     *table(sizes.network, parts)]))
-    write_json(options.out, {**document, "parts": parts})
+                     *table(sizes.network, parts), *table("outside the network", small)]))
+    write_json(options.out, {**document, "parts": parts, "outside_small_networks": small})
 
 
 if __name__ == "__main__":
