@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def require_sound(text):
     policy = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     for tag, attributes in page.elements:
-        assert not [name for name in attributes if name.startswith("on") or name in ("style", "srcset")], (tag, attributes)
+        assert not [name for name in attributes if name.startswith("on") or name in ("style", "srcset")], tag
         for name in ("src", "href", "data", "action", "xlink:href"):
             assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,", "data:image/svg+xml;base64,"))
     assert "@import" not in text
@@ -80,7 +81,7 @@ def require_sound(text):
     depths = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
     assert depths[0] == 1
     assert depths.count(1) == 1
-    assert all(b - a <= 1 for a, b in zip(depths, depths[1:], strict=False)), "a heading level is left out"
+    assert all(b - a <= 1 for a, b in pairwise(depths)), "a heading level is left out"
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(set(ids)) == len(ids)
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
@@ -409,7 +410,8 @@ def luminance(colour):
 
 def test_contrast_reaches_wcag_aa_in_light_dark_and_print():
     style = (Path(geomem.__file__).parent / "report" / "templates" / "style.css").read_text()
-    looks = [dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", block)) for block in re.findall(r":root {(.*?)}", style, re.S)]
+    blocks = re.findall(r":root {(.*?)}", style, re.S)
+    looks = [dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", block)) for block in blocks]
     assert len(looks) == 3
     for look in looks:
         look = {name: "#" + "".join(2 * c for c in value[1:]) if len(value) == 4 else value

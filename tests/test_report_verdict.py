@@ -55,7 +55,7 @@ def test_difference_of_frechet_distances_adds_variances():
 def test_headlines():
     copies = judge(run(310, 1000))
     assert copies.kind == "copies"
-    assert copies.headline == ("This run copies: 31.0% [28.2, 33.9] of its 1,000 samples are copies of training points.")
+    assert copies.headline == "This run copies: 31.0% [28.2, 33.9] of its 1,000 samples are copies of training points."
     assert "0.1% [0.0, 0.7] of 800 held-out points" in copies.sentences[0]
     clean = judge(run(0, 1000))
     assert clean.kind == "clean"
