@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from geomem import InputError
-from geomem.plots import plot_curves, plot_noise_levels, plot_samples
+from geomem.plots import plot_curves, plot_noise_levels, plot_samples, plot_training
 from geomem.plots.style import COLOURS, RED
 
 SIGMA = np.geomspace(0.02, 80, 12)
@@ -157,3 +157,19 @@ def test_nothing_global_is_left_behind():
     plot_curves([("digits", document())])
     assert dict(matplotlib.rcParams) == before
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_training_marks_the_chosen_step_of_each_band_and_the_early_stop():
+    lines = [{"step": step, "loss": 1 / step, "heldout_mse": [one, two]}
+             for step, one, two in ((10, 2.0, 0.6), (20, 1.0, 0.3), (30, 4.0, 0.2))]
+    left, right, _ = plot_training(lines, {"edges": [0.1, 1, 10], "steps": [20, 30], "early_stop": 20}).axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [1 / 10, 1 / 20, 1 / 30])
+    curves = [line for line in right.lines if len(line.get_xdata()) == 3]
+    np.testing.assert_allclose([line.get_ydata() for line in curves], [[2, 1, 4], [3, 1.5, 1]])
+    dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in right.lines
+            if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+    assert dots == [(20, 1), (30, 1)]
+    assert any(list(line.get_xdata()) == [20, 20] for line in right.lines)
+    assert len(plot_training([{"step": 1, "loss": 1.0}]).axes) == 1
+    with pytest.raises(InputError):
+        plot_training([])
