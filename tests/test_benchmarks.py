@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import geometry, inputs, measure, training
+from benchmarks import geometry, inputs, measure, memorization, training
 
 TINY = geometry.Sizes(
     small=40, small_levels=4, small_runs=2, numpy_runs=1, large=400, large_queries=20, large_runs=2, huge=500, bank=64,
@@ -168,3 +168,29 @@ def test_training_benchmark_runs_and_its_ways_are_what_they_say(tmp_path, monkey
     trainer.step()
     assert len(found) == len(trainer.pieces) == 4
     assert training.step_of("bf16", tiny, images)[1].settings.precision == "bf16"
+
+
+def test_memorization_benchmark_runs_and_its_samples_are_what_they_say(tmp_path, monkeypatch):
+    tiny = memorization.Sizes(train=300, heldout=100, samples=200, noisy=50, faiss=40, exact=20)
+    monkeypatch.setattr(memorization, "QUICK", tiny)
+    memorization.main(["--quick", "--out", str(tmp_path / "out.json")])
+    parts = json.loads((tmp_path / "out.json").read_text())["parts"]
+    assert list(parts) == list(memorization.PARTS)
+    for part in parts.values():
+        assert part["geomem"]["other_nearest"] == part["geomem"]["other_verdict"] == 0
+        assert part["geomem"]["largest_relative_error"] < 1e-7
+        assert part["faiss_over_geomem"] > 0
+    assert parts["mix"]["memorized"] == pytest.approx(0.2, abs=0.01)  # a fifth are copies
+    assert (parts["near-copies"]["memorized"], parts["noisy"]["memorized"]) == (1, 0)
+
+
+def test_two_nearest_in_float64():
+    rng = np.random.default_rng(0)
+    train = rng.standard_normal((30, 12)).astype(np.float32)
+    samples = np.concatenate([train[:5] + np.float32(1e-3), rng.standard_normal((5, 12)).astype(np.float32)])
+    distances = np.linalg.norm(samples[:, None].astype(np.float64) - train, axis=-1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memorization, "POINTS_AT_ONCE", 7)
+        found, where = memorization.nearest_two(samples, train)
+    np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :2], rtol=1e-9)
+    np.testing.assert_array_equal(where, distances.argmin(axis=1))

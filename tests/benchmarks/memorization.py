@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from benchmarks import inputs
 from benchmarks.geometry import parts_so_far, table
-from benchmarks.measure import PeakMemory, available_threads, commit, machine, timed, use_threads
+from benchmarks.measure import available_threads, commit, machine, timed, use_threads
 
 from geomem.errors import InputError
 from geomem.files import write_json
@@ -33,7 +33,6 @@ from geomem.memorization import memorization_rate
 from geomem.rng import generator
 
 FORMAT = "geomem.benchmark-memorization/1"
-GIB = 2**30
 POINTS_AT_ONCE = 4096  # of the float64 products
 
 
@@ -92,9 +91,8 @@ PARTS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
 
 
 def measured(train: np.ndarray, samples: np.ndarray, sizes: Sizes) -> dict[str, Any]:
-    """Seconds and memory of the rule, faiss's seconds scaled to as many samples, and how far both are from float64."""
-    with PeakMemory() as memory:
-        seconds, found = timed(lambda: memorization_rate(samples, train), 1, warm_up=False)
+    """Seconds of the rule, faiss's scaled to as many samples, and how far both are from float64."""
+    seconds, found = timed(lambda: memorization_rate(samples, train), 1, warm_up=False)
     some = samples[:sizes.faiss]
     faiss_seconds, (squared, places) = by_faiss(some, train)
     scale = len(samples) / len(some)
@@ -102,8 +100,7 @@ def measured(train: np.ndarray, samples: np.ndarray, sizes: Sizes) -> dict[str, 
     exact, where = nearest_two(samples[:sizes.exact], train)
     return {
         "input": {"samples": len(samples), "training points": len(train), "dim": train.shape[1]},
-        "seconds": seconds, "memory_gib": {name: size / GIB for name, size in memory.result.items()},
-        "memorized": found.rate,
+        "seconds": seconds, "memorized": found.rate,
         "faiss_queries": len(some), "faiss_seconds_for_all": scaled,
         "faiss_over_geomem": scaled["median"] / seconds["median"],
         "exact_queries": sizes.exact,
