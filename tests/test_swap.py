@@ -319,6 +319,8 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
         found = memorization_rate(expected[row["outside"], row["inside"]], data.train)
         assert row["memorization"]["median_nearest_distance"] == pytest.approx(found.median_nearest_distance, rel=1e-4)
         assert row["memorization"]["rate"] == found.rate
+        assert (row["difference"] or {"gained": 0})["gained"] == found.count - rows[0]["memorization"]["count"]
+    assert rows[1]["memorization"]["rate"] > rows[0]["memorization"]["rate"]
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("a", {("A", "gaussian")}), ("b", {("gaussian", "A")})])
