@@ -20,6 +20,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+        raise InputError(f"device {device!r} cannot be used here ({str(error).splitlines()[0][:200]}); "
                          "use auto, cpu or cuda") from error
+    if resolved.type == "meta":
+        raise InputError(f"device {device!r} holds no values; use auto, cpu or cuda")
     return resolved

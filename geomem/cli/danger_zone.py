@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from geomem.geometry import Curves, DangerZone
 
 
+MAX_DRAWS = 1_000_000
+
+
 class Space(click.ParamType):
     """``data``, or ``pca:K`` as the number K of principal components; None stands for ``data``."""
 
@@ -50,11 +53,13 @@ class Space(click.ParamType):
 @data_options
 @click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
               help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
-@click.option("--posterior-draws", type=click.IntRange(1), default=4, show_default=True, help="Per training point.")
-@click.option("--coverage-draws", type=click.IntRange(1), default=8, show_default=True, help="Per held-out point.")
+@click.option("--posterior-draws", type=click.IntRange(1, MAX_DRAWS), default=4, show_default=True,
+              help="Per training point.")
+@click.option("--coverage-draws", type=click.IntRange(1, MAX_DRAWS), default=8, show_default=True,
+              help="Per held-out point.")
 @click.option("--tolerance", type=Number(0, 0.5, min_open=True, max_open=True), metavar="HALF",
               help="Raise the draws until every 95% interval of both curves is at most -+HALF, if draws can do that.")
-@click.option("--max-draws", type=click.IntRange(2), default=128, show_default=True,
+@click.option("--max-draws", type=click.IntRange(2, MAX_DRAWS), default=128, show_default=True,
               help="The most draws per point that --tolerance may take.")
 @click.option("--threshold", type=Number(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
               help="The zone is where both curves are at least this high.")

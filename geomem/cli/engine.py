@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import Number, warn
+from geomem.cli.options import MAX_SAMPLES, Number, warn
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int)
 
     from geomem.training import WithNoiseImages
 
-    if dummy_class < -1:
+    if not -1 <= dummy_class <= MAX_SAMPLES:
         raise InputError(f"--dummy-class {dummy_class}: give a number of noise images, or none for as many as points")
     labels, names, held = None, None, None
     if conditional:

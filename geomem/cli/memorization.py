@@ -100,10 +100,11 @@ def noise_levels_of(model: Any, dataset: Any, sigmas: int | list[float], n_point
     import torch
 
     from geomem.devices import resolve_device
+    from geomem.geometry.points import as_sigmas
     from geomem.memorization import memorization_per_noise_level
     from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 
-    levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else np.sort(sigmas)
+    levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else as_sigmas(sigmas)
     train = torch.from_numpy(np.array(dataset.train))
     denoisers = {"model": model.denoiser, "empirical_optimal": EmpiricalDenoiser(train),
                  "gaussian_linear": GaussianDenoiser(train)}

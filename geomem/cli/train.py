@@ -19,7 +19,17 @@ from geomem.cli.engine import (
     thin_grids,
 )
 from geomem.cli.noise_levels import noise_level_options, resolve_noise_levels
-from geomem.cli.options import Number, data_options, device_option, lasting_spec, load, progress_bar, say, warn
+from geomem.cli.options import (
+    MAX_SAMPLES,
+    Number,
+    data_options,
+    device_option,
+    lasting_spec,
+    load,
+    progress_bar,
+    say,
+    warn,
+)
 from geomem.errors import InputError
 from geomem.processes import is_first, process_group, require_same
 
@@ -40,7 +50,7 @@ if TYPE_CHECKING:
               help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
                    "which also decide the network and the objective, or from a file of weights of the same network.")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
-@click.option("--batch", type=click.IntRange(1), default=128, show_default=True, help="Points per step.")
+@click.option("--batch", type=click.IntRange(1, MAX_SAMPLES), default=128, show_default=True, help="Points per step.")
 @click.option("--learning-rate", type=Number(0, min_open=True),
               help="Of AdamW, after a warm-up of 100 steps.  [default: by network]")
 @click.option("--decay", type=Number(0, 1), default=0.0, show_default=True, metavar="SHARE",

@@ -8,6 +8,7 @@ from typing import Any
 from geomem.errors import InputError
 from geomem.files import read_json
 from geomem.geometry.curves import Curves
+from geomem.geometry.points import LARGEST
 
 
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,12 +38,16 @@ def _check_part(part: dict[str, Any]) -> None:
     zone = part["zone"]
     if zone is None:
         return
-    if not 0 < zone["sigma_low"] <= zone["sigma_high"]:
+    if not (_are_levels(zone["sigma_low"], zone["sigma_high"]) and zone["sigma_low"] <= zone["sigma_high"]):
         raise ValueError("its zone has no positive, ordered edges")
     for name in ("crossing", "crossing_low", "crossing_high"):
-        if zone[name] is not None and not zone[name] > 0:
+        if zone[name] is not None and not _are_levels(zone[name]):
             raise ValueError(f"its {name} is no noise level")
     for name in ("sigma_low_interval", "sigma_high_interval"):
         interval = zone.get(name)
-        if interval is not None and not (len(interval) == 2 and 0 < interval[0] <= interval[1]):
+        if interval is not None and not (len(interval) == 2 and _are_levels(*interval)):
             raise ValueError(f"its {name} is no interval")
+
+
+def _are_levels(*values: Any) -> bool:
+    return all(type(value) in (int, float) and 0 < value <= LARGEST for value in values)

@@ -9,7 +9,6 @@ or the same three files at the top of the folder, as older ones have them. A DDP
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import shutil
 import tempfile
@@ -60,8 +59,8 @@ def read_diffusers_configs(path: Path) -> dict[str, dict[str, Any]]:
     return {"unet": _read_config(unet / "config.json"), "scheduler": _read_config(scheduler)}
 
 
-def load_diffusers_weights(path: Path, denoiser: Denoiser) -> None:
-    """Fill a denoiser of ``diffusers_denoiser`` with the folder's weights."""
+def read_diffusers_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
+    """The folder's weights for the U-Net of a denoiser of ``diffusers_denoiser``, which may be on the device meta."""
     folder = path / "unet" if (path / "unet" / "config.json").is_file() else path
     if not (folder / _WEIGHTS).is_file():
         for other in sorted(folder.iterdir()):
@@ -69,7 +68,19 @@ def load_diffusers_weights(path: Path, denoiser: Denoiser) -> None:
         raise InputError(f"{folder / _WEIGHTS} is missing; save the network in one safetensors file")
     unet = denoiser.net.network
     assert isinstance(unet, nn.Module)
-    unet.load_state_dict(read_matching(folder / _WEIGHTS, unet, _new_name))
+    return read_matching(folder / _WEIGHTS, unet, _new_name)
+
+
+def load_diffusers_folder(path: Path, configs: Mapping[str, Mapping[str, Any]]) -> Denoiser:
+    """The folder's denoiser with its weights; nothing is built before they are known to fit its outline."""
+    with torch.device("meta"):
+        outline = diffusers_denoiser(configs, str(path))
+    weights = read_diffusers_weights(path, outline)
+    denoiser = diffusers_denoiser(configs, str(path))
+    unet = denoiser.net.network
+    assert isinstance(unet, nn.Module)
+    unet.load_state_dict(weights)
+    return denoiser
 
 
 def diffusers_denoiser(configs: Mapping[str, Mapping[str, Any]], origin: str) -> Denoiser:
@@ -180,6 +191,14 @@ def _unet(config: Mapping[str, Any], origin: str) -> Any:
     unknown = sorted(options.keys() - inspect.signature(model.__init__).parameters.keys())
     if unknown:
         raise InputError(f"{origin}: UNet2DModel has no option {unknown[0]!r} here; a newer diffusers may know it")
+    for name, parameter in inspect.signature(model.__init__).parameters.items():
+        value, usual = options.get(name), parameter.default
+        wanted = bool if isinstance(usual, bool) else (int, float) if isinstance(usual, int | float) else object
+        if value is not None and not (isinstance(value, wanted) and (wanted != (int, float) or _is_number(value))):
+            raise InputError(f"{origin}: the option {name} of a UNet2DModel is {str(value)[:60]!r}, of another kind "
+                             "than it should be; save the model again")
+    if not 0 <= (options.get("dropout") or 0) < 1:
+        raise InputError(f"{origin}: the dropout {options['dropout']} of a UNet2DModel must lie in [0, 1)")
     channels = options.get("block_out_channels", (224, 448, 672, 896))
     layers = options.get("layers_per_block", 2)
     if not (isinstance(channels, list | tuple) and len(channels) <= MAX_LEVELS and type(layers) is int
@@ -205,7 +224,8 @@ def _alphas_cumprod(config: Mapping[str, Any], origin: str) -> Tensor:
     timesteps, betas = options.get("num_train_timesteps", 1000), options.get("trained_betas", [])
     sound = (type(timesteps) is int and 2 <= timesteps <= MAX_TIMESTEPS and isinstance(betas, list)
              and len(betas) in (0, timesteps) and all(map(_is_number, betas))
-             and all(_is_number(options.get(name, 0)) for name in ("beta_start", "beta_end")))
+             and all(_is_number(options.get(name, 0)) and options.get(name, 0) >= 0
+                     for name in ("beta_start", "beta_end")))
     if not sound:
         raise InputError(f"{origin}: the scheduler needs 2 to {MAX_TIMESTEPS} timesteps and finite betas, one for each")
     try:
@@ -216,7 +236,7 @@ def _alphas_cumprod(config: Mapping[str, Any], origin: str) -> Tensor:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -1e300 < value < 1e300
 
 
 def _read_config(path: Path) -> dict[str, Any]:

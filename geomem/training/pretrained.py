@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from geomem.errors import InputError
@@ -14,8 +15,9 @@ from geomem.models.diffusers_folder import (
     diffusers_denoiser,
     diffusers_shape,
     is_diffusers_folder,
-    load_diffusers_weights,
+    load_diffusers_folder,
     read_diffusers_configs,
+    read_diffusers_weights,
     require_divisible,
 )
 from geomem.models.weights import read_matching
@@ -53,10 +55,9 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
         if weights not in (None, "last"):
             raise InputError(f"{path} is a diffusers folder with one set of weights; leave out --weights")
         configs = read_diffusers_configs(path)
-        denoiser = diffusers_denoiser(configs, str(path))
+        denoiser = load_diffusers_folder(path, configs)
         shape = diffusers_shape(configs, str(path))
         require_divisible(configs, shape, str(path))
-        load_diffusers_weights(path, denoiser)
         return Pretrained(path, denoiser.eval(), shape, "last", {}, _schedule(denoiser))
     run = Run(path)
     config = run.config
@@ -85,8 +86,10 @@ class Origin:
                 raise InputError(f"--init {path}: there is no such run, diffusers folder or safetensors file")
         elif is_diffusers_folder(self.path):
             configs = read_diffusers_configs(self.path)
-            denoiser = diffusers_denoiser(configs, str(path))
+            with torch.device("meta"):
+                denoiser = diffusers_denoiser(configs, str(path))
             require_divisible(configs, shape, f"--init {path}")
+            read_diffusers_weights(self.path, denoiser)  # refuses weights that do not fit before anything is built
             self.config = {"network": DIFFUSERS, "diffusers": configs,
                            "objective": "ddpm" if hasattr(denoiser, "schedule") else "edm"}
         else:
@@ -100,7 +103,7 @@ class Origin:
     def load_into(self, denoiser: Denoiser) -> None:
         """Fill the untrained denoiser of the new run; of a run the averaged weights of its last step."""
         if self.path.is_dir() and is_diffusers_folder(self.path):
-            load_diffusers_weights(self.path, denoiser)
+            denoiser.net.network.load_state_dict(read_diffusers_weights(self.path, denoiser))  # type: ignore[union-attr]
         else:
             file = self.path / "model.safetensors" if self.path.is_dir() else self.path
             denoiser.load_state_dict(read_matching(file, denoiser))

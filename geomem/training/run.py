@@ -83,11 +83,11 @@ class Run:
         config = _read_json(self.path / "config.json", FORMAT)
         try:
             shape = config["shape"]
-            sound = (all(isinstance(size, int) and size > 0 for size in shape) and 0 < math.prod(shape) <= 10**8
+            sound = (all(type(size) is int and size > 0 for size in shape) and 0 < math.prod(shape) <= 10**8
                      and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
                      and config["objective"] in ("edm", "ddpm")
                      and config["classes"] in range(10**6) and 0 <= config["dropout"] < 1
-                     and _are_labels(config.get("labels")) and 0 < config["sigma_data"] < math.inf
+                     and _are_labels(config.get("labels"), config["classes"]) and 1e-6 < config["sigma_data"] < 1e6
                      and isinstance(config["data"], dict))
         except (KeyError, TypeError) as error:
             raise InputError(f"{self.path / 'config.json'} is damaged ({error!r}); train the run again") from None
@@ -258,8 +258,11 @@ class Run:
                 write_text(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def _are_labels(labels: Any) -> bool:
-    return labels is None or (isinstance(labels, list) and all(type(label) is int for label in labels))
+def _are_labels(labels: Any, classes: int) -> bool:
+    """Whether these can be the labels that a network of so many classes stands for, in their order."""
+    return labels is None or (isinstance(labels, list) and 0 < len(labels) <= classes
+                              and all(type(label) is int and abs(label) < 2**63 for label in labels)
+                              and all(a < b for a, b in pairwise(labels)))
 
 
 def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:
