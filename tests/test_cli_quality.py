@@ -1,7 +1,8 @@
 """``geomem quality`` as a person meets it: the table, runs of one setting, the picture, what is refused."""
 
+import errno
 import json
-import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -87,7 +88,14 @@ def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys
     (tmp_path / "file").write_text("")
     refused = [("--out", tmp_path, "is a directory"), ("--out", tmp_path / "file" / "q.json", "cannot be written"),
                ("--pareto", tmp_path / "p.txt", ".png"), ("--pareto", tmp_path / "file" / "p.png", "cannot be written")]
-    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path))  # root may write anywhere
+    makes = tempfile.TemporaryFile
+
+    def locked(dir):
+        if "locked" in str(dir):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return makes(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", locked)  # root may write anywhere
     (tmp_path / "locked").mkdir()
     refused.append(("--out", tmp_path / "locked" / "deeper" / "q.json", "cannot be written"))
     for option, path, words in refused:
