@@ -6,6 +6,7 @@ records, and that the file is up to date.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -145,6 +146,7 @@ def sparse(path: Path, start: bytes, size: int) -> None:
 def models() -> Path:
     """A folder with a trained run, a folder for diffusers, a danger-zone file and samples, all sound."""
     folder = Path(tempfile.mkdtemp(prefix="sound-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     np.savez(folder / "d.npz", train=PIXELS[:12], heldout=PIXELS[12:])
     unet = {
         "sample_size": 8,
