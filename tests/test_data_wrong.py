@@ -233,6 +233,23 @@ def test_loop_of_links(tmp_path):
     refused(path, "back", "link")
 
 
+def test_folder_met_on_two_ways(tmp_path):
+    path = folder(tmp_path / "d", {"a.png": png(), "sub/b.png": png()})
+    (path / "again").symlink_to(path / "sub")
+    refused(path, "another way", "link")
+
+
+def test_form_is_that_of_the_content_and_only_known_ones_are_decoded(tmp_path):
+    """Pillow would start Ghostscript on PostScript, whatever the file is called."""
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+    refused(folder(tmp_path / "d", {"a.png": content}), "a.png", "cannot identify")
+
+
+def test_pipe(tmp_path):
+    os.mkfifo(tmp_path / "d.npy")
+    refused(tmp_path / "d.npy", "not a file")
+
+
 def test_link_to_nothing(tmp_path):
     path = folder(tmp_path / "d", {"a.png": png()})
     (path / "b.png").symlink_to(tmp_path / "gone.png")

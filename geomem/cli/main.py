@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import sys
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -115,6 +120,41 @@ def _is_colourless() -> bool:
 
 
 def _run(arguments: list[str]) -> None:
+    with _interrupts() as received:
+        try:
+            _run_command(arguments)
+        except Exception:
+            if not received:
+                raise
+            _leave_interrupted()  # a package that was being imported made another error of Ctrl-C
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Remember that Ctrl-C was pressed, beside the usual KeyboardInterrupt."""
+    received: list[int] = []
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _leave_interrupted() -> NoReturn:
+    click.echo("geomem: interrupted", err=True)
+    sys.exit(130)
+
+
+def _run_command(arguments: list[str]) -> None:
     try:
         cli.main(arguments, prog_name="geomem", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -123,8 +163,7 @@ def _run(arguments: list[str]) -> None:
     except click.ClickException as error:
         _fail(arguments, error, error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        click.echo("geomem: interrupted", err=True)
-        sys.exit(130)
+        _leave_interrupted()
     except LostProcess as error:
         _fail(arguments, error, str(error), status=1)
     except (InputError, OSError) as error:

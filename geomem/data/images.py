@@ -101,7 +101,7 @@ def _files_below(folder: Path) -> Iterator[Name]:
         here = os.path.join(folder, *above)
         real = os.path.realpath(here)
         if real in met:
-            raise wrong(here, f"leads to {real}, which is met on another way too; remove the link")
+            raise wrong(here, "is a folder that is met on another way too; remove the link")
         met.add(real)
         with os.scandir(here) as entries:
             for entry in entries:

@@ -91,6 +91,8 @@ class Curves:
         """
         try:
             data, curves, settings = content["data"], content["curves"], dict(content["settings"])
+            if not all(1 <= data[part] < 2**63 for part in ("n_train", "n_heldout", "dim")):
+                raise ValueError("it counts points in an impossible way")
             sigma = _checked("sigma", curves["sigma"])
             if not (sigma[0] > 0 and np.all(np.diff(sigma) > 0)):
                 raise ValueError("sigma does not rise from above 0")
@@ -139,7 +141,8 @@ def _checked_thresholds(parts: Mapping[str, Any]) -> ThresholdSummary:
     disjoint = [] if summary.disjoint_below is None else [summary.disjoint_below]
     numbers = [*summary.concentrated_below.values(), *(summary.spread_above or {}).values(), *disjoint, summary.b,
                summary.q, summary.delta]
-    _checked("thresholds", numbers)
+    if _checked("thresholds", numbers).min() < 0:
+        raise ValueError("a threshold is below 0")
     return summary
 
 

@@ -156,7 +156,10 @@ class Rows:
 
 def largest_norm(*rows: Rows) -> float:
     """The largest distance of any of these points to the training mean."""
-    return max((float(part.norm.max()) for part in rows), default=0.0) ** 0.5
+    largest = max((float(part.norm.max()) for part in rows), default=0.0) ** 0.5
+    if largest == 0:  # all equal, or so close that their squares are 0
+        largest = max((float(part.centred.abs().max()) for part in rows), default=0.0)
+    return largest
 
 
 def require_spread(spread: float) -> None:

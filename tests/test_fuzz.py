@@ -1,0 +1,249 @@
+"""Readers on damaged files: whatever is done to a sound file, it is read, or refused with InputError on one line.
+
+The budget is fixed and the examples are always the same; ``GEOMEM_FUZZ=20000 pytest tests/test_fuzz.py`` tries more,
+other ones each time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile_inputs import GOOD, PIXELS, npy, npz, png, safetensors, zipped
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from geomem.cli.samples import read_samples
+from geomem.data import load_data
+from geomem.errors import InputError
+from geomem.geometry.zone_file import read_document
+from geomem.models.weights import read_matching
+from geomem.training import Run
+
+LONGER = int(os.environ.get("GEOMEM_FUZZ", "0"))
+BUDGET = settings(
+    deadline=None,
+    derandomize=not LONGER,
+    max_examples=LONGER or 40,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+IDX = b"\0\0\x08\3" + struct.pack(">3I", 20, 8, 8) + PIXELS.tobytes()
+TEXT = b"".join(b"%d 0.5 %d 2e3\n" % (k % 2, k) for k in range(12))
+TS = b"@problemName x\n@classLabel true 0 1\n@data\n" + b"".join(b"0.5,%d,2e3:%d\n" % (k, k % 2) for k in range(12))
+ARFF = b"@relation x\n@attribute a numeric\n@attribute b numeric\n@attribute c {0,1}\n@data\n" + b"".join(
+    b"0.5,%d,%d\n" % (k, k % 2) for k in range(12)
+)
+FILES = {
+    "d.npy": npy(GOOD),
+    "d.npz": npz(train=GOOD, heldout=GOOD),
+    "d.zip": zipped({f"{k}.png": png() for k in range(6)}),
+    "d.txt": TEXT,
+    "d.ts": TS,
+    "d.arff": ARFF,
+    "train-images-idx3-ubyte": IDX,
+    "train-images-idx3-ubyte.gz": gzip.compress(IDX, mtime=0),
+    "data_batch_1.bin": (b"\1" + bytes(range(256)) * 12) * 6,
+    "r.toml": b'[source]\nkind = "sklearn"\nname = "load_digits"\n[points]\nrange = [0, 16]\nshape = [1, 8, 8]\n',
+}
+FILES |= {
+    f"d/{k}.{ending}": png(8, 8, "P" if form == "gif" else "L", form)
+    for k, (ending, form) in enumerate(
+        (
+            ("png", "png"),
+            ("jpg", "jpeg"),
+            ("gif", "gif"),
+            ("bmp", "bmp"),
+            ("webp", "webp"),
+            ("tif", "tiff"),
+            ("ppm", "ppm"),
+        )
+    )
+}
+
+bytes_to_put = st.one_of(
+    st.binary(min_size=1, max_size=8),
+    st.sampled_from(
+        [
+            b"\0" * 8,
+            b"\xff" * 4,
+            b"\x7f\xff\xff\xff",
+            b"nan",
+            b"-1",
+            b"1e400",
+            b"9" * 30,
+            b"\n",
+            b"[",
+            b'"',
+            b"{",
+            b"\x1b[2J",
+        ]
+    ),
+)
+changes = st.lists(
+    st.tuples(st.sampled_from(["put", "insert", "cut", "remove", "repeat"]), st.floats(0, 1), bytes_to_put),
+    min_size=1,
+    max_size=4,
+)
+
+
+def damaged(content: bytes, done: list[tuple[str, float, bytes]]) -> bytes:
+    """The content after changes, each at a share of its length."""
+    for what, share, given_bytes in done:
+        at = int(share * len(content))
+        end = at + len(given_bytes)
+        content = {
+            "put": content[:at] + given_bytes + content[end:],
+            "insert": content[:at] + given_bytes + content[at:],
+            "cut": content[:at],
+            "remove": content[:at] + content[end:],
+            "repeat": content[:at] + content[max(0, at - 64) : at] * 3 + content[at:],
+        }[what]
+    return content
+
+
+def read_or_refused(read) -> None:
+    """``read`` gives something without a warning, or raises InputError with one printable line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            read()
+        except InputError as error:
+            assert str(error).isprintable(), "one line, and nothing that a terminal obeys"  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", FILES)
+@BUDGET
+@given(done=changes)
+def test_data(name, done):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(damaged(FILES[name], done))
+        read_or_refused(lambda: load_data(path.parent if "/" in name else path))
+
+
+@BUDGET
+@given(done=changes)
+def test_samples(done):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.npz"
+        path.write_bytes(damaged(npz(samples=GOOD, about=np.asarray('{"data": null}')), done))
+        read_or_refused(lambda: read_samples(str(path)))
+
+
+@BUDGET
+@given(done=changes)
+def test_weights(done):
+    import torch
+
+    module = torch.nn.Linear(2, 2)
+    header = {
+        "weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
+        "bias": {"dtype": "F32", "shape": [2], "data_offsets": [16, 24]},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "w.safetensors"
+        path.write_bytes(damaged(safetensors(header, bytes(24)), done))
+        read_or_refused(lambda: module.load_state_dict(read_matching(path, module)))
+
+
+def _config() -> dict:
+    return {
+        "format": "geomem.run/1",
+        "shape": [1, 8, 8],
+        "objective": "edm",
+        "network": "mlp",
+        "dropout": 0.0,
+        "classes": 2,
+        "labels": [0, 1],
+        "sigma_data": 0.5,
+        "data": {"spec": "digits", "sha256": "x"},
+    }
+
+
+def _zone() -> dict:
+    curve = {part: [0.9, 0.5] for part in ("estimate", "stderr", "low", "high")}
+    return {
+        "format": "geomem.danger-zone/1",
+        "data": {"name": "d", "n_train": 5, "n_heldout": 5, "dim": 2, "duplicates": 0},
+        "curves": {
+            "sigma": [0.1, 1.0],
+            "max_posterior_weight": curve,
+            "self_posterior_weight": curve,
+            "coverage": curve,
+            "coverage_lower_bound": [0, 0],
+            "coverage_upper_bound": [1, 1],
+            "coverage_plain_upper_bound": [1, 1],
+            "heldout_nearest_distance": 1.0,
+        },
+        "thresholds": {
+            "concentrated_below": {"mean": 0.1},
+            "spread_above": None,
+            "disjoint_below": 0.05,
+            "b": 1.0,
+            "q": 0.95,
+            "delta": 0.05,
+        },
+        "settings": {"posterior_draws": 4, "coverage_draws": 8, "queries": None, "shell_t": 5.0, "seed": 0},
+        "zone": {"sigma_low": 0.2, "sigma_high": 0.4, "crossing": 0.3, "crossing_low": None, "crossing_high": None},
+    }
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(10**400)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=4,
+)
+
+
+def replaced(document, path: list[float], value):
+    """The document with one of its parts, found by shares of its lengths, replaced."""
+    if not path or not isinstance(document, dict | list) or not document:
+        return value
+    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+    key = keys[min(len(keys) - 1, int(path[0] * len(keys)))]
+    changed = document.copy()
+    changed[key] = replaced(document[key], path[1:], value)
+    return changed
+
+
+@pytest.mark.parametrize("kind", ["config.json", "danger-zone.json"])
+@BUDGET
+@given(path=st.lists(st.floats(0, 1), min_size=1, max_size=4), value=values, done=st.one_of(st.just([]), changes))
+def test_descriptions(kind, path, value, done):
+    """A part of another kind, and damaged bytes; what is accepted can be drawn, or outlined."""
+    from geomem.plots import plot_curves
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / kind
+        text = json.dumps(replaced(_config() if kind == "config.json" else _zone(), path, value))
+        file.write_bytes(damaged(text.encode(), done))
+        if kind == "config.json":
+            read_or_refused(lambda: Run(folder).outline())
+        else:
+            read_or_refused(lambda: plot_curves([("d", read_document(file))]))
+
+
+def test_the_sound_files_are_read(tmp_path):
+    for name, content in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        if "/" not in name:
+            assert len(load_data(path).train) >= 2
+    assert Run(_written(tmp_path / "run", "config.json", _config())).outline()
+    assert read_document(_written(tmp_path / "zone", "danger-zone.json", _zone()))
+
+
+def _written(folder: Path, name: str, document: dict) -> Path:
+    folder.mkdir()
+    (folder / name).write_text(json.dumps(document))
+    return folder

@@ -1,0 +1,68 @@
+"""Hostile and broken input, every record of hostile_inputs: one clear line or a right answer, within bounds."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import hostile_inputs
+import pytest
+from hostile import run
+from hostile_inputs import TABLE, TRACE, cases, shown, sound, try_case, unprintable
+
+MOST_GROWN = 700 << 20  # bytes at the peak, of which reading 81 million pixels takes half
+# Of groups with many like cases every fourth is tried each time, and the others with -m slow.
+MANY = {"NumPy files", "Checkpoints and run directories", "diffusers folders", "Danger-zone files", "Options",
+        "Folders, links, pipes, devices", "Numbers", "Names"}
+CASES = cases()
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (
+    case.group in MANY and place % 4 > 0)) for place, case in enumerate(CASES)])
+def test_case(case):
+    outcome, left = try_case(case)
+    assert outcome.status == (0 if case.answers else 2), outcome.err[-2000:]
+    assert not unprintable(outcome.out + outcome.err)
+    assert "Traceback" not in outcome.err
+    assert "Warning" not in outcome.err
+    assert outcome.grown < MOST_GROWN
+    assert not any(TRACE in path for path in left), "code was run"
+    if case.answers:
+        assert case.says in outcome.out + outcome.err
+    else:
+        lines = [line for line in outcome.err.splitlines() if line.startswith("geomem: ")]
+        assert lines == [outcome.line]
+        assert len(outcome.line) < 1100
+        assert re.search(re.escape(case.says).replace(r"\|", "|"), outcome.line, re.IGNORECASE)
+        assert "not enough memory" not in outcome.line
+        assert "allocate" not in outcome.line
+        assert not left, "something is left behind"
+    assert shown(case, outcome) in TABLE.read_text(encoding="utf-8"), "run python tests/hostile_inputs.py"
+
+
+def test_the_table_has_no_other_rows():
+    text = TABLE.read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
+    assert len(rows) == len(CASES) == len({(case.what, case.how) for case in CASES})
+    assert text.startswith(hostile_inputs.HEAD)
+
+
+COMMANDS = {"danger-zone": "danger-zone digits --tolerance 0.005 --out o", "bounds": "bounds digits --out o",
+            "risk": "risk digits --out o", "generate": "generate run --seeds 0-99999 --out o.npz",
+            "memorization": "memorization run --n-samples 50000 --out o", "train": "train digits --out o",
+            "export": "export run --out o", "quality": "quality s.npz --data d.npz --out o.json",
+            "plot-curves": "plot-curves zone --out o.png"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("seconds", [0.003, 0.1, 0.4])
+def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(command, seconds, tmp_path):
+    sound(tmp_path, "run", "zone", "s.npz")
+    outcome = run(COMMANDS[command].split(), tmp_path, ctrl_c_after=seconds)
+    lines = [line for line in outcome.err.splitlines() if line.startswith("geomem: ")]
+    assert outcome.status in (0, 130), outcome.err  # short commands end before
+    assert len(lines) == (outcome.status == 130)
+    assert "Traceback" not in outcome.err
+    assert not list(tmp_path.rglob(".*"))
+    for path in tmp_path.rglob("*.json"):
+        json.loads(path.read_text())
