@@ -9,8 +9,9 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binom
 
 from geomem import InputError
-from geomem.geometry import filters, neighbours
-from geomem.geometry.neighbours import approximate_nearest, distinct_points, nearest
+from geomem.geometry import duplicates, filters, neighbours
+from geomem.geometry.duplicates import distinct_points
+from geomem.geometry.neighbours import approximate_nearest, nearest
 from geomem.geometry.points import as_source
 
 
@@ -213,7 +214,8 @@ def test_blocks_change_nothing(monkeypatch):
     whole, groups = nearest(queries, points, 12, device="cpu"), distinct_points(points, 0.01)
     assert_same(whole, oracle(queries, points, 12))
     for module, name, value in (
-            (neighbours, "_BLOCK_VALUES", 80), (neighbours, "_BLOCK_POINTS", 17), (neighbours, "_BLOCK_QUERIES", 5),
+            (neighbours, "BLOCK_VALUES", 80), (duplicates, "BLOCK_VALUES", 80), (neighbours, "_BLOCK_POINTS", 17),
+            (neighbours, "_BLOCK_QUERIES", 5),
             (neighbours, "CACHED_VALUES", 60), (filters, "CACHED_VALUES", 60), (neighbours, "_HELD_VALUES", 100),
             (filters, "_SAMPLED_POINTS", 40)):
         monkeypatch.setattr(module, name, value)
@@ -395,8 +397,8 @@ class Store:
 
 @pytest.mark.usefixtures("backend")
 def test_stored_points_are_never_read_whole(monkeypatch):
-    for name in ("_BLOCK_VALUES", "_HELD_VALUES"):
-        monkeypatch.setattr(neighbours, name, 18 * 10)
+    for module, name in ((neighbours, "BLOCK_VALUES"), (duplicates, "BLOCK_VALUES"), (neighbours, "_HELD_VALUES")):
+        monkeypatch.setattr(module, name, 18 * 10)
     monkeypatch.setattr(filters, "_SAMPLED_VALUES", 18 * 10)
     monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 18 * 8 * 10)
     rng = np.random.default_rng(7)

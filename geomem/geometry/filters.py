@@ -23,6 +23,7 @@ from torch import Tensor
 from geomem.geometry.points import PointSource
 from geomem.rng import generator
 
+BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
 CACHED_VALUES = 2**18  # values that fit in a processor's cache, for work that goes over them many times
 _SAMPLED_POINTS = 2048  # for the centre and the principal directions
 _SAMPLED_VALUES = 2**23  # of them at most: 64 MiB of float64

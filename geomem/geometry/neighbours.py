@@ -23,45 +23,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from scipy.stats import beta
 from torch import Tensor
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.geometry.filters import CACHED_VALUES, Precision, TorchProducts, Whole, blocks, filters_worth, sampled
+from geomem.geometry.filters import (
+    BLOCK_VALUES,
+    CACHED_VALUES,
+    Precision,
+    TorchProducts,
+    Whole,
+    blocks,
+    filters_worth,
+    sampled,
+)
 from geomem.geometry.points import PointSource, Stored, SubsetSource, as_source
 from geomem.rng import generator
 
 Array: TypeAlias = np.ndarray | torch.Tensor | Stored
 Points: TypeAlias = Array | PointSource
 
-_BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
 _BLOCK_QUERIES = 1024  # with fewer, the products of some BLAS are half as fast
 _HELD_VALUES = 2**27  # coordinates of queries held during one pass over the points: 512 MiB of float32
 _POINTS_PER_CELL = 39  # below which faiss finds k-means cells unreliable
-_FILTER_DIMENSIONS = 8  # of the projection that rules out most pairs of points
-
-
-@dataclass(frozen=True)
-class DistinctPoints:
-    """Points with exact and near duplicates treated as one.
-
-    index: (M,) int64, ascending: the representative of each group, its lowest index.
-    group: (N,) int64: the position in ``index`` of each point's group.
-    merged: N - M, how many points were dropped.
-    """
-
-    index: np.ndarray
-    group: np.ndarray
-    merged: int
 
 
 @dataclass(frozen=True)
@@ -171,23 +162,6 @@ def approximate_nearest(queries: Points, points: Points, k: int, *, index: str =
     return ApproximateNeighbours(distances, indices, _recall(hits, len(chosen)))
 
 
-def distinct_points(points: Points, tolerance: float) -> DistinctPoints:
-    """Treat points within ``tolerance`` (Euclidean, <=) of each other as one.
-
-    points: (N, ...), numpy, torch or stored elsewhere. Groups are connected components, so a chain of close
-    points is one group; exact duplicates are always merged, and with tolerance 0 only those. No N x N array is
-    made. Raises InputError for a negative tolerance or values that are not finite.
-    """
-    rows = as_source("points", points)
-    if not tolerance >= 0:
-        raise InputError(f"tolerance is {tolerance}; it is a distance, so it must be 0 or more")
-    root = _first_equal(rows)
-    if tolerance > 0:
-        _join_close(rows, root, tolerance)
-    index, group = np.unique(root, return_inverse=True)
-    return DistinctPoints(index, group.astype(np.int64), len(root) - len(index))
-
-
 def _checked(queries: Points, points: Points, k: int) -> tuple[PointSource, PointSource]:
     asked, among = as_source("queries", queries), as_source("points", points)
     if asked.shape[1] != among.shape[1]:
@@ -199,7 +173,7 @@ def _checked(queries: Points, points: Points, k: int) -> tuple[PointSource, Poin
 
 def _blocks(count: int, values_each: int, values: int | None = None, most: int | None = None) -> Iterator[slice]:
     """Slices over ``count`` items so that a block holds ``values`` numbers: by default 64 MiB of float64."""
-    return blocks(count, values_each, values or _BLOCK_VALUES, most)
+    return blocks(count, values_each, values or BLOCK_VALUES, most)
 
 
 class _FaissProducts:
@@ -243,7 +217,7 @@ def _filtered(filter: Whole, queries: PointSource, points: PointSource,
     prepared = [filter.prepare(queries.take(part)) for part in parts]
     rough = torch.full((count, size), torch.inf, dtype=torch.float64)
     places = torch.zeros((count, size), dtype=torch.int64)
-    for block in _blocks(n, d, 4 * _BLOCK_VALUES, _BLOCK_POINTS):
+    for block in _blocks(n, d, 4 * BLOCK_VALUES, _BLOCK_POINTS):
         filter.hold(points.take(block))
         for part, (coordinates, _) in zip(parts, prepared, strict=True):
             squared, place = filter.products.smallest(coordinates, min(size, block.stop - block.start))
@@ -348,66 +322,3 @@ def _search_all(query: np.ndarray, points: PointSource, k: int) -> tuple[np.ndar
         squared[block] = np.einsum("nd,nd->n", difference, difference)
     order = np.argsort(squared, kind="stable")[:k]
     return np.sqrt(squared[order]), order
-
-
-def _first_equal(points: PointSource) -> np.ndarray:
-    """For each row the lowest index of an equal row, (N,) int64."""
-    first: dict[bytes, int] = {}
-    root = np.empty(points.shape[0], dtype=np.int64)
-    for block in _blocks(*points.shape):
-        for i, row in enumerate(points.take(block), start=block.start):
-            row = row.astype(np.float64) + 0.0  # -0.0 equals 0.0 but has other bytes
-            root[i] = first.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), i)
-    return root
-
-
-def _join_close(points: PointSource, root: np.ndarray, tolerance: float) -> None:
-    """Join, in ``root``, the groups of all pairs of rows within ``tolerance``.
-
-    An orthogonal projection never lengthens a difference, so the pairs within reach in a few dimensions,
-    found with a k-d tree, contain all pairs sought; only those are measured in full. The directions are
-    spanned by a few of the points themselves, since these lie along what varies most.
-    """
-    index = np.unique(root)
-    dimension = points.shape[1]
-    centre = sampled(points).mean(axis=0)
-    picked = index[np.linspace(0, len(index) - 1, _FILTER_DIMENSIONS).astype(np.int64)]
-    basis = np.linalg.qr((points.take(picked) - centre).T)[0]  # (d, min(d, 8)), orthonormal
-    flat, radius = np.empty((len(index), basis.shape[1])), 0.0
-    for block in _blocks(len(index), dimension):
-        centred = points.take(index[block]) - centre
-        flat[block], radius = centred @ basis, max(radius, float(np.linalg.norm(centred, axis=1).max()))
-    # A pair that lies just within the tolerance must not be lost to rounding in the projection.
-    rounding = 4 * (dimension + 8) * float(np.finfo(np.float64).eps)
-    reach = tolerance + rounding * (tolerance + radius)
-
-    tree = cKDTree(flat)
-    for block in _blocks(len(index), 64 * len(index)):
-        near = tree.query_ball_point(flat[block], reach)
-        one = np.repeat(np.arange(block.start, block.stop), [len(found) for found in near])
-        other = np.concatenate([np.asarray(found, dtype=np.int64) for found in near])
-        one, other = index[one[one < other]], index[other[one < other]]
-        apart = root[one] != root[other]
-        one, other = one[apart], other[apart]
-        for part in _blocks(len(one), dimension):
-            difference = points.take(one[part]).astype(np.float64) - points.take(other[part])
-            close = np.sqrt(np.einsum("nd,nd->n", difference, difference)) <= tolerance
-            for i, j in zip(one[part][close], other[part][close], strict=True):
-                low, high = sorted((_root_of(root, i), _root_of(root, j)))
-                root[high] = low
-        root[:] = _flattened(root)
-
-
-def _root_of(root: np.ndarray, i: int) -> int:
-    """The lowest index known to be in the group of i."""
-    while root[i] != i:
-        root[i] = root[root[i]]
-        i = root[i]
-    return i
-
-
-def _flattened(root: np.ndarray) -> np.ndarray:
-    """Every entry replaced by the end of its chain of roots."""
-    while (root[root] != root).any():
-        root = root[root]
-    return root

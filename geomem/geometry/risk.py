@@ -39,7 +39,8 @@ import torch
 from scipy.special import ndtri
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows, distinct_points, nearest
+from geomem.geometry.duplicates import distinct_points
+from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.projections import require_spread
 from geomem.rng import generator
 

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.geometry.duplicates import DistinctPoints, distinct_points
 from geomem.geometry.estimates import wilson
-from geomem.geometry.neighbours import Array, DistinctPoints, as_rows, distinct_points, nearest
+from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import PointSource, SubsetSource, as_source
 
 RATIO = 1 / 3
