@@ -95,6 +95,51 @@ def test_gradient_of_a_network_is_as_near_to_float32_as_with_autocast_alone(netw
     assert relative(found, exact) < 1.5 * relative(autocast, exact)
 
 
+IMAGE = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)).contiguous(
+    memory_format=torch.channels_last)
+QUERY = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
+SQUARE = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(2)) / 8
+
+
+def doubled_and_shifted(x):
+    y = F.interpolate(x, scale_factor=2.0)
+    y += 1
+    return F.conv2d(y, SQUARE.to(y.dtype), None, (1, 1), (1, 1), (1, 1), 1)
+
+
+def doubled_of_what_is_shifted_then(x):
+    x = x.clone()
+    y = F.interpolate(x, scale_factor=2.0)
+    x += 1
+    return F.conv2d(y, SQUARE.to(y.dtype), None, (1, 1), (1, 1), (1, 1), 1)
+
+
+def divided_and_shifted(x):
+    (x / 1.0).add_(1)
+    return x
+
+
+@pytest.mark.parametrize(("function", "x"), [
+    (lambda x: x.contiguous().view(2, -1), IMAGE),  # an error for images with the channels innermost
+    (lambda x: F.group_norm(x, 2), IMAGE),
+    (lambda x: F.group_norm(x, 2, weight=torch.arange(8.0)), IMAGE),
+    (divided_and_shifted, IMAGE), (doubled_and_shifted, IMAGE), (doubled_of_what_is_shifted_then, IMAGE),
+    (lambda q: F.scaled_dot_product_attention(query=q, key=q, value=q), QUERY),
+    (lambda q: F.scaled_dot_product_attention(q[0], q[0], q[0]), QUERY),
+    (lambda q: F.scaled_dot_product_attention(q[None], q[None], q[None]), QUERY),
+    (lambda q: F.scaled_dot_product_attention(q, q[:1], q[:1]), QUERY),
+    (lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True), QUERY),
+])
+def test_a_network_may_call_torch_as_it_likes(function, x):
+    """What is not replaced, or not in this form, gives what autocast alone gives; all but 4 roundings of it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = function(x.bfloat16())
+    with bfloat16_products(CPU):
+        found = function(x.bfloat16())
+    assert found.shape == expected.shape
+    assert relative(found, expected.double()) < 4 * ROUNDING
+
+
 @pytest.mark.parametrize("how", [{"precision": "bf16"}, {"channels_last": True}])
 def test_stopping_and_resuming_images_with_channels_innermost_changes_nothing(tmp_path, how):
     """The moments of the optimizer are stored with the channels outermost, and must not stay so."""

@@ -20,8 +20,10 @@ beside the spread of the values, however far they are from zero.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,12 +34,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 PIXELS_PER_PIVOT = 16  # one in so many pixels is looked at for the pivot of group norm
+# diffusers lays images out anew here against a fault of old torch and a warning of DDP; nothing depends on the layout,
+# and a step of ``unet-small`` takes 16% longer by it. Elsewhere a network may need what it asks for.
+LAID_OUT_ANEW_IN = ("diffusers.models.resnet", "diffusers.models.upsampling")
 ROWS_OF_A_SUM = 64  # pixels in a sum that is rounded to bfloat16: the total of 16 of them is four times as precise
 
 
 @contextmanager
 def bfloat16_products(device: torch.device, compiled: bool = False) -> Iterator[None]:
-    """Within it networks compute in bfloat16; a ``compiled`` one is fused by torch's compiler instead."""
+    """Within it networks compute in bfloat16; a ``compiled`` one is fused by torch's compiler instead.
+
+    On a CPU, ``torch.utils.checkpoint`` must not be used in it with ``use_reentrant=False``: what it computes again
+    while going backward is outside, where torch saves other tensors, and it raises CheckpointError.
+    """
     with torch.autocast(device.type, torch.bfloat16):
         if device.type != "cpu":
             yield
@@ -50,37 +59,54 @@ def bfloat16_products(device: torch.device, compiled: bool = False) -> Iterator[
 
 
 class _FastOnCPU(TorchFunctionMode):
-    """Calls what is fast in the place of what is asked for, with the same result up to rounding."""
+    """Calls what is fast in the place of what is asked for, with the same result up to rounding, in any network."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.doubled: tuple[Tensor, Tensor] | None = None
-        """The last image of twice the size, and the one that it was made from."""
+        self.doubled: _Doubled | None = None
 
     def __torch_function__(self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and _is_plain_attention(*args, **kwargs):
-            return attention(*args[:3])
+            return attention(*args)
         if not (args and isinstance(args[0], Tensor) and _is_halved_image(args[0])):
             return func(*args, **kwargs)
-        if func is F.group_norm:
+        if func is F.group_norm and _is_scaled_and_shifted(*args, **kwargs):
             return group_norm(*args, **kwargs)
-        if func is Tensor.contiguous and len(args) == 1 and not kwargs:  # in another order it is slow
+        if func is Tensor.contiguous and sys._getframe(1).f_globals.get("__name__") in LAID_OUT_ANEW_IN:
             return args[0]
-        if func is Tensor.div and len(args) == 2 and isinstance(args[1], float) and args[1] == 1:
-            return args[0]
-        if func is F.conv2d and self.doubled is not None and args[0] is self.doubled[0] and _is_three_by_three(args):
-            small, self.doubled = self.doubled[1], None
+        if func is F.conv2d and self.doubled is not None and self.doubled.is_still(args[0]) and _is_three_by_three(
+                args):
+            small, self.doubled = self.doubled.small, None
             return convolution_after_doubling(small, args[1], args[2])
         result = func(*args, **kwargs)
         if func is F.interpolate and kwargs.get("mode", "nearest") == "nearest" and kwargs.get("scale_factor") == 2:
-            self.doubled = result, args[0]
+            self.doubled = _Doubled(result, args[0], (result._version, args[0]._version))
         return result
 
 
+@dataclass(frozen=True, eq=False)
+class _Doubled:
+    """The last image of twice the size, the one that it was made from, and how often each was written to by then."""
+
+    large: Tensor
+    small: Tensor
+    versions: tuple[int, int]
+
+    def is_still(self, x: Tensor) -> bool:
+        """Whether x is the large image, and neither was changed in place."""
+        return x is self.large and (self.large._version, self.small._version) == self.versions
+
+
 def _is_halved_image(x: Tensor) -> bool:
-    return x.ndim == 4 and x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last)
+    return (x.ndim == 4 and x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last)
+            and not x.is_inference())
+
+
+def _is_scaled_and_shifted(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+                           eps: float = 1e-5) -> bool:
+    return weight is not None and bias is not None
 
 
 def convolution_after_doubling(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -100,10 +126,14 @@ def _is_three_by_three(args: Sequence[Any]) -> bool:
     return len(args) == 7 and args[1].shape[2:] == (3, 3) and args[3:] == ((1, 1), (1, 1), (1, 1), 1)
 
 
-def _is_plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
-                        dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
-                        enable_gqa: bool = False) -> bool:
-    return attn_mask is None and not dropout_p and not is_causal and scale is None and not enable_gqa
+def _is_plain_attention(*tensors: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+                        **named: Tensor) -> bool:
+    """Whether it is called with three tensors as ``attention`` takes them, and with nothing else."""
+    return (len(tensors) == 3 and not named
+            and all(t.ndim == 4 and t.shape[:2] == tensors[0].shape[:2] for t in tensors)
+            and all(t.dtype in (torch.float32, torch.bfloat16) for t in tensors)  # which autocast makes bfloat16
+            and attn_mask is None and not dropout_p and not is_causal and scale is None and not enable_gqa)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
