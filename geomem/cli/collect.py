@@ -101,7 +101,7 @@ class Collector:
     def facts(self, name: str) -> RunFacts:
         """Everything about one run. Raises InputError where there is no run; whatever else is missing is recorded."""
         run, record = Run(name), _Record()
-        config = _config(run)
+        config = run.config
         dataset = record.attempt("the data, and all that needs them", lambda: self._dataset(config, name),
                                  shell(["geomem", "report", name, "--data", "DATA", "--out", "PAGE.html"]))
         levels = record.attempt("the choice of weights per noise level", lambda: _levels(run))
@@ -328,21 +328,9 @@ class Collector:
                 shell(["geomem", "quality", folder / "samples.npz", *data, "--out", subject.folder / "quality.json"]))
 
 
-def _config(run: Run) -> dict[str, Any]:
-    path = run.path / "config.json"
-    if path.is_file():
-        try:
-            found.read_json(path)  # refuses what is too long or too deep before it is read as a run's
-        except InputError as error:
-            raise InputError(f"{run.path}: {error}; the run is damaged") from None
-    return run.config
-
-
 def _levels(run: Run) -> dict[str, Any] | None:
-    path = run.path / "levels.json"
-    if not path.is_file():
-        return None
-    return found.bands(found.read_json(path))
+    levels = run.levels
+    return None if levels is None else found.bands(levels)
 
 
 def _stats(run: Run) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ anew from numbers that it has checked, so what it did not look for goes no furth
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from geomem.errors import InputError
+from geomem.files import MAX_JSON_BYTES, read_json
 
-MAX_JSON_BYTES = 32 * 2**20
 MAX_SAMPLES_BYTES = 2**31
 MAX_FILES = 200
 MAX_LEVELS = 2000
@@ -54,22 +53,6 @@ def files_in(run: Path, suffix: str) -> list[Path]:
     return found[:MAX_FILES]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of finite numbers. Raises InputError for anything else, too long or too deep included."""
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise InputError(f"{path.name} has {size:,} bytes, more than the {MAX_JSON_BYTES:,} that are read")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except RecursionError:
-        raise InputError(f"{path.name} is nested too deeply") from None
-    except ValueError as error:
-        raise InputError(f"{path.name} is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path.name} is not a JSON object")
-    return value
-
-
 def require_readable(path: Path) -> None:
     """Refuse a text file of a run that is too long to read."""
     if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
@@ -81,9 +64,9 @@ def documents_in(run: Path, kind: str, ignored: Callable[[str], None]) -> Iterat
     """JSON files of a run whose format is ``kind``; ``ignored`` hears of those that cannot be read."""
     for path in files_in(run, ".json"):
         try:
-            document = read_json(path)
+            document = read_json(path, "it is left out")
         except InputError as error:
-            ignored(f"{path.relative_to(run)}: {error}")
+            ignored(str(error))
             continue
         if document.get("format") == kind:
             yield path, document
@@ -251,7 +234,3 @@ def whole(value: Any, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= 10**15:
         raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"it holds {name}")
