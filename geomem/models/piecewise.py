@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-
-DenoiserFunction = Callable[..., Tensor]
 
 
 class PiecewiseDenoiser(nn.Module):
