@@ -10,7 +10,6 @@ import click
 from geomem.cli.engine import numbered
 from geomem.cli.options import (
     MAX_SAMPLES,
-    Number,
     Sigmas,
     answer,
     data_root_option,
@@ -19,6 +18,7 @@ from geomem.cli.options import (
     progress_bar,
     require_new_directory,
     say,
+    tolerance_option,
 )
 from geomem.files import require_writable
 
@@ -36,9 +36,7 @@ MEMORIZATION_FILE = "memorization.json"
               help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels.")
 @click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
               help="For a RUN: training and held-out points per noise level.")
-@click.option("--tolerance", type=Number(0), metavar="DISTANCE",
-              help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
-                   "distance to the tenth nearest other]")
+@tolerance_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
 @device_option
 @json_option

@@ -158,6 +158,9 @@ queries_option = click.option("--queries", type=click.IntRange(1), default=4096,
                                    "points keep their shells and weights.")
 memory_option = click.option("--memory", type=Bytes(), default="2GiB", show_default=True,
                              help="Memory to use beside the points; a data set on disk may be larger.")
+tolerance_option = click.option("--tolerance", type=Number(0), metavar="DISTANCE",
+                                help="Training points this close (Euclidean, data units) count as one.  [default: "
+                                     "0.001 of the median distance to the tenth nearest other]")
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print exactly one JSON object on stdout and everything else on stderr.")
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import (
-    Number,
     answer,
     data_options,
     device_option,
@@ -19,6 +18,7 @@ from geomem.cli.options import (
     progress_bar,
     require_new_directory,
     say,
+    tolerance_option,
 )
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ MOST_DRAWN = 60
 @click.option("--samples", metavar="FILE.npz", type=click.Path(),
               help="Samples of a model trained on DATA, as geomem generate writes them: count the copies of each "
                    "point, and correlate.")
-@click.option("--tolerance", type=Number(0), metavar="DISTANCE",
-              help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
-                   "distance to the tenth nearest other]")
+@tolerance_option
 @device_option
 @json_option
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),

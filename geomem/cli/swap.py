@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.generate import sampler_levels
-from geomem.cli.options import Interval, answer, device_option, json_option, progress_bar, require_new_directory, say
+from geomem.cli.options import (
+    Interval,
+    answer,
+    device_option,
+    json_option,
+    progress_bar,
+    require_new_directory,
+    say,
+    tolerance_option,
+)
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,9 +61,7 @@ DRAWN = 12  # samples of each row in the picture
 @click.option("--sampler", "method", type=click.Choice(["heun", "euler", "ddim", "ddpm"]), default="heun",
               show_default=True, help="As in geomem generate.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
-@click.option("--tolerance", type=click.FloatRange(0), metavar="DISTANCE",
-              help="Training points this close (Euclidean, data units) count as one.  [default: 0.001 of the median "
-                   "distance to the tenth nearest other]")
+@tolerance_option
 @device_option
 @json_option
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
