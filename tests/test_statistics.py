@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from geomem import InputError
-from geomem.quality import mean_over_runs, nested_bootstrap, paired_difference, pareto_front, pearson_correlation
+from geomem.quality import difference_over_seeds, mean_over_runs, nested_bootstrap, pareto_front, pearson_correlation
 
 
 @pytest.fixture
@@ -80,18 +80,18 @@ def test_nested_bootstrap_covers_the_truth_and_takes_any_statistic(rng):
     assert covered >= 132
 
 
-def test_paired_difference_is_the_t_test_on_common_seeds(rng):
+def test_difference_over_seeds_is_the_t_test_on_common_seeds(rng):
     luck = rng.standard_normal(6)
     first = {seed: 1 + luck[seed] for seed in range(6)}
     second = {seed: luck[seed] + 0.1 * rng.standard_normal() for seed in range(6)} | {99: 1e6}
-    found = paired_difference(first, second)
+    found = difference_over_seeds(first, second)
     expected = scipy.stats.ttest_rel([first[k] for k in range(6)], [second[k] for k in range(6)])
     interval = expected.confidence_interval(0.95)
     assert found.seeds == (0, 1, 2, 3, 4, 5)
     assert (found.p, found.low, found.high) == pytest.approx((expected.pvalue, interval.low, interval.high))
     assert found.low < 1 < found.high
     assert found.high - found.low < 0.5  # luck, common to both, is gone
-    equal = paired_difference({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0})
+    equal = difference_over_seeds({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0})
     assert (equal.mean, equal.p) == (1, None)
 
 
@@ -117,7 +117,7 @@ def test_wrong_input():
         (lambda: nested_bootstrap([]), "0 runs"),
         (lambda: nested_bootstrap([np.ones(3), np.ones(0)]), "runs of samples"),
         (lambda: nested_bootstrap([np.full(3, np.nan)]), "finite"),
-        (lambda: paired_difference({0: 1.0}, {0: 1.0, 1: 2.0}), "1 seeds in common"),
+        (lambda: difference_over_seeds({0: 1.0}, {0: 1.0, 1: 2.0}), "1 seeds in common"),
         (lambda: pareto_front([1.0], [1.0, 2.0]), "two for each"),
     ]:
         with pytest.raises(InputError, match=words):

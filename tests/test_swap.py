@@ -13,7 +13,7 @@ from torch import nn
 
 from geomem import InputError, load_data
 from geomem.generation import generate
-from geomem.memorization import control_windows, memorization_rate, paired_difference, swapped_samples
+from geomem.memorization import control_windows, memorization_rate, paired_share_difference, swapped_samples
 from geomem.models import (
     PUBLISHED_WINDOWS,
     EmpiricalDenoiser,
@@ -201,21 +201,21 @@ def pairs(both, lost, gained, neither):
     ((1, 1, 7, 12), 0.026, 0.507),  # Bentur 2009 in Fagerland, Lydersen and Laake 2014
 ])
 def test_newcombes_interval_in_print(table, low, high):
-    found = paired_difference(*pairs(*table))
+    found = paired_share_difference(*pairs(*table))
     assert (found.lost, found.gained, found.n) == (table[1], table[2], sum(table))
     assert found.difference == pytest.approx((table[2] - table[1]) / sum(table))
     assert (round(found.low, 3), round(found.high, 3)) == (low, high)
-    back = paired_difference(*reversed(pairs(*table)))
+    back = paired_share_difference(*reversed(pairs(*table)))
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_interval_has_a_width_where_no_pair_differs():
     for table in ((10, 0, 0, 0), (0, 0, 0, 10), (6, 0, 0, 4)):
-        found = paired_difference(*pairs(*table))
+        found = paired_share_difference(*pairs(*table))
         assert found.difference == 0
         assert -0.45 < found.low < -0.01
         assert found.high == pytest.approx(-found.low)
-    lost = paired_difference(*pairs(0, 10, 0, 0))
+    lost = paired_share_difference(*pairs(0, 10, 0, 0))
     assert (lost.difference, lost.low) == (-1, -1)
     assert lost.high < -0.5
 
@@ -224,7 +224,7 @@ def test_interval_covers_as_often_as_it_says():
     """Exact coverage by every table of 12 pairs, over pairs of shares and correlations: 95% on average."""
     n, covered = 12, []
     tables = [(a, b, c, n - a - b - c) for a, b, c in product(range(n + 1), repeat=3) if a + b + c <= n]
-    found = [paired_difference(*pairs(*table)) for table in tables]
+    found = [paired_share_difference(*pairs(*table)) for table in tables]
     ways = np.array([comb(n, a) * comb(n - a, b) * comb(n - a - b, c) for a, b, c, _ in tables], dtype=float)
     counts = np.array(tables)
     for law in ([0.3, 0.2, 0.2, 0.3], [0.5, 0.25, 0.05, 0.2], [0.1, 0.4, 0.1, 0.4], [0.05, 0.6, 0.05, 0.3],
@@ -240,7 +240,7 @@ def test_interval_covers_as_often_as_it_says():
 def test_pairs_must_match():
     for first, second in ((np.ones(3), np.ones(4)), (np.ones((2, 2)), np.ones((2, 2))), ([], [])):
         with pytest.raises(InputError, match="one value per seed"):
-            paired_difference(first, second)
+            paired_share_difference(first, second)
 
 
 # geomem swap

@@ -90,7 +90,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
     from geomem.files import write_json
     from geomem.geometry.neighbours import as_rows
     from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
-    from geomem.memorization.swap import paired_difference
+    from geomem.memorization.swap import paired_share_difference
     from geomem.quality import quality_report
     from geomem.training import load_denoiser
 
@@ -130,7 +130,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
         "models": {name: {"run": str(one.path), "weights": one.weights} for name, one in runs.items()},
         "sampler": {"method": method, "sigma": sigmas.tolist()},
         "rows": [{**row.to_dict(sigmas), "memorization": found["rate"].to_dict(),
-                  "difference": paired_difference(before, found["rate"].memorized).to_dict() if k else None,
+                  "difference": paired_share_difference(before, found["rate"].memorized).to_dict() if k else None,
                   "quality": found["quality"]}
                  for k, row in enumerate(rows) for found in (results[row.key],)],
         "heldout": {"memorization": heldout.to_dict(), "frechet": report.frechet_floor,

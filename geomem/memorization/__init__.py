@@ -4,7 +4,7 @@ from geomem.memorization.copies import CopyCounts, RankCorrelation, copies_per_p
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.monitor import Monitor
 from geomem.memorization.ratio import MemorizationRate, memorization_rate, wilson_interval
-from geomem.memorization.swap import PairedDifference, control_windows, paired_difference, swapped_samples
+from geomem.memorization.swap import PairedShareDifference, control_windows, paired_share_difference, swapped_samples
 from geomem.memorization.watch import Look, Watch, default_watch_every
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Look",
     "MemorizationRate",
     "Monitor",
-    "PairedDifference",
+    "PairedShareDifference",
     "PerNoiseLevel",
     "RankCorrelation",
     "Watch",
@@ -21,7 +21,7 @@ __all__ = [
     "default_watch_every",
     "memorization_per_noise_level",
     "memorization_rate",
-    "paired_difference",
+    "paired_share_difference",
     "rank_correlation",
     "swapped_samples",
     "wilson_interval",

@@ -28,12 +28,13 @@ from torch import nn
 
 from geomem.errors import InputError
 from geomem.generation import generate
+from geomem.geometry.estimates import newcombe
 from geomem.memorization.ratio import wilson_interval
 from geomem.models import SkippingDenoiser, Window, swapped_denoiser
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedShareDifference:
     """Difference of two memorized shares over the same n seeds, second minus first, with its 95% interval.
 
     lost: samples memorized in the first row only. gained: in the second only.
@@ -85,8 +86,11 @@ def control_windows(window: Window, sigmas: np.ndarray, each_side: int = 1) -> l
             if first != steps[0] and first >= 0 and first + width <= len(sigmas)]
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
-    """How far the memorized share moved from one row to another; (n,) bool each, of the same seeds in order."""
+def paired_share_difference(first: np.ndarray, second: np.ndarray) -> PairedShareDifference:
+    """How far the memorized share moved from one row to another; (n,) bool each, of the same seeds in order.
+
+    Raises InputError where the lengths differ or there is no seed.
+    """
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise InputError(f"memorized or not, of shapes {first.shape} and {second.shape}: give one value per seed, in "
@@ -96,15 +100,9 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     gained = int((~first & second).sum())
     neither = n - both - lost - gained
     p, q = (both + lost) / n, (both + gained) / n
-    (p_low, p_high), (q_low, q_high) = wilson_interval(both + lost, n), wilson_interval(both + gained, n)
-    phi = _correlation(both, lost, gained, neither)
-
-    def combined(one: float, other: float) -> float:
-        return (one**2 - 2 * phi * one * other + other**2) ** 0.5
-
-    difference = (gained - lost) / n
-    return PairedDifference(difference, difference - combined(q - q_low, p_high - p),
-                            difference + combined(q_high - q, p - p_low), lost, gained, n)
+    low, high = newcombe(q, wilson_interval(both + gained, n), p, wilson_interval(both + lost, n),
+                         _correlation(both, lost, gained, neither))
+    return PairedShareDifference((gained - lost) / n, low, high, lost, gained, n)
 
 
 def _correlation(both: int, lost: int, gained: int, neither: int) -> float:

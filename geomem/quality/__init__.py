@@ -10,11 +10,11 @@ from geomem.quality.metrics import METRICS, Judge, Measurement
 from geomem.quality.report import QualityReport, quality_report
 from geomem.quality.statistics import (
     Correlation,
+    DifferenceOverSeeds,
     MeanOverRuns,
-    PairedDifference,
+    difference_over_seeds,
     mean_over_runs,
     nested_bootstrap,
-    paired_difference,
     pareto_front,
     pearson_correlation,
 )
@@ -22,13 +22,14 @@ from geomem.quality.statistics import (
 __all__ = [
     "METRICS",
     "Correlation",
+    "DifferenceOverSeeds",
     "InceptionFeatures",
     "Judge",
     "MeanOverRuns",
     "Measurement",
-    "PairedDifference",
     "PrecisionRecall",
     "QualityReport",
+    "difference_over_seeds",
     "frechet_distance",
     "inception_features",
     "jensen_shannon",
@@ -36,7 +37,6 @@ __all__ = [
     "mean_over_runs",
     "mean_training_distance",
     "nested_bootstrap",
-    "paired_difference",
     "pareto_front",
     "pearson_correlation",
     "precision_recall",

@@ -72,7 +72,7 @@ class MeanOverRuns:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class DifferenceOverSeeds:
     """Mean of first minus second over ``seeds`` common to both, with its 95% interval over seeds.
 
     p: two-sided, of Student's t test on the differences; None where they are all equal.
@@ -149,7 +149,7 @@ def nested_bootstrap(runs: Sequence[np.ndarray], statistic: Callable[[np.ndarray
                         float(np.sqrt(resampled.var(axis=1, ddof=1).mean())), k)
 
 
-def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> PairedDifference:
+def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> DifferenceOverSeeds:
     """Compare two settings run with the same seeds: values by seed, of which those common to both are used.
 
     What a seed does to both settings alike (the first weights, the order of the data) cancels, so it takes fewer runs
@@ -162,7 +162,7 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     mean, spread = float(difference.mean()), float(difference.std(ddof=1))
     half = float(student.ppf(0.975, len(seeds) - 1)) * spread / np.sqrt(len(seeds))
     p = float(ttest_1samp(difference, 0).pvalue) if np.ptp(difference) > 0 else None
-    return PairedDifference(mean, mean - half, mean + half, p, seeds)
+    return DifferenceOverSeeds(mean, mean - half, mean + half, p, seeds)
 
 
 def pareto_front(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:

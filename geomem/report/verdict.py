@@ -1,13 +1,9 @@
 """From figures with intervals to sentences.
 
-Two memorized shares differ when the 95% interval of their difference leaves out 0. The interval is Newcombe's, from
-the two Wilson intervals [l_1, u_1] and [l_2, u_2] (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10):
-
-    d - sqrt((p_1 - l_1)^2 + (u_2 - p_2)^2)   to   d + sqrt((u_1 - p_1)^2 + (p_2 - l_2)^2),   d = p_1 - p_2
-
-Two Frechet distances are compared in the same way with their normal intervals. Both take the two sets of samples as
-independent. Each pair stands alone: nothing corrects for looking at several. The intervals are those of sampling
-from a trained model; another training with another seed would give other figures.
+Two memorized shares differ when the 95% interval of their difference, Newcombe's (``geometry.estimates.newcombe``),
+leaves out 0. Two Frechet distances are compared in the same way with their normal intervals. Both take the two sets of
+samples as independent. Each pair stands alone: nothing corrects for looking at several. The intervals are those of
+sampling from a trained model; another training with another seed would give other figures.
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geomem.geometry.estimates import newcombe
 from geomem.report.facts import RunFacts
 
 _WIDE = 0.05  # an interval that reaches this far above the held-out floor leaves the question open
@@ -55,11 +52,9 @@ def frechet_text(quality: Figures) -> str:
 
 
 def share_difference(a: Figures, b: Figures) -> tuple[float, float, float]:
-    """a - b with its 95% interval (module docstring), from ``rate``, ``low``, ``high`` of each."""
-    difference = a["rate"] - b["rate"]
-    below = math.hypot(a["rate"] - a["low"], b["high"] - b["rate"])
-    above = math.hypot(a["high"] - a["rate"], b["rate"] - b["low"])
-    return difference, difference - below, difference + above
+    """a - b with its 95% interval (``newcombe``), from ``rate``, ``low``, ``high`` of each."""
+    low, high = newcombe(a["rate"], (a["low"], a["high"]), b["rate"], (b["low"], b["high"]))
+    return a["rate"] - b["rate"], low, high
 
 
 def frechet_difference(a: Figures, b: Figures) -> tuple[float, float, float]:
