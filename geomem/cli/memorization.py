@@ -33,7 +33,8 @@ MEMORIZATION_FILE = "memorization.json"
               help="For a RUN: samples to generate, seeds 0..N-1.")
 @click.option("--weights", metavar="per-level|early-stop|last|STEP", help="For a RUN: which weights.")
 @click.option("--sigmas", type=Sigmas(), default=20, show_default=True,
-              help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels.")
+              help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels in "
+                   "data units.")
 @click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
               help="For a RUN: training and held-out points per noise level.")
 @tolerance_option

@@ -38,9 +38,9 @@ def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--gap", "gaps", multiple=True, default=["none"], show_default=True,
                      metavar="auto|zone|none|LO:HI|LOt:HIt|FILE",
                      help="Noise levels to leave out of training: the danger zone of the data (zone), the wider range "
-                          "that geomem recommends (auto), a range of sigma (0.3:1.5) or of DDPM timesteps (125t:325t), "
-                          "or the zone in a danger-zone.json or the directory that holds one. Several are all left "
-                          "out."),
+                          "that geomem recommends (auto), a range of sigma in data units (0.3:1.5) or of DDPM "
+                          "timesteps (125t:325t), or the zone in a danger-zone.json or the directory that holds one. "
+                          "Several are all left out."),
         click.option("--gap-keep", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
                      metavar="SHARE", help="Share of the draws inside the gaps that stay: a soft gap."),
         click.option("--sampler", type=click.Choice(["lognormal", "uniform", "ci"]),

@@ -14,7 +14,7 @@ from geomem.errors import InputError
               help="Picture to write; its ending decides the format (.png, .pdf, .svg).")
 @click.option("--label", "labels", multiple=True, metavar="TEXT",
               help="Name of a curve, once per file.  [default: the names of the data]")
-@click.option("--title", metavar="TEXT")
+@click.option("--title", metavar="TEXT", help="Text above the picture.  [default: the name of the data, of one FILE]")
 def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title: str | None) -> None:
     """Plot FILE, a danger-zone.json or the directory that holds one; several files are laid over each other.
 

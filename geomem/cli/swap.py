@@ -14,8 +14,10 @@ import click
 
 from geomem.cli.generate import sampler_levels
 from geomem.cli.options import (
+    MAX_SAMPLES,
     Interval,
     answer,
+    data_root_option,
     device_option,
     json_option,
     progress_bar,
@@ -42,10 +44,10 @@ DRAWN = 12  # samples of each row in the picture
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("others", nargs=-1, required=True, metavar="RUN_B|gaussian|empirical|skip...")
 @click.option("--window", "windows", multiple=True, metavar="NAME|LO:HI|zone|FILE",
-              help="Noise levels LO <= sigma < HI to swap; several are swapped one at a time. large, medium, small are "
-                   "the steps 0-5, 6-13, 14-17 of 18 of the paper's table, large2, medium2, small2 those of another "
-                   "place of it, one step lower; zone is the danger zone of the data, FILE a danger-zone.json.  "
-                   "[default: large, medium and small]")
+              help="Noise levels LO <= sigma < HI in data units to swap; several are swapped one at a time. large, "
+                   "medium, small are the steps 0-5, 6-13, 14-17 of 18 of the paper's table, large2, medium2, small2 "
+                   "those of another place of it, one step lower; zone is the danger zone of the data, FILE a "
+                   "danger-zone.json.  [default: large, medium and small]")
 @click.option("--controls", type=click.IntRange(0), default=1, show_default=True, metavar="N",
               help="Also swap windows of as many steps as each window, up to N above and N below it.")
 @click.option("--direction", type=click.Choice(["a", "b", "both"]), default="both", show_default=True,
@@ -54,7 +56,8 @@ DRAWN = 12  # samples of each row in the picture
               "geomem generate]")
 @click.option("--weights-b", metavar="per-level|early-stop|last|STEP", help="Which weights of the other runs.")
 @click.option("--data", metavar="DATA", help="The training data to look for; the default is RUN_A's.")
-@click.option("--n-samples", type=click.IntRange(2), default=1000, show_default=True, metavar="N",
+@data_root_option
+@click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="Samples of every row, all from the same seeds 0..N-1.")
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 "
               "for ddpm]")

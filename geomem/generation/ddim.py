@@ -40,7 +40,7 @@ def ddim_sample(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndar
 
     ``latent`` (B, ...) is standard normal; ``sigmas`` decrease and leave out the final 0. ``noise(k)`` gives the
     standard normal Z of step k = 0.., of the shape of the latent; only eta > 0 needs it. The state is kept in float64.
-    Returns float32 of the shape of the latent.
+    Returns float32 of the shape of the latent. Raises InputError unless 0 <= eta <= 1, with noise where eta > 0.
     """
     if not 0 <= eta <= 1:
         raise InputError(f"eta must lie in [0, 1], not {eta}")

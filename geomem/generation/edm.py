@@ -22,7 +22,7 @@ def edm_sample(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndarr
     """Integrate from ``sigmas[0] * latent`` to noise level 0.
 
     ``latent`` (B, ...) is standard normal; ``sigmas`` decrease and leave out the final 0 (default: 18 EDM steps).
-    The state is kept in float64. Returns float32 of the shape of the latent.
+    The state is kept in float64. Returns float32 of the shape of the latent. Raises InputError for an unknown method.
     """
     if method not in ("heun", "euler"):
         raise InputError(f"unknown sampler {method!r}; choose heun or euler")

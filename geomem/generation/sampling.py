@@ -38,7 +38,8 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
     ``method``: ``heun`` or ``euler`` (EDM's sampler), ``ddim`` or ``ddpm`` (over timesteps; ``timestep_levels`` gives
     the sigmas, by default 100 and 1000 of them). ``labels`` (len(seeds),) are classes, for a class-conditional model.
     Sample i depends on ``seeds[i]`` and its label alone; another batch size changes it by rounding only.
-    ``progress(done, total)`` is called after each batch.
+    ``progress(done, total)`` is called after each batch. Raises InputError for an unknown method and for a batch that
+    is too large to hold.
     """
     if method not in METHODS:
         raise InputError(f"unknown sampler {method!r}; choose one of {', '.join(METHODS)}")

@@ -139,7 +139,10 @@ def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: flo
 
 
 def wilson_interval(count: int, n: int) -> tuple[float, float]:
-    """95% Wilson score interval of a binomial proportion, count successes of n (Wilson 1927)."""
+    """95% Wilson score interval of a binomial proportion, count successes of n (Wilson 1927).
+
+    Raises InputError unless 0 <= count <= n and n > 0.
+    """
     if not 0 <= count <= n or n == 0:
         raise InputError(f"{count} of {n} is no proportion")
     low, high = wilson(np.array(count / n), np.array(float(n)))

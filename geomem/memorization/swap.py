@@ -74,8 +74,8 @@ def swapped_samples(outside: nn.Module, inside: nn.Module | None, window: Window
 def control_windows(window: Window, sigmas: np.ndarray, each_side: int = 1) -> list[Window]:
     """Windows of as many steps as ``window`` holds of the decreasing levels, next to it and to one another.
 
-    At most ``each_side`` above and as many below it, those that fit whole between the ends of the schedule; from large
-    to small noise levels.
+    sigmas: (n,), in data units. At most ``each_side`` above and as many below it, those that fit whole between the ends
+    of the schedule; from large to small noise levels. None where the window holds no step.
     """
     steps = np.flatnonzero(window.holds(sigmas))
     if not len(steps):

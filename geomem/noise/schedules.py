@@ -28,6 +28,7 @@ def edm_steps(n: int = 18, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGM
     """Decreasing noise levels of the EDM sampler, without the final 0; shape (n,).
 
     Karras et al. 2022, Eq. 5: ``s_i = (smax^(1/rho) + i/(n-1) (smin^(1/rho) - smax^(1/rho)))^rho``.
+    Raises InputError for fewer than 2.
     """
     if n < 2:
         raise InputError(f"the sampler needs at least 2 steps, not {n}")

@@ -18,6 +18,8 @@ def plot_noise_levels(rows: Sequence[tuple[str, Mapping[str, Any]]], *,
 
     rows: (label, ``PerNoiseLevel.to_dict()``) pairs, one per denoiser.
     zone: noise levels to shade, a danger zone (``sigma_low``, ``sigma_high``) or a gap (low, high).
+
+    Raises InputError without rows.
     """
     if not rows:
         raise InputError("no per-noise-level results to plot; give at least one")

@@ -27,6 +27,7 @@ def plot_swap(rows: Sequence[Mapping[str, Any]], sigmas: Sequence[float], heldou
     a dashed line is a denoiser alone. Left A is outside the window, right inside; a side without swaps is left out.
 
     rows, heldout: as in the swap.json of ``geomem swap``. sigmas: levels of the sampler, the ticks below.
+    Raises InputError where no row has a window.
     """
     sides = [side for side in ("outside", "inside") if any(row["window"] and row[side] == "A" for row in rows)]
     if not sides:
@@ -85,6 +86,7 @@ def plot_swap_samples(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Fig
     """Samples of the same seeds in one column, each row with its caption; memorized ones in a red frame.
 
     rows: (caption, samples (n, C, H, W) or (n, C, L), memorized (n,) bool). The first row sets the range of grey.
+    Raises InputError for no rows, or rows of other shapes.
     """
     if not rows or any(len(samples) != len(rows[0][1]) or samples.ndim not in (3, 4) for _, samples, _ in rows):
         raise InputError("samples of a swap experiment: give rows of as many images (n, C, H, W) or signals (n, C, L)")

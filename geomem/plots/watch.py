@@ -17,6 +17,8 @@ def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = No
     """Left: memorized share of the samples with its 95% band. Right: denoising error on held-out over training points.
 
     lines: those of watch.jsonl, ``Look.to_dict()`` with the step of each. stop_at: share at which training stops.
+
+    Raises InputError without lines.
     """
     if not lines:
         raise InputError("no look at the training to plot; give at least one")

@@ -106,10 +106,10 @@ def pearson_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np
 
 
 def mean_over_runs(values: Sequence[float] | np.ndarray, stderrs: Sequence[float] | np.ndarray) -> MeanOverRuns:
-    """Mean of one value per run, with the interval of the module docstring.
+    """Mean of one value per run, (k,), with the interval of the module docstring.
 
-    stderrs: the standard error of each value over the samples of its run. Raises InputError unless both hold the same
-    number of finite numbers, 1 at least.
+    stderrs: (k,), the standard error of each value over the samples of its run. Raises InputError unless both hold the
+    same number of finite numbers, 1 at least.
     """
     v, w = _numbers(values, "values"), _numbers(stderrs, "stderrs")
     if v.shape != w.shape or len(v) == 0 or (w < 0).any():
@@ -166,9 +166,10 @@ def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float
 
 
 def pareto_front(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Which of n pairs nothing beats: no other pair is as small in both and smaller in one.
+    """Which of n pairs, (n,) each, nothing beats: no other pair is as small in both and smaller in one.
 
-    Returns their indices, ascending in ``first``. Raises InputError if the lengths differ or a value is not finite.
+    Returns their indices, (front,) int64, ascending in ``first``. Raises InputError if the lengths differ or a value is
+    not finite.
     """
     a, b = _numbers(first, "first"), _numbers(second, "second")
     if a.shape != b.shape:
