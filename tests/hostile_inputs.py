@@ -31,6 +31,15 @@ from PIL import Image
 
 GOOD = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
 PIXELS = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+PICTURE_FORMATS = {  # by ending
+    "png": "png",
+    "jpg": "jpeg",
+    "gif": "gif",
+    "bmp": "bmp",
+    "webp": "webp",
+    "tif": "tiff",
+    "ppm": "ppm",
+}
 TRACE = "code-was-run"
 ZONE = ["danger-zone"]
 FEW = ["--sigmas", "4"]
@@ -776,15 +785,7 @@ def _images() -> list[Case]:
         Case(group, "floats in a TIFF", "mode F", images(6, png(kind="F", form="tiff"), "tif"), "8 bits"),
         Case(group, "a CMYK JPEG", "taken as RGB", images(6, png(kind="CMYK", form="jpeg"), "jpg"), answers=True),
     ]
-    for ending, form in (
-        ("png", "png"),
-        ("jpg", "jpeg"),
-        ("gif", "gif"),
-        ("bmp", "bmp"),
-        ("webp", "webp"),
-        ("tif", "tiff"),
-        ("ppm", "ppm"),
-    ):
+    for ending, form in PICTURE_FORMATS.items():
         whole = png(16, 16, "P" if form == "gif" else "L", form)
         found.append(Case(group, f"20 bytes of a .{ending}", "the first ones", images(6, whole[:20], ending), "000."))
         if form not in ("jpeg", "gif", "webp"):  # small ones of these decode from half their bytes, or not, by version

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_inputs import GOOD, PIXELS, npy, npz, png, safetensors, zipped
+from hostile_inputs import GOOD, PICTURE_FORMATS, PIXELS, npy, npz, png, safetensors, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -55,17 +55,7 @@ FILES = {
 }
 FILES |= {
     f"d/{k}.{ending}": png(8, 8, "P" if form == "gif" else "L", form)
-    for k, (ending, form) in enumerate(
-        (
-            ("png", "png"),
-            ("jpg", "jpeg"),
-            ("gif", "gif"),
-            ("bmp", "bmp"),
-            ("webp", "webp"),
-            ("tif", "tiff"),
-            ("ppm", "ppm"),
-        )
-    )
+    for k, (ending, form) in enumerate(PICTURE_FORMATS.items())
 }
 
 bytes_to_put = st.one_of(

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.files import TEMPORARY_PREFIX, read_json
+from geomem.files import atomic_directory, read_json
 from geomem.models.adapters import ForeignNetwork, TimestepDenoiser
 from geomem.models.denoiser import Denoiser, EDMDenoiser
 from geomem.models.networks import NOISE_LABEL_SCALE
@@ -139,17 +137,10 @@ def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], re
         options["prediction_type"], unet = names[denoiser.prediction], denoiser.net.network
     else:
         unet = _with_timestep_table(denoiser.net, schedule.timesteps, shape)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
-    try:
+    with atomic_directory(out) as temporary:
         # clip_sample changes the estimates of the network; geomem's samplers do not do it either.
         diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**options, clip_sample=False)).save_pretrained(temporary)
         (temporary / "README.md").write_text(readme, encoding="utf-8")
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def can_be_ddpm_pipeline(denoiser: nn.Module, shape: tuple[int, ...]) -> str | None:

@@ -6,15 +6,13 @@ levels.json), and a README.md with the lines that sample from it. It gives name 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from geomem.errors import InputError
-from geomem.files import TEMPORARY_PREFIX, write_json, write_text
+from geomem.files import atomic_directory, write_json, write_text
 from geomem.models.diffusers_folder import can_be_ddpm_pipeline, save_ddpm_pipeline
 from geomem.training.run import LEVELS_FORMAT, Run, write_tensors
 
@@ -101,9 +99,7 @@ def _about_classes(labels: list[int] | None) -> dict[str, str]:
 def _save_run(run: Run, out: Path, config: dict[str, Any], weights: str, dtype: torch.dtype, readme: str) -> None:
     """The run directory is made beside its place and moved there whole."""
     data = {name: config["data"][name] for name in ("name", "sha256") if name in config["data"]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
-    try:
+    with atomic_directory(out) as temporary:
         write_json(temporary / "config.json", {**config, "data": data, "init": None})
         if weights == "per-level":
             levels = run.levels
@@ -117,8 +113,3 @@ def _save_run(run: Run, out: Path, config: dict[str, Any], weights: str, dtype: 
             state = run.denoiser_of_classes(weights).state_dict()
             write_tensors(temporary / "model.safetensors", {name: value.to(dtype) for name, value in state.items()})
         write_text(temporary / "README.md", readme)
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
