@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import geomem
+from geomem.data.stored import StoredPoints
 from geomem.errors import InputError
 from geomem.memorization import Monitor, Watch
 from geomem.models import EDMDenoiser, EmpiricalDenoiser, build_network
@@ -41,6 +42,15 @@ def test_levels_are_around_the_spread_of_the_data():
     look = Monitor(torch.from_numpy(TRAIN), torch.from_numpy(HELDOUT), every=1)(1, Shrink(0.5))
     np.testing.assert_allclose(look.sigma, TRAIN.std(ddof=1) * np.array([0.5, 1, 2]), rtol=1e-6)
     assert len(look.mse_heldout) == 3
+
+
+def test_points_may_be_stored_or_in_bfloat16():
+    pixels = RNG.integers(0, 256, (30, 4, 4, 1), dtype=np.uint8)
+    stored = StoredPoints([pixels])
+    looks = [Monitor(points, points, every=1)(1, Shrink(0.5))
+             for points in (stored, np.asarray(stored), torch.from_numpy(np.asarray(stored)))]
+    assert looks[0] == looks[1] == looks[2]
+    assert Monitor(torch.from_numpy(TRAIN).bfloat16(), torch.from_numpy(HELDOUT).bfloat16(), every=1)(1, Shrink(0.5))
 
 
 def test_best_weights_are_those_of_the_smallest_held_out_error_of_each_band():

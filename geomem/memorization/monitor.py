@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array
+from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.levels import evaluation_mode
 from geomem.memorization.watch import SAMPLES, Look, Watch
 from geomem.models.piecewise import PiecewiseDenoiser
@@ -47,7 +47,8 @@ class Monitor:
     n : samples made at a look. seed : of the noise on held-out points.
     device : where distances are computed; the denoiser stays on its own.
 
-    ``looks`` holds (step, Look) of every look so far.
+    ``looks`` holds (step, Look) of every look so far. Raises InputError for ``every`` below 1 and for points that are
+    not finite, or too few to judge samples by.
     """
 
     def __init__(self, train: Array, heldout: Array | None, *, every: int, sigmas: Sequence[float] | None = None,
@@ -55,14 +56,15 @@ class Monitor:
         if every < 1:
             raise InputError(f"a look every {every} steps: give 1 or more")
         if sigmas is None:
-            sigma_data = float(torch.as_tensor(train).double().std())
+            sigma_data = float(as_rows(train, "train").std(dtype=np.float64, ddof=1))
             sigmas = [sigma_data / 2, sigma_data, 2 * sigma_data]
-        known = None if heldout is None else np.asarray(torch.as_tensor(heldout).cpu())
+        known = (None if heldout is None or not len(heldout) else
+                 as_rows(heldout, "heldout").reshape(tuple(heldout.shape)))
         self.every = every
         self.watch = Watch(train, known, sigmas, n=n, seed=seed, device=device)
         self.looks: list[tuple[int, Look]] = []
         self.best_weights: BestWeights | None = None
-        if known is not None and len(known):
+        if known is not None:
             self.best_weights = BestWeights.log_spaced()
             self._clean = torch.from_numpy(known[:VALIDATION]).float()
             self._noise = torch.randn(self._clean.shape, generator=torch_generator(seed, "validation noise"))
