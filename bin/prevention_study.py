@@ -36,9 +36,9 @@ from geomem.memorization import memorization_rate
 from geomem.models import NETWORKS
 from geomem.models.denoiser import expand_sigma
 from geomem.quality import mean_over_runs, quality_report
-from geomem.rng import key, torch_generator
-from geomem.training import BestWeights, Trainer, TrainingSettings, untrained_denoiser
-from geomem.training.loop import MAX_VALIDATION_POINTS, evaluation_steps, loss_shares
+from geomem.training import BestWeights, Trainer, TrainingSettings, initial_denoiser
+from geomem.training.bfloat16 import bfloat16_products
+from geomem.training.loop import evaluation_steps, loss_shares, validation_batch
 from geomem.training.loss import heldout_losses
 from geomem.training.trainer import Batch
 
@@ -157,13 +157,13 @@ class ClosingTrainer(Trainer):
 
     def batch(self, step: int) -> Batch:
         batch = super().batch(step)
-        band = np.searchsorted(self.edges[1:-1], batch.sigma.numpy()) if self.teacher else None
+        band = np.searchsorted(self.edges[1:-1], batch.sigma.numpy(), side="right") if self.teacher else None
         if band is None or not (rows := torch.from_numpy(self.closed[band])).any():
             return batch
         clean, sigma = batch.clean[rows], batch.sigma[rows]
         spread = expand_sigma(sigma, clean)
         noisy = clean + spread * batch.noise[rows]
-        with torch.no_grad(), self._arithmetic():
+        with torch.no_grad(), bfloat16_products(self.device):
             target = self.teacher(noisy, sigma, None)
         batch.clean[rows], batch.noise[rows] = target, (noisy - target) / spread
         return batch
@@ -190,14 +190,12 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
     classes = classes_of(dataset, False, WAYS[way].get("dummy_class", 0), seed)
     settings = TrainingSettings(chosen.iterations, chosen.batch, NETWORKS[chosen.network].learning_rate,
                                 precision="bf16", seed=seed)
-    torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
-    denoiser = untrained_denoiser({"network": chosen.network, "shape": dataset.train.shape[1:], "dropout": 0.0,
-                                   "classes": classes.count, "objective": "edm", "sigma_data": dataset.std}, name)
+    denoiser = initial_denoiser({"network": chosen.network, "shape": dataset.train.shape[1:], "dropout": 0.0,
+                                 "classes": classes.count, "objective": "edm", "sigma_data": dataset.std}, seed, name)
     trainer_class = ClosingTrainer if WAYS[way].get("closes") else Trainer
     trainer = trainer_class(denoiser, levels.law, classes.train, settings, classes.labels)
     best = BestWeights.log_spaced(average_weights=loss_shares(trainer)) if way in STEERED else None
-    points = torch.from_numpy(dataset.validation[:MAX_VALIDATION_POINTS])
-    noise = torch.randn(points.shape, generator=torch_generator(seed, "validation noise"))
+    points, noise, _ = validation_batch(trainer, dataset.validation)
     evaluations = set(evaluation_steps(chosen.iterations)) if best else set()
     checkpoints = {round(share * chosen.iterations) for share in CHECKPOINTS}
     rows = []
@@ -233,7 +231,8 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     memorized, frechet: at the last step. along: the same at each checkpoint.
     """
     rows = []
-    for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells if "rows" in cell):
+    cells = [cell for cell in cells if "rows" in cell]  # without those that were refused
+    for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells):
         runs = [cell for cell in cells if (cell["set"], cell["way"]) == (name, way)]
         for weights in dict.fromkeys(row["weights"] for row in runs[0]["rows"]):
             lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]

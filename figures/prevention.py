@@ -15,7 +15,9 @@ TITLES = {"digits": "200 digits, 8 x 8", "ecg": "500 beats of ECG5000", "faces16
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """A panel for each set: a line along the checkpoints of each way, the last one large; a star for held-out data."""
+    """A panel for each set, means over the seeds: a line along the checkpoints of each way, the last one large; a star
+    for held-out data.
+    """
     with look():
         figure = new_figure(10.5, 4.0)
         for axes, name in zip(figure.subplots(1, len(TITLES)), TITLES, strict=True):
@@ -30,7 +32,9 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                     axes.plot(x, y, "D", ms=7, color="C2", label="none, best weights per level", zorder=4)
             floor = next(row["floor"] for row in rows if row["set"] == name)
             axes.plot(floor, 0, "*", ms=12, color="0.1", label="held-out data", ls="")
-            axes.set(title=TITLES[name], xlabel="Frechet distance in pixels", xscale="log")
+            seeds = max(len(row["seeds"]) for row in rows if row["set"] == name and row["way"] in WAYS)
+            axes.set(title=f"{TITLES[name]}; {seeds} seed{'s' if seeds > 1 else ''}", xscale="log",
+                     xlabel="Frechet distance in pixels")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())

@@ -10,7 +10,7 @@ from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, sigm
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
-    """The trials with two standard errors, the mean over all subsets, and the bounds."""
+    """The trials with 95% intervals, the mean over all subsets, and the bounds."""
     result, settings = document["result"], document["settings"]
     sigma = result["sigma"]
     with look():
@@ -20,8 +20,10 @@ def draw(document: Mapping[str, Any]) -> Figure:
         axes.plot(sigma, result["upper"], color=GREEN, label="upper bound, sharper")
         axes.plot(sigma, result["lower"], color=BLUE, label="lower bound")
         axes.plot(sigma, result["all_subsets"], ":", color=ORANGE, lw=2, label="mean over all subsets")
-        axes.errorbar(sigma, result["trials"], [2 * one for one in result["trials_stderr"]], fmt=".", color=ORANGE,
-                      capsize=2, label=f"{settings['trials']} trials")
+        sides = [[abs(end - trial) for end, trial in zip(result[name], result["trials"], strict=True)]
+                 for name in ("trials_low", "trials_high")]
+        axes.errorbar(sigma, result["trials"], sides, fmt=".", color=ORANGE, capsize=2,
+                      label=f"{settings['trials']} trials, 95%")
         axes.set(ylabel="coverage", ylim=(-.03, 1.03))
         sigma_axis(axes)
         axes.legend(loc="center left")

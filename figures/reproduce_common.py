@@ -26,6 +26,11 @@ def caption(document: Mapping[str, Any], text: str) -> str:
     return f"{document['paper']}, scale {document['scale']}: {text}"
 
 
+def images_of(settings: Mapping[str, Any]) -> str:
+    """What was trained on."""
+    return f"{settings['n_train']:,} images of {settings['data']}, {settings['side']} x {settings['side']}, one seed"
+
+
 def shown(axes: Axes, picture: str, rows: Sequence[str] | int) -> None:
     """A grid of images, a PNG in base64, with the names of its rows, or without where only their number is given."""
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))

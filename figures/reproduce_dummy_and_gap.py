@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from reproduce_common import caption, save
+from reproduce_common import caption, images_of, save
 
 from geomem.plots.style import COLOURS, look, new_figure
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
     """Memorized share and Frechet distance with 95% intervals over the steps, one line per method."""
-    settings = document["settings"]
     with look():
         figure = new_figure(9, 3.8)
         share, quality = figure.subplots(1, 2)
@@ -25,8 +24,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
         share.set(xlabel="step", ylabel="memorized share", ylim=(-.03, 1.03))
         quality.set(xlabel="step", ylabel="Frechet distance in pixels")
         share.legend()
-        figure.suptitle(caption(document, f"{settings['n_train']:,} images of {settings['data']}, {settings['side']} x "
-                                f"{settings['side']}"), fontsize=10)
+        figure.suptitle(caption(document, images_of(document["settings"])), fontsize=10)
     return figure
 
 

@@ -131,25 +131,72 @@ def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
     twice = {"smoke": replace(module.SCALES["smoke"], data=(("digits", 60, 60, 8), ("cars", 60, 60, 8)))}
     from experiments import sources
     monkeypatch.setattr(module, "SCALES", twice)
-    monkeypatch.setitem(module.SOURCES, "cars", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setitem(sources.SOURCES, "cars", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         main.perform(module, "smoke", tmp_path, None)
-    monkeypatch.setitem(module.SOURCES, "cars", lambda bench, n, m, side: sources.digits(bench, n, m))
+    monkeypatch.setitem(sources.SOURCES, "cars", sources.digits)
     first = (tmp_path / "parts" / "weight-and-coverage" / "digits.json").read_bytes()
     document = main.perform(module, "smoke", tmp_path, None)
     assert (tmp_path / "parts" / "weight-and-coverage" / "digits.json").read_bytes() == first
     assert document["result"]["cars"]["curves"] == document["result"]["digits"]["curves"]
+    assert document["seconds"] is None  # of one part of the experiment they would say nothing
+    assert "not timed" in main.report(document)
 
 
-def test_verdicts():
-    from experiments.bench import claim, near, unlike
+def test_a_verdict_is_the_place_of_the_published_figure_in_our_interval():
+    from experiments.bench import Interval, against, measured
 
-    assert near("a", 1.04, 1.0, .05).verdict == "agrees within 0.05"
-    assert near("a", 1.06, 1.0, .05).verdict == "DISAGREES by +0.06"
-    assert near("a", .94, 1.0, .05, note="why").verdict == "DISAGREES by -0.06: why"
+    ours = Interval(1.04, 0.96, 1.12)
+    assert measured("a", ours, "1.00").verdict == "difference +0.04, inside our 95% interval"
+    assert measured("a", ours, "0.95").verdict == "difference +0.09, outside our 95% interval"
+    assert measured("a", ours, "0.955").verdict == "difference +0.085, outside our 95% interval"
+    assert measured("a", ours, "0.96", source="rerun").published == "0.96 (rerun)"
+    assert measured("a", ours, "0.9", note="why").verdict.endswith("outside our 95% interval: why")
+    assert measured("a", ours, "1", note="why").verdict.endswith("inside our 95% interval")
+    assert against("a", ours, 1, "the same").verdict == "1 lies inside our 95% interval"
+    assert against("a", ours, 0, "the same").verdict == "0 lies outside our 95% interval"
+    assert against("a", ours, 0, "the same", ".1f").ours == "1.0 [1.0, 1.1]"
+
+
+@pytest.mark.parametrize(("printed", "least", "most"), [
+    ("0.165", .1645, .1655), ("46.20", 46.195, 46.205), ("-0.83", -.835, -.825), ("5", 4.5, 5.5)])
+def test_a_printed_figure_stands_for_what_rounds_to_it(printed, least, most):
+    from experiments.bench import computed, rounding_to
+
+    assert rounding_to(printed) == pytest.approx((least, most), abs=1e-12)
+    inside = least + .01 * (most - least)
+    assert computed("a", inside, printed).verdict == "equal to the digits printed"
+    assert computed("a", least - .01 * (most - least), printed).verdict.startswith("NOT EQUAL to the digits printed")
+
+
+def test_an_order_holds_only_beyond_the_intervals():
+    from experiments.bench import Interval, claim, order, unlike
+
+    small, medium, large = Interval(.1, 0, .2), Interval(.3, .25, .35), Interval(.5, .3, .7)
+    assert order("a", [("s", small), ("m", medium)], "p").verdict.startswith("holds here too")
+    turned = order("a", [("m", medium), ("s", small)], "p")
+    assert turned.verdict == "DOES NOT HOLD here: m and s are the other way round"
+    found = order("a", [("s", small), ("m", medium), ("l", large)], "p")
+    assert found.verdict == "DOES NOT HOLD here: m and l cannot be told apart"
+    assert found.ours == "s 10.0% [0.0%, 20.0%], m 30.0% [25.0%, 35.0%], l 50.0% [30.0%, 70.0%]"
     assert claim("a", "b", "c", True).verdict == "holds here too"
     assert claim("a", "b", "c", False).verdict == "DOES NOT HOLD here"
     assert unlike("a", "b", "c", "other n").verdict == "not comparable: other n"
+
+
+def test_intervals_of_differences_and_ratios():
+    """Symmetric ones add as squares; that of a ratio covers it in 95 of 100 drawings."""
+    from experiments.bench import Interval
+    from experiments.denoising import error_ratios
+
+    assert (Interval(5, 2, 8) - Interval(1, -3, 5)) == pytest.approx((4, -1, 9))
+    assert (Interval(5, 2, 6) - Interval(1, 1, 5)) == pytest.approx((4, -1, 5))
+    draws, n = np.random.default_rng(0), 2000
+    heldout, train = 3 + .1 * draws.standard_normal(n), 2 + .1 * draws.standard_normal(n)
+    found = error_ratios({"mse_heldout": heldout, "mse_train": train, "mse_heldout_stderr": np.full(n, .1),
+                          "mse_train_stderr": np.full(n, .1)})
+    share = np.mean([one.low <= 1.5 <= one.high for one in found])
+    assert abs(share - .95) < 4 * (.95 * .05 / n) ** .5 + .005  # four standard errors, and the logarithm's curvature
 
 
 def test_shrinking_takes_means_of_squares():

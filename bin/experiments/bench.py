@@ -8,20 +8,26 @@
 
 What is there is used again, so an experiment that was stopped goes on, and several share their models. A model that
 was trained with other options is refused, and so are partial results of other settings.
+
+A row of the comparison says what a fixed rule gives, one that was not chosen for it: whether a figure lies in our 95%
+interval, whether the 95% intervals of several are apart in a stated order, whether a theorem held. What is published
+as a picture alone, or was measured on something else, stands beside ours without a verdict.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +38,7 @@ from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of ours beside the published one; ``verdict`` says in plain words whether they agree."""
+    """One figure of ours beside the published one; ``verdict`` says in plain words how they stand to each other."""
 
     quantity: str
     ours: str
@@ -50,17 +56,68 @@ class Outcome:
     deviations: list[str]
 
 
-def near(quantity: str, ours: float, published: float, within: float, digits: str = ".3g", note: str = "") -> Compared:
-    """Two numbers that should be equal up to ``within``; ``note`` is added where they are not."""
-    if abs(ours - published) <= within:
-        verdict = f"agrees within {within:.2g}"
-    else:
-        verdict = f"DISAGREES by {ours - published:+.2g}" + (f": {note}" if note else "")
-    return Compared(quantity, f"{ours:{digits}}", f"{published:{digits}}", verdict)
+class Interval(NamedTuple):
+    """A figure of ours with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, row: dict[str, Any], name: str, low: str = "low", high: str = "high") -> Interval:
+        return cls(row[name], row[low], row[high])
+
+    def __sub__(self, other: Interval) -> Interval:
+        """The difference of two independent figures: the squares of what the intervals add to either side add up."""
+        return Interval(self.value - other.value,
+                        self.value - other.value - math.hypot(self.value - self.low, other.high - other.value),
+                        self.value - other.value + math.hypot(self.high - self.value, other.value - other.low))
+
+    def told(self, digits: str) -> str:
+        return f"{self.value:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
+
+
+def rounding_to(printed: str) -> tuple[float, float]:
+    """The numbers that a printed figure stands for: "0.165" for 0.1645 to 0.1655."""
+    value = Decimal(printed)
+    half = Decimal(1).scaleb(int(value.as_tuple().exponent)) / 2
+    return float(value - half), float(value + half)
+
+
+def measured(quantity: str, ours: Interval, printed: str, digits: str = ".3g", source: str = "", note: str = "",
+             ) -> Compared:
+    """A figure beside a printed one, with their difference and whether that one lies in our 95% interval."""
+    least, most = rounding_to(printed)
+    place = "inside" if ours.low <= most and least <= ours.high else "outside"
+    return Compared(quantity, ours.told(digits), printed + (f" ({source})" if source else ""),
+                    f"difference {ours.value - float(printed):+.2g}, {place} our 95% interval"
+                    + (f": {note}" if note and place == "outside" else ""))
+
+
+def computed(quantity: str, ours: float, printed: str, digits: str = ".6g", source: str = "") -> Compared:
+    """A figure without any chance in it beside a printed one: equal to the digits printed, or not."""
+    least, most = rounding_to(printed)
+    return Compared(quantity, f"{ours:{digits}}", printed + (f" ({source})" if source else ""),
+                    "equal to the digits printed" if least <= ours <= most
+                    else f"NOT EQUAL to the digits printed, by {ours - float(printed):+.2g}")
+
+
+def against(quantity: str, ours: Interval, value: float, published: str, digits: str = ".3g") -> Compared:
+    """A figure of ours beside words of a paper that stand for ``value``, such as 0 for a difference."""
+    place = "inside" if ours.low <= value <= ours.high else "outside"
+    return Compared(quantity, ours.told(digits), published, f"{value:{digits}} lies {place} our 95% interval")
+
+
+def order(quantity: str, parts: Sequence[tuple[str, Interval]], published: str, digits: str = ".1%") -> Compared:
+    """Whether figures grow in the order given; two count as ordered where their 95% intervals are apart."""
+    wrong = [f"{one} and {other} {'are the other way round' if b.high < a.low else 'cannot be told apart'}"
+             for (one, a), (other, b) in pairwise(parts) if a.high >= b.low]
+    return Compared(quantity, ", ".join(f"{name} {part.told(digits)}" for name, part in parts), published,
+                    f"DOES NOT HOLD here: {'; '.join(wrong)}" if wrong else "holds here too, all 95% intervals apart")
 
 
 def claim(quantity: str, ours: str, published: str, holds: bool) -> Compared:
-    """A statement of a paper that our result bears out, or not."""
+    """A theorem, which our result bears out or not."""
     return Compared(quantity, ours, published, "holds here too" if holds else "DOES NOT HOLD here")
 
 
@@ -76,6 +133,7 @@ class Bench:
     out: Path
     experiment: str
     folder: Path | None = None
+    used_again: list[str] = field(default_factory=list)  # but for data: what an earlier call had left here
 
     def dataset(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> Path:
         """The points ``make()`` gives (``train``, ``heldout``, perhaps labels), as a file that commands can read."""
@@ -101,6 +159,7 @@ class Bench:
         the very weights of one long training.
         """
         run = self.out / "models" / name
+        self._note(run)
         if after is not None and not run.exists():
             self._lengthened(self.out / "models" / after, run, iterations)
         self.say(f"model {name}")
@@ -121,6 +180,7 @@ class Bench:
     def samples(self, run: Path, n: int, *options: Any) -> Path:
         """The samples of seeds 0..n-1 of a run."""
         path = self.out / "samples" / f"{run.name}-{n}.npz"
+        self._note(path)
         if not path.exists():
             self.say(f"{n:,} samples of {run.name}")
             geomem("generate", run, "--seeds", f"0-{n - 1}", "--out", path, *options)
@@ -130,6 +190,7 @@ class Bench:
         """``find()``, which gives what JSON can hold; kept, and used again for the same ``settings``."""
         path = self.out / "parts" / self.experiment / f"{name}.json"
         settings = json.loads(json.dumps(settings))
+        self._note(path)
         if path.exists():
             kept = json.loads(path.read_text())
             if kept["settings"] != settings:
@@ -140,19 +201,9 @@ class Bench:
         write_json(path, {"settings": settings, "found": found})
         return json.loads(json.dumps(found))
 
-    @contextmanager
-    def timed(self) -> Iterator[Callable[[], float]]:
-        """Adds the seconds of the block, stopped or not, to those spent before; gives a function that tells the sum."""
-        path, started = self.out / "parts" / self.experiment / "seconds.json", time.monotonic()
-        before = json.loads(path.read_text()) if path.exists() else 0.0
-
-        def total() -> float:
-            return round(before + time.monotonic() - started, 1)
-
-        try:
-            yield total
-        finally:
-            write_json(path, total())
+    def _note(self, path: Path) -> None:
+        if path.exists():
+            self.used_again.append(str(path.relative_to(self.out)))
 
     def say(self, text: str) -> None:
         """A line for people."""

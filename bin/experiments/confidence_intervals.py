@@ -3,7 +3,8 @@
 A model is trained with uniform timesteps, then fine-tuned once for each pair; of each fine-tuned model the mean
 distance of its samples to all training points ([C] calls a smaller one less memorization), Wasserstein-1 and
 Jensen-Shannon distances of two principal components and of all values, and, beside them, the ratio rule of [G].
-Distance against mean location and width of the interval gives [C]'s correlations.
+Distance against mean location and width of the interval gives [C]'s correlations: r = -0.73 to -0.83 with the location
+and +0.32 with the width.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import sources
-from experiments.bench import Bench, Compared, Outcome, claim
+from experiments.bench import Bench, Compared, Interval, Outcome, against, measured, unlike
 from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
 from geomem.cli.samples import read_samples
 from geomem.data import DataSet
@@ -93,6 +94,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         f"({settings.tuned_iterations * settings.batch / settings.n_train:.0f} epochs, the first 100 steps warm up) "
         f"for each of {len(rows) - 1} pairs ([C]: 45, of 30 epochs), one seed",
         f"{settings.samples:,} samples ([C]: 1,000) by {settings.steps} steps of DDIM",
+        "intervals of r take the pairs for independent, but all models come from one and share ends",
         "components are fitted on the training points and bins cover the held-out range: [C] publishes neither",
         *([f"images of {settings.side} x {settings.side} ([C]: 64 x 64)"] if 0 < settings.side < 64 else []),
         *(["digits stand in for the data of [C]"] if settings.data == "digits" else [])])
@@ -121,29 +123,18 @@ def compared(rows: list[dict[str, Any]], correlations: dict[str, Any], heldout: 
     tuned = rows[1:]
     top = max(tuned, key=lambda row: row["memorized"])
     distances = [row["mean_distance"] for row in tuned]
-    copying = top["memorized_low"] > .01
+    location, width, component = (Interval.of(correlations[name][part], "r") for name, part in (
+        ("mean_distance", "mean"), ("mean_distance", "width"), ("w1_1", "mean")))
     told = (f"{min(distances):.3g} to {max(distances):.3g}, {rows[0]['mean_distance']:.3g} before fine-tuning, "
-            f"{heldout:.3g} of held-out points; memorized by the ratio rule {top['memorized']:.1%} at most "
-            f"(at {top['c_low']} to {top['c_high']})")
+            f"{heldout:.3g} of held-out points; memorized by the ratio rule {top['memorized']:.1%} "
+            f"[{top['memorized_low']:.1%}, {top['memorized_high']:.1%}] at most (at {top['c_low']} to {top['c_high']})")
+    no_copies = "; by it no sample here is a copy, so the distance tells how far the samples miss the data"
     return [
-        correlated("mean distance against the mean location of the interval", correlations["mean_distance"]["mean"],
-                   -.83, -.73),
-        correlated("mean distance against its width", correlations["mean_distance"]["width"], .32, .32),
-        claim("Wasserstein-1 of component 1 against the mean location", told_of(correlations["w1_1"]["mean"]),
-              "later steps bring the samples nearer to the data", correlations["w1_1"]["mean"]["high"] < 0),
-        Compared("what the mean distance means", told, "a smaller distance is less memorization",
-                 "see the memorized shares" if copying else "NOT BORNE OUT: no interval copies here, so the distance "
-                 "tells how far the samples miss the data")]
-
-
-def told_of(found: dict[str, Any]) -> str:
-    return f"r = {found['r']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}], p = {found['p']:.1e}"
-
-
-def correlated(quantity: str, found: dict[str, Any], low: float, high: float) -> Compared:
-    """A correlation of ours beside one published figure, or a range of them."""
-    agrees = found["low"] <= high and found["high"] >= low
-    verdict = "agrees: our interval reaches it" if agrees else "DISAGREES: our interval does not reach it"
-    if found["low"] <= 0 <= found["high"]:
-        verdict += ", and 0 too"
-    return Compared(quantity, told_of(found), f"r = {low:+.2f}" + (f" to {high:+.2f}" if high > low else ""), verdict)
+        *(measured(f"r of mean distance and mean location of the interval, {name} of [C]", location, printed, "+.2f")
+          for name, printed in (("strongest", "-0.83"), ("weakest", "-0.73"))),
+        measured("r of mean distance and width of the interval", width, "+0.32", "+.2f"),
+        against("the same, against none", width, 0, "r = +0.32", "+.2f"),
+        against("r of Wasserstein-1 of component 1 and mean location", component, 0,
+                "later steps bring the samples nearer to the data", "+.2f"),
+        unlike("what the mean distance means", told, "a smaller distance is less memorization",
+               "[C] has no ratio rule" + ("" if top["memorized"] else no_copies))]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.bench import Bench, Outcome, claim
+from experiments.bench import Bench, Outcome, unlike
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
 from experiments.tiles import encoded
@@ -67,7 +67,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                     table[key].append(value)
     return Outcome({"grids": found, "rows": ["clean", *(f"{model}, {sigma:g}" for model in heldout
                                                         for sigma in settings.sigmas)]}, table, [
-        claim("held-out images become training images in one step with the model of few, not of many",
-              f"at most {max(heldout['few'])} of {settings.images} at one level, and {max(heldout['many'])}",
-              "shown in pictures", max(heldout["few"]) > max(heldout["many"]))], [
+        unlike("held-out images become training images in one step with the model of few, not of many",
+               f"at most {max(heldout['few'])} of {settings.images} at one level, and {max(heldout['many'])}",
+               "shown in pictures", "so few say little")], [
         *settings.pair.deviations(), f"{settings.images} images each, the first ones; [G]'s choice is not known"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,18 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
     return np.rint(cut.mean(axis=(2, 4))).astype(np.uint8)
 
 
-def digits(bench: Bench, n_train: int, n_heldout: int) -> Path:
-    """scikit-learn's digits: the stand-in where real data are not wanted."""
+def digits(bench: Bench, n_train: int, n_heldout: int, side: int = 8) -> Path:
+    """scikit-learn's digits, of 8 x 8 whatever ``side``: the stand-in where real data are not wanted."""
     def make() -> dict[str, np.ndarray]:
         data = load_data("digits", n_train=n_train, n_heldout=n_heldout)
         return {"train": data.train, "heldout": data.heldout}
 
     return bench.dataset(f"digits-{n_train}-{n_heldout}", make)
+
+
+def named(bench: Bench, name: str, n_train: int, n_heldout: int, side: int = 32) -> Path:
+    """The data set of this name, one of ``SOURCES``; digits keep their own side of 8."""
+    return SOURCES[name](bench, n_train, n_heldout, side)
 
 
 def cifar(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:
@@ -92,6 +98,10 @@ def faces(bench: Bench, n_train: int, n_heldout: int, side: int = 32) -> Path:
         return {"train": (train - mean)[:, None], "heldout": (heldout - mean)[:, None]}
 
     return bench.dataset(f"faces{side}-{n_train}-{n_heldout}", make)
+
+
+SOURCES: dict[str, Callable[[Bench, int, int, int], Path]] = {"digits": digits, "cifar": cifar, "cars": cars,
+                                                              "faces": faces}
 
 
 def ecg(bench: Bench, n_train: int, n_heldout: int) -> Path:

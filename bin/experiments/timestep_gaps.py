@@ -1,23 +1,26 @@
-"""[G] Figures 5 and 9: grey faces with DDPM, ranges of timesteps left out: memorization, quality, Pareto front."""
+"""[G] Figures 5 and 9: grey faces with DDPM, ranges of timesteps left out: memorization, quality, Pareto front.
+
+A first run at scale small, of 800 steps and five gaps, memorized only 5.5% without a gap; 1,500 steps were chosen then,
+and three gaps to save time.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from experiments import sources
-from experiments.bench import Bench, Compared, Outcome, claim, unlike
+from experiments.bench import Bench, Compared, Interval, Outcome, order, unlike
 from experiments.judged import judged
 from geomem import load_data
 from geomem.quality import pareto_front
 
 NAME, PAPER, TITLE = "timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timesteps left out, grey faces"
+# Memorized shares, read from the text of [G].
 PUBLISHED = {"none": .75, "100-350": .09, "100-200": .43, "100-275": .13}
 NAMED = ("100-200", "100-275", "100-350", "150-250", "167-275")  # of the nine of [G]; the other four are not at hand
-ENOUGH = .2  # memorized without a gap, so that there is something to prevent
 OURS = ("200-350", "150-350", "100-150", "225-350")
 
 
@@ -93,19 +96,9 @@ def compared(found: dict[str, Any]) -> list[Compared]:
                    f"{found[gap]['high']:.1%}]", f"{value:.0%}", "other sizes and far fewer steps")
             for gap, value in PUBLISHED.items() if gap in found]
     nested = [gap for gap in ("none", "100-200", "100-275", "100-350") if gap in found]
-    shares = [found[gap]["memorized"] for gap in nested]
-    quality = [found[gap]["frechet"] for gap in nested]
-    if found["none"]["high"] < ENOUGH:
-        return [*rows, unlike("the wider the gap, the less is memorized and the worse the quality",
-                              ", ".join(f"{gap} {share:.1%} at {value:.2f}" for gap, share, value in
-                                        zip(nested, shares, quality, strict=True)),
-                              "75% > 43% > 13% > 9%, a Pareto front", "too little is memorized without a gap")]
-    parts = [found[gap] for gap in nested]
-    return [*rows, claim("the wider the gap, the less is memorized (beyond the intervals)",
-                         ", ".join(f"{gap} {share:.1%}" for gap, share in zip(nested, shares, strict=True)),
-                         "75% > 43% > 13% > 9%", parts[-1]["high"] < parts[0]["low"]
-                         and all(b["low"] <= a["high"] for a, b in pairwise(parts))),
-            claim("and the worse the quality (beyond the intervals)",
-                  ", ".join(f"{gap} {value:.2f}" for gap, value in zip(nested, quality, strict=True)),
-                  "a Pareto front", parts[-1]["frechet_low"] > parts[0]["frechet_high"]
-                  and all(a["frechet_low"] <= b["frechet_high"] for a, b in pairwise(parts)))]
+    return [*rows,
+            order("the wider the gap, the less is memorized",
+                  [(gap, Interval.of(found[gap], "memorized")) for gap in reversed(nested)], "9% < 13% < 43% < 75%"),
+            order("the wider the gap, the larger the Frechet distance",
+                  [(gap, Interval.of(found[gap], "frechet", "frechet_low", "frechet_high")) for gap in nested],
+                  "a Pareto front", ".2f")]

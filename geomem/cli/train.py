@@ -93,7 +93,6 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     from geomem.devices import resolve_device
     from geomem.memorization import Watch, default_watch_every
     from geomem.models import NETWORKS, build_network, default_network
-    from geomem.rng import key
     from geomem.training import (
         Interrupted,
         Origin,
@@ -101,7 +100,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         Trainer,
         TrainingDiverged,
         TrainingSettings,
-        untrained_denoiser,
+        initial_denoiser,
     )
     from geomem.training import train as run_training
 
@@ -152,8 +151,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         if is_first():
             click.echo(json.dumps({"config": config, "noise_levels": levels.summary()}, indent=1))
         return
-    torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
-    denoiser = untrained_denoiser(config, data)
+    denoiser = initial_denoiser(config, seed, data)
     if origin is not None:
         origin.load_into(denoiser)  # refuses weights that do not fit before anything is written
     if group is not None:

@@ -6,7 +6,7 @@ from geomem.training.export import export_run
 from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train, watch_steps
 from geomem.training.loss import denoising_loss, heldout_losses
 from geomem.training.pretrained import Origin, Pretrained, load_denoiser
-from geomem.training.run import Run, untrained_denoiser
+from geomem.training.run import Run, initial_denoiser, untrained_denoiser
 from geomem.training.trainer import Trainer, TrainingSettings
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "evaluation_steps",
     "export_run",
     "heldout_losses",
+    "initial_denoiser",
     "load_denoiser",
     "train",
     "untrained_denoiser",

@@ -98,7 +98,7 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
             run.save(trainer, best)  # a kill may have come between the state and the files derived from it
     held_out = None
     if validation is not None and first:
-        held_out = _validation_batch(trainer, validation, validation_labels)
+        held_out = validation_batch(trainer, validation, validation_labels)
         if best is None:
             best = BestWeights.log_spaced(average_weights=loss_shares(trainer), dtype=snapshot_dtype)
     evaluations = set(evaluation_steps(settings.iterations))
@@ -167,8 +167,9 @@ def _is_finite(trainer: Trainer) -> bool:
     return math.isfinite(trainer.mean_loss) and all(bool(p.isfinite().all()) for p in trainer.ema.parameters())
 
 
-def _validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarray | None,
-                      ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarray | None = None,
+                     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The held-out points that steer a training, their noise and their classes, the same at every evaluation."""
     points = torch.from_numpy(np.ascontiguousarray(validation[:MAX_VALIDATION_POINTS])).to(trainer.device)
     noise = torch.randn(points.shape, generator=torch_generator(trainer.settings.seed, "validation noise"))
     classes = None if labels is None else torch.from_numpy(labels[:MAX_VALIDATION_POINTS]).to(trainer.device)

@@ -32,6 +32,7 @@ from geomem.files import TEMPORARY_PREFIX, atomic_path, parse_json, read_json, r
 from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, build_network
 from geomem.models.diffusers_folder import diffusers_denoiser
 from geomem.models.weights import read_matching, refuse_pickle
+from geomem.rng import key
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.trainer import Trainer
 
@@ -271,6 +272,12 @@ def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:
         return diffusers_denoiser(config["diffusers"], origin)
     net = build_network(config["network"], config["shape"], dropout=config["dropout"], classes=config["classes"])
     return EDMDenoiser(net, config["sigma_data"]) if config["objective"] == "edm" else EpsilonDenoiser(net)
+
+
+def initial_denoiser(config: Mapping[str, Any], seed: int, origin: str) -> Denoiser:
+    """The same with the weights that a training with this seed begins with."""
+    torch.manual_seed(key(seed, "initial weights") & (2**63 - 1))
+    return untrained_denoiser(config, origin)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

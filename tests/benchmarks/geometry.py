@@ -30,7 +30,16 @@ from typing import Any
 import numpy as np
 import oracles
 from benchmarks import inputs
-from benchmarks.measure import PeakMemory, available_threads, commit, machine, product_rates, timed, use_threads
+from benchmarks.measure import (
+    PeakMemory,
+    available_threads,
+    commit,
+    machine,
+    options_of,
+    product_rates,
+    timed,
+    use_threads,
+)
 from torch import distributed, multiprocessing
 
 from geomem.errors import InputError
@@ -374,15 +383,9 @@ def table(name: str, value: Any) -> Iterator[str]:
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bin/benchmark geometry", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything, under 2 minutes in all")
-    parser.add_argument("--only", action="append", choices=list(PARTS), metavar="PART",
-                        help="this part; may be given several times (default: all)")
+    parser = options_of("geometry", __doc__, "less of everything, under 2 minutes in all", PARTS)
     parser.add_argument("--data", type=Path, metavar="DIR",
                         help="folder with cifar10_exact.npz and cifar10_jpeg.zip (default: smooth random images)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", default=Path("benchmark_geometry.json"),
-                        help="results; parts already there and not run again are kept (default: %(default)s)")
     options = parser.parse_args(given)
     missing = [name for name in ("cifar10_exact.npz", "cifar10_jpeg.zip")
                if options.data and not (options.data / name).exists()]

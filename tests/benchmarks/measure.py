@@ -6,6 +6,7 @@ clock runs; the median with the smallest and largest. Memory: what /proc says of
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import platform
@@ -13,7 +14,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,20 @@ def use_threads(threads: int) -> None:
     """As many for torch and for NumPy's matrix products."""
     torch.set_num_threads(threads)
     threadpool_limits(threads)
+
+
+def options_of(name: str, description: str | None, quick: str, parts: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """The options that the benchmarks share; ``quick`` says what --quick does."""
+    parser = argparse.ArgumentParser(prog=f"bin/benchmark {name}", description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    if parts:
+        parser.add_argument("--only", action="append", choices=list(parts), metavar="PART",
+                            help="this part; may be given several times (default: all)")
+    kept = "; parts already there and not run again are kept" if parts else ""
+    parser.add_argument("--out", type=Path, metavar="FILE.json", default=Path(f"benchmark_{name}.json"),
+                        help=f"results{kept} (default: %(default)s)")
+    return parser
 
 
 def machine() -> dict[str, Any]:

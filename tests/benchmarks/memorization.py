@@ -14,7 +14,6 @@ centred points on fewer, which says how right both are.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 from benchmarks import inputs
 from benchmarks.geometry import parts_so_far, table
-from benchmarks.measure import available_threads, commit, machine, timed, use_threads
+from benchmarks.measure import available_threads, commit, machine, options_of, timed, use_threads
 
 from geomem.errors import InputError
 from geomem.files import write_json
@@ -148,15 +147,9 @@ def disagreement(nearest_distance: np.ndarray, ratios: np.ndarray, places: np.nd
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="bin/benchmark memorization", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the points, under a minute")
-    parser.add_argument("--only", action="append", choices=list(PARTS), metavar="PART",
-                        help="this part; may be given several times (default: all)")
+    parser = options_of("memorization", __doc__, "a tenth of the points, under a minute", PARTS)
     parser.add_argument("--data", type=Path, metavar="DIR",
                         help="folder with cifar10_jpeg.zip (default: smooth random images)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", default=Path("benchmark_memorization.json"),
-                        help="results; parts already there and not run again are kept (default: %(default)s)")
     options = parser.parse_args(given)
     if options.data and not (options.data / "cifar10_jpeg.zip").exists():
         parser.error(f"--data {options.data} holds no cifar10_jpeg.zip")

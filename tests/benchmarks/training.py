@@ -13,18 +13,16 @@ It is measured for small networks too, where it is largest.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks import inputs
 from benchmarks.geometry import in_a_fresh_process, table
-from benchmarks.measure import PeakMemory, available_threads, commit, machine, spread, use_threads
+from benchmarks.measure import PeakMemory, available_threads, commit, machine, options_of, spread, use_threads
 
 from geomem.devices import resolve_device
 from geomem.files import write_json
@@ -168,11 +166,7 @@ def memory(way: str, sizes: Sizes, threads: int) -> dict[str, float]:
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="bin/benchmark training", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller batches, fewer steps, under a minute")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", default=Path("benchmark_training.json"),
-                        help="results (default: %(default)s)")
+    parser = options_of("training", __doc__, "smaller batches, fewer steps, under a minute")
     parser.add_argument("--compile", action="store_true", help="bf16 compiled too; minutes, and needs a C++ compiler")
     options = parser.parse_args(given)
     sizes, threads = QUICK if options.quick else FULL, available_threads()
