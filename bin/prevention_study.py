@@ -38,6 +38,7 @@ from geomem.models.denoiser import expand_sigma
 from geomem.quality import mean_over_runs, quality_report
 from geomem.rng import key, torch_generator
 from geomem.training import BestWeights, Trainer, TrainingSettings, untrained_denoiser
+from geomem.training.bfloat16 import bfloat16_products
 from geomem.training.loop import MAX_VALIDATION_POINTS, evaluation_steps, loss_shares
 from geomem.training.loss import heldout_losses
 from geomem.training.trainer import Batch
@@ -157,13 +158,13 @@ class ClosingTrainer(Trainer):
 
     def batch(self, step: int) -> Batch:
         batch = super().batch(step)
-        band = np.searchsorted(self.edges[1:-1], batch.sigma.numpy()) if self.teacher else None
+        band = np.searchsorted(self.edges[1:-1], batch.sigma.numpy(), side="right") if self.teacher else None
         if band is None or not (rows := torch.from_numpy(self.closed[band])).any():
             return batch
         clean, sigma = batch.clean[rows], batch.sigma[rows]
         spread = expand_sigma(sigma, clean)
         noisy = clean + spread * batch.noise[rows]
-        with torch.no_grad(), self._arithmetic():
+        with torch.no_grad(), bfloat16_products(self.device):
             target = self.teacher(noisy, sigma, None)
         batch.clean[rows], batch.noise[rows] = target, (noisy - target) / spread
         return batch
@@ -233,7 +234,8 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     memorized, frechet: at the last step. along: the same at each checkpoint.
     """
     rows = []
-    for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells if "rows" in cell):
+    cells = [cell for cell in cells if "rows" in cell]  # without those that were refused
+    for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells):
         runs = [cell for cell in cells if (cell["set"], cell["way"]) == (name, way)]
         for weights in dict.fromkeys(row["weights"] for row in runs[0]["rows"]):
             lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]

@@ -1,0 +1,221 @@
+"""The study of what works against memorization: its distilling trainer, its means, and the marks of its processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from geomem.geometry.estimates import Z_95
+from geomem.models import EDMDenoiser, build_network
+from geomem.noise import LogNormalSampler
+from geomem.training import BestWeights, Trainer, TrainingSettings, denoising_loss
+
+
+@pytest.fixture(scope="module")
+def study():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "bin"))
+        import prevention_study
+        yield prevention_study
+
+
+class Third(nn.Module):
+    """``D(x) = x / 3``, with the weight of the EDM loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, x, sigma, labels=None):
+        self.asked += sigma.tolist()
+        return x / 3
+
+    def loss_weight(self, sigma):
+        return 1 / sigma**2 + 1
+
+
+class Edge:
+    """The noise level 1, where a band begins, in the place of every eighth one."""
+
+    def sample(self, n, rng):
+        sigma = LogNormalSampler().sample(n, rng)
+        sigma[::8] = 1
+        return sigma
+
+
+@pytest.fixture
+def trainers(study):
+    """One of each kind, with the same batches."""
+    points = np.random.default_rng(0).standard_normal((90, 1, 12)).astype(np.float32)
+
+    def make(kind):
+        torch.manual_seed(0)
+        return kind(EDMDenoiser(build_network("mlp", (1, 12)), 1.0), Edge(), points,
+                    TrainingSettings(iterations=9, batch=64, precision="bf16"))
+
+    return make(Trainer), make(study.ClosingTrainer)
+
+
+def test_closed_levels_have_the_teachers_estimate_as_their_target(trainers):
+    """A band holds its lower edge, as the denoiser of a band does. Sums and quotients in float32: 4 roundings."""
+    plain, closing = trainers
+    closing.teacher = Third()
+    closing.edges, closing.closed = np.array([0.1, 0.5, 1.0, 9.0]), np.array([True, False, True])
+    expected, found = plain.batch(3), closing.batch(3)
+    sigma = expected.sigma
+    closed = (sigma < 0.5) | (sigma >= 1)
+    assert 10 < int(closed.sum()) < 60
+    assert sorted(closing.teacher.asked) == sorted(sigma[closed].tolist())
+    assert torch.equal(found.sigma, sigma)
+    assert torch.equal(found.clean[~closed], expected.clean[~closed])
+    assert torch.equal(found.noise[~closed], expected.noise[~closed])
+    spread = sigma.double()[:, None, None]
+    noisy = expected.clean + spread * expected.noise
+    rounding = 4 * 2**-24 * (expected.clean.abs() + spread * expected.noise.abs())
+    assert ((found.clean.double() - noisy / 3).abs() <= rounding)[closed].all()
+    assert ((found.clean.double() + spread * found.noise - noisy).abs() <= 2 * rounding).all()
+    # What the teacher says is the optimum there: its own loss is 0 up to rounding, that of clean points is not.
+    loss, other = (denoising_loss(closing.teacher, batch.clean[closed], batch.noise[closed], sigma[closed])
+                   for batch in (found, expected))
+    assert loss < 1e-9 < 1e-2 < other
+
+
+def test_nothing_closed_is_the_plain_training(trainers):
+    closing = trainers[1]
+    for _ in range(2):
+        batches = [trainer.batch(1) for trainer in trainers]
+        assert all(torch.equal(*parts) for parts in zip(*((b.clean, b.noise, b.sigma) for b in batches), strict=True))
+        closing.teacher, closing.edges, closing.closed = Third(), np.array([0.1, 1, 9]), np.array([False, False])
+
+
+def test_levels_close_where_the_loss_has_risen_and_open_again(trainers):
+    closing = trainers[1]
+    best = BestWeights([0.1, 1, 10], tolerance=0.01)
+    before = {name: tensor.clone() for name, tensor in closing.ema.state_dict().items()}
+    best.update(1, [3.0, 1.0], before)
+    closing.close(best, np.array([3.0, 1.0]))
+    assert closing.teacher is None
+    with torch.no_grad():
+        for parameter in closing.ema.parameters():
+            parameter.add_(0.1)
+    best.update(2, [2.0, 1.02], closing.ema.state_dict())
+    closing.close(best, np.array([2.0, 1.02]))
+    assert closing.closed.tolist() == [False, True]
+    x, levels = torch.ones(2, 1, 12), torch.tensor([0.5, 5.0])
+    found = closing.teacher(x, levels)
+    assert torch.equal(found[0], closing.ema(x[:1], levels[:1])[0])
+    closing.ema.load_state_dict(before)
+    assert torch.equal(found[1], closing.ema(x[1:], levels[1:])[0])
+    closing.step()  # with the estimates of the teacher, in the arithmetic of the training
+    assert closing.steps_done == 1
+    assert np.isfinite(closing.mean_loss)
+    best.update(3, [2.0, 1.009], before)
+    closing.close(best, np.array([2.0, 1.009]))
+    assert closing.teacher is None
+
+
+@pytest.mark.parametrize("way", ["closed levels", "dummy class"])
+def test_a_small_study(way, study, monkeypatch):
+    """Of the same seed, all ways start from the same weights and judge the same numbers of samples and points."""
+    monkeypatch.setitem(study.SETS, "digits", study.Set(60, "mlp", 16, 16))
+    monkeypatch.setattr(study, "SAMPLES", 12)
+    dataset = study.load_data("digits", n_train=60)
+    cell = study.study("digits", way, 1, dataset)
+    kinds = [(row["weights"], row.get("step")) for row in cell["rows"]]
+    assert kinds[:4] == [("last", step) for step in (2, 4, 8, 16)]
+    assert [kind for kind, _ in kinds[4:]] == (["per level", "early stop"] if way in study.STEERED else [])
+    assert {row["memorized"]["n"] for row in cell["rows"]} == {12}
+    assert {row["quality"]["n_heldout"] for row in cell["rows"]} == {len(dataset.test)}
+    assert study.summary([cell])[0]["seeds"] == [1]
+
+
+def cell_of(seed, way, rows):
+    """rows: (weights, step, memorized share, its high, Frechet distance, its high)."""
+    return {"set": "digits", "way": way, "seed": seed, "rows": [
+        {"weights": weights, "step": step, "memorized": {"rate": rate, "low": rate - 0.1, "high": high},
+         "quality": {"frechet": frechet, "frechet_low": 0.0, "frechet_high": upper, "frechet_floor": 0.25,
+                     "floor_n": [10, 20]}} for weights, step, rate, high, frechet, upper in rows]}
+
+
+def test_means_over_seeds_by_hand(study):
+    """Student's t at 1 degree of freedom is tan(0.475 pi); two values that lie 2 h apart have the error h."""
+    cells = [cell_of(0, "none", [("last", 5, 0.5, 0.6, 3.0, 3.0), ("last", 9, 0.2, 0.3, 1.0, 1.4),
+                                 ("early stop", 5, 0.1, 0.2, 2.0, 2.0)]),
+             {"set": "digits", "way": "none", "seed": 1, "refused": "no gap"},
+             cell_of(2, "none", [("last", 5, 0.5, 0.6, 3.0, 3.0), ("last", 9, 0.4, 0.5, 1.0, 1.4),
+                                 ("early stop", 5, 0.1, 0.2, 2.0, 2.0)]),
+             {"set": "digits", "way": "gap auto", "seed": 0, "refused": "no gap"}]
+    last, early = study.summary(cells)
+    assert [(row["way"], row["weights"], row["seeds"]) for row in (last, early)] == [
+        ("none", "last", [0, 2]), ("none", "early stop", [0, 2])]
+    t = np.tan(0.475 * np.pi)
+    assert (last["memorized"]["mean"], last["memorized"]["high"]) == pytest.approx((0.3, 0.3 + 0.1 * t))
+    # Seeds agree: what is left is the noise of the samples, of which there are twice as many.
+    assert (last["frechet"]["mean"], last["frechet"]["high"]) == pytest.approx((1, 1 + 0.4 / 2**0.5))
+    assert last["along"][0]["memorized"]["high"] == pytest.approx(0.5 + 0.1 / 2**0.5)
+    assert last["along"][0]["memorized"]["within"] == pytest.approx(0.1 / Z_95)
+    assert [at["step"] for at in last["along"]] == [5, 9]
+    assert (last["floor"], last["floor_n"], early["along"]) == (0.25, [10, 20], [])
+    assert study.text_of([early]) == [
+        "\ndigits\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|",
+        "| none, early stop | 2 | 10.0% [2.9%, 17.1%] | 2.00 [2.00, 2.00] |"]
+
+
+def test_a_training_is_done_once(study, tmp_path):
+    path, mark = tmp_path / "none-0.json", tmp_path / "none-0.busy"
+    with study.claimed(path) as ours:
+        assert ours
+        assert mark.read_text() == str(os.getpid())
+        with study.claimed(path) as again:
+            assert not again
+        assert mark.exists()  # it is another's
+        path.write_text("{}")
+    assert not mark.exists()
+    with study.claimed(path) as ours:
+        assert not ours
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt), study.claimed(path):
+        raise KeyboardInterrupt
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for left in (str(ended.pid), ""):  # by a process that was stopped
+        mark.write_text(left)
+        with study.claimed(path) as ours:
+            assert ours
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_are_halved_by_means_of_squares(study):
+    for shape in ((3, 32, 32), (2, 64, 64, 3)):
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        found = study.halved(images)
+        block = shape[1] // 16
+        assert found.shape == (shape[0], 1 if len(shape) == 3 else 3, 16, 16)
+        square = images.reshape(*shape[:3], -1)[1, 3 * block:4 * block, 5 * block:6 * block, -1]
+        assert found[1, -1, 3, 5] == np.float32(square.mean() / 127.5 - 1)
+
+
+def test_edges_of_the_gap_are_moved_by_their_factors(study, monkeypatch):
+    """The recommended gap is 0.3 to 1.5 here, whatever the data."""
+    asked = []
+
+    class Levels:
+        gaps = ((0.3, 1.5),)
+
+    monkeypatch.setattr(study, "resolve_noise_levels", lambda *_, **options: asked.append(options) or Levels)
+    dataset = study.load_data("digits", n_train=60)
+    for way, gap in (("lower edge / 2", "0.15:1.5"), ("lower edge x 2", "0.6:1.5"), ("upper edge / 2", "0.3:0.75"),
+                     ("upper edge x 2", "0.3:3")):
+        study.law_of(f"gap auto, {way}", dataset, 7)
+        assert [options["gaps"] for options in asked[-2:]] == [("auto",), (gap,)]
+    study.law_of("gap auto, 10% kept", dataset, 7)
+    assert (asked[-1]["gaps"], asked[-1]["gap_keep"], asked[-1]["ci"]) == (("auto",), 0.1, None)
+    assert {options["seed"] for options in asked} == {7}
+    names = {study._file_name(way) for way in study.WAYS}
+    assert len(names) == len(study.WAYS)
+    assert all(name.replace("-", "").isalnum() for name in names)
