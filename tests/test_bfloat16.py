@@ -136,7 +136,10 @@ MASK = torch.arange(8)[:, None] != torch.arange(8)
 
 @pytest.mark.parametrize("name", ASKED)
 def test_only_what_is_the_same_is_replaced(name):
-    """Whatever a network asks for, it gets up to rounding; the same calls in float32 are what it asked for."""
+    """Whatever a network asks for, it gets up to rounding; the same calls in float32 are what it asked for.
+
+    What is float32 stays so.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for value in ("IMAGE", "QUERY"):
             patch.setitem(globals(), value, globals()[value].float())
@@ -144,7 +147,7 @@ def test_only_what_is_the_same_is_replaced(name):
     with bfloat16_products(CPU):
         found = ASKED[name]()
     assert found.shape == expected.shape
-    assert relative(found, expected) < 6 * ROUNDING
+    assert relative(found, expected) < (1e-6 if "float32" in name else 6 * ROUNDING)
 
 
 def test_attention_with_dropout_drops():
