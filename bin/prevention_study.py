@@ -296,7 +296,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def _is_alive(process: int) -> bool:
-    return process > 0 and Path(f"/proc/{process}").exists()
+    return Path(f"/proc/{process}").exists()
 
 
 def main() -> None:

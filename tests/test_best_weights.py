@@ -28,6 +28,7 @@ def test_choice_equals_the_rule_with_hindsight(tolerance, seed):
         history[step] = falling * rng.uniform(0.97, 1.03, 6)
         best.update(step, history[step], {"w": torch.tensor(float(step))})
         assert best.steps == chosen_with_hindsight(history, tolerance)
+        assert best.smallest.tolist() == np.min(list(history.values()), axis=0).tolist()
         assert best.early_stop == min(history, key=lambda s: history[s].mean())
         assert set(best.steps) | {best.early_stop} <= set(best.snapshots)
         assert all(float(best.snapshots[s]["w"]) == s for s in best.snapshots)
@@ -86,6 +87,7 @@ def test_stitched_denoiser_uses_the_weights_of_its_band():
     (lambda: BestWeights([1, 2], average_weights=[0.0]), "positive sum"),
     (lambda: BestWeights([1, 2]).update(3, [float("nan")], {}), "step 3 are not finite"),
     (lambda: BestWeights([1, 2]).steps, "at least one update"),
+    (lambda: BestWeights([1, 2]).smallest, "at least one update"),
     (lambda: BestWeights([1, 2]).update(1, [1.0, 2.0], {}), "expected 1 losses"),
 ])
 def test_wrong_input(make, word):

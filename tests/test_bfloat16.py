@@ -14,7 +14,7 @@ from geomem.noise import LogNormalSampler
 from geomem.training import Run, Trainer, TrainingSettings, bfloat16, denoising_loss, train
 from geomem.training.bfloat16 import attention, bfloat16_products, convolution_after_doubling, group_norm
 
-ROUNDING = 2.0**-9  # of a value to 8 bits
+ROUNDING = 2.0**-9  # of a value to 8 bits, about, in the mean square; at most twice as much
 CPU = torch.device("cpu")
 
 
@@ -61,6 +61,100 @@ def test_attention_as_torch_has_it_in_float64():
     query, key, value = (torch.randn(3, 2, 10, 4).bfloat16() for _ in range(3))
     expected = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
     assert relative(attention(query, key, value), expected) < 6 * ROUNDING
+
+
+def test_sums_of_many_pixels_are_more_precise_than_one_rounding():
+    """1,024 positive values of a channel in 16 sums. A rounding is off by ROUNDING / sqrt(3) to twice as much in the
+    mean square, by the first bits of the value; a total of 16 rounded sums by a quarter of that.
+    """
+    draws = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(1, 256, 32, 32, generator=draws).bfloat16().contiguous(memory_format=torch.channels_last)
+             for _ in range(2))
+    bias = torch.zeros(256, requires_grad=True)
+    (found,) = torch.autograd.grad(group_norm(x, 8, torch.ones(256), bias), bias, dy.abs())
+    assert relative(found, dy.abs().double().sum((0, 2, 3))) < ROUNDING / 12**0.5
+
+
+def test_group_norm_of_flat_groups_is_as_steady_as_torchs():
+    """Spreads of 0 and 0.005 = 1.6 sqrt(eps), where eps decides; a flat group far from zero has a variance of 0, which
+    rounding must not make negative. Its output is the bias, and no gradient is NaN.
+    """
+    x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.005
+    x[:, :8] = torch.linspace(-30, 30, 8)[:, None, None]
+    x = x.bfloat16().contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.linspace(0.5, 2, 16), torch.linspace(-1, 1, 16)
+    expected = F.group_norm(x.double(), 16, weight.double(), bias.double(), eps=1e-5)
+    assert relative(group_norm(x, 16, weight, bias, eps=1e-5), expected) < 4 * ROUNDING
+    x = x.requires_grad_()
+    flat = group_norm(x, 4, weight, bias, eps=0.0)[:, 8:]
+    (gradient,) = torch.autograd.grad(flat.float().square().sum(), x)
+    assert gradient.isfinite().all()
+    y = group_norm(x, 16, weight, bias, eps=1e-30)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y[:, :8].float(), bias.bfloat16().float()[:8, None, None].expand(2, 8, 8, 8))
+
+
+IMAGE = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1)).bfloat16().contiguous(
+    memory_format=torch.channels_last)
+KERNEL = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(2))
+BIAS = torch.randn(5, generator=torch.Generator().manual_seed(3))
+
+
+def nearest(x, **size):
+    return F.interpolate(x, mode="nearest", **size)
+
+
+ASKED = {
+    "doubled": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0), KERNEL, BIAS, (1, 1), (1, 1), (1, 1), 1),
+    "another stride": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0), KERNEL, BIAS, (2, 2), (1, 1), (1, 1), 1),
+    "no padding": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0), KERNEL, BIAS, (1, 1), (0, 0), (1, 1), 1),
+    "groups": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0), KERNEL[:4, :2], BIAS[:4], (1, 1), (1, 1), (1, 1), 2),
+    "another kernel": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0), KERNEL[..., 1:2, 1:2], BIAS, (1, 1), (1, 1),
+                                       (1, 1), 1),
+    "called by name": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0), KERNEL, bias=BIAS, padding=1),
+    "tripled": lambda: F.conv2d(nearest(IMAGE, scale_factor=3.0), KERNEL, BIAS, (1, 1), (1, 1), (1, 1), 1),
+    "of a given size": lambda: F.conv2d(nearest(IMAGE, size=(9, 12)), KERNEL, BIAS, (1, 1), (1, 1), (1, 1), 1),
+    "bilinear": lambda: F.conv2d(F.interpolate(IMAGE, scale_factor=2.0, mode="bilinear"), KERNEL, BIAS, (1, 1), (1, 1),
+                                 (1, 1), 1),
+    "of another image": lambda: (nearest(IMAGE, scale_factor=2.0),
+                                 F.conv2d(IMAGE, KERNEL, BIAS, (1, 1), (1, 1), (1, 1), 1))[1],
+    "doubled and scaled": lambda: F.conv2d(nearest(IMAGE, scale_factor=2.0) * 3, KERNEL, BIAS, (1, 1), (1, 1), (1, 1),
+                                           1),
+    "divided": lambda: IMAGE.div(3.0) + IMAGE.div(1.0),
+    "laid out anew": lambda: IMAGE.contiguous(memory_format=torch.contiguous_format) + IMAGE.contiguous(),
+    "group norm in float32": lambda: F.group_norm(IMAGE.float(), 2, torch.ones(4), torch.zeros(4)),
+    "plain attention": lambda: F.scaled_dot_product_attention(QUERY, QUERY.flip(2), QUERY),
+    "attention with a mask": lambda: F.scaled_dot_product_attention(QUERY, QUERY.flip(2), QUERY, MASK),
+    "causal attention": lambda: F.scaled_dot_product_attention(QUERY, QUERY.flip(2), QUERY, is_causal=True),
+    "attention on another scale": lambda: F.scaled_dot_product_attention(QUERY, QUERY.flip(2), QUERY, scale=2.0),
+    "attention of grouped heads": lambda: F.scaled_dot_product_attention(QUERY, QUERY[:, :1], QUERY[:, :1],
+                                                                         enable_gqa=True),
+}
+QUERY = torch.randn(2, 2, 8, 4, generator=torch.Generator().manual_seed(4)).bfloat16()
+MASK = torch.arange(8)[:, None] != torch.arange(8)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_only_what_is_the_same_is_replaced(name):
+    """Whatever a network asks for, it gets up to rounding; the same calls in float32 are what it asked for.
+
+    What is float32 stays so.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for value in ("IMAGE", "QUERY"):
+            patch.setitem(globals(), value, globals()[value].float())
+        expected = ASKED[name]().double()
+    with bfloat16_products(CPU):
+        found = ASKED[name]()
+    assert found.shape == expected.shape
+    assert relative(found, expected) < (1e-6 if "float32" in name else 6 * ROUNDING)
+
+
+def test_attention_with_dropout_drops():
+    query = torch.randn(1, 1, 64, 4).bfloat16()
+    with bfloat16_products(CPU):
+        found = F.scaled_dot_product_attention(query, query, torch.ones_like(query), dropout_p=0.5)
+    assert found.std() > 0.1  # without, each row is a mean of ones
 
 
 @pytest.mark.parametrize(("network", "side", "batch"), [("unet-small", 8, 64), ("unet-tiny", 8, 10)])

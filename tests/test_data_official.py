@@ -16,6 +16,8 @@ from test_data_wrong import Payload, folder, refused, zipped
 from geomem.cli.main import main
 from geomem.data import StoredPoints, load_data, recipes, to_uint8
 from geomem.data.cifar import read_python_batch
+from geomem.data.idx import is_idx
+from geomem.data.pickles import read_plain_pickle
 
 IMAGES = pictures(12, 3, 32, 32)
 LABELS = [3, 1, 9, 1, 0, 5, 1, 7, 8, 1, 2, 6]
@@ -53,6 +55,31 @@ def test_one_cifar_batch_whatever_its_name(tmp_path, kind):
     np.testing.assert_array_equal(to_uint8(data.train), IMAGES)
 
 
+def test_of_batches_in_both_kinds_one_is_read(tmp_path):
+    for kind, suffix in (("python 2", ""), ("binary", ".bin")):
+        batches(tmp_path / kind, WRITERS[kind], suffix)
+    for path in (tmp_path / "binary").iterdir():
+        path.rename(tmp_path / "python 2" / path.name)
+    assert len(load_data(tmp_path / "python 2").train) == 10
+
+
+def test_text_of_the_size_of_a_binary_batch_is_text(tmp_path):
+    (tmp_path / "x").write_bytes((b"1 0.5 0.25\n" * 5).ljust(3073))
+    assert load_data(tmp_path / "x", heldout=np.zeros((3, 1, 2))).train.shape == (5, 1, 2)
+
+
+def test_files_larger_than_any_of_their_kind_are_not_read(tmp_path, monkeypatch):
+    for name in ("cifar._MAX_BYTES", "official._MAX_TEXT_BYTES", "official._MAX_MAT_BYTES", "recipes._MAX_BYTES"):
+        monkeypatch.setattr(f"geomem.data.{name}", 9)
+    refused(batches(tmp_path / "a", WRITERS["python 2"]), "data_batch_1", "it has 12,")
+    (tmp_path / "celeba").mkdir()
+    faces(tmp_path / "celeba", "folder", (6, 5))
+    refused(tmp_path / "celeba", "list_eval_partition.txt", "104 bytes")
+    refused(flowers(tmp_path / "f", pictures(7, 6, 6, 3), [6], [2], [7, 1, 3]), "setid.mat", "too many")
+    (tmp_path / "r.toml").write_text('title = "a recipe"\n')
+    refused(tmp_path / "r.toml", "19 bytes")
+
+
 def test_the_official_form_is_what_python_reads():
     """The batch written here opcode by opcode is one that Python itself unpickles."""
     batch = pickle.loads(official_files.python2_batch(IMAGES, LABELS), encoding="bytes")
@@ -74,19 +101,32 @@ def test_pickled_code_is_never_run(tmp_path, protocol):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("value", [
+    {}, {b"one": 1}, {"a": [1], "b": [2, 300, -70_000]}, {"c": (1,), "d": (1, 2), "e": (1, 2, 3)},
+    {"f": (1, 2, 3, 4), "g": [None, True, False], "h": "text", "i": ()}])
+def test_plain_values_are_those_of_pickle(value):
+    for protocol in (2, 3):
+        found = read_plain_pickle(pickle.dumps(value, protocol))
+        assert found == {key.decode() if isinstance(key, bytes) else key: content for key, content in value.items()}
+
+
 GOOD = official_files.python2_batch(IMAGES, LABELS)
 
 
 @pytest.mark.parametrize(("content", "words"), [
     (GOOD[:-1], ()), (GOOD[:1000], ()), (b"\x80", ("not enough",)), (b"\x80\x02.", ()),
     (b"\x80\x02}.", ("lacks 'data'",)),
-    (b"\x80\x02](K\x01e.", ("no dictionary",)), (b"\x80\x02}}u.", ("mark",)), (b"\x80\x02h\x05.", ("never kept",)),
+    (b"\x80\x02}}.", ("no dictionary",)), (b"\x80\x02}(K\x01u.", ("a key has no value",)),
+    (b"\x80\x02}(]K\x01u.", ("a key is no text",)), (b"\x80\x02](K\x01e.", ("no dictionary",)),
+    (b"\x80\x02}}u.", ("mark",)), (b"\x80\x02h\x05.", ("never kept",)),
     (official_files.python3_batch(IMAGES[:5], LABELS), ("5 images have 12 labels",)),
     (official_files.python3_batch(IMAGES, [10, *LABELS[1:]]), ("0 to 9",)),
     (official_files.python3_batch(IMAGES[:, :1], LABELS), ("3072 pixels",)),
     (pickle.dumps({b"data": np.zeros((2, 3072)), b"labels": [1, 2]}, 2), ("uint8",)),
     (pickle.dumps({b"data": IMAGES.reshape(12, -1), b"labels": ["a"] * 12}, 2), ("list of integers",)),
     (GOOD.replace(b"M\x00\x0c\x86", b"M\x00\x0d\x86"), ("reshape",)),
+    (GOOD.replace(b"K\x0cM\x00\x0c\x86", b"J\xff\xff\xff\xffM\x00\x0c\x86"), ("impossible shape",)),
+    (pickle.dumps({b"data": np.asfortranarray(IMAGES.reshape(12, -1)), b"labels": LABELS}, 2), ("in C order",)),
     (GOOD.replace(b"K\x0cM\x00\x0c\x86", b"K\xffM\x00\x0c\x86"), ("reshape",))])
 def test_damaged_python_batches(tmp_path, content, words):
     refused(folder(tmp_path, {"d/data_batch_1": content}) / "d", "data_batch_1", "cannot be read", *words)
@@ -121,8 +161,22 @@ def test_idx(tmp_path, zipped_files):
         np.testing.assert_array_equal(to_uint8(data.heldout), images[6:, None])
         assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
         assert (data.name, data.notes) == ("d", ())
+    labels_file = next(where.glob("train-labels*"))  # one of them packed and the other not
+    if zipped_files:
+        (where / "train-labels-idx1-ubyte").write_bytes(gzip.decompress(labels_file.read_bytes()))
+    else:
+        (where / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels_file.read_bytes()))
+    labels_file.unlink()
+    assert load_data(where).train_labels.tolist() == [0, 1, 2, 3, 4, 5]
     train.rename(tmp_path / "renamed")
     np.testing.assert_array_equal(to_uint8(load_data(tmp_path / "renamed", heldout=images).train), images[:6, None])
+
+
+def test_what_begins_as_idx():
+    assert [is_idx(bytes([0, 0, 8, n])) for n in (0, 1, 8, 9)] == [False, True, True, False]
+    assert not is_idx(b"\0\0\x0a\3")
+    assert not is_idx(b"\0\1\x08\3")
+    assert not is_idx(b"\0\0\x08")
 
 
 def test_idx_floats(tmp_path):
@@ -187,6 +241,27 @@ def test_ucr_without_an_ending(tmp_path):
     (tmp_path / "Old_TRAIN").write_text("1,0.5,0.25\n2,1.5,2\n")
     data = load_data(tmp_path / "Old_TRAIN", heldout=np.zeros((3, 1, 2)))
     assert (data.train.tolist(), data.train_labels.tolist()) == ([[[0.5, 0.25]], [[1.5, 2]]], [1, 2])
+
+
+def test_several_data_sets_in_a_folder_are_not_chosen_from(tmp_path):
+    refused(folder(tmp_path, {"d/A_TRAIN.txt": b"1 2 3\n", "d/B_TRAIN.txt": b"1 2 3\n"}) / "d", "A_TRAIN, B_TRAIN")
+    forms = folder(tmp_path, {"e/A_TRAIN.ts": b"no", "e/A_TRAIN.txt": b"1 2 3\n" * 2, "e/A_TEST.txt": b"2 5 6\n"}) / "e"
+    assert load_data(forms).train.tolist() == [[[2, 3]]] * 2
+
+
+def test_a_line_that_never_ends_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("geomem.data.series._MAX_LINE", 100)
+    for content in (b"1 2 3\n" + b"1 " * 90, HEAD + b"1," * 90, ARFF + b"1," * 90):
+        refused(folder(tmp_path, {"x": content}) / "x", "100 characters")
+
+
+def test_signals_without_labels_and_with_numbers_too_large_for_classes(tmp_path):
+    (tmp_path / "x.ts").write_bytes(b"@problemName x\n@classLabel false\n@data\n1,2:3,4\n5,6:7,8\n")
+    data = load_data(tmp_path / "x.ts", heldout=np.zeros((3, 2, 2)))
+    assert data.train.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    assert data.train_labels is None
+    (tmp_path / "y.ts").write_bytes(HEAD + b"1,2:4294967296\n1,3:7\n1,4:4294967296\n")
+    assert load_data(tmp_path / "y.ts", heldout=np.zeros((3, 1, 2))).train_labels.tolist() == [0, 1, 0]
 
 
 def test_signals_of_several_channels_and_named_classes(tmp_path):
@@ -275,6 +350,10 @@ def test_flowers(tmp_path):
     np.testing.assert_array_equal(to_uint8(data.train), images[[1, 5]].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(to_uint8(data.heldout), images[[0, 2, 6]].transpose(0, 3, 1, 2))
     assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == ([2, 3], [1, 3, 1])
+    data = load_data(flowers(tmp_path / "without the first", images, [6], [2], [3]))
+    assert (data.train_labels.tolist(), data.heldout_labels.tolist()) == ([2, 3], [3])
+    savemat(tmp_path / "d" / "imagelabels.mat", {"labels": [1, 2, 3, 4, 5, 6]})
+    refused(tmp_path / "d", "too few for image 7")
 
 
 @pytest.mark.parametrize(("split", "words"), [
@@ -319,7 +398,8 @@ def encoded(images):
 
 
 @pytest.mark.parametrize("kind", ["struct", "binary"])
-def test_parquet_images(tmp_path, kind):
+def test_parquet_images(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("geomem.data.parquet._ROWS", 3)  # several runs of rows in a group
     images = pictures(17, 4, 5, 3)
     cells = encoded(images) if kind == "struct" else [cell["bytes"] for cell in encoded(images)]
     for name, part in (("train-00001-of-00002", slice(7, 12)), ("train-00000-of-00002", slice(0, 7)),
@@ -348,13 +428,28 @@ CELL = {"bytes": png(pictures(4, 4)), "path": ""}
 
 @pytest.mark.parametrize(("columns", "words"), [
     ({"x": [1, 2, 3]}, ("no column", "x")), ({"x": [[1.0], [1.0, 2.0]]}, ("length",)),
-    ({"x": [[1.0], None]}, ("missing",)), ({"img": [b"not an image"] * 3}, ("row 0", "image")),
+    ({"x": [[1.0], [1.0, 2.0, 3.0]]}, ("several lengths",)), ({"x": [[1.0], None]}, ("missing",)),
+    ({"img": [b"not an image"] * 3}, ("row 0", "image")),
     ({"img": [CELL, {"bytes": None, "path": "/etc/passwd"}, CELL]}, ("row 1", "missing")),
     ({"img": [None, b"x" * 99]}, ("row 0", "missing")),
     ({"img": [CELL] * 3, "label": [1, None, 2]}, ("label",)),
     ({"img": [CELL] * 3, "label": ["a" * 300] * 3}, ("255",))])
 def test_wrong_parquet(tmp_path, columns, words):
     refused(table(tmp_path / "d.parquet", columns), "d.parquet", *words)
+
+
+def test_numbers_that_unpack_to_too_many_and_hidden_files(tmp_path, monkeypatch):
+    table(tmp_path / "d" / "train.parquet", {"x": [[0.0] * 2000] * 100}, 100)
+    (tmp_path / "d" / ".test.parquet").write_bytes(b"left by a download that was stopped")
+    assert load_data(tmp_path / "d").dim == 2000
+    monkeypatch.setattr("geomem.data.refusal.MAX_UNPACKED_BYTES", 100_000)
+    refused(tmp_path / "d", "bomb")
+
+
+def test_parquet_files_of_other_columns_are_not_joined(tmp_path):
+    for name, column in (("train-0", "x"), ("train-1", "y")):
+        table(tmp_path / "d" / f"{name}.parquet", {column: [[0.0, 1.0]] * 5})
+    refused(tmp_path / "d", "other columns")
 
 
 def test_damaged_parquet(tmp_path):
@@ -567,6 +662,39 @@ def test_rows_by_list_and_their_hash(tmp_path):
     for new, word in (("0, 4", "index_sha256"), ("9, 0", "9 points"), ("-1, 0", "9 points")):
         (tmp_path / "mine.toml").write_text(text.replace("4, 0", new))
         refused(tmp_path / "mine.toml", word)
+
+
+@pytest.mark.parametrize(("train", "heldout", "fits"), [(6, 3, True), (7, 3, False), (-1, 3, False), (3, -1, False)])
+def test_a_split_takes_what_there_is(tmp_path, train, heldout, fits):
+    np.save(tmp_path / "d.npy", noise(9, 3))
+    (tmp_path / "mine.toml").write_text('[source]\nkind = "file"\npath = "d.npy"\n[split]\nrule = "permutation"\n'
+                                        f"seed = 1\ntrain = {train}\nheldout = {heldout}\n")
+    if fits:
+        data = load_data(tmp_path / "mine.toml")
+        assert rows(np.concatenate([data.train, data.heldout])) == rows(noise(9, 3))
+    else:
+        refused(tmp_path / "mine.toml", "9 points")
+
+
+def test_a_class_by_the_place_of_its_name(tmp_path):
+    (tmp_path / "x.ts").write_bytes(b"@problemName x\n@classLabel true b a\n@data\n1,2:b\n3,4:a\n5,6:b\n7,8:b\n")
+    (tmp_path / "mine.toml").write_text('[source]\nkind = "file"\npath = "x.ts"\nheldout = "x.ts"\n[split]\n'
+                                        'rule = "first"\nclass = 1\ntrain = 2\nheldout = 3\n')
+    data = load_data(tmp_path / "mine.toml")
+    assert data.train[:, 0].tolist() == [[1, 2], [5, 6]]
+    assert data.heldout[:, 0].tolist() == [[1, 2], [5, 6], [7, 8]]
+
+
+def test_official_files_keep_the_promise_of_their_own_hash(tmp_path):
+    np.savez(tmp_path / "d.npz", train=noise(9, 3), heldout=noise(5, 3, seed=1))
+    good = load_data(tmp_path / "d.npz").sha256
+    text = '[[local]]\npath = "d.npz"\nsha256 = "{}"\n[expected]\nsha256 = "{}"\n'
+    (tmp_path / "mine.toml").write_text(text.format(good, "of another form of the files"))
+    assert load_data(tmp_path / "mine.toml", data_root=tmp_path).sha256 == good
+    (tmp_path / "mine.toml").write_text(text.format("0", good))
+    refused(tmp_path / "mine.toml", "expects 0", data_root=tmp_path)
+    (tmp_path / "mine.toml").write_text('[[local]]\npath = "d.npz"\n[points]\nsize = 5000\n')
+    refused(tmp_path / "mine.toml", "from 1 to 4096", data_root=tmp_path)
 
 
 def test_where_official_files_are_looked_for(tmp_path, hub):

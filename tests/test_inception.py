@@ -1,6 +1,9 @@
 """Inception features: what is refused in one line, and torch-fidelity's numbers where it can be imported."""
 
+import hashlib
 import pickle
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 from commands import status
 
 from geomem import InputError
-from geomem.quality import frechet_distance, inception_features
+from geomem.quality import frechet_distance, inception, inception_features
 
 MISSING = "torch-fidelity cannot be imported here"
 
@@ -56,6 +59,43 @@ def test_without_torch_fidelity_one_line_says_what_is_missing(tmp_path, capsys):
 def test_without_weights_nothing_is_downloaded(fidelity, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download"))
+    with pytest.raises(InputError, match="6726825d"):
+        inception_features()
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """torch-fidelity's module with a network of one number, so that the reading of weights is tested without it too."""
+    class Network(torch.nn.Linear):
+        def __init__(self, name, layers, feature_extractor_weights_path):
+            super().__init__(1, 1, bias=False)
+            assert layers == ["2048"]
+            self.load_state_dict(torch.load(feature_extractor_weights_path, weights_only=True))
+
+    module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.URL_INCEPTION_V3, module.FeatureExtractorInceptionV3 = "https://where", Network
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_weights_are_known_by_their_hash_and_never_executed(stand_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.full((1, 1), 3.0)}, "w.pth")
+    sha256 = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    found = inception_features("w.pth", device="cpu")
+    assert (found.sha256, found.standard, found.network.weight.item()) == (sha256, False, 3)
+    monkeypatch.setattr(inception, "_SHA256_START", sha256[:8])
+    assert inception_features("w.pth", device="cpu").standard
+    torch.save({"weight": Harmful()}, "harmful.pth")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    torch.save([torch.zeros(1)], "list.pth")
+    torch.save({"weight": torch.zeros(2)}, "other.pth")
+    for name, words in (("harmful.pth", "nothing in it was executed"), ("pickle.pth", "nothing in it was executed"),
+                        ("list.pth", "something else"), ("other.pth", "does not fit"), ("gone.pth", "No such file")):
+        with pytest.raises(InputError, match=words):
+            inception_features(name)
+    assert not (tmp_path / "pwned").exists()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(InputError, match="6726825d"):
         inception_features()
 

@@ -73,6 +73,26 @@ def test_best_weights_are_those_of_the_smallest_held_out_error_of_each_band():
     np.testing.assert_allclose(answered.detach(), [weights[step] for step in chosen], rtol=1e-6)
 
 
+def test_options_reach_the_watch_and_the_noise():
+    monitor = Monitor(TRAIN, HELDOUT, every=1, sigmas=[0.4, 1.0], n=7, seed=5)
+    look = monitor(1, Shrink(0.5))
+    assert look == Watch(TRAIN, HELDOUT, [0.4, 1.0], n=7, seed=5).look(Shrink(0.5))
+    assert look.n == 7
+    z = torch.randn(HELDOUT.shape, generator=torch_generator(5, "validation noise")).double().numpy()
+    sigma = monitor.best_weights.centres[:, None, None]
+    errors = np.square(0.5 * (HELDOUT + sigma * z) - HELDOUT).mean(axis=(1, 2))
+    np.testing.assert_allclose(monitor.best_weights.smallest, errors, rtol=1e-5)
+
+
+def test_no_more_than_500_held_out_points_choose():
+    """The largest points come last, and their errors are not counted."""
+    heldout = np.random.default_rng(0).standard_normal((510, 6)).astype(np.float32)
+    heldout[500:] = 1e4
+    monitor = Monitor(TRAIN, heldout, every=1, sigmas=[])
+    monitor(1, Shrink(0.0))  # whose error is that of the points' own size
+    np.testing.assert_allclose(monitor.best_weights.smallest, np.square(heldout[:500], dtype=float).mean(), rtol=1e-5)
+
+
 def trained(monitor):
     """Weights after four steps of a network with dropout, a look between backward and step; the next global numbers."""
     torch.manual_seed(0)

@@ -161,6 +161,7 @@ def test_means_over_seeds_by_hand(study):
     assert last["along"][0]["memorized"]["within"] == pytest.approx(0.1 / Z_95)
     assert [at["step"] for at in last["along"]] == [5, 9]
     assert (last["floor"], last["floor_n"], early["along"]) == (0.25, [10, 20], [])
+    assert study.text_of([last])[-1] == "| none, last | 2 | 30.0% [0.0%, 100.0%] | 1.00 [0.72, 1.28] |"
     assert study.text_of([early]) == [
         "\ndigits\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|",
         "| none, early stop | 2 | 10.0% [2.9%, 17.1%] | 2.00 [2.00, 2.00] |"]

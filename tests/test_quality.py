@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
+from scipy.stats import norm
 
 from geomem import InputError
 from geomem.quality import frechet_distance, quality_report
@@ -116,6 +118,29 @@ def test_report(rng):
     assert quality_report(good, train, heldout) == report
     assert quality_report(good, train, heldout[:50]).floor_n == (25, 25)
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_report_of_other_sizes_and_seeds_by_definition(rng):
+    """More training points than samples; samples so near the held-out points that the interval would end below 0."""
+    train, heldout = rng.standard_normal((150, 1)), rng.standard_normal((50, 1))
+    samples = heldout[:40] + 0.05
+    report = quality_report(samples, train, heldout, seed=3)
+    value, stderr = frechet_with_stderr(samples, heldout)
+    assert value < 1.9 * stderr
+    assert (report.frechet_low, report.frechet_high) == (0, pytest.approx(value + norm.ppf(0.975) * stderr))
+    order = generator(3, "floor").permutation(50)
+    assert report.frechet_floor == pytest.approx(frechet_distance(heldout[order[:25]], heldout[order[25:]]))
+    few = generator(3, "samples at the size of the floor").permutation(40)[:25]
+    assert report.frechet_at_floor_size == pytest.approx(frechet_distance(samples[few], heldout[order[25:]]))
+    some = generator(3, "training points").permutation(150)[:40]
+    assert report.frechet_train == pytest.approx(frechet_distance(train[some], heldout))
+    assert (report.frechet_train_n, report.seed) == (40, 3)
+    for found, points in ((report.nearest_samples, samples), (report.nearest_heldout, heldout)):
+        assert found == pytest.approx(np.median(cdist(points, train).min(axis=1)), rel=1e-6)
+    far = quality_report(samples + 3, train, heldout)
+    value, stderr = frechet_with_stderr(samples + 3, heldout)
+    assert (far.frechet_low, far.frechet_high) == pytest.approx(
+        (value - norm.ppf(0.975) * stderr, value + norm.ppf(0.975) * stderr))
 
 
 def test_wrong_input():

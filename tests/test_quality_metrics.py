@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from scipy.stats import norm
 from sklearn.decomposition import PCA
 
 from geomem import InputError
@@ -23,6 +24,7 @@ from geomem.quality import (
     wasserstein_1,
 )
 from geomem.quality.distributions import bin_edges
+from geomem.quality.frechet import frechet_with_stderr
 from geomem.rng import generator
 
 
@@ -183,7 +185,7 @@ def test_jensen_shannon_by_definition(rng):
 def test_mean_distance_is_that_of_scipy(rng, monkeypatch):
     from geomem.quality import distances
 
-    samples, train = rng.standard_normal((25, 2, 3)) + 50, rng.standard_normal((40, 2, 3)) + 50
+    samples, train = rng.standard_normal((25, 2, 3)) + 1e6, rng.standard_normal((40, 2, 3)) + 1e6
     train[3] = samples[4]
     expected = cdist(samples.reshape(25, 6), train.reshape(40, 6)).mean(axis=1)
     np.testing.assert_allclose(mean_training_distance(samples, train), expected, rtol=1e-7)
@@ -231,6 +233,7 @@ def test_judge_measures_everything_beside_its_floor(images):
     assert one.at_floor_size == pytest.approx(frechet_distance(a, b[rest]))
     assert found["Wasserstein-1", "component 2"].value == pytest.approx(wasserstein_1(a[:, 1], b[:, 1])[0])
     assert found["Wasserstein-1", "component 2"].floor == pytest.approx(wasserstein_1(b[some, 1], b[rest, 1])[0])
+    assert {name for (name, _), one in found.items() if one.better == "higher"} == {"precision", "recall"}
     one = found["mean distance", "pixels"]
     assert (one.reference, one.reference_n, one.floor_n, one.better) == ("training", 60, (40, 60), "near the floor")
     assert one.floor == pytest.approx(mean_training_distance(heldout[some], train).mean())
@@ -260,6 +263,56 @@ def test_held_out_samples_reach_the_floor_and_the_held_out_points_themselves_are
     assert perfect.pop(("kernel distance", "pixels")) <= 0  # its own points count in the cross term alone
     for (name, _), value in perfect.items():
         assert value == pytest.approx(1 if name in ("precision", "recall") else 0, abs=1e-9), name
+
+
+def test_intervals_by_definition_and_cut_to_what_can_be(rng):
+    train, heldout = rng.standard_normal((20, 1)), rng.standard_normal((50, 1))
+    z = norm.ppf(0.975)
+    near = heldout[:40] + 0.05
+    found = {one.name: one for one in Judge(train, heldout, ["frechet", "mmd", "mean-distance"]).measure(near)}
+    value, stderr = frechet_with_stderr(near, heldout)
+    one = found["Frechet distance"]
+    assert value < 1.9 * stderr
+    assert (one.low, one.high) == (0, pytest.approx(value + z * stderr))
+    value, stderr = kernel_distance(near, heldout)  # unbiased: it may lie below 0
+    one = found["kernel distance"]
+    assert (one.low, one.high) == pytest.approx((value - z * stderr, value + z * stderr))
+    each = cdist(near, train).mean(axis=1)
+    one = found["mean distance"]
+    half = z * each.std(ddof=1) / 40**0.5
+    assert (one.value, one.low, one.high) == pytest.approx((each.mean(), each.mean() - half, each.mean() + half))
+    edges = bin_edges(heldout)  # of all held-out values, for the floor too
+    empty = np.flatnonzero(np.histogram(heldout, edges)[0] == 0)[0]
+    far = np.concatenate([heldout[:1], np.full((5, 1), edges[empty:empty + 2].mean())])
+    orders = {seed: generator(seed, "floor").permutation(50) for seed in range(99)}
+    seed = next(seed for seed, order in orders.items() if heldout.argmax() in order[:6])  # not in the floor's reference
+    for one in Judge(train, heldout, ["values", "components"], seed=seed).measure(far):
+        some, rest = np.split(orders[seed], [6])
+        if one.name == "Jensen-Shannon":
+            value, stderr = jensen_shannon(far, heldout, edges, seed=seed)
+            assert value + z * stderr > 1
+            assert (one.value, one.low, one.high) == pytest.approx((value, value - z * stderr, 1))
+            assert one.floor == pytest.approx(jensen_shannon(heldout[some], heldout[rest], edges)[0])
+
+
+def test_two_training_points_have_one_component(rng):
+    found = Judge(rng.standard_normal((2, 3)), rng.standard_normal((30, 3)), ["components"]).measure(np.eye(5, 3))
+    assert [one.features for one in found] == ["component 1", "component 1"]
+
+
+def test_inception_is_shown_bytes_in_three_channels_and_every_batch():
+    """Halves are rounded to the even byte, and what lies beyond the range is clipped."""
+    class Shown(torch.nn.Module):
+        def forward(self, x):
+            assert x.shape[1:] == (3, 1, 3)
+            assert torch.equal(x[:, 0], x[:, 1])
+            return (torch.nn.functional.pad(x[:, 2].flatten(1).float(), (0, 2045)),)
+
+    images = np.tile(np.array([-1.0, 0.0, 1.0]), (70, 1, 1, 1))
+    images[69] = [[-7.0, 0.5, 7.0]]
+    found = InceptionFeatures(Shown(), "", False, torch.device("cpu"))(images)[:, :3]
+    assert (found[:69] == [0, 128, 255]).all()
+    assert found[69].tolist() == [0, 191, 255]  # 1.5 x 127.5 = 191.25
 
 
 def test_another_network_is_never_called_fid(images):

@@ -17,6 +17,10 @@ from PIL import Image
 
 import geomem
 from geomem import load_data
+from geomem.cli.collect import Collector, _Record
+from geomem.errors import InputError
+from geomem.memorization import memorization_rate
+from geomem.quality import quality_report
 from geomem.report import found, pictures
 from geomem.report.page import short, thinned
 
@@ -205,6 +209,35 @@ def test_samples_of_an_earlier_state_or_of_other_data_are_not_used(copied, runs,
     words = require_sound(page_of(tmp_path, copied, "--seeds", "0-5")).text
     assert f"not used: {samples} (made with other weights than the run holds now)" in words
     assert "samples: 6 generated for this page" in words
+
+
+def test_the_largest_samples_are_judged_by_points_that_steered_nothing(copied):
+    """As the functions do it; a report with another share, quality of other sizes, and other zones are not believed."""
+    folder = copied / "memorization"
+    with np.load(folder / "samples.npz") as arrays:
+        held = dict(arrays)
+    np.savez(folder / "a.npz", **{name: array[:10] if name == "samples" else array for name, array in held.items()})
+    np.savez(folder / "z.npz", **{name: array[:10] if name == "samples" else array for name, array in held.items()})
+    edited(folder / "memorization.json", lambda d: d["trajectory"].update(rate=d["trajectory"]["rate"] + 0.01))
+    quality = (copied / "quality.json").read_text()
+    assert quality.count('"n_samples": 30') == 1
+    (copied / "quality.json").write_text(quality.replace('"n_samples": 30', '"n_samples": 29'))
+    data, samples = load_data("digits", n_train=50), held["samples"]
+    facts = Collector((str(copied),), None, None, [0, 1], "cpu").facts(str(copied))
+    found = memorization_rate(samples, data.train, device="cpu")
+    assert facts.trajectory == found.to_dict()
+    assert facts.heldout == memorization_rate(data.test, data.train, device="cpu").to_dict()
+    assert facts.quality == quality_report(samples, data.train, data.test, device="cpu").to_dict()
+    assert facts.samples.ratios[16:].tolist() == sorted(found.ratios.tolist())[:8]
+    assert any("gives another memorized share for 30 samples" in line for line in facts.used)
+    assert not any("the end of the training" in one.what for one in facts.missing)
+    zone = copied / "danger-zone" / "danger-zone.json"
+    whole = zone.read_bytes()
+    for change in (lambda d: d["data"].update(sha256="0" * 64), lambda d: d.update(space={"name": "pca:2"})):
+        edited(zone, change)
+        assert Collector((str(copied),), None, None, [0], "cpu")._zone_found(data.sha256, _Record())[0] is None
+        zone.write_bytes(whole)
+    assert Collector((str(copied),), None, None, [0], "cpu")._zone_found(data.sha256, _Record())[0] is not None
 
 
 def test_without_the_data_the_page_says_what_is_missing(copied, tmp_path):

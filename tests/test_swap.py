@@ -9,6 +9,7 @@ import pytest
 import torch
 from commands import status
 from PIL import Image
+from scipy.stats import binomtest
 from torch import nn
 
 from geomem import InputError, load_data
@@ -85,6 +86,8 @@ def test_rounding_moves_no_step_out_of_its_window():
     for levels in (LEVELS.astype(np.float32), LEVELS * (1 + 1e-6), LEVELS * (1 - 1e-6)):
         assert np.flatnonzero(window.holds(levels)).tolist() == list(range(6, 14))
     assert Window.of_steps(LEVELS, 0, 17) == ALL
+    middle = Window.of_steps(np.array([8.0, 2.0, 0.5, 0.02]), 1, 2)  # ends halfway in log sigma
+    assert (middle.low, middle.high) == pytest.approx((0.1, 4.0), rel=1e-15)
     for first, last in ((-1, 3), (4, 3), (10, 18)):
         with pytest.raises(InputError, match="counted from 0"):
             Window.of_steps(LEVELS, first, last)
@@ -100,6 +103,8 @@ def test_controls_are_as_many_steps_beside_the_window():
     assert steps(PUBLISHED_WINDOWS["medium"]) == []
     assert steps(PUBLISHED_WINDOWS["small"], each_side=0) == []
     assert steps(Window(100, 200)) == []
+    assert steps(Window.of_steps(LEVELS, 2, 3)) == [[0, 1], [4, 5]]  # up to the ends of the schedule
+    assert steps(Window.of_steps(LEVELS, 14, 15)) == [[12, 13], [16, 17]]
 
 
 # denoisers
@@ -141,11 +146,49 @@ def test_heun_steps_over_without_a_call_and_forgets_the_batch_before():
     assert (held(torch.ones(3, 2), LEVELS[5]) == 2).all()
 
 
-def test_heun_is_corrected_where_the_window_ends():
-    """Constant x0 = 1 everywhere: the exact curve, so any number of steps left out changes nothing."""
-    model = Constant(1.0)
-    found = swapped_samples(model, None, Window.of_steps(LEVELS, 6, 13), range(3), (2,), sigmas=LEVELS)
-    np.testing.assert_allclose(found, 1, atol=1e-6)
+@pytest.mark.parametrize(("first", "last"), [(6, 13), (9, 9), (14, 17), (1, 16)])
+def test_heun_with_a_held_estimate_in_float64(first, last):
+    """Heun's method ([K] Algorithm 1) step by step, up to float32. Each level inside is asked for twice."""
+    model = Shrink(0.3)
+    model.forward, starts = noting_starts(model)
+    found = swapped_samples(model, None, Window.of_steps(LEVELS, first, last), range(3), (4,), sigmas=LEVELS)
+    held = None
+
+    def estimate(x, step):
+        nonlocal held
+        if not first <= step <= last:
+            held = 0.3 + (x - 0.3) / (1 + LEVELS[step] ** 2)
+        return held
+
+    x = starts[0].double().numpy()
+    ends = [*LEVELS[1:], 0.0]
+    for step, (sigma, end) in enumerate(zip(LEVELS, ends, strict=True)):
+        slope = (x - estimate(x, step)) / sigma
+        predicted = x + (end - sigma) * slope
+        if end > 0:
+            slope = (slope + (predicted - estimate(predicted, step + 1)) / end) / 2
+        x = x + (end - sigma) * slope
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
+
+
+def noting_starts(model):
+    """The model's forward, and the points that it is given at the largest level."""
+    forward, starts = model.forward, []
+
+    def noted(x, sigma, labels=None):
+        if not starts:
+            starts.append(x.clone())
+        return forward(x, sigma, labels)
+
+    return noted, starts
+
+
+def test_a_level_at_the_lower_end_is_inside_and_one_at_the_upper_end_is_not():
+    model = Constant(2.0)
+    held = SkippingDenoiser(model, Window(0.5, 2.0))
+    for level in (2.0, 1.0, 0.5, 0.25):
+        held(torch.ones(1, 2), level)
+    assert model.asked == [2.0, 0.25]
 
 
 # samples
@@ -207,6 +250,29 @@ def test_newcombes_interval_in_print(table, low, high):
     assert (round(found.low, 3), round(found.high, 3)) == (low, high)
     back = paired_share_difference(*reversed(pairs(*table)))
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_newcombes_interval_from_its_definition():
+    """Every table of 8 pairs and some of 40. scipy has Wilson's intervals, and numpy the correlation of the rows: the
+    interval does not rest on the examples in print.
+    """
+    tables = [(a, b, c, 8 - a - b - c) for a, b, c in product(range(9), repeat=3) if a + b + c <= 8]
+    for table in [*tables, (14, 3, 5, 18), (2, 17, 11, 10), (30, 1, 4, 5)]:
+        rows, n = pairs(*table), sum(table)
+        (p, l1, u1), (q, l2, u2) = (
+            (row.mean(), *binomtest(int(row.sum()), n).proportion_ci(0.95, method="wilson")) for row in rows)
+        phi = 0.0
+        if 0 < p < 1 and 0 < q < 1:
+            spread = n**2 * np.sqrt(p * (1 - p) * q * (1 - q))  # root of the product of the margins
+            product_of_diagonals = np.corrcoef(*rows)[0, 1] * spread
+            phi = max(product_of_diagonals - n / 2, 0) / spread if product_of_diagonals > 0 else \
+                product_of_diagonals / spread
+        # |v - w|^2 = v^2 - 2 v w cos + w^2 of two sides with cosine phi between them
+        turned = np.array([phi, np.sqrt(max(0.0, 1 - phi**2))])
+        low = q - p - np.linalg.norm((q - l2) * np.array([1, 0]) - (u1 - p) * turned)
+        high = q - p + np.linalg.norm((u2 - q) * np.array([1, 0]) - (p - l1) * turned)
+        found = paired_difference(*rows)
+        assert (found.difference, found.low, found.high) == pytest.approx((q - p, low, high), abs=1e-9), table
 
 
 def test_interval_has_a_width_where_no_pair_differs():

@@ -27,11 +27,11 @@ _NAME = re.compile(r"(data_batch_([1-9][0-9]?)|test_batch)(\.bin)?")
 
 
 def batches(folder: Path) -> list[Path]:
-    """The batches in a folder, those for training first and in their order; of one kind where there are both."""
+    """The batches in a folder, those for training in their order; of one kind where there are both."""
     found = {match: path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
     python = [match for match in found if match[3] is None]
     chosen = python or list(found)
-    return [found[match] for match in sorted(chosen, key=lambda match: (match[2] is None, int(match[2] or 0)))]
+    return [found[match] for match in sorted(chosen, key=lambda match: int(match[2] or 0))]
 
 
 def read_cifar(folder: Path) -> Source:

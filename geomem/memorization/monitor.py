@@ -73,7 +73,7 @@ class Monitor:
         """A look at the weights after ``step`` steps, where ``every`` divides it; else None, and nothing is done."""
         if step % self.every:
             return None
-        with evaluation_mode(denoiser), torch.no_grad():
+        with evaluation_mode(denoiser):
             if self.best_weights is not None:
                 device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
                 losses = heldout_losses(denoiser, self._clean.to(device), self._noise.to(device),

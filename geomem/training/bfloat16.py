@@ -158,7 +158,7 @@ class _GroupNorm(torch.autograd.Function):
         residual, square = _sums(c) / pixels, _sums(c * c) / pixels
         offset = pivot - _group_means(pivot + residual, groups)
         variance = _group_means(square + offset * (2 * residual + offset), groups)
-        r = (variance.clamp_min(0) + eps).rsqrt()
+        r = (variance + eps).rsqrt()
         a = (weight * r).bfloat16()
         b = (bias + a * offset).bfloat16()
         ctx.groups = groups
