@@ -18,7 +18,6 @@ from PIL import Image
 import geomem
 from geomem import load_data
 from geomem.cli.collect import Collector, _Record
-from geomem.errors import InputError
 from geomem.memorization import memorization_rate
 from geomem.quality import quality_report
 from geomem.report import found, pictures

@@ -271,7 +271,7 @@ def test_newcombes_interval_from_its_definition():
         turned = np.array([phi, np.sqrt(max(0.0, 1 - phi**2))])
         low = q - p - np.linalg.norm((q - l2) * np.array([1, 0]) - (u1 - p) * turned)
         high = q - p + np.linalg.norm((u2 - q) * np.array([1, 0]) - (p - l1) * turned)
-        found = paired_difference(*rows)
+        found = paired_share_difference(*rows)
         assert (found.difference, found.low, found.high) == pytest.approx((q - p, low, high), abs=1e-9), table
 
 
