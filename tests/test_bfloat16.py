@@ -189,9 +189,9 @@ def test_gradient_of_a_network_is_as_near_to_float32_as_with_autocast_alone(netw
     assert relative(found, exact) < 1.5 * relative(autocast, exact)
 
 
-IMAGE = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)).contiguous(
+WIDE = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)).contiguous(
     memory_format=torch.channels_last)
-QUERY = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
+HEADS = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1))
 SQUARE = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(2)) / 8
 
 
@@ -214,15 +214,15 @@ def divided_and_shifted(x):
 
 
 @pytest.mark.parametrize(("function", "x"), [
-    (lambda x: x.contiguous().view(2, -1), IMAGE),  # an error for images with the channels innermost
-    (lambda x: F.group_norm(x, 2), IMAGE),
-    (lambda x: F.group_norm(x, 2, weight=torch.arange(8.0)), IMAGE),
-    (divided_and_shifted, IMAGE), (doubled_and_shifted, IMAGE), (doubled_of_what_is_shifted_then, IMAGE),
-    (lambda q: F.scaled_dot_product_attention(query=q, key=q, value=q), QUERY),
-    (lambda q: F.scaled_dot_product_attention(q[0], q[0], q[0]), QUERY),
-    (lambda q: F.scaled_dot_product_attention(q[None], q[None], q[None]), QUERY),
-    (lambda q: F.scaled_dot_product_attention(q, q[:1], q[:1]), QUERY),
-    (lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True), QUERY),
+    (lambda x: x.contiguous().view(2, -1), WIDE),  # an error for images with the channels innermost
+    (lambda x: F.group_norm(x, 2), WIDE),
+    (lambda x: F.group_norm(x, 2, weight=torch.arange(8.0)), WIDE),
+    (divided_and_shifted, WIDE), (doubled_and_shifted, WIDE), (doubled_of_what_is_shifted_then, WIDE),
+    (lambda q: F.scaled_dot_product_attention(query=q, key=q, value=q), HEADS),
+    (lambda q: F.scaled_dot_product_attention(q[0], q[0], q[0]), HEADS),
+    (lambda q: F.scaled_dot_product_attention(q[None], q[None], q[None]), HEADS),
+    (lambda q: F.scaled_dot_product_attention(q, q[:1], q[:1]), HEADS),
+    (lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True), HEADS),
 ])
 def test_a_network_may_call_torch_as_it_likes(function, x):
     """What is not replaced, or not in this form, gives what autocast alone gives; all but 4 roundings of it."""

@@ -125,21 +125,6 @@ def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
         bench.part("a", {"n": (4,)}, find)
 
 
-def test_seconds_of_stopped_runs_are_added(tmp_path, monkeypatch):
-    from experiments.bench import Bench
-
-    clock = iter([10.0, 14.0, 20.0, 21.0, 23.5, 40.0, 41.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    bench = Bench(tmp_path, "test")
-    with pytest.raises(KeyboardInterrupt), bench.timed():
-        raise KeyboardInterrupt
-    with bench.timed() as seconds:
-        assert seconds() == 4 + 1
-    with bench.timed():
-        pass
-    assert json.loads((tmp_path / "parts" / "test" / "seconds.json").read_text()) == 4 + 3.5 + 1
-
-
 def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
     """Interrupted in its second part: the first is kept, and the result is that of an undisturbed run."""
     module = main._module("weight_and_coverage")
