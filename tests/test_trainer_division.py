@@ -101,7 +101,7 @@ sys.path.insert(0, {tests!r})
 from test_training import POINTS
 from test_trainer_division import plain
 from geomem.errors import LostProcess
-from geomem.processes import process_group
+from geomem.processes import leave_at_once, process_group
 from geomem.training import Interrupted, train
 path, what = sys.argv[1:]
 rank = int(os.environ["RANK"])
@@ -117,7 +117,9 @@ try:
         train(run, trainer, POINTS[:20], on_step=on_step, watch=enough, watch_every=1)
     print(trainer.steps_done, file=sys.stderr)
 except (LostProcess, Interrupted) as error:
-    sys.exit(f"{{type(error).__name__}}: {{error}}")
+    print(f"{{type(error).__name__}}: {{error}}", file=sys.stderr)
+    leave_at_once(1)
+leave_at_once(0)  # as the command line does: gloo's threads now and then abort Python's own end
 """
 
 
