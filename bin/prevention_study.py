@@ -1,6 +1,7 @@
 """What works against memorization: trainings of bin/prevention-study, and the table of them.
 
-A *set* is a data set made small enough that a network of about two million parameters learns it by heart in minutes. A
+A *set* is a data set made small enough that a network of about two million parameters learns it by heart in minutes;
+some come again with more or fewer points, another network, or ten times the steps after which 90% are copies. A
 *way* is a law of noise levels, a dummy class, or none of them. Every training of a set takes the same steps from the
 same weights; at its checkpoints, and at the end with other choices of weights, 1,000 samples with the same seeds are
 judged by held-out points that steered nothing.
@@ -98,6 +99,12 @@ SETS = {
     "cars16": Set(128, "unet-tiny", 128, 1000, cars),
     "pokemon16": Set(128, "unet-tiny", 128, 1000, from_zip("pokemon64.zip", 128, 888)),
     "flowers16": Set(128, "unet-tiny", 128, 1000, from_zip("flowers64.zip", 128, 2000)),
+    "digits, 100": Set(100, "unet-tiny", 256, 1500),
+    "digits, 800": Set(800, "unet-tiny", 256, 1500),
+    "digits, mlp": Set(200, "mlp", 256, 5500),
+    "digits, long": Set(200, "unet-tiny", 256, 12000),
+    "ecg200, long": Set(200, "mlp", 256, 45000),
+    "faces16, long": Set(256, "unet-tiny", 128, 13000, faces),
 }
 # Options of ``geomem train``, and where the edges of the recommended gap are moved to, as factors.
 WAYS: dict[str, dict[str, Any]] = {
@@ -120,14 +127,14 @@ def load_set(name: str, folder: Path, out: Path) -> DataSet:
     """The data of a set; those that are made of images are written to OUT, for ``geomem train`` as well."""
     chosen = SETS[name]
     if chosen.images is None:
-        if name == "digits":
-            return load_data(name, n_train=chosen.n_train)
+        if name.startswith("digits"):
+            return load_data("digits", n_train=chosen.n_train)
         return load_data(str(folder / "ECG5000_TRAIN.txt"), heldout=str(folder / "ECG5000_TEST.txt"),
                          n_train=chosen.n_train)
-    path = out / f"{name}.npz"
+    path = out / f"{_file_name(name)}.npz"
     if not path.exists():
         train, heldout_points = chosen.images(folder)
-        temporary = out / f"{name}.{os.getpid()}.npz"
+        temporary = out / f"{_file_name(name)}.{os.getpid()}.npz"
         np.savez(temporary, train=train, heldout=heldout_points)
         temporary.replace(path)
     return load_data(str(path))
@@ -272,8 +279,8 @@ def text_of(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _file_name(way: str) -> str:
-    return way.replace(",", "").replace(" ", "-").replace("/", "by").replace("%", "percent")
+def _file_name(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-").replace("/", "by").replace("%", "percent")
 
 
 @contextmanager
@@ -304,7 +311,7 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")))
-    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--sets", default=";".join(SETS), help="separated by semicolons")
     parser.add_argument("--ways", default=";".join(WAYS), help="separated by semicolons")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--summary", type=Path, metavar="FILE.json", help="put all that is in OUT into one file")
@@ -318,10 +325,10 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     for seed in map(int, given.seeds.split(",")):
-        for name in given.sets.split(","):
+        for name in given.sets.split(";"):
             dataset = load_set(name, given.data, given.out)
             for way in given.ways.split(";"):
-                path = given.out / name / f"{_file_name(way)}-{seed}.json"
+                path = given.out / _file_name(name) / f"{_file_name(way)}-{seed}.json"
                 path.parent.mkdir(exist_ok=True)
                 with claimed(path) as ours:
                     if not ours:
