@@ -35,6 +35,7 @@ def data(tmp_path_factory):
     ["--sampler", "uniform"], ["--ci", "100:200"], ["--ci", "auto"], ["--ci", "100:200", "--gap", "0.3:0.5"],
     ["--objective", "ddpm"], ["--decay", "0.5", "--dropout", "0.1", "--precision", "bf16", "--learning-rate", "0.0003"],
     ["--conditional", "--snapshots", "bf16"], ["--dummy-class", "5"], ["--accumulate", "3"],
+    ["--watch-every", "0"], ["--watch-every", "500", "--stop-at-memorization", "0.05"],
 ], ids=" ".join)
 def test_the_command_gives_the_same_options(options, data, capsys):
     config = config_of(capsys, data / "it's.npz", *BASE, *options, "--out", data / "run")

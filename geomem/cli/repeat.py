@@ -47,7 +47,9 @@ def training_command(config: Mapping[str, Any], out: str) -> str:
                                    ("precision", settings["precision"], "fp32"),
                                    ("snapshots", config.get("snapshots", "fp32"), "fp32"),
                                    ("dummy-class", config.get("dummy_class", 0), 0),
-                                   ("accumulate", engine.get("accumulate", 1), 1)):
+                                   ("accumulate", engine.get("accumulate", 1), 1),
+                                   ("watch-every", engine.get("watch_every"), None),
+                                   ("stop-at-memorization", engine.get("stop_at"), None)):
             if value != usual:
                 arguments += [f"--{name}", value]
         for name, wanted in (("flip", settings["flip"]), ("conditional", config.get("labels") is not None),

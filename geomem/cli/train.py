@@ -145,7 +145,8 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
         "sigma_data": sigma_data, "sampler": levels.law.to_dict(), "gap": list(gaps), "snapshots": engine["snapshots"],
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
-        "engine": {**division, "processes": 1 if group is None else group.size()},
+        "engine": {**division, "processes": 1 if group is None else group.size(),
+                   "watch_every": engine["watch_every"], "stop_at": engine["stop_at"]},
     }
     if dry_run:
         if is_first():

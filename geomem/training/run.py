@@ -67,7 +67,7 @@ class Run:
         """Accept the same options again.
 
         Raises InputError that names the first option that differs: going on with it would be another run. What is under
-        "engine" (how the work is divided) may differ; it changes rounding only.
+        "engine" (how the work is divided and watched) may differ; it changes rounding, and when to stop, only.
         """
         old, new = _flat(self.config), _flat({"format": FORMAT, **config})
         for name in (*old, *new):
