@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ from geomem.geometry.estimates import Z_95
 from geomem.memorization import memorization_rate
 from geomem.models import NETWORKS
 from geomem.models.denoiser import expand_sigma
-from geomem.quality import mean_over_runs, quality_report
+from geomem.quality import difference_over_seeds, mean_over_runs, quality_report
 from geomem.training import BestWeights, Trainer, TrainingSettings, initial_denoiser
 from geomem.training.bfloat16 import bfloat16_products
 from geomem.training.loop import evaluation_steps, loss_shares, validation_batch
@@ -106,6 +107,7 @@ SETS = {
     "ecg200, long": Set(200, "mlp", 256, 45000),
     "faces16, long": Set(256, "unet-tiny", 128, 13000, faces),
 }
+FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
 # Options of ``geomem train``, and where the edges of the recommended gap are moved to, as factors.
 WAYS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -235,14 +237,17 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
 def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each set, way and choice of weights: means over the seeds with 95% intervals, for fresh seeds.
 
-    memorized, frechet: at the last step. along: the same at each checkpoint.
+    memorized, frechet: at the last step. along: the same at each checkpoint. log_ratio: logarithm of the Frechet
+    distance over that of a rival with the same seed, for each of ``RIVALS``; None without two seeds in common.
     """
     rows = []
     cells = [cell for cell in cells if "rows" in cell]  # without those that were refused
     for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells):
         runs = [cell for cell in cells if (cell["set"], cell["way"]) == (name, way)]
+        baseline = [cell for cell in cells if (cell["set"], cell["way"]) == (name, "none")]
         for weights in dict.fromkeys(row["weights"] for row in runs[0]["rows"]):
             lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]
+            ours = {cell["seed"]: line[-1]["quality"]["frechet"] for cell, line in zip(runs, lines, strict=True)}
             along = [{"step": at[0].get("step") if weights == "last" else None,
                       **{part: mean_over_runs(*zip(*map(measure, at), strict=True)).to_dict()
                          for part, measure in (("memorized", _memorized), ("frechet", _frechet))}}
@@ -250,9 +255,50 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rows.append({"set": name, "way": way, "weights": weights, "seeds": [cell["seed"] for cell in runs],
                          **{part: along[-1][part] for part in ("memorized", "frechet")},
                          "along": along if weights == "last" else [],
+                         "log_ratio": {rival: _log_ratio(ours, {cell["seed"]: distance(cell["rows"])
+                                                                for cell in baseline})
+                                       for rival, distance in RIVALS.items()},
                          "floor": lines[0][-1]["quality"]["frechet_floor"],
                          "floor_n": lines[0][-1]["quality"]["floor_n"]})
     return rows
+
+
+def _log_ratio(ours: dict[int, float], rival: dict[int, float]) -> dict[str, Any] | None:
+    common = ours.keys() & rival.keys()
+    return None if len(common) < 2 else difference_over_seeds(
+        *({seed: math.log(values[seed]) for seed in common} for values in (ours, rival))).to_dict()
+
+
+def _distances(rows: list[dict[str, Any]], weights: str) -> list[float]:
+    return [row["quality"]["frechet"] for row in rows if row["weights"] == weights]
+
+
+# What the plain training could have given with the same seed, as Frechet distances of the rows of its file.
+RIVALS: dict[str, Callable[[list[dict[str, Any]]], float]] = {
+    "best checkpoint": lambda rows: min(_distances(rows, "last")),  # chosen after the fact, by its distance
+    "last": lambda rows: _distances(rows, "last")[-1],
+    "early stop": lambda rows: _distances(rows, "early stop")[0],
+}
+
+
+def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each way and choice of weights with two sets or more: the worst memorized share, and for each rival the
+    geometric mean over the sets of the ratio of Frechet distances, with its 95% interval for other sets.
+    """
+    found = []
+    rows = [row for row in rows if row["set"] in FIRST_SETS]
+    for way, weights in dict.fromkeys((row["way"], row["weights"]) for row in rows):
+        lines = [row for row in rows if (row["way"], row["weights"]) == (way, weights) and row["log_ratio"]["last"]]
+        if len(lines) < 2:
+            continue
+        ratios = {}
+        for rival in RIVALS:
+            if (way, weights, rival) not in (("none", "last", "last"), ("none", "early stop", "early stop")):
+                means = mean_over_runs([row["log_ratio"][rival]["mean"] for row in lines], [0.0] * len(lines))
+                ratios[rival] = [math.exp(value) for value in (means.mean, means.low, means.high)]
+        found.append({"way": way, "weights": weights, "sets": [row["set"] for row in lines],
+                      "memorized_at_most": max(row["memorized"]["mean"] for row in lines), "ratio": ratios})
+    return found
 
 
 def _memorized(row: dict[str, Any]) -> tuple[float, float]:
@@ -276,6 +322,14 @@ def text_of(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"| {row['way']}, {row['weights']} | {len(row['seeds'])} | {share['mean']:.1%} "
                          f"[{max(0, share['low']):.1%}, {min(1, share['high']):.1%}] | {frechet['mean']:.2f} "
                          f"[{max(0, frechet['low']):.2f}, {frechet['high']:.2f}] |")
+    lines += ["\nall sets, Frechet distance as a multiple of that of the plain training with the same seed\n",
+              "| way, weights | sets | memorized at most | " + " | ".join(f"over {rival}" for rival in RIVALS) + " |",
+              "|---|---|---|" + "---|" * len(RIVALS)]
+    for row in over_sets(rows):
+        ratios = ["{:.2f} [{:.2f}, {:.2f}]".format(*row["ratio"][rival]) if rival in row["ratio"] else ""
+                  for rival in RIVALS]
+        lines.append(f"| {row['way']}, {row['weights']} | {len(row['sets'])} | {row['memorized_at_most']:.1%} | "
+                     + " | ".join(ratios) + " |")
     return lines
 
 
@@ -320,7 +374,7 @@ def main() -> None:
     if given.summary:
         cells = [json.loads(path.read_text()) for path in sorted(given.out.glob("*/*.json"))]
         rows = summary(cells)
-        write_json(given.summary, {"format": FORMAT, "rows": rows, "trainings": cells})
+        write_json(given.summary, {"format": FORMAT, "rows": rows, "over_sets": over_sets(rows), "trainings": cells})
         print("\n".join(text_of(rows)))
         return
     torch.set_num_threads(1)

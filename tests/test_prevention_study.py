@@ -161,10 +161,39 @@ def test_means_over_seeds_by_hand(study):
     assert last["along"][0]["memorized"]["within"] == pytest.approx(0.1 / Z_95)
     assert [at["step"] for at in last["along"]] == [5, 9]
     assert (last["floor"], last["floor_n"], early["along"]) == (0.25, [10, 20], [])
-    assert study.text_of([last])[-1] == "| none, last | 2 | 30.0% [0.0%, 100.0%] | 1.00 [0.72, 1.28] |"
-    assert study.text_of([early]) == [
+    assert study.text_of([last])[3] == "| none, last | 2 | 30.0% [0.0%, 100.0%] | 1.00 [0.72, 1.28] |"
+    assert study.text_of([early])[:4] == [
         "\ndigits\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|",
         "| none, early stop | 2 | 10.0% [2.9%, 17.1%] | 2.00 [2.00, 2.00] |"]
+
+
+def test_ratios_to_the_plain_training_by_hand(study):
+    """Logarithms of ratios pair by seed; over sets, Student's t at 1 degree of freedom is tan(0.475 pi)."""
+    def plain(last, best, early):
+        return [("last", 5, 0, 0.1, best, best), ("last", 9, 0, 0.1, last, last),
+                ("early stop", 5, 0, 0.1, early, early)]
+
+    def gap(seed, end):
+        return cell_of(seed, "gap auto", [("last", 5, 0, 0.1, 0.1, 0.1), ("last", 9, 0.3, 0.4, end, end)])
+
+    cells = [cell_of(0, "none", plain(4.0, 2.0, 3.0)), cell_of(1, "none", plain(1.0, 8.0, 5.0)),
+             gap(0, 8.0), gap(1, 2.0), gap(2, 99.0)]
+    faces = [{**cell, "set": "faces16"} for cell in [*cells[:2], gap(0, 1.0), gap(1, 1.0)]]
+    rows = study.summary(cells + faces + [{**cell, "set": "digits, long"} for cell in cells])
+    ratio = {(row["set"], row["way"], row["weights"]): row["log_ratio"] for row in rows}
+    of_gap = ratio["digits", "gap auto", "last"]
+    assert of_gap["last"]["mean"] == pytest.approx(np.log(2))
+    assert of_gap["last"]["seeds"] == (0, 1)
+    assert of_gap["best checkpoint"]["mean"] == pytest.approx(np.log(8 / 2 * 2 / 1) / 2)  # of seed 1 it is the last
+    assert of_gap["early stop"]["mean"] == pytest.approx(np.log(8 / 3 * 2 / 5) / 2)
+    assert ratio["digits", "none", "early stop"]["last"]["mean"] == pytest.approx(np.log(3 / 4 * 5 / 1) / 2)
+    assert study.summary([cells[0], cells[2]])[0]["log_ratio"]["last"] is None
+    found = {(row["way"], row["weights"]): row for row in study.over_sets(rows)}[("gap auto", "last")]
+    assert (found["sets"], found["memorized_at_most"]) == (["digits", "faces16"], pytest.approx(0.3))
+    digits, other = np.log(2), np.log(1 / 4 * 1 / 1) / 2
+    mean, half = (digits + other) / 2, abs(digits - other) / 2 * np.tan(0.475 * np.pi)
+    assert found["ratio"]["last"] == pytest.approx([np.exp(mean), np.exp(mean - half), np.exp(mean + half)])
+    assert study.text_of(rows)[-1].startswith("| gap auto, last | 2 | 30.0% | ")
 
 
 def test_a_training_is_done_once(study, tmp_path):
