@@ -357,6 +357,25 @@ def test_projection_hands_on_what_it_cannot_prove(asked, paying):
 
 
 @pytest.mark.usefixtures("paying")
+def test_projection_is_given_up_where_a_few_queries_show_that_it_proves_little(monkeypatch, asked):
+    monkeypatch.setattr(neighbours, "_PILOT_QUERIES", 10)
+    points = pictures(500, 80, 0)
+    noise = 30 * np.random.default_rng(0).standard_normal((90, 80))
+    queries = (points[:90] + noise).astype(np.float32)  # nearly as far from all
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    (name, tried, left), (last, rest, _) = asked
+    assert (name, tried, last, rest) == ("Projected", 10, "Whole", 80 + left)
+    assert left > 5
+    asked.clear()
+    clear = pictures(90, 80, 1)
+    assert_same(nearest(clear, points, 2, device="cpu"), oracle(clear, points, 2))
+    assert asked[:2] == [("Projected", 10, 0), ("Projected", 80, 0)]
+    asked.clear()
+    nearest(queries[:79], points, 2, device="cpu")  # too few to try it on fewer
+    assert asked[0][:2] == ("Projected", 79)
+
+
+@pytest.mark.usefixtures("paying")
 def test_projection_is_not_asked_of_noise_or_constants(asked):
     rng = np.random.default_rng(0)
     for points in (rng.standard_normal((600, 160)), np.ones((600, 160))):

@@ -5,7 +5,8 @@ points they are, ties by the lower index. A filter finds a shortlist of points f
 ``|q - x|`` are smallest, by matrix products. A few of them are measured as ``|q - x|`` in float64, which bounds
 the k-th distance from above, and then all whose lower bound is not beyond that. Where more points than the
 shortlist holds may be so near, the next filter is asked, and at last all N distances of that query are computed
-directly. So the filters decide the speed and never the answer.
+directly. A filter that proves little of the first few queries is given up. So the filters decide the speed and never
+the answer.
 
 The products are those of faiss's flat index in float32, on the CPU or a GPU, or torch's in float64 where faiss
 is missing. Both expand ``|q|^2 + |x|^2 - 2 q.x``, which loses small distances between points far from the origin:
@@ -52,6 +53,8 @@ Points: TypeAlias = Array | PointSource
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
 _BLOCK_QUERIES = 1024  # with fewer, the products of some BLAS are half as fast
 _HELD_VALUES = 2**27  # coordinates of queries held during one pass over the points: 512 MiB of float32
+_PILOT_QUERIES = 512  # that a filter is tried on
+_WORTHWHILE = 0.5  # share of the queries that a filter must prove, or the next one is asked: heavy noise hides them
 _POINTS_PER_CELL = 39  # below which faiss finds k-means cells unreliable
 
 
@@ -113,14 +116,18 @@ def nearest(queries: Points, points: Points, k: int, *,
     left = np.arange(asked.shape[0])
     on = resolve_device(device)
     kind = _FaissProducts if _has_faiss(on, k + Whole.extra) else TorchProducts
-    for filter in filters_worth(asked.shape[0], among, k, on.type == "cpu", lambda dimension: kind(dimension, on)):
+    filters = filters_worth(asked.shape[0], among, k, on.type == "cpu", lambda dimension: kind(dimension, on))
+    for filter in filters:
+        pieces = _pieces(left, filter.dimension, pilot=filter is not filters[-1])
         unproven = [left[:0]]
-        for held in _blocks(len(left), filter.dimension, _HELD_VALUES):
-            chosen = left[held]
+        for number, chosen in enumerate(pieces, 1):
             some = asked if len(chosen) == asked.shape[0] else SubsetSource(asked, chosen)
             distances[chosen], indices[chosen], proven = _filtered(filter, some, among, k)
             unproven.append(chosen[~proven])
-        left = np.concatenate(unproven)
+            if filter is not filters[-1] and proven.mean() < _WORTHWHILE:
+                unproven += pieces[number:]
+                break
+        left = np.sort(np.concatenate(unproven))
     for query in left:
         distances[query], indices[query] = _search_all(asked.take(slice(query, query + 1))[0], among, k)
     return distances, indices
@@ -174,6 +181,16 @@ def _checked(queries: Points, points: Points, k: int) -> tuple[PointSource, Poin
 def _blocks(count: int, values_each: int, values: int | None = None, most: int | None = None) -> Iterator[slice]:
     """Slices over ``count`` items so that a block holds ``values`` numbers: by default 64 MiB of float64."""
     return blocks(count, values_each, values or BLOCK_VALUES, most)
+
+
+def _pieces(queries: np.ndarray, dimension: int, pilot: bool) -> list[np.ndarray]:
+    """The queries in pieces whose coordinates may be held at once; ``pilot``: of many, a few spread over all first."""
+    pieces = []
+    if pilot and len(queries) >= 8 * _PILOT_QUERIES:
+        first = np.zeros(len(queries), dtype=bool)
+        first[::len(queries) // _PILOT_QUERIES] = True
+        pieces, queries = [queries[first]], queries[~first]
+    return pieces + [queries[held] for held in _blocks(len(queries), dimension, _HELD_VALUES)]
 
 
 class _FaissProducts:

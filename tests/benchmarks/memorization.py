@@ -42,13 +42,12 @@ class Sizes:
     train: int = 50_000
     heldout: int = 10_000
     samples: int = 50_000
-    noisy: int = 5000  # samples of that part
     faiss: int = 5000  # of the samples, also given to faiss
     exact: int = 500  # of those, also to float64
 
 
 FULL = Sizes()
-QUICK = Sizes(train=5000, heldout=1000, samples=5000, noisy=1000, faiss=1000, exact=200)
+QUICK = Sizes(train=5000, heldout=1000, samples=5000, faiss=1000, exact=200)
 
 
 def mix(train: np.ndarray, heldout: np.ndarray, count: int) -> np.ndarray:
@@ -165,7 +164,7 @@ def main(given: list[str] | None = None) -> None:
     memorization_rate(train[:20], train[:100])  # loads the libraries
     print("\n".join([*table("machine", head["machine"]), *table("images", images)]), flush=True)
     for name in options.only or PARTS:
-        samples = PARTS[name](train, heldout, sizes.noisy if name == "noisy" else sizes.samples)
+        samples = PARTS[name](train, heldout, sizes.samples)
         print(f"{name} ...", file=sys.stderr, flush=True)
         load = os.getloadavg()[0]
         parts[name] = {**measured(train, samples, sizes), "load_before": load, "commit": commit()}
