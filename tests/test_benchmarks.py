@@ -171,7 +171,7 @@ def test_training_benchmark_runs_and_its_ways_are_what_they_say(tmp_path, monkey
 
 
 def test_memorization_benchmark_runs_and_its_samples_are_what_they_say(tmp_path, monkeypatch):
-    tiny = memorization.Sizes(train=300, heldout=100, samples=200, noisy=50, faiss=40, exact=20)
+    tiny = memorization.Sizes(train=300, heldout=100, samples=200, faiss=40, exact=20)
     monkeypatch.setattr(memorization, "QUICK", tiny)
     memorization.main(["--quick", "--out", str(tmp_path / "out.json")])
     parts = json.loads((tmp_path / "out.json").read_text())["parts"]
