@@ -106,6 +106,9 @@ SETS = {
     "digits, long": Set(200, "unet-tiny", 256, 12000),
     "ecg200, long": Set(200, "mlp", 256, 45000),
     "faces16, long": Set(256, "unet-tiny", 128, 13000, faces),
+    "cars16, long": Set(128, "unet-tiny", 128, 8000, cars),
+    "pokemon16, long": Set(128, "unet-tiny", 128, 8000, from_zip("pokemon64.zip", 128, 888)),
+    "flowers16, long": Set(128, "unet-tiny", 128, 8000, from_zip("flowers64.zip", 128, 2000)),
 }
 FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
 # Options of ``geomem train``, and where the edges of the recommended gap are moved to, as factors.

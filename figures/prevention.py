@@ -11,7 +11,9 @@ from geomem.plots.style import look, new_figure
 
 HERE = Path(__file__).parent
 WAYS = {"none": "0.35", "gap auto": "C3", "ci auto": "C0", "dummy class": "C1"}
-TITLES = {"digits": "200 digits, 8 x 8", "ecg": "500 beats of ECG5000", "faces16": "256 grey faces, 16 x 16"}
+TITLES = {"digits": "200 digits, 8 x 8", "ecg": "500 beats of ECG5000", "faces16": "256 grey faces, 16 x 16",
+          "cars16": "128 cars of CIFAR-10, 16 x 16", "pokemon16": "128 Pokemon, 16 x 16",
+          "flowers16": "128 flowers, 16 x 16"}
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -19,8 +21,8 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     for held-out data.
     """
     with look():
-        figure = new_figure(10.5, 4.0)
-        for axes, name in zip(figure.subplots(1, len(TITLES)), TITLES, strict=True):
+        figure = new_figure(10.5, 6.8)
+        for axes, name in zip(figure.subplots(2, 3).flat, TITLES, strict=True):
             for row in (row for row in rows if row["set"] == name):
                 at = row["along"] or [row]
                 x, y = ([point[part]["mean"] for point in at] for part in ("frechet", "memorized"))
@@ -33,13 +35,13 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             floor = next(row["floor"] for row in rows if row["set"] == name)
             axes.plot(floor, 0, "*", ms=12, color="0.1", label="held-out data", ls="")
             seeds = max(len(row["seeds"]) for row in rows if row["set"] == name and row["way"] in WAYS)
-            axes.set(title=f"{TITLES[name]}; {seeds} seed{'s' if seeds > 1 else ''}", xscale="log",
-                     xlabel="Frechet distance in pixels")
+            axes.set(title=f"{TITLES[name]}; {seeds} seed{'s' if seeds > 1 else ''}", xscale="log", ylim=(-0.04, 1.04))
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.axes[0].set_ylabel("memorized share")
+        figure.supxlabel("Frechet distance in pixels", fontsize=10)
+        figure.supylabel("memorized share", fontsize=10)
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8.5)
     return figure
 
