@@ -34,13 +34,13 @@ from geomem.data import DataSet
 from geomem.files import write_json
 from geomem.generation import generate
 from geomem.geometry.estimates import Z_95
-from geomem.memorization import memorization_rate
+from geomem.memorization import Watch, default_watch_every, memorization_rate
 from geomem.models import NETWORKS
 from geomem.models.denoiser import expand_sigma
 from geomem.quality import difference_over_seeds, mean_over_runs, quality_report
 from geomem.training import BestWeights, Trainer, TrainingSettings, initial_denoiser
 from geomem.training.bfloat16 import bfloat16_products
-from geomem.training.loop import evaluation_steps, loss_shares, validation_batch
+from geomem.training.loop import evaluation_steps, loss_shares, validation_batch, watch_steps
 from geomem.training.loss import heldout_losses
 from geomem.training.trainer import Batch
 
@@ -118,6 +118,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ci auto": {"ci": "auto"},
     "dummy class": {"dummy_class": -1},
     "closed levels": {"closes": True},
+    "stop at 5% copies": {"stops": 0.05},
     "gap zone": {"gaps": ("zone",)},
     "gap auto, 10% kept": {"gaps": ("auto",), "gap_keep": 0.1},
     "gap auto, lower edge / 2": {"edges": (0.5, 1.0)},
@@ -208,13 +209,21 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
     trainer = trainer_class(denoiser, levels.law, classes.train, settings, classes.labels)
     best = BestWeights.log_spaced(average_weights=loss_shares(trainer)) if way in STEERED else None
     points, noise, _ = validation_batch(trainer, dataset.validation)
-    evaluations = set(evaluation_steps(chosen.iterations)) if best else set()
-    checkpoints = {round(share * chosen.iterations) for share in CHECKPOINTS}
-    rows = []
+    stops_at = WAYS[way].get("stops")
+    watch = Watch(dataset.train, None, [], seed=seed, device="cpu") if stops_at else None
+    looks = watch_steps(chosen.iterations, chosen.batch, default_watch_every(chosen.iterations * chosen.batch))
+    evaluations = set(evaluation_steps(chosen.iterations))
+    checkpoints = {round(share * chosen.iterations) for share in CHECKPOINTS} if watch is None else set()
+    snapshots = {}
+    rows: list[dict[str, Any]] = []
     started = time.monotonic()
     while trainer.steps_done < chosen.iterations:
         trainer.step()
         step = trainer.steps_done
+        if watch is not None and step in evaluations:
+            snapshots[step] = {name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()}
+            if step in looks and watch.look(trainer.ema).rate >= stops_at:
+                break
         if best is not None and step in evaluations:
             losses = heldout_losses(trainer.ema, points, noise, best.centres.tolist())
             best.update(step, losses, trainer.ema.state_dict())
@@ -224,6 +233,11 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
             rows.append({"weights": "last", "step": step, "loss": trainer.mean_loss,
                          **judged(trainer.ema, dataset, classes)})
             trainer.losses.clear()
+    if watch is not None:
+        half = max(kept for kept in snapshots if kept <= trainer.steps_done / 2)
+        for weights, step in (("last", trainer.steps_done), ("half the steps", half)):
+            trainer.ema.load_state_dict(snapshots[step])
+            rows.append({"weights": weights, "step": step, **judged(trainer.ema, dataset, classes)})
     if best is not None:
         rows.append({"weights": "per level", "steps": best.steps,
                      **judged(best.stitched(trainer.ema), dataset, classes)})

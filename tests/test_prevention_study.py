@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,31 @@ def test_a_small_study(way, study, monkeypatch):
     assert {row["memorized"]["n"] for row in cell["rows"]} == {12}
     assert {row["quality"]["n_heldout"] for row in cell["rows"]} == {len(dataset.test)}
     assert study.summary([cell])[0]["seeds"] == [1]
+
+
+def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(study, monkeypatch):
+    """Looks at steps 25, 50, 75 find 0, 4 and 5% of copies; of the steps kept up to 37.5 the last is 25."""
+    monkeypatch.setitem(study.SETS, "digits", study.Set(60, "mlp", 16, 200))
+    monkeypatch.setattr(study, "SAMPLES", 12)
+    monkeypatch.setattr(study, "default_watch_every", lambda images: 1)
+    rates, seen = iter([0.0, 0.04, 0.05]), []
+
+    class Watch:
+        def __init__(self, train, heldout, sigmas, **options):
+            assert (heldout, sigmas) == (None, [])  # needs no held-out points
+
+        def look(self, denoiser):
+            seen.append({name: tensor.clone() for name, tensor in denoiser.state_dict().items()})
+            return SimpleNamespace(rate=next(rates))
+
+    monkeypatch.setattr(study, "Watch", Watch)
+    judged = []
+    monkeypatch.setattr(study, "judged", lambda denoiser, *_: judged.append(
+        {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}) or {})
+    cell = study.study("digits", "stop at 5% copies", 0, study.load_data("digits", n_train=60))
+    assert [(row["weights"], row["step"]) for row in cell["rows"]] == [("last", 75), ("half the steps", 25)]
+    for weights, look in zip(judged, (seen[2], seen[0]), strict=True):
+        assert all(torch.equal(weights[name], look[name]) for name in look)
 
 
 def cell_of(seed, way, rows):
