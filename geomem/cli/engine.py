@@ -158,7 +158,8 @@ class Watcher:
             self.warned = True
             warn(f"warning: memorization has set in: {seen}")
         if self.stop_at is not None and found.has_set_in and found.rate >= self.stop_at:
-            self.stopped = f"stopped and saved, as --stop-at-memorization {self.stop_at:g} asks: {seen}"
+            self.stopped = (f"stopped and saved, as --stop-at-memorization {self.stop_at:g} asks: {seen}; for weights "
+                            f"from well before, repeat the command with --iterations {step // 2} and another --out")
         return self.stopped is not None
 
     def draw(self) -> None:
