@@ -118,7 +118,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "ci auto": {"ci": "auto"},
     "dummy class": {"dummy_class": -1},
     "closed levels": {"closes": True},
-    "stop at 5% copies": {"stops": 0.05},
+    "stop at 3% copies": {"stops": 0.03},
     "gap zone": {"gaps": ("zone",)},
     "gap auto, 10% kept": {"gaps": ("auto",), "gap_keep": 0.1},
     "gap auto, lower edge / 2": {"edges": (0.5, 1.0)},
