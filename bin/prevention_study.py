@@ -255,7 +255,8 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each set, way and choice of weights: means over the seeds with 95% intervals, for fresh seeds.
 
     memorized, frechet: at the last step. along: the same at each checkpoint. log_ratio: logarithm of the Frechet
-    distance over that of a rival with the same seed, for each of ``RIVALS``; None without two seeds in common.
+    distance over that of a rival with the same seed, for each of ``RIVALS``; None without a seed in common, and
+    without an interval for a single one.
     """
     rows = []
     cells = [cell for cell in cells if "rows" in cell]  # without those that were refused
@@ -281,9 +282,13 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _log_ratio(ours: dict[int, float], rival: dict[int, float]) -> dict[str, Any] | None:
-    common = ours.keys() & rival.keys()
-    return None if len(common) < 2 else difference_over_seeds(
-        *({seed: math.log(values[seed]) for seed in common} for values in (ours, rival))).to_dict()
+    common = sorted(ours.keys() & rival.keys())
+    if not common:
+        return None
+    first, second = ({seed: math.log(values[seed]) for seed in common} for values in (ours, rival))
+    if len(common) == 1:
+        return {"mean": first[common[0]] - second[common[0]], "low": None, "high": None, "p": None, "seeds": common}
+    return difference_over_seeds(first, second).to_dict()
 
 
 def _distances(rows: list[dict[str, Any]], weights: str) -> list[float]:
@@ -299,8 +304,9 @@ RIVALS: dict[str, Callable[[list[dict[str, Any]]], float]] = {
 
 
 def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each way and choice of weights with two sets or more: the worst memorized share, and for each rival the
-    geometric mean over the sets of the ratio of Frechet distances, with its 95% interval for other sets.
+    """For each way and choice of weights with two sets or more: the range of the memorized shares, and for each rival
+    the geometric mean over the sets of the ratio of Frechet distances, with its 95% interval for other sets and its
+    range.
     """
     found = []
     rows = [row for row in rows if row["set"] in FIRST_SETS]
@@ -311,10 +317,15 @@ def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ratios = {}
         for rival in RIVALS:
             if (way, weights, rival) not in (("none", "last", "last"), ("none", "early stop", "early stop")):
-                means = mean_over_runs([row["log_ratio"][rival]["mean"] for row in lines], [0.0] * len(lines))
-                ratios[rival] = [math.exp(value) for value in (means.mean, means.low, means.high)]
+                logs = [row["log_ratio"][rival]["mean"] for row in lines]
+                means = mean_over_runs(logs, [0.0] * len(logs))
+                ratios[rival] = {name: math.exp(value) for name, value in (
+                    ("mean", means.mean), ("low", means.low), ("high", means.high), ("least", min(logs)),
+                    ("most", max(logs)))}
+        shares = [row["memorized"]["mean"] for row in lines]
         found.append({"way": way, "weights": weights, "sets": [row["set"] for row in lines],
-                      "memorized_at_most": max(row["memorized"]["mean"] for row in lines), "ratio": ratios})
+                      "seeds": [len(row["seeds"]) for row in lines],
+                      "memorized": {"least": min(shares), "most": max(shares)}, "ratio": ratios})
     return found
 
 
@@ -340,13 +351,13 @@ def text_of(rows: list[dict[str, Any]]) -> list[str]:
                          f"[{max(0, share['low']):.1%}, {min(1, share['high']):.1%}] | {frechet['mean']:.2f} "
                          f"[{max(0, frechet['low']):.2f}, {frechet['high']:.2f}] |")
     lines += ["\nall sets, Frechet distance as a multiple of that of the plain training with the same seed\n",
-              "| way, weights | sets | memorized at most | " + " | ".join(f"over {rival}" for rival in RIVALS) + " |",
+              "| way, weights | sets | memorized | " + " | ".join(f"over {rival}" for rival in RIVALS) + " |",
               "|---|---|---|" + "---|" * len(RIVALS)]
     for row in over_sets(rows):
-        ratios = ["{:.2f} [{:.2f}, {:.2f}]".format(*row["ratio"][rival]) if rival in row["ratio"] else ""
-                  for rival in RIVALS]
-        lines.append(f"| {row['way']}, {row['weights']} | {len(row['sets'])} | {row['memorized_at_most']:.1%} | "
-                     + " | ".join(ratios) + " |")
+        ratios = ["{mean:.2f} [{low:.2f}, {high:.2f}], {least:.2f} to {most:.2f}".format(**row["ratio"][rival])
+                  if rival in row["ratio"] else "" for rival in RIVALS]
+        lines.append(f"| {row['way']}, {row['weights']} | {len(row['sets'])} | {row['memorized']['least']:.1%} to "
+                     f"{row['memorized']['most']:.1%} | " + " | ".join(ratios) + " |")
     return lines
 
 

@@ -213,13 +213,18 @@ def test_ratios_to_the_plain_training_by_hand(study):
     assert of_gap["best checkpoint"]["mean"] == pytest.approx(np.log(8 / 2 * 2 / 1) / 2)  # of seed 1 it is the last
     assert of_gap["early stop"]["mean"] == pytest.approx(np.log(8 / 3 * 2 / 5) / 2)
     assert ratio["digits", "none", "early stop"]["last"]["mean"] == pytest.approx(np.log(3 / 4 * 5 / 1) / 2)
-    assert study.summary([cells[0], cells[2]])[0]["log_ratio"]["last"] is None
+    alone = study.summary([cells[0], cells[2]])
+    assert alone[-1]["log_ratio"]["last"] == {"mean": pytest.approx(np.log(8 / 4)), "low": None, "high": None, "p": None,
+                                              "seeds": [0]}
+    assert study.summary([cells[1], cells[2]])[-1]["log_ratio"]["last"] is None
     found = {(row["way"], row["weights"]): row for row in study.over_sets(rows)}[("gap auto", "last")]
-    assert (found["sets"], found["memorized_at_most"]) == (["digits", "faces16"], pytest.approx(0.3))
+    assert (found["sets"], found["seeds"]) == (["digits", "faces16"], [3, 2])
+    assert found["memorized"] == {"least": pytest.approx(0.3), "most": pytest.approx(0.3)}
     digits, other = np.log(2), np.log(1 / 4 * 1 / 1) / 2
     mean, half = (digits + other) / 2, abs(digits - other) / 2 * np.tan(0.475 * np.pi)
-    assert found["ratio"]["last"] == pytest.approx([np.exp(mean), np.exp(mean - half), np.exp(mean + half)])
-    assert study.text_of(rows)[-1].startswith("| gap auto, last | 2 | 30.0% | ")
+    assert found["ratio"]["last"] == pytest.approx({
+        "mean": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half), "least": 0.5, "most": 2})
+    assert study.text_of(rows)[-1].startswith("| gap auto, last | 2 | 30.0% to 30.0% | ")
 
 
 def test_a_training_is_done_once(study, tmp_path):
