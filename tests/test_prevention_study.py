@@ -214,8 +214,8 @@ def test_ratios_to_the_plain_training_by_hand(study):
     assert of_gap["early stop"]["mean"] == pytest.approx(np.log(8 / 3 * 2 / 5) / 2)
     assert ratio["digits", "none", "early stop"]["last"]["mean"] == pytest.approx(np.log(3 / 4 * 5 / 1) / 2)
     alone = study.summary([cells[0], cells[2]])
-    assert alone[-1]["log_ratio"]["last"] == {"mean": pytest.approx(np.log(8 / 4)), "low": None, "high": None, "p": None,
-                                              "seeds": [0]}
+    assert alone[-1]["log_ratio"]["last"] == {"mean": pytest.approx(np.log(8 / 4)), "low": None, "high": None,
+                                              "p": None, "seeds": [0]}
     assert study.summary([cells[1], cells[2]])[-1]["log_ratio"]["last"] is None
     found = {(row["way"], row["weights"]): row for row in study.over_sets(rows)}[("gap auto", "last")]
     assert (found["sets"], found["seeds"]) == (["digits", "faces16"], [3, 2])
