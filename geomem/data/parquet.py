@@ -1,8 +1,8 @@
 """Parquet files: tables with a column of encoded images, or of lists of floats, and perhaps one of labels.
 
-A file is read row group by row group and image by image. ``train-...parquet`` beside ``test-...`` or
-``validation-...`` in a folder is the split, as in the data sets of the Hugging Face hub; files of one part follow
-each other by name.
+A file is read page by page and image by image, after :mod:`geomem.data.pages` has looked at its sizes.
+``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder is the split, as in the data sets of the
+Hugging Face hub; files of one part follow each other by name.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 
 from geomem.data.hub import HELDOUT_SPLITS, LABEL_COLUMNS, TRAIN_SPLITS
+from geomem.data.pages import refuse_large_footer, unpacked
 from geomem.data.pictures import Pictures
-from geomem.data.points import class_names, joined_points
+from geomem.data.points import MAX_CLASS_NAME, class_names, joined_points
 from geomem.data.refusal import reading, refuse_bomb, wrong
 from geomem.data.source import Part, Source
 from geomem.files import require_file
 
 _ADVICE = "fetch or write it again"
-_ROWS = 256  # read at a time
+_ROWS = 256  # read at a time, fewer where pages are so large that these could take more than _BATCH_BYTES
+_BATCH_BYTES = 1 << 27
+_LABEL_BYTES = 4 * MAX_CLASS_NAME + 8  # in UTF-8, with its length
+_BUFFER = 1 << 20  # bytes read ahead; without a number, whole columns of a row group are
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -73,7 +77,13 @@ def _open(path: Path, **options: Any) -> Any:
     import pyarrow.parquet
 
     require_file(path, _ADVICE)
-    return pyarrow.parquet.ParquetFile(path, **options)
+    refuse_large_footer(path)
+    return pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER, **options)
+
+
+def _batch(path: Path, table: Any, column: str) -> int:
+    """How many rows to read at a time; raises ValueError or InputError where a column unpacks to too much."""
+    return max(1, min(_ROWS, _BATCH_BYTES // max(1, unpacked(path, table.metadata, column).largest)))
 
 
 def _rows(path: Path) -> int:
@@ -114,6 +124,7 @@ def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
     """
     with reading(path, "a Parquet file", _ADVICE):
         table = _open(path, read_dictionary=[leaf])
+        size = _batch(path, table, leaf)
         groups = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
     starts = np.cumsum([0, *groups])
     for group, low, high in zip(range(len(groups)), starts, starts[1:], strict=False):
@@ -121,7 +132,7 @@ def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
         if not len(inside):
             continue
         first = 0
-        batches = table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[leaf])
+        batches = table.iter_batches(batch_size=size, row_groups=[group], columns=[leaf])
         while first <= inside[-1]:
             with reading(path, "a Parquet file", _ADVICE):
                 batch = next(batches, None)
@@ -142,7 +153,10 @@ def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
 def _labels(path: Path, column: str) -> np.ndarray:
     """Integers or class names ``(rows,)``; names are kept as a dictionary until their lengths are known."""
     with reading(f"{path}: {column}", "labels", _ADVICE):
-        values = _open(path, read_dictionary=[column]).read([column]).column(0)
+        table = _open(path, read_dictionary=[column])
+        if unpacked(path, table.metadata, column).total > _BUFFER + _LABEL_BYTES * _rows(path):
+            raise ValueError("they are too long for class names")
+        values = table.read([column]).column(0)
         if values.null_count or len(values) != _rows(path):
             raise ValueError(f"{values.null_count or 'some'} are missing")
         return np.concatenate([
@@ -154,7 +168,7 @@ def _numbers(path: Path, column: str) -> np.ndarray:
     """float ``(rows, values)`` of a column of lists of one length."""
     with reading(f"{path}: {column}", "lists of floats", _ADVICE):
         table, pieces, found = _open(path), [], 0
-        for batch in table.iter_batches(batch_size=_ROWS, columns=[column]):
+        for batch in table.iter_batches(batch_size=_batch(path, table, column), columns=[column]):
             values = batch.column(0)
             flat = values.flatten()
             found += flat.nbytes
