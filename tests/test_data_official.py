@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import pickle
+import socket
+import time
 
 import numpy as np
 import official_files
@@ -15,6 +18,7 @@ from test_data_wrong import Payload, folder, refused, zipped
 
 from geomem.cli.main import main
 from geomem.data import StoredPoints, load_data, recipes, to_uint8
+from geomem.data import hub as hub_reader
 from geomem.data.cifar import read_python_batch
 from geomem.data.idx import is_idx
 from geomem.data.pickles import read_plain_pickle
@@ -497,6 +501,7 @@ def hub(monkeypatch):
         return datasets.DatasetDict({"train": part(range(6)), "test": part(range(6, 9))})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("geomem.data.hub.answers", lambda url: True)
     return images, asked
 
 
@@ -557,6 +562,74 @@ def test_a_local_data_set_through_the_library(tmp_path, monkeypatch):
     np.testing.assert_array_equal(to_uint8(data.train), images[:5].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(to_uint8(data.heldout), images[5:].transpose(0, 3, 1, 2))
     assert data.train_labels.tolist() == [0, 1, 0, 1, 1]
+
+
+@pytest.fixture
+def ports():
+    """Two ports of this machine: one takes a connection and says nothing, the other is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
+        numbers = silent.getsockname()[1], closed.getsockname()[1]
+        closed.close()
+        yield numbers
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_a_hub_answers_itself_or_by_its_proxy(ports, no_proxy, monkeypatch):
+    silent, closed = (f"http://127.0.0.1:{port}" for port in ports)
+    assert hub_reader.answers(silent)
+    assert not hub_reader.answers(closed)
+    assert not hub_reader.answers("https://hub.invalid")
+    for proxy, answer in ((silent, True), (silent.removeprefix("http://"), True), (closed, False)):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        assert hub_reader.answers("https://hub.invalid") is answer
+    assert hub_reader.answers(silent), "the proxy is for https alone"
+    monkeypatch.setenv("ALL_PROXY", closed)
+    assert not hub_reader.answers(silent)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert hub_reader.answers(silent)
+
+
+def test_a_hub_that_lets_one_wait(no_proxy, monkeypatch):
+    """A port whose queue is full drops what comes, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as waiting:
+        for _ in range(2):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.2")
+        started = time.perf_counter()
+        assert not hub_reader.answers(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert 0.15 < time.perf_counter() - started < 2
+
+
+def test_without_a_network_the_cache_is_used_at_once(ports, no_proxy, tmp_path, monkeypatch):
+    """No stand-in: ``datasets`` itself, whose own attempts would take 24 s, with a prepared data set in its cache."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{ports[1]}")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(tmp_path))
+    started = time.perf_counter()
+    refused("hf:some/images", "does not answer", "not in the cache")
+    images = pictures(8, 4, 4)
+    folder = tmp_path / "some___images" / "default" / "0.0.0" / "0123abcd"
+    rows = datasets.Dataset.from_dict({"img": encoded(images)}, datasets.Features({"img": datasets.Image()}))
+    folder.mkdir(parents=True)
+    with datasets.arrow_writer.ArrowWriter(features=rows.features, path=str(folder / "images-train.arrow")) as writer:
+        writer.write_table(rows.data.table)
+        writer.finalize()
+    info = datasets.DatasetInfo(features=rows.features, dataset_name="images", config_name="default", version="0.0.0")
+    info.splits = datasets.SplitDict({"train": datasets.SplitInfo("train", num_examples=8, dataset_name="images")})
+    info.write_to_directory(str(folder))
+    assert load_data("hf:some/images", n_train=4).dim == 16
+    assert time.perf_counter() - started < 10
+    assert not datasets.config.HF_HUB_OFFLINE
 
 
 # Recipes

@@ -324,7 +324,10 @@ def test_hub_rows(data, kinds, parts):
         n = data.draw(st.integers(0, 6))
         rows = {name: data.draw(st.lists(cells[kind], min_size=n, max_size=n)) for name, kind in dict(kinds).items()}
         found[part] = datasets.Dataset(InMemoryTable(pa.table(rows, shape.arrow_schema)))
-    with mock.patch.object(datasets, "load_dataset", return_value=found):
+    with (
+        mock.patch.object(datasets, "load_dataset", return_value=found),
+        mock.patch("geomem.data.hub.answers", return_value=True),
+    ):
         read_or_refused(lambda: load_data("hf:some/rows"))
 
 
