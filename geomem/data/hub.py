@@ -135,8 +135,12 @@ def _is_numbers(feature: Any, datasets: Any) -> bool:
     return str(getattr(feature, "dtype", "")).startswith("float") and not isinstance(feature, datasets.Audio)
 
 
+def _is_label(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool", "string", "large_string"))
+
+
 def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) -> Part:
-    labels = None if label is None else _labels(rows[label][:])
+    labels = None if label is None or not _is_label(rows.features[label]) else _labels(rows[label][:])
     if not isinstance(rows.features[column], datasets.Image):
         return as_points(np.asarray(rows.with_format("numpy", columns=[column])[:][column]), where, labels)
     encoded = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
