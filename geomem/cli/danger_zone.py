@@ -22,6 +22,7 @@ from geomem.cli.options import (
     memory_option,
     progress_bar,
     queries_option,
+    require_data,
     require_new_directory,
     say,
 )
@@ -93,6 +94,7 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
       geomem danger-zone photos/ --n-train 1000 --out photos-zone
       torchrun --nproc-per-node 4 -m geomem danger-zone huge.npy
     """
+    require_data(data, heldout)
     from geomem.errors import InputError
     from geomem.geometry import principal_components
 
