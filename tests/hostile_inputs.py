@@ -813,6 +813,8 @@ def _tables() -> list[Case]:
     def placed(**chunk: Any) -> bytes:
         return parquet(page(cells, 20), 20, chunk={int(field[1:]): Long(value) for field, value in chunk.items()})
 
+    histograms = {16: {2: [Long(20)] * 5, 3: [Long(20)] * 5}}
+
     def footer_of(length: int) -> bytes:
         return parquet(page(cells, 20), 20)[:-8] + struct.pack("<I", length) + b"PAR1"
 
@@ -886,6 +888,12 @@ def _tables() -> list[Case]:
                 "footer",
             ),
             (
+                "400,000 columns",
+                "a footer of 3 MB, which would take 0.6 GB",
+                lambda: saying({2: schema([b"x"] * 400_000)}),
+                "too many values",
+            ),
+            (
                 "9,000 columns within each other",
                 "the footer",
                 saying({2: [{3: 0, 4: b"x", 5: 1}] * 9000 + schema([b"x"])[1:]}),
@@ -899,6 +907,14 @@ def _tables() -> list[Case]:
                 saying({2: schema([b"\x1b[2J\n"], floats=True)}),
                 "d.parquet",
             ),
+        )
+    ] + [
+        Case(
+            group,
+            "statistics that do not fit",
+            "histograms of five levels in place of one, which would end the process in pyarrow",
+            writes("d.parquet", parquet(page(cells, 20), 20, chunk=histograms)),
+            answers=True,
         )
     ]
 
