@@ -33,7 +33,7 @@ def _value(value: Any) -> bytes:
         return varint(len(value)) + value
     if isinstance(value, dict):
         return thrift(value)
-    return bytes([0xF0 | _kind(value[0]) if value else 0xF5]) + varint(len(value)) + b"".join(map(_value, value))
+    return bytes([0xF0 | (_kind(value[0]) if value else 12)]) + varint(len(value)) + b"".join(map(_value, value))
 
 
 def varint(number: int) -> bytes:

@@ -89,15 +89,28 @@ def test_few_rows_at_a_time_where_pages_are_large(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("field", [5, 7, 9])
 def test_what_arrow_might_understand_otherwise_is_refused(tmp_path, field):
-    """A number of another kind is passed over by Arrow; a field that stands there twice counts the second time."""
+    """A number of 32 bits in place of 64 is passed over by Arrow."""
     content = parquet_files.page(parquet_files.plain([b"x"] * 20), 20)
     (tmp_path / "d.parquet").write_bytes(parquet_files.parquet(content, 20, chunk={field: 20}))
     with pytest.raises(ValueError, match="like no other"):
         read_footer(tmp_path / "d.parquet")
-    twice = parquet_files.thrift({1: 0, 2: 100, 3: 100})[:-1] + bytes([0x05, 2 * 2]) + b"\x0a\0"
-    (tmp_path / "d.parquet").write_bytes(parquet_files.parquet(twice + content, 20))
+
+
+@pytest.mark.parametrize("number", [2, 2 + (1 << 16)])
+def test_a_page_header_that_says_its_size_twice_is_refused(tmp_path, number):
+    """The second time counts for Arrow, which keeps 16 bits of a field's number."""
+    twice = parquet_files.thrift({1: 0, 2: 100, 3: 100})[:-1] + b"\x05" + parquet_files.varint(2 * number) + b"\x0a\0"
+    (tmp_path / "d.parquet").write_bytes(parquet_files.parquet(twice, 20))
     with pytest.raises(ValueError, match="like no other"):
         read_footer(tmp_path / "d.parquet").unpacked("x")
+
+
+def test_a_list_of_another_kind_is_refused(tmp_path):
+    """Arrow would take encodings for numbers, and go on reading at another place."""
+    content = parquet_files.page(parquet_files.plain([b"x"] * 20), 20)
+    (tmp_path / "d.parquet").write_bytes(parquet_files.parquet(content, 20, chunk={2: [b"text"]}))
+    with pytest.raises(ValueError, match="like no other"):
+        read_footer(tmp_path / "d.parquet")
 
 
 def test_class_names_that_are_too_long_are_refused_before_they_are_read(tmp_path, monkeypatch):

@@ -94,11 +94,15 @@ def read_footer(path: Path) -> Footer:
         file.seek(size - 8 - length)
         content = file.read(length)
     fields = _kept(_Reader(content, min(_FOOTER_VALUES, (1 << 18) + size // 64)).fields(), _FILE)
-    groups = [_kept(group, _GROUP) for group in _structs(fields, 4)]
+    _listed(fields, 2, _STRUCT)  # the schema
+    groups = [_kept(group, _GROUP) for group in _listed(fields, 4, _STRUCT)]
     for group in groups:
-        chunks = [_kept(chunk, _CHUNK) for chunk in _structs(group, 1)]
+        chunks = [_kept(chunk, _CHUNK) for chunk in _listed(group, 1, _STRUCT)]
         for chunk in chunks:
-            chunk[3] = _STRUCT, _kept(_field(chunk, 3, _STRUCT), _ABOUT)
+            about = _kept(_field(chunk, 3, _STRUCT), _ABOUT)
+            _listed(about, 2, _I32)
+            _listed(about, 3, _BINARY)
+            chunk[3] = _STRUCT, about
         group[1] = _LIST, (_STRUCT, chunks)
     fields[4] = _LIST, (_STRUCT, groups)
     return Footer(path, fields)
@@ -112,9 +116,10 @@ def _kept(fields: Fields, kinds: dict[int, int]) -> Fields:
     return kept
 
 
-def _structs(fields: Fields, number: int) -> list[Fields]:
-    kind, values = _field(fields, number, _LIST)
-    if kind != _STRUCT and values:
+def _listed(fields: Fields, number: int, kind: int) -> list[Any]:
+    """The values of a list, which must have this kind: Arrow takes them for such, whatever they are said to be."""
+    found, values = _field(fields, number, _LIST)
+    if found != kind:
         raise ValueError("its footer is like no other")
     return values
 
@@ -183,7 +188,7 @@ class _Reader:
         number = 0
         while start := self.byte():
             number = number + (start >> 4) if start >> 4 else self.integer()
-            if number in found or len(found) == _MAX_FIELDS or depth == _MAX_DEPTH:
+            if number in found or not 0 < number < 1 << 15 or len(found) == _MAX_FIELDS or depth == _MAX_DEPTH:
                 raise ValueError("a struct in it is like no other")
             found[number] = start & 15, self.value(start & 15, depth)
         return found
