@@ -21,7 +21,8 @@ from geomem.data.refusal import refuse_bomb
 # A value of the protocol is (kind, value); the fields of a struct are by their numbers, of a list (kind, values).
 Fields: TypeAlias = dict[int, tuple[int, Any]]
 
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 12
+# Kinds; besides, 1 and 2 are true and false, 3 and 4 integers of 8 and 16 bits, 10 and 11 sets and maps.
+_I32, _I64, _DOUBLE, _BINARY, _LIST, _STRUCT = 5, 6, 7, 8, 9, 12
 _FILE = {1: _I32, 2: _LIST, 3: _I64, 4: _LIST}  # version, schema, rows, row groups
 _GROUP = {1: _LIST, 2: _I64, 3: _I64}  # columns, bytes, rows
 _CHUNK = {2: _I64, 3: _STRUCT}  # place, and about the column in this row group:
@@ -198,7 +199,7 @@ class _Reader:
         if self.values_left < 0:
             raise ValueError("its footer or a page header holds too many values")
         match kind:
-            case 1 | 2:  # true, false
+            case 1 | 2:
                 return None
             case 3:
                 return self.byte()
