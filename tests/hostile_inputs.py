@@ -834,9 +834,9 @@ def _tables() -> list[Case]:
                 "unpacks to",
             ),
             (
-                "thirty pages of 60 MiB of zeros",
-                "gzip; their headers are right",
-                lambda: parquet(30 * page(zeros(60 << 20), 1, size=60 << 20), 30, codec=GZIP),
+                "thirty pages that say 60 MiB",
+                "their headers",
+                parquet(30 * page(bytes(100), 1, size=60 << 20), 30, codec=GZIP),
                 "bomb",
             ),
             (
@@ -849,7 +849,7 @@ def _tables() -> list[Case]:
                 "a page that says -1 bytes",
                 "its header",
                 parquet(page(zeros(1000), 20, size=-1), 20, codec=GZIP),
-                "incomplete",
+                "impossible",
             ),
             (
                 "a packed page of 1 GiB",
@@ -882,17 +882,12 @@ def _tables() -> list[Case]:
             ("a column after the file", "its place in the footer", placed(_9=10**15), "not in it"),
             ("a column of -1 bytes", "its length in the footer", placed(_7=-1), "d.parquet"),
             (
-                "900,000 columns",
-                "a footer of 7 MB, which would take 1.2 GB",
-                lambda: saying({2: schema([b"x"] * 900_000)}),
-                "footer",
-            ),
-            (
-                "400,000 columns",
-                "a footer of 3 MB, which would take 0.6 GB",
-                lambda: saying({2: schema([b"x"] * 400_000)}),
+                "100,000 columns",
+                "a footer of 0.8 MB, which would take 150 MB",
+                lambda: saying({2: schema([b"x"] * 100_000)}),
                 "too many values",
             ),
+            ("a footer of 7 MB", "one text in it", saying({6: bytes(7_000_000)}), "footer of"),
             (
                 "9,000 columns within each other",
                 "the footer",
