@@ -37,6 +37,14 @@ def test_plain_pages_hold_each_value_with_its_length(tmp_path, codec, version):
     assert 10_000 <= found.largest <= 10_000 + 10 * 504
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_an_encoding_whose_values_outgrow_their_page_is_refused(tmp_path, version):
+    path = written(tmp_path / "d.parquet", {"x": binary(0)}, use_dictionary=False, data_page_version=version,
+                   column_encoding={"x": "DELTA_BYTE_ARRAY"})
+    with pytest.raises(ValueError, match="DELTA_BYTE_ARRAY"):
+        read_footer(path).unpacked("x")
+
+
 def test_a_dictionary_counts_once(tmp_path):
     value = binary(0)[0]
     path = written(tmp_path / "d.parquet", {"x": [value] * ROWS}, use_dictionary=True, compression="none")
