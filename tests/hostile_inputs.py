@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 from hostile import Outcome, run
+from parquet_files import DICTIONARY, GZIP, Long, page, parquet, plain, schema
+from parquet_files import run as run_of
 from PIL import Image
 
 GOOD = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
@@ -451,6 +453,7 @@ def cases() -> list[Case]:
         *_arrays(),
         *_archives(),
         *_images(),
+        *_tables(),
         *_text(),
         *_special(),
         *_names(),
@@ -799,6 +802,146 @@ def _images() -> list[Case]:
                 )
             )
     return found
+
+
+def _tables() -> list[Case]:
+    group, cells = "Parquet files", plain([png()] * 20)
+
+    def saying(footer: dict[int, Any]) -> bytes:
+        return parquet(page(cells, 20), 20, footer=footer)
+
+    def placed(**chunk: Any) -> bytes:
+        return parquet(page(cells, 20), 20, chunk={int(field[1:]): Long(value) for field, value in chunk.items()})
+
+    histograms = {16: {2: [Long(20)] * 5, 3: [Long(20)] * 5}}
+
+    def footer_of(length: int) -> bytes:
+        return parquet(page(cells, 20), 20)[:-8] + struct.pack("<I", length) + b"PAR1"
+
+    return [
+        Case(group, what, how, writes("d.parquet", content), says)
+        for what, how, content, says in (
+            (
+                "a page that says 2 GiB",
+                "its header; it unpacks to 1 kB, as the footer says",
+                parquet(page(zeros(1000), 20, size=2**31 - 1), 20, codec=GZIP),
+                "unpacks to",
+            ),
+            (
+                "a page of 200 MiB of zeros",
+                "gzip; its header is right",
+                lambda: parquet(page(zeros(200 << 20), 20, size=200 << 20), 20, codec=GZIP),
+                "unpacks to",
+            ),
+            (
+                "thirty pages that say 60 MiB",
+                "their headers",
+                parquet(30 * page(bytes(100), 1, size=60 << 20), 30, codec=GZIP),
+                "bomb",
+            ),
+            (
+                "an image of 60 MiB of zeros in twenty rows",
+                "a dictionary with one value, which is read",
+                lambda: once_for(20, zeros(60 << 20, struct.pack("<I", (60 << 20) - 4)), 60 << 20),
+                "row 0",
+            ),
+            (
+                "a page that says -1 bytes",
+                "its header",
+                parquet(page(zeros(1000), 20, size=-1), 20, codec=GZIP),
+                "impossible",
+            ),
+            (
+                "a packed page of 1 GiB",
+                "its header; the file has 200 bytes",
+                parquet(page(cells, 20, packed=1 << 30), 20),
+                "is not in it",
+            ),
+            (
+                "a row of a thousand million floats",
+                "run lengths in 60 bytes; the footer says 20 floats",
+                row_of_one_float(10**9),
+                "bomb",
+            ),
+            (
+                "150,000 pages without values",
+                "their headers",
+                parquet(page(b"", 0) * 150_000 + page(cells, 20), 20),
+                "too many pages",
+            ),
+            (
+                "values that repeat the one before",
+                "the encoding DELTA_BYTE_ARRAY",
+                parquet(page(cells, 20, encoding=7), 20),
+                "DELTA_BYTE_ARRAY",
+            ),
+            ("fewer values than announced", "the footer says 30", parquet(page(cells, 20), 30), "page header"),
+            ("10^12 rows", "the footer", saying({3: Long(10**12)}), "announce"),
+            ("-5 rows", "the footer", saying({3: Long(-5)}), "announce"),
+            ("a column before the file", "its place in the footer", placed(_9=-4), "not in it"),
+            ("a column after the file", "its place in the footer", placed(_9=10**15), "not in it"),
+            ("a column of -1 bytes", "its length in the footer", placed(_7=-1), "d.parquet"),
+            (
+                "100,000 columns",
+                "a footer of 0.8 MB, which would take 150 MB",
+                lambda: saying({2: schema([b"x"] * 100_000)}),
+                "too many values",
+            ),
+            ("a footer of 7 MB", "one text in it", saying({6: bytes(7_000_000)}), "footer of"),
+            (
+                "9,000 columns within each other",
+                "the footer",
+                saying({2: [{3: 0, 4: b"x", 5: 1}] * 9000 + schema([b"x"])[1:]}),
+                "d.parquet",
+            ),
+            ("a footer of 4 GiB", "its length", footer_of(2**32 - 1), "footer"),
+            ("a footer of no bytes", "its length", footer_of(0), "d.parquet"),
+            (
+                "a column that clears the screen",
+                "ESC [ 2 J",
+                saying({2: schema([b"\x1b[2J\n"], floats=True)}),
+                "d.parquet",
+            ),
+        )
+    ] + [
+        Case(
+            group,
+            "statistics that do not fit",
+            "histograms of five levels in place of one, which would end the process in pyarrow",
+            writes("d.parquet", parquet(page(cells, 20), 20, chunk=histograms)),
+            answers=True,
+        )
+    ]
+
+
+def zeros(size: int, start: bytes = b"") -> bytes:
+    """So many bytes, gzipped: the start, and zeros."""
+    gzip = zlib.compressobj(1, wbits=31)
+    left = size - len(start)
+    parts = [gzip.compress(start), *(gzip.compress(bytes(min(1 << 20, left - k))) for k in range(0, left, 1 << 20))]
+    return b"".join(parts) + gzip.flush()
+
+
+def once_for(rows: int, value: bytes, size: int) -> bytes:
+    """A Parquet file whose rows all hold one value, which is given gzipped."""
+    dictionary = page(value, 1, kind=2, size=size)
+    indices = bytes([1]) + run_of(0, rows)
+    packed = zlib.compress(indices, wbits=31)
+    return parquet(
+        dictionary + page(packed, rows, size=len(indices), encoding=DICTIONARY),
+        rows,
+        codec=GZIP,
+        chunk={9: Long(4 + len(dictionary)), 11: Long(4)},
+    )
+
+
+def row_of_one_float(values: int, said: int = 20) -> bytes:
+    """A Parquet file of one row: a list of one float, again and again; the footer says how many there are."""
+    dictionary = page(np.float32(1).tobytes(), 1, kind=2)
+    repetitions, definitions = run_of(0, 1) + run_of(1, values - 1), run_of(2, values)
+    content = b"".join(struct.pack("<I", len(part)) + part for part in (repetitions, definitions))
+    pages = dictionary + page(content + bytes([1]) + run_of(0, values), values, encoding=DICTIONARY)
+    return parquet(pages, 1, values=said, floats=True, chunk={9: Long(4 + len(dictionary)), 11: Long(4)})
 
 
 def _text() -> list[Case]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import pickle
+import socket
+import struct
+import time
 
 import numpy as np
 import official_files
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 from test_data import noise, pictures, rows
 from test_data_readers import TEST_DATA, png, real, write_tree
 from test_data_wrong import Payload, folder, refused, zipped
 
 from geomem.cli.main import main
 from geomem.data import StoredPoints, load_data, recipes, to_uint8
+from geomem.data import hub as hub_reader
 from geomem.data.cifar import read_python_batch
 from geomem.data.idx import is_idx
+from geomem.data.matlab import read_mat_integers
 from geomem.data.pickles import read_plain_pickle
 
 IMAGES = pictures(12, 3, 32, 32)
@@ -138,6 +145,13 @@ def test_a_pickle_that_multiplies_itself_is_refused():
     start = b"\x80\x02c_codecs\nencode\nq\x00X" + len(text).to_bytes(4, "little") + text + b"q\x01U\x06latin1q\x02]("
     with pytest.raises(ValueError, match="unpacks to more"):
         read_python_batch(start + b"h\x00h\x01h\x02\x86R" * 10_000 + b"e.")
+
+
+def test_a_pickle_of_opcodes_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr("geomem.data.pickles._MAX_OPCODES", 1000)
+    assert len(read_python_batch(GOOD)[0]) == len(IMAGES)
+    with pytest.raises(ValueError, match="more opcodes"):
+        read_python_batch(b"\x80\x02" + b"N" * 1000 + GOOD[2:])
 
 
 def test_binary_batches_with_impossible_content(tmp_path):
@@ -381,6 +395,40 @@ def test_damaged_mat(tmp_path, content):
         refused(where, "setid.mat")
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", ["f8", "f4", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
+def test_lists_of_a_matlab_file_are_what_scipy_wrote(tmp_path, kind, compressed):
+    """Of every class and of lengths on both sides of those that lie in the place of their own length."""
+    lists = {"a" * (n + 1): np.arange(n, 0, -1, dtype=kind) for n in (1, 2, 3, 4, 5, 9, 100)}
+    others = {"other": {"x": [1.5]}, "cells": np.array(["a", [1]], dtype=object)}
+    savemat(tmp_path / "d.mat", lists | others, do_compression=compressed, oned_as="column" if compressed else "row")
+    found = read_mat_integers((tmp_path / "d.mat").read_bytes(), tuple(lists))
+    assert {name: values.tolist() for name, values in found.items()} \
+        == {name: values.tolist() for name, values in lists.items()}
+    assert all(values.dtype == np.int64 for values in found.values())
+
+
+def test_a_big_endian_matlab_file():
+    """By hand: one variable of class int16 with three numbers, of which MATLAB keeps four bytes or less in the tag."""
+    flags, shape = struct.pack(">4I", 6, 8, 10, 0), struct.pack(">2I2i", 5, 8, 1, 3)
+    parts = flags + shape + struct.pack(">HH4s", 1, 1, b"x") + struct.pack(">II3hxx", 3, 6, 1, -2, 300)
+    content = b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI" + struct.pack(">II", 14, len(parts)) + parts
+    assert read_mat_integers(content, ("x",))["x"].tolist() == [1, -2, 300]
+    assert loadmat(io.BytesIO(content))["x"].tolist() == [[1, -2, 300]]
+    for wrong, word in ((content + content[128:], "twice"), (content[:-2], "cut short")):
+        with pytest.raises(ValueError, match=word):
+            read_mat_integers(wrong, ("x",))
+
+
+def test_a_matlab_variable_that_unpacks_to_too_much(tmp_path):
+    savemat(tmp_path / "d.mat", {"x": np.zeros(1_000_000)}, do_compression=True)
+    content = (tmp_path / "d.mat").read_bytes()
+    assert len(read_mat_integers(content, ("x",))["x"]) == 1_000_000
+    savemat(tmp_path / "d.mat", {"x": np.zeros(1_001_000)}, do_compression=True)
+    with pytest.raises(ValueError, match="too large"):
+        read_mat_integers((tmp_path / "d.mat").read_bytes(), ("x",))
+
+
 # Parquet
 
 
@@ -497,6 +545,7 @@ def hub(monkeypatch):
         return datasets.DatasetDict({"train": part(range(6)), "test": part(range(6, 9))})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("geomem.data.hub.answers", lambda url: True)
     return images, asked
 
 
@@ -541,6 +590,16 @@ def test_a_hub_row_cannot_name_a_file_outside_the_cache(hub, monkeypatch, tmp_pa
     assert load_data("hf:x/y").dim == 16
 
 
+def test_a_column_of_masks_called_label_is_no_label(hub, monkeypatch):
+    """It is never decoded."""
+    import datasets
+
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"img": encoded(pictures(4, 4, 4)), "label": [{"bytes": b"mask"}] * 4}, features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict({"train": rows}))
+    assert load_data("hf:x/y").train_labels is None
+
+
 def test_a_local_data_set_through_the_library(tmp_path, monkeypatch):
     """No stand-in: ``datasets`` itself, without a network, on a folder of Parquet files as the hub keeps them."""
     datasets = pytest.importorskip("datasets")
@@ -557,6 +616,74 @@ def test_a_local_data_set_through_the_library(tmp_path, monkeypatch):
     np.testing.assert_array_equal(to_uint8(data.train), images[:5].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(to_uint8(data.heldout), images[5:].transpose(0, 3, 1, 2))
     assert data.train_labels.tolist() == [0, 1, 0, 1, 1]
+
+
+@pytest.fixture
+def ports():
+    """Two ports of this machine: one takes a connection and says nothing, the other is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
+        numbers = silent.getsockname()[1], closed.getsockname()[1]
+        closed.close()
+        yield numbers
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_a_hub_answers_itself_or_by_its_proxy(ports, no_proxy, monkeypatch):
+    silent, closed = (f"http://127.0.0.1:{port}" for port in ports)
+    assert hub_reader.answers(silent)
+    assert not hub_reader.answers(closed)
+    assert not hub_reader.answers("https://hub.invalid")
+    for proxy, answer in ((silent, True), (silent.removeprefix("http://"), True), (closed, False)):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        assert hub_reader.answers("https://hub.invalid") is answer
+    assert hub_reader.answers(silent), "the proxy is for https alone"
+    monkeypatch.setenv("ALL_PROXY", closed)
+    assert not hub_reader.answers(silent)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert hub_reader.answers(silent)
+
+
+def test_a_hub_that_lets_one_wait(no_proxy, monkeypatch):
+    """A port whose queue is full drops what comes, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as waiting:
+        for _ in range(2):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.2")
+        started = time.perf_counter()
+        assert not hub_reader.answers(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert 0.15 < time.perf_counter() - started < 2
+
+
+def test_without_a_network_the_cache_is_used_at_once(ports, no_proxy, tmp_path, monkeypatch):
+    """No stand-in: ``datasets`` itself, whose own attempts would take 24 s, with a prepared data set in its cache."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{ports[1]}")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(tmp_path))
+    started = time.perf_counter()
+    refused("hf:some/images", "does not answer", "not in the cache")
+    images = pictures(8, 4, 4)
+    folder = tmp_path / "some___images" / "default" / "0.0.0" / "0123abcd"
+    rows = datasets.Dataset.from_dict({"img": encoded(images)}, datasets.Features({"img": datasets.Image()}))
+    folder.mkdir(parents=True)
+    with datasets.arrow_writer.ArrowWriter(features=rows.features, path=str(folder / "images-train.arrow")) as writer:
+        writer.write_table(rows.data.table)
+        writer.finalize()
+    info = datasets.DatasetInfo(features=rows.features, dataset_name="images", config_name="default", version="0.0.0")
+    info.splits = datasets.SplitDict({"train": datasets.SplitInfo("train", num_examples=8, dataset_name="images")})
+    info.write_to_directory(str(folder))
+    assert load_data("hf:some/images", n_train=4).dim == 16
+    assert time.perf_counter() - started < 10
+    assert not datasets.config.HF_HUB_OFFLINE
 
 
 # Recipes

@@ -7,18 +7,25 @@ other ones each time.
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
 import json
 import os
+import pickletools
 import struct
 import tempfile
 import warnings
+import zlib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hostile_inputs import GOOD, PICTURE_FORMATS, PIXELS, npy, npz, png, safetensors, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from official_files import python2_batch, python3_batch
+from parquet_files import Long, page, parquet, plain
 
 from geomem.cli.samples import read_samples
 from geomem.data import load_data
@@ -41,6 +48,18 @@ TS = b"@problemName x\n@classLabel true 0 1\n@data\n" + b"".join(b"0.5,%d,2e3:%d
 ARFF = b"@relation x\n@attribute a numeric\n@attribute b numeric\n@attribute c {0,1}\n@data\n" + b"".join(
     b"0.5,%d,%d\n" % (k, k % 2) for k in range(12)
 )
+
+
+def table(**columns: list) -> bytes:
+    """A Parquet file of ten rows in a group."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(columns), buffer, row_group_size=10)
+    return buffer.getvalue()
+
+
 FILES = {
     "d.npy": npy(GOOD),
     "d.npz": npz(train=GOOD, heldout=GOOD),
@@ -53,6 +72,10 @@ FILES = {
     "data_batch_1.bin": (b"\1" + bytes(range(256)) * 12) * 6,
     "r.toml": b'[source]\nkind = "sklearn"\nname = "load_digits"\n[points]\nrange = [0, 16]\nshape = [1, 8, 8]\n',
 }
+IMAGES = np.random.default_rng(2).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
+FILES |= {"data_batch_1": python2_batch(IMAGES, [0, 1, 2] * 2), "data_batch_2": python3_batch(IMAGES, [0, 1, 2] * 2)}
+FILES["d.parquet"] = table(img=[png()] * 20, label=[0, 1] * 10)
+FILES["e.parquet"] = table(x=GOOD.tolist(), label=["a"] * 20)
 FILES |= {
     f"d/{k}.{ending}": png(8, 8, "P" if form == "gif" else "L", form)
     for k, (ending, form) in enumerate(PICTURE_FORMATS.items())
@@ -118,6 +141,194 @@ def test_data(name, done):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(damaged(FILES[name], done))
         read_or_refused(lambda: load_data(path.parent if "/" in name else path))
+
+
+NUMBERS = st.one_of(st.integers(-2, 40), st.sampled_from([-(2**31), 2**20, 2**31 - 1, 2**40, 2**63 - 1]))
+sizes = st.fixed_dictionaries(
+    {}, optional={"size": NUMBERS, "packed": NUMBERS, "encoding": st.integers(0, 10), "kind": st.integers(0, 4)}
+)
+pages = st.lists(
+    st.tuples(st.one_of(st.just(plain([png()] * 10)), st.binary(max_size=20)), st.one_of(st.just(10), NUMBERS), sizes),
+    min_size=1,
+    max_size=3,
+)
+
+
+@BUDGET
+@given(
+    pages=pages,
+    rows=st.one_of(st.sampled_from([10, 20]), NUMBERS),
+    values=st.none() | NUMBERS,
+    floats=st.booleans(),
+    codec=st.integers(-1, 8),
+    chunk=st.dictionaries(st.sampled_from([5, 6, 7, 9, 11]), NUMBERS, max_size=2),
+    done=st.one_of(st.just([]), changes),
+)
+def test_parquet_pages(pages, rows, values, floats, codec, chunk, done):
+    """Headers of pages and columns that say anything."""
+    content = b"".join(page(content, n, **said) for content, n, said in pages)
+    said = {field: Long(number) for field, number in chunk.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "d.parquet"
+        path.write_bytes(damaged(parquet(content, rows, values=values, floats=floats, codec=codec, chunk=said), done))
+        read_or_refused(lambda: load_data(path))
+
+
+def opcodes(content: bytes) -> list[bytes]:
+    """A pickle cut into its instructions."""
+    places = [place for _, _, place in pickletools.genops(content)]
+    return [content[start:end] for start, end in itertools.pairwise([*places, len(content)])]
+
+
+INSTRUCTIONS = opcodes(FILES["data_batch_1"])
+
+
+@BUDGET
+@given(
+    edits=st.lists(
+        st.tuples(
+            st.sampled_from(["put", "insert", "drop"]),
+            st.floats(0, 1),
+            st.one_of(
+                st.sampled_from(INSTRUCTIONS[:40] + INSTRUCTIONS[-12:]),
+                st.sampled_from([code.code.encode("latin1") for code in pickletools.opcodes]),
+                st.binary(max_size=3),
+            ),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_pickles(edits):
+    """Instructions of a sound batch in other places, and any others among them."""
+    program = list(INSTRUCTIONS)
+    for what, share, instruction in edits:
+        at = int(share * (len(program) - 1))
+        program[at : at + (what != "insert")] = [instruction] * (what != "drop")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data_batch_1"
+        path.write_bytes(b"".join(program))
+        read_or_refused(lambda: load_data(path))
+
+
+def mat(*variables: bytes) -> bytes:
+    """A MATLAB file of level 5."""
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + b"".join(variables)
+
+
+def element(kind: int, content: bytes, said: int | None = None) -> bytes:
+    """A part of a MATLAB file, which says how many bytes it has."""
+    return struct.pack("<II", kind, len(content) if said is None else said) + content + bytes(-len(content) % 8)
+
+
+def variable(
+    name: str, kind: int, shape: list[int], numbers: bytes, inner: int, said: int | None, packed: bool
+) -> bytes:
+    """A variable of a class (6 double, 9 uint8, 12 int32) whose numbers lie there as those of another."""
+    flags, dims = struct.pack("<II", kind, 0), struct.pack(f"<{len(shape)}i", *shape)
+    parts = element(6, flags) + element(5, dims) + element(1, name.encode()) + element(inner, numbers, said)
+    whole = element(14, parts)
+    return struct.pack("<II", 15, len(zlib.compress(whole))) + zlib.compress(whole) if packed else whole
+
+
+def split_files(folder: Path, split: bytes) -> Path:
+    """Flowers-102 with six images and this split."""
+    (folder / "jpg").mkdir()
+    for number in range(1, 7):
+        (folder / "jpg" / f"image_{number:05}.jpg").write_bytes(png(form="jpeg"))
+    (folder / "setid.mat").write_bytes(split)
+    return folder
+
+
+def sound_split(packed: bool) -> bytes:
+    return mat(
+        *(
+            variable(name, 9, [1, 2], bytes(range(first, first + 2)), 2, None, packed)
+            for first, name in ((1, "trnid"), (3, "valid"), (5, "tstid"))
+        )
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@BUDGET
+@given(done=changes)
+def test_matlab(packed, done):
+    with tempfile.TemporaryDirectory() as folder:
+        read_or_refused(lambda: load_data(split_files(Path(folder), damaged(sound_split(packed), done))))
+
+
+@BUDGET
+@given(
+    variables=st.lists(
+        st.builds(
+            variable,
+            st.sampled_from(["trnid", "valid", "tstid", "", "__function_workspace__"]),
+            st.one_of(st.sampled_from([6, 9, 12]), st.integers(0, 20)),
+            st.lists(st.sampled_from([0, 1, 2, 6, -1, 2**20, 2**31 - 1]), max_size=3),
+            st.binary(max_size=16),
+            st.one_of(st.sampled_from([2, 9]), st.integers(0, 20)),
+            st.one_of(st.none(), st.sampled_from([0, 3, 2**20, 2**28, 2**31, 2**32 - 1])),
+            st.booleans(),
+        ),
+        max_size=5,
+    ),
+    sound=st.booleans(),
+)
+def test_matlab_variables(variables, sound):
+    """Variables of any class, shape and length, after sound ones or not."""
+    with tempfile.TemporaryDirectory() as folder:
+        content = (sound_split(False) if sound else mat()) + b"".join(variables)
+        read_or_refused(lambda: load_data(split_files(Path(folder), content)))
+
+
+cells = {
+    "images": st.one_of(
+        st.none(),
+        st.fixed_dictionaries(
+            {
+                "bytes": st.one_of(st.none(), st.just(png()), st.binary(max_size=30)),
+                "path": st.one_of(st.none(), st.sampled_from(["", "x.png", "/etc/passwd", "/dev/zero", "..", "\0"])),
+            }
+        ),
+    ),
+    "lists": st.one_of(st.none(), st.lists(st.floats(width=32), max_size=3)),
+    "tables": st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), max_size=2),
+    "numbers": st.one_of(st.none(), st.integers(0, 2), st.integers(-(2**63), 2**63 - 1)),
+    "texts": st.one_of(st.none(), st.text(max_size=3), st.just("x" * 300)),
+    "truths": st.booleans(),
+}
+columns = st.lists(
+    st.tuples(st.sampled_from(["img", "label", "x", "\x1b[2J"]), st.sampled_from(list(cells))), min_size=1, max_size=3
+)
+
+
+@BUDGET
+@given(data=st.data(), kinds=columns, parts=st.lists(st.sampled_from(["train", "test", "all"]), min_size=1, max_size=2))
+def test_hub_rows(data, kinds, parts):
+    """Rows of any kind, as ``datasets`` hands them over."""
+    import datasets
+    import pyarrow as pa
+    from datasets.table import InMemoryTable
+
+    features = {
+        "images": datasets.Image(),
+        "lists": datasets.List(datasets.Value("float32")),
+        "tables": datasets.List(datasets.List(datasets.Value("float32"))),
+        "numbers": datasets.Value("int64"),
+        "texts": datasets.Value("string"),
+        "truths": datasets.Value("bool"),
+    }
+    shape = datasets.Features({name: features[kind] for name, kind in dict(kinds).items()})
+    found = datasets.DatasetDict()
+    for part in parts:
+        n = data.draw(st.integers(0, 6))
+        rows = {name: data.draw(st.lists(cells[kind], min_size=n, max_size=n)) for name, kind in dict(kinds).items()}
+        found[part] = datasets.Dataset(InMemoryTable(pa.table(rows, shape.arrow_schema)))
+    with (
+        mock.patch.object(datasets, "load_dataset", return_value=found),
+        mock.patch("geomem.data.hub.answers", return_value=True),
+    ):
+        read_or_refused(lambda: load_data("hf:some/rows"))
 
 
 @BUDGET

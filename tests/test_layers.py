@@ -2,14 +2,15 @@
 
 import ast
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import geomem
+from geomem.cli.main import cli
 
 PACKAGE = Path(geomem.__file__).parent
 ORDER = ["errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training",
@@ -78,12 +79,36 @@ def test_danger_zone_loads_no_training_packages():
 
 
 def test_help_answers_at_once():
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "geomem", "--help"], check=True, capture_output=True)
-    first = time.perf_counter() - started
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "geomem", "--help"], check=True, capture_output=True)
-    assert min(first, time.perf_counter() - started) < 0.5
+    """In processor time, which other work on the machine prolongs less than time on the clock; the best of five."""
+    def seconds():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "geomem", "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert any(seconds() < 0.5 for _ in range(5))
+
+
+MISSPELT = {"danger-zone": "digts", "bounds": "digts", "risk": "digts", "train": "digts --out run",
+            "memorization": "run --data digts", "swap": "run gaussian --data digts", "quality": "s.npz --data digts",
+            "report": "run --data digts --out page.html", "data show": "digts"}
+
+
+def test_a_misspelt_data_set_is_refused_before_anything_heavy_is_loaded():
+    take_data = {name for name, command in cli.commands.items() if "data" in {param.name for param in command.params}}
+    assert take_data | {"data show"} == set(MISSPELT)
+    commands = [f"{name} {rest}".split() for name, rest in [*MISSPELT.items(), ("risk", "digits --heldout digts")]]
+    code = f"""
+from geomem.cli.main import main
+for arguments in {commands}:
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        assert stop.code == 2
+    else:
+        raise AssertionError(arguments)
+"""
+    assert not loaded_by(code) & HEAVY
 
 
 def test_public_names_exist():

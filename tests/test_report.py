@@ -183,6 +183,26 @@ def test_several_runs(runs, tmp_path):
     assert words.count("Fingerprint of the data") == 1
 
 
+def test_data_of_official_files_below_a_data_root(copied, tmp_path, monkeypatch):
+    """The data of a recipe are found again, and the page's commands find them too."""
+    monkeypatch.delenv("GEOMEM_DATA", raising=False)
+    recipe, official = tmp_path / "mine.toml", tmp_path / "official files"
+    recipe.write_text('[[local]]\npath = "d.npz"\n')
+    official.mkdir()
+    digits = load_data("digits")
+    np.savez(official / "d.npz", train=digits.train, heldout=digits.heldout)
+    edited(copied / "config.json", lambda config: config["data"].update(spec=str(recipe)))
+    without = require_sound(page_of(tmp_path, copied)).text
+    assert "there are none in the data root" in without
+    words = require_sound(page_of(tmp_path, copied, "--data-root", official)).text
+    assert "there are none in the data root" not in words
+    assert "Nothing is missing." in words
+    for command in ("danger-zone", "train"):
+        assert re.search(f"geomem {command} {re.escape(str(recipe))} .*--seed 0 --data-root '{official}'", words)
+    for command in ("memorization", "quality"):
+        assert re.search(f"geomem {command} [^ ]* --data-root '{official}'", words)
+
+
 def test_what_lies_in_the_run_is_used(copied, tmp_path, monkeypatch):
     for name in ("samples_of", "noise_levels_of", "quality_report", "geometry_curves"):
         monkeypatch.setattr(f"geomem.cli.collect.{name}", None)

@@ -15,8 +15,8 @@ import numpy as np
 from geomem.cli.danger_zone import document_of
 from geomem.cli.generate import fingerprint, samples_of
 from geomem.cli.memorization import noise_levels_of
-from geomem.cli.options import say
-from geomem.cli.repeat import data_arguments, shell, training_command
+from geomem.cli.options import data_root, say
+from geomem.cli.repeat import data_arguments, root_arguments, shell, training_command
 from geomem.cli.samples import Samples, data_of, read_samples, require_same_shape
 from geomem.data import DataSet
 from geomem.errors import InputError
@@ -117,7 +117,7 @@ class Collector:
         self._note_gaps(subject, levels, stats, watch, steps_done)
         return RunFacts(
             name, data, config, record.attempt("the command of the training",
-                                               lambda: training_command(config, f"{name}-again")) or "",
+                                               lambda: training_command(config, f"{name}-again", data_root())) or "",
             steps_done, record.attempt("the law of the training noise levels",
                                        lambda: _law(config)),
             stats, watch, levels, weights, **judged, used=tuple(record.used), missing=tuple(record.missing),
@@ -186,7 +186,9 @@ class Collector:
 
     def _spec(self, subject: _Subject) -> list[str]:
         try:
-            return [self.given] if self.given else data_arguments(subject.config["data"])
+            if self.given:
+                return [self.given, *root_arguments(data_root())]
+            return data_arguments(subject.config["data"], data_root())
         except KeyError:
             return ["DATA"]
 
@@ -321,7 +323,7 @@ class Collector:
 
     def _commands(self, subject: _Subject) -> tuple[str, ...]:
         name, folder = str(subject.folder), subject.folder / "memorization"
-        data = ["--data", self.given] if self.given else []
+        data = [*(["--data", self.given] if self.given else []), *root_arguments(data_root())]
         return (self._zone_command(subject),
                 shell(["geomem", "memorization", name, *data, "--weights", subject.weights, "--n-samples",
                        len(self.seeds), "--out", folder]),

@@ -25,6 +25,7 @@ from geomem.cli.options import (
     require_new_directory,
     say,
 )
+from geomem.errors import InputError
 from geomem.processes import is_first, process_group
 
 if TYPE_CHECKING:
@@ -93,15 +94,14 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
       geomem danger-zone photos/ --n-train 1000 --out photos-zone
       torchrun --nproc-per-node 4 -m geomem danger-zone huge.npy
     """
-    from geomem.errors import InputError
-    from geomem.geometry import principal_components
-
     if out and is_first():
         require_new_directory(out, "danger-zone.json")
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     if per_class and (dataset.train_labels is None or dataset.heldout_labels is None):
         raise InputError(f"{data}: --per-class needs labels of the training and the held-out points; leave it out or "
                          "give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")
+    from geomem.geometry import principal_components  # after the data, which are refused at once where they are wrong
+
     started = time.perf_counter()
     points, space = (dataset.train, dataset.heldout), {"name": "data", "dim": dataset.dim}
     if components is not None:

@@ -16,6 +16,7 @@ from geomem.cli.options import (
     device_option,
     json_option,
     progress_bar,
+    require_data,
     require_new_directory,
     say,
     tolerance_option,
@@ -54,6 +55,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
 
     Example: geomem memorization runs/digits --out runs/digits/report
     """
+    require_data(data)
     from geomem.cli.generate import samples_of, save_samples
     from geomem.cli.samples import Samples, data_of, read_samples, require_same_shape
     from geomem.files import write_json

@@ -244,6 +244,15 @@ def load(data: str, **options: Any) -> DataSet:
     return dataset
 
 
+def require_data(*specs: str | None) -> None:
+    """Refuse a misspelt DATA at once, before anything heavy is loaded."""
+    from geomem.data.load import require_there
+
+    for spec in specs:
+        if spec is not None:
+            require_there(spec)
+
+
 def lasting_spec(spec: str | None) -> str | None:
     """The spec as it can be used from any directory: paths made absolute, recipes and names on the hub left alone."""
     from geomem.data.hub import HUB_PREFIX

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import answer, data_root_option, device_option, json_option, progress_bar, require_picture, say
+from geomem.cli.options import (
+    answer,
+    data_root_option,
+    device_option,
+    json_option,
+    progress_bar,
+    require_data,
+    require_picture,
+    say,
+)
 
 if TYPE_CHECKING:
     from geomem.quality import InceptionFeatures
@@ -71,6 +80,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
               geomem quality a0.npz a1.npz b0.npz b1.npz --label a --label a --label b --label b --pareto ab.png
               geomem quality none.npz gap.npz --metric fid --metric kid --fid-weights inception.pth
     """
+    require_data(data)
     from geomem.cli.samples import data_of, read_samples, require_same_shape
     from geomem.errors import InputError
     from geomem.files import atomic_path, require_writable, write_json

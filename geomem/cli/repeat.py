@@ -17,16 +17,22 @@ def shell(arguments: Sequence[Any]) -> str:
     return shlex.join(str(argument) for argument in arguments)
 
 
-def data_arguments(data: Mapping[str, Any]) -> list[str]:
-    """DATA and its options, from the part "data" of a config."""
+def root_arguments(root: str | None) -> list[str]:
+    """``--data-root`` where official files are looked for in a folder."""
+    return [] if root is None else ["--data-root", root]
+
+
+def data_arguments(data: Mapping[str, Any], root: str | None = None) -> list[str]:
+    """DATA and its options, from the part "data" of a config; ``root``: the folder with official files."""
     arguments = [str(data["spec"])]
     for name in ("heldout", "n_train", "n_heldout"):
         if data.get(name) is not None:
             arguments += [f"--{name.replace('_', '-')}", str(data[name])]
-    return arguments + (["--shuffle"] if data.get("shuffle") else []) + ["--seed", str(data["seed"])]
+    arguments += (["--shuffle"] if data.get("shuffle") else []) + ["--seed", str(data["seed"])]
+    return arguments + root_arguments(root)
 
 
-def training_command(config: Mapping[str, Any], out: str) -> str:
+def training_command(config: Mapping[str, Any], out: str, root: str | None = None) -> str:
     """``geomem train`` with the options of a run. Raises InputError where the config does not hold them.
 
     A gap that came from a file is written out as its range of sigma, so that the file is not needed.
@@ -35,7 +41,7 @@ def training_command(config: Mapping[str, Any], out: str) -> str:
         settings, engine = config["settings"], config.get("engine", {})
         processes = int(engine.get("processes", 1))
         arguments = ["torchrun", "--nproc-per-node", processes, "-m"] if processes > 1 else []
-        arguments += ["geomem", "train", *data_arguments(config["data"]), "--out", out]
+        arguments += ["geomem", "train", *data_arguments(config["data"], root), "--out", out]
         if config.get("init") is not None:
             arguments += ["--init", config["init"]]
         if config["network"] != "diffusers":  # else --init decides both

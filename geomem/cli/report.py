@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geomem.cli.options import Seeds, device_option, say
+from geomem.cli.options import Seeds, data_root_option, device_option, require_data, say
 from geomem.errors import InputError
 from geomem.files import require_writable
 
@@ -16,6 +16,7 @@ MAX_RUNS = 12
 @click.option("--out", required=True, metavar="PAGE.html", type=click.Path(dir_okay=False),
               help="The page: one file that needs no network. It replaces an earlier one.")
 @click.option("--data", metavar="DATA", help="The training data; the default is what each run names.")
+@data_root_option
 @click.option("--weights", metavar="per-level|early-stop|last|STEP",
               help="Which weights to judge.  [default: per-level where the run kept them, else last]")
 @click.option("--seeds", type=Seeds(), default="0-999", show_default=True,
@@ -38,6 +39,7 @@ def report(runs: tuple[str, ...], out: str, data: str | None, weights: str | Non
     if len(runs) > MAX_RUNS:
         raise InputError(f"{len(runs)} runs are too many for one page; give at most {MAX_RUNS}")
     require_writable(out)
+    require_data(data)
     from geomem.cli.collect import Collector
     from geomem.files import write_text
     from geomem.report import judge, render_page

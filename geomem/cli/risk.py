@@ -16,6 +16,7 @@ from geomem.cli.options import (
     json_option,
     load,
     progress_bar,
+    require_data,
     require_new_directory,
     say,
     tolerance_option,
@@ -62,6 +63,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
       geomem generate runs/digits --weights last --seeds 0-3999 --out copies.npz
       geomem risk digits --n-train 200 --samples copies.npz
     """
+    require_data(data, heldout)
     from geomem.cli.samples import read_samples, require_same_shape
     from geomem.geometry import training_risk
     from geomem.memorization import copies_per_point

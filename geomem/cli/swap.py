@@ -21,6 +21,7 @@ from geomem.cli.options import (
     device_option,
     json_option,
     progress_bar,
+    require_data,
     require_new_directory,
     say,
     tolerance_option,
@@ -88,6 +89,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
       geomem swap runs/small runs/large --weights-a last --out swaps
       geomem swap runs/small gaussian skip --weights-a last --direction a --window zone --window 0.1:1.5
     """
+    require_data(data)
     from geomem.cli.samples import data_of
     from geomem.devices import resolve_device
     from geomem.files import write_json

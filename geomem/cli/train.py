@@ -27,6 +27,7 @@ from geomem.cli.options import (
     lasting_spec,
     load,
     progress_bar,
+    require_data,
     say,
     warn,
 )
@@ -85,6 +86,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
       geomem train digits --gap auto --out runs/digits
       torchrun --nproc-per-node 4 -m geomem train photos/ --out runs/photos
     """
+    require_data(data, heldout)
     from dataclasses import asdict
 
     import torch

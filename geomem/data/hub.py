@@ -7,10 +7,15 @@ cache until they are asked for.
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
@@ -55,7 +60,7 @@ def read_hub(data: HubData) -> Source:
     with reading(where, "a data set of the Hugging Face hub", _ADVICE):
         import datasets
 
-        found = datasets.load_dataset(data.name, data.config, revision=data.revision)
+        found = _load(data, datasets)
         train = _named(where, "split", data.train, TRAIN_SPLITS, list(found)) or next(iter(found))
         heldout = _named(where, "split", data.heldout, HELDOUT_SPLITS, list(found))
         splits = [found[train]] + ([found[heldout]] if heldout and heldout != train else [])
@@ -64,6 +69,46 @@ def read_hub(data: HubData) -> Source:
         label = _named(where, "column", data.label, LABEL_COLUMNS, list(features))
         parts = [_part(f"{where}: {part.split}", part, column, label, datasets) for part in splits]
     return Source(data.name.rstrip("/").split("/")[-1], parts[0], parts[1] if len(parts) > 1 else None)
+
+
+def _load(data: HubData, datasets: Any) -> Any:
+    """From the hub or its cache; at once from the cache where the hub does not answer. The library would look there
+    only after half a minute.
+    """
+    hub = datasets.config.HF_ENDPOINT
+    if datasets.config.HF_HUB_OFFLINE or os.path.exists(data.name) or answers(hub):
+        return datasets.load_dataset(data.name, data.config, revision=data.revision)
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        return datasets.load_dataset(data.name, data.config, revision=data.revision)
+    except ConnectionError as error:
+        raise ConnectionError(f"{hub} does not answer, and the data set is not in the cache") from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = False
+
+
+def answers(url: str) -> bool:
+    """Whether a server, or the proxy on the way there, takes a connection within ``HF_HUB_ETAG_TIMEOUT`` seconds, or 3.
+
+    No byte has to be sent, so slow ones do. Looking up a name has no time limit: a thread does it, and is left behind.
+    """
+    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 3)
+    server = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(server.scheme) or proxies.get("all")
+    if proxy and not proxy_bypass(server.netloc):
+        server = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = server.port or {"http": 80, "https": 443}.get(server.scheme, 1080)
+    taken: list[bool] = []
+
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection((server.hostname or "", port), timeout=seconds):
+            taken.append(True)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(taken)
 
 
 def _named(where: str, kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str | None:
@@ -90,8 +135,12 @@ def _is_numbers(feature: Any, datasets: Any) -> bool:
     return str(getattr(feature, "dtype", "")).startswith("float") and not isinstance(feature, datasets.Audio)
 
 
+def _is_label(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool", "string", "large_string"))
+
+
 def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) -> Part:
-    labels = None if label is None else _labels(rows[label][:])
+    labels = None if label is None or not _is_label(rows.features[label]) else _labels(rows[label][:])
     if not isinstance(rows.features[column], datasets.Image):
         return as_points(np.asarray(rows.with_format("numpy", columns=[column])[:][column]), where, labels)
     encoded = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])

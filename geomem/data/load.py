@@ -85,6 +85,13 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
                    points.pixels, tuple(notes))
 
 
+def require_there(spec: str) -> None:
+    """Raise InputError where a spec is neither a recipe nor a path nor a name on the hub. Nothing is read."""
+    if spec not in known_recipes() and not spec.startswith(HUB_PREFIX) and not os.path.lexists(spec):
+        raise wrong(repr(spec), f"no such recipe or file; recipes: {', '.join(known_recipes()) or 'none'}; "
+                                f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: hf:NAME[:CONFIG]")
+
+
 def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
     if isinstance(spec, str | os.PathLike):
         recipes = known_recipes()
@@ -93,9 +100,7 @@ def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
         if isinstance(spec, str) and spec.startswith(HUB_PREFIX):
             return read_hub_spec(spec)
         path = Path(spec)
-        if not os.path.lexists(spec):
-            raise wrong(repr(str(spec)), f"no such recipe or file; recipes: {', '.join(recipes) or 'none'}; "
-                              f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: hf:NAME[:CONFIG]")
+        require_there(str(spec))
         return read_recipe(path, root) if path.suffix.lower() == ".toml" else read_path(path)
     if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
         spec = spec.detach().cpu()

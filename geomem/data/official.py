@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from dataclasses import replace
@@ -19,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from geomem.data.images import pictures_of_files, pictures_of_members
+from geomem.data.matlab import read_mat_integers
 from geomem.data.refusal import reading, wrong
 from geomem.data.source import Source
 
 _ADVICE = "fetch it again"
 _MAX_TEXT_BYTES = 1 << 26
-_MAX_MAT_BYTES = 1 << 18  # compressed numbers, which unpack to a thousand times as much at most
+_MAX_MAT_BYTES = 1 << 18
 _PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt")
 _IMAGES = ("img_align_celeba", "img_align_celeba.zip", "Img/img_align_celeba", "Img/img_align_celeba.zip")
 _IMAGE_NAME = re.compile(r"[0-9]{1,9}\.(jpg|png)")
@@ -101,31 +101,3 @@ def _mat_integers(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         if path.stat().st_size > _MAX_MAT_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, too many for a list of images")
         return read_mat_integers(path.read_bytes(), names)
-
-
-def read_mat_integers(content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named variables of a MATLAB file, each flat and int64. Raises what scipy raises, or ValueError.
-
-    Sizes and types are looked at before anything is read, and other variables are passed over: of objects, cells
-    and functions nothing is ever made.
-    """
-    from scipy.io import loadmat, whosmat
-
-    there = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
-    for name in names:
-        if name not in there:
-            raise ValueError(f"it lacks {name}")
-        shape, kind = there[name]
-        if kind not in ("double", "single") and not re.fullmatch(r"u?int(8|16|32|64)", kind):
-            raise ValueError(f"{name} is of type {kind}, not numbers")
-        if len(shape) != 2 or min(shape) != 1 or max(shape) > 1_000_000:
-            raise ValueError(f"{name} has shape {shape}, not that of a list")
-    found = loadmat(io.BytesIO(content), variable_names=names)
-    values = {}
-    for name in names:
-        flat = np.asarray(found[name]).ravel()
-        if flat.dtype.kind not in "iuf" or not np.isfinite(flat).all() or (flat != np.floor(flat)).any() \
-                or np.abs(flat).max() > 2**31:
-            raise ValueError(f"{name} holds what is no integer")
-        values[name] = flat.astype(np.int64)
-    return values

@@ -1,8 +1,8 @@
 """Parquet files: tables with a column of encoded images, or of lists of floats, and perhaps one of labels.
 
-A file is read row group by row group and image by image. ``train-...parquet`` beside ``test-...`` or
-``validation-...`` in a folder is the split, as in the data sets of the Hugging Face hub; files of one part follow
-each other by name.
+A file is read page by page and image by image, after :mod:`geomem.data.pages` has looked at its sizes.
+``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder is the split, as in the data sets of the
+Hugging Face hub; files of one part follow each other by name.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 
 from geomem.data.hub import HELDOUT_SPLITS, LABEL_COLUMNS, TRAIN_SPLITS
+from geomem.data.pages import Footer, read_footer
 from geomem.data.pictures import Pictures
-from geomem.data.points import class_names, joined_points
+from geomem.data.points import MAX_CLASS_NAME, class_names, joined_points
 from geomem.data.refusal import reading, refuse_bomb, wrong
 from geomem.data.source import Part, Source
 from geomem.files import require_file
 
 _ADVICE = "fetch or write it again"
-_ROWS = 256  # read at a time
+_ROWS = 256  # read at a time, fewer where pages are so large that these could take more than _BATCH_BYTES
+_BATCH_BYTES = 1 << 27
+_LABEL_BYTES = 4 * MAX_CLASS_NAME + 8  # in UTF-8, with its length
+_BUFFER = 1 << 20  # bytes read ahead; without a number, whole columns of a row group are
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -69,17 +73,24 @@ def _part(paths: list[Path], where: Path) -> Part:
     return Pictures(str(where), read, sizes, lambda i: f"row {i}", np.arange(starts[-1]), labels)
 
 
-def _open(path: Path, **options: Any) -> Any:
+def _open(path: Path, **options: Any) -> tuple[Any, Footer]:
+    """pyarrow's ``ParquetFile``, and the footer that says what its columns take."""
     import pyarrow.parquet
 
     require_file(path, _ADVICE)
-    return pyarrow.parquet.ParquetFile(path, **options)
+    footer = read_footer(path)
+    return pyarrow.parquet.ParquetFile(path, metadata=footer.metadata(), buffer_size=_BUFFER, **options), footer
+
+
+def _batch(footer: Footer, column: str) -> int:
+    """How many rows of a column to read at a time; raises ValueError or InputError where it unpacks to too much."""
+    return max(1, min(_ROWS, _BATCH_BYTES // max(1, footer.unpacked(column).largest)))
 
 
 def _rows(path: Path) -> int:
     """Number of rows, which is no larger than a file with one byte per row could hold."""
     with reading(path, "a Parquet file", _ADVICE):
-        rows, size = _open(path).metadata.num_rows, path.stat().st_size
+        rows, size = _open(path)[0].metadata.num_rows, path.stat().st_size
         if not 0 <= rows <= size:
             raise ValueError(f"{size:,} bytes announce {rows:,} rows")
         return rows
@@ -90,7 +101,7 @@ def _columns(path: Path) -> tuple[tuple[str, str | None], str | None]:
     import pyarrow as pa
 
     with reading(path, "a Parquet file", _ADVICE):
-        schema = _open(path).schema_arrow
+        schema = _open(path)[0].schema_arrow
         label = next((name for name in LABEL_COLUMNS if name in schema.names and (
             pa.types.is_integer(schema.field(name).type) or pa.types.is_string(schema.field(name).type))), None)
         for field in schema:
@@ -102,7 +113,7 @@ def _columns(path: Path) -> tuple[tuple[str, str | None], str | None]:
                 return (field.name, ""), label
         for field in schema:
             kind = field.type
-            if (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) and pa.types.is_floating(kind.value_type):
+            if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
                 return (field.name, None), label
         raise wrong(path, f"has no column of images or of lists of floats; there are {', '.join(schema.names)}")
 
@@ -113,7 +124,8 @@ def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
     The column is kept as a dictionary, so that a value that stands in many rows is in memory once.
     """
     with reading(path, "a Parquet file", _ADVICE):
-        table = _open(path, read_dictionary=[leaf])
+        table, footer = _open(path, read_dictionary=[leaf])
+        size = _batch(footer, leaf)
         groups = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
     starts = np.cumsum([0, *groups])
     for group, low, high in zip(range(len(groups)), starts, starts[1:], strict=False):
@@ -121,7 +133,7 @@ def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
         if not len(inside):
             continue
         first = 0
-        batches = table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=[leaf])
+        batches = table.iter_batches(batch_size=size, row_groups=[group], columns=[leaf])
         while first <= inside[-1]:
             with reading(path, "a Parquet file", _ADVICE):
                 batch = next(batches, None)
@@ -142,7 +154,10 @@ def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
 def _labels(path: Path, column: str) -> np.ndarray:
     """Integers or class names ``(rows,)``; names are kept as a dictionary until their lengths are known."""
     with reading(f"{path}: {column}", "labels", _ADVICE):
-        values = _open(path, read_dictionary=[column]).read([column]).column(0)
+        table, footer = _open(path, read_dictionary=[column])
+        if footer.unpacked(column).total > _BUFFER + _LABEL_BYTES * _rows(path):
+            raise ValueError("they are too long for class names")
+        values = table.read([column]).column(0)
         if values.null_count or len(values) != _rows(path):
             raise ValueError(f"{values.null_count or 'some'} are missing")
         return np.concatenate([
@@ -153,16 +168,16 @@ def _labels(path: Path, column: str) -> np.ndarray:
 def _numbers(path: Path, column: str) -> np.ndarray:
     """float ``(rows, values)`` of a column of lists of one length."""
     with reading(f"{path}: {column}", "lists of floats", _ADVICE):
-        table, pieces, found = _open(path), [], 0
-        for batch in table.iter_batches(batch_size=_ROWS, columns=[column]):
+        pieces, found = [], 0
+        table, footer = _open(path)
+        for batch in table.iter_batches(batch_size=_batch(footer, column), columns=[column]):
             values = batch.column(0)
             flat = values.flatten()
             found += flat.nbytes
             refuse_bomb(path, path.stat().st_size, found)
             if values.null_count or flat.null_count or len(flat) % max(1, len(values)):
                 raise ValueError("some are missing or of another length")
-            lengths = values.value_lengths().unique() if hasattr(values, "value_lengths") else [0]
-            if len(lengths) != 1:
+            if len(values.value_lengths().unique()) != 1:
                 raise ValueError("they have several lengths")
             pieces.append(flat.to_numpy(zero_copy_only=False).reshape(len(values), -1))
         if len({piece.shape[1] for piece in pieces}) != 1:

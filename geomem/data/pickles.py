@@ -17,6 +17,7 @@ import numpy as np
 
 _WORDS = {"_codecs encode", "numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct",
           "numpy ndarray", "numpy dtype"}
+_MAX_OPCODES = 2_000_000  # an official batch has 40,000
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,11 @@ def read_plain_pickle(content: bytes) -> dict[str, Any]:
     ``len(content)``. Raises ValueError for anything else.
     """
     machine = _Machine(budget=len(content))
-    for opcode, argument, _ in pickletools.genops(content):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name == "STOP":
             break
+        if count > _MAX_OPCODES:
+            raise ValueError("it holds more opcodes than any CIFAR batch")
         if opcode.name not in _STEPS:
             raise ValueError(f"it holds the opcode {opcode.name}, which no CIFAR batch needs")
         _STEPS[opcode.name](machine, argument)
