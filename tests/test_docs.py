@@ -33,12 +33,12 @@ WRITTEN = [name for name in PAGES if name != "docs/api.md"]  # by people
 
 PLACES = {"DATA": "digits", "RUN...": "runs/run", "RUN_A": "runs/run", "RUN_B": "runs/run", "RUN": "runs/run",
           "SAMPLES.npz...": "samples.npz", "SAMPLES.npz": "samples.npz", "FILE...": "zone", "PNG": "curves.png",
-          "DIR": "made", "LO:HI": "0.3:1.5"}
+          "DIR": "made", "LO:HI": "0.3:1.5", "before-copies": "last"}  # two steps see no copies
 SMALLER = {  # appended to a documented command: the last of an option counts
     "danger-zone": "--n-train 30 --sigmas 3 --queries 30",
     "bounds": "--n-train 30 --sigmas 3 --queries 20 --points 4",
     "risk": "--n-train 30",
-    "train": "--n-train 30 --iterations 2 --batch 8 --watch-every 0",
+    "train": "--n-train 30 --iterations 2 --batch 8",
     "generate": "--seeds 0-7 --steps 3",
     "memorization": "--n-samples 8 --sigmas 2 --n-points 8",
     "swap": "--n-samples 8 --controls 0",
@@ -72,6 +72,8 @@ def words_of(line):
     smaller = shlex.split(SMALLER.get(name, ""))
     if name == "train" and not {"--network", "--init", "--objective"} & set(words):
         smaller += ["--network", "mlp"]
+    if name == "train" and "--stop-at-memorization" not in words:
+        smaller += ["--watch-every", "0"]
     return name, words + smaller, target.strip()
 
 

@@ -303,7 +303,7 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
         run.continue_with({**CONFIG, "network": "unet1d"})
     with pytest.raises(InputError, match=r"settings.iterations = 60, not 70"):
         run.continue_with({**CONFIG, "settings": {"iterations": 70}})
-    with pytest.raises(InputError, match=r"choose last, per-level, early-stop or one of the steps \d+"):
+    with pytest.raises(InputError, match=r"choose last, per-level, early-stop, before-copies or one of the steps \d+"):
         run.denoiser("31")
     with pytest.raises(InputError, match="not a run directory"):
         Run(tmp_path / "nothing").denoiser()

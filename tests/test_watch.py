@@ -121,7 +121,11 @@ def test_stop_at_memorization_from_the_command_line(tmp_path, capsys):
     assert lines[-1]["rate"] >= 0.5
     assert all(line["rate"] < 0.5 for line in lines[:-1])
     assert lines[-1]["step"] == run.stats[-1]["step"] < 1500
-    assert f"repeat the command with --iterations {lines[-1]['step'] // 2} and" in said
+    step = run.step_before_copies
+    assert f"copies were seen at step {lines[-1]['step']:,}; weights before-copies: step {step:,}" in said
+    assert lines[-1]["step"] / 2 / 1.3 < step <= lines[-1]["step"] / 2
+    assert status("generate", run.path, "--weights", "before-copies", "--seeds", "0-7",
+                  "--out", tmp_path / "s.npz") == 0
     assert (run.path / "watch.png").exists()
     assert status(*command[:-4], "--watch-every", 0, "--stop-at-memorization", 0.5, "--resume") == 2
     assert "needs --watch-every above 0" in capsys.readouterr().err

@@ -105,7 +105,7 @@ class Collector:
         dataset = record.attempt("the data, and all that needs them", lambda: self._dataset(config, name),
                                  shell(["geomem", "report", name, "--data", "DATA", "--out", "PAGE.html"]))
         levels = record.attempt("the choice of weights per noise level", lambda: _levels(run))
-        weights = self.weights or ("last" if levels is None else "per-level")
+        weights = self.weights or (run.weights_without_levels if levels is None else "per-level")
         model = record.attempt("the model", lambda: load_denoiser(run.path, weights))
         sha256 = dataset.sha256 if dataset else str(config["data"].get("sha256"))[:64]
         subject = _Subject(run, config, sha256, dataset, model, weights, model and fingerprint(model.denoiser), record)

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from geomem.data import DataSet
     from geomem.data.points import Values
     from geomem.memorization import Watch
-    from geomem.training import Run, Trainer, WithNoiseImages
+    from geomem.training import EarlierWeights, Run, Trainer, WithNoiseImages
 
 MAX_GRIDS = 12
+COPIES = 0.03  # share of the watched samples, two of 64, from which on a training copies
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,6 +143,7 @@ class Watcher:
     watch: Watch
     classes: Classes
     stop_at: float | None
+    earlier: EarlierWeights
     stopped: str | None = None
     warned: bool = field(init=False)
 
@@ -157,9 +159,10 @@ class Watcher:
         if found.has_set_in and not self.warned:
             self.warned = True
             warn(f"warning: memorization has set in: {seen}")
-        if self.stop_at is not None and found.has_set_in and found.rate >= self.stop_at:
-            self.stopped = (f"stopped and saved, as --stop-at-memorization {self.stop_at:g} asks: {seen}; for weights "
-                            f"from well before, repeat the command with --iterations {step // 2} and another --out")
+        if found.has_set_in and found.rate >= (self.stop_at or COPIES):
+            self.earlier.copies_seen(step)
+            if self.stop_at is not None:
+                self.stopped = f"stopped and saved, as --stop-at-memorization {self.stop_at:g} asks: {seen}"
         return self.stopped is not None
 
     def draw(self) -> None:

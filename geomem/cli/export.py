@@ -10,9 +10,9 @@ from geomem.cli.options import say
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("--out", required=True, metavar="DIR", type=click.Path(), help="Directory to make.")
-@click.option("--weights", metavar="per-level|early-stop|last|STEP",
-              help="Which weights.  [default: early-stop for diffusers, per-level for geomem; last where the run kept "
-                   "no others]")
+@click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
+              help="Which weights.  [default: early-stop for diffusers, per-level for geomem; before-copies or last "
+                   "where the run kept no others]")
 @click.option("--form", type=click.Choice(["auto", "diffusers", "geomem"]), default="auto", show_default=True,
               help="diffusers: for its DDPMPipeline, where network (UNet2DModel) and objective (ddpm) allow it.  "
                    "geomem: what geomem.load_denoiser reads.  auto takes diffusers where it can.")

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path())
 @click.option("--seeds", type=Seeds(), default="0-1023", show_default=True,
               help="One sample per seed; sample i depends on seed i alone.")
-@click.option("--weights", default=None, metavar="per-level|early-stop|last|STEP",
-              help="Which weights: the best ones for each noise level, the one early stop, the last, or those of a "
-                   "kept step.  [default: per-level where the run kept them, else last]")
+@click.option("--weights", default=None, metavar="per-level|early-stop|before-copies|last|STEP",
+              help="Which weights: the best ones for each noise level, the one early stop, those of half the steps at "
+                   "which copies were seen, the last, or those of a kept step.  [default: per-level where the run kept "
+                   "them, else before-copies where it saw copies, else last]")
 @click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help="Noise levels of the sampler.  [default: 18; "
               "100 for ddim, 1000 for ddpm]")
 @click.option("--sampler", "--method", "method", type=click.Choice(["heun", "euler", "ddim", "ddpm"]), default="heun",

@@ -32,7 +32,7 @@ MEMORIZATION_FILE = "memorization.json"
 @data_root_option
 @click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="For a RUN: samples to generate, seeds 0..N-1.")
-@click.option("--weights", metavar="per-level|early-stop|last|STEP", help="For a RUN: which weights.")
+@click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP", help="For a RUN: which weights.")
 @click.option("--sigmas", type=Sigmas(), default=20, show_default=True,
               help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels in "
                    "data units.")

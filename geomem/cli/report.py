@@ -17,8 +17,8 @@ MAX_RUNS = 12
               help="The page: one file that needs no network. It replaces an earlier one.")
 @click.option("--data", metavar="DATA", help="The training data; the default is what each run names.")
 @data_root_option
-@click.option("--weights", metavar="per-level|early-stop|last|STEP",
-              help="Which weights to judge.  [default: per-level where the run kept them, else last]")
+@click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
+              help="Which weights to judge.  [default: as geomem generate]")
 @click.option("--seeds", type=Seeds(), default="0-999", show_default=True,
               help="Samples to make of a run that holds none.")
 @device_option

@@ -53,9 +53,10 @@ DRAWN = 12  # samples of each row in the picture
               help="Also swap windows of as many steps as each window, up to N above and N below it.")
 @click.option("--direction", type=click.Choice(["a", "b", "both"]), default="both", show_default=True,
               help="Which model is outside the window: RUN_A, the others, or each in turn.")
-@click.option("--weights-a", metavar="per-level|early-stop|last|STEP", help="Which weights of RUN_A.  [default: as "
-              "geomem generate]")
-@click.option("--weights-b", metavar="per-level|early-stop|last|STEP", help="Which weights of the other runs.")
+@click.option("--weights-a", metavar="per-level|early-stop|before-copies|last|STEP",
+              help="Which weights of RUN_A.  [default: as geomem generate]")
+@click.option("--weights-b", metavar="per-level|early-stop|before-copies|last|STEP",
+              help="Which weights of the other runs.")
 @click.option("--data", metavar="DATA", help="The training data to look for; the default is RUN_A's.")
 @data_root_option
 @click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",

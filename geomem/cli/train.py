@@ -96,6 +96,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     from geomem.memorization import Watch, default_watch_every
     from geomem.models import NETWORKS, build_network, default_network
     from geomem.training import (
+        EarlierWeights,
         Interrupted,
         Origin,
         Run,
@@ -172,11 +173,15 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     every, watcher = engine["watch_every"], None
     if every != 0:
         every = every or default_watch_every(iterations * batch)
-    if every and is_first():
+    snapshot_dtype = torch.bfloat16 if engine["snapshots"] == "bf16" else None
+    earlier = None
+    if is_first() and (every or (run.path / "before-copies.json").exists()):
+        earlier = EarlierWeights(snapshot_dtype)
+    if every and earlier is not None:
         watch = Watch(dataset.train, dataset.validation if dataset.n_validation else None,
                       levels_to_watch(levels.gaps, levels.document, sigma_data),
                       labels=classes.of_data, seed=seed, device=device_found)
-        watcher = Watcher(run, watch, classes, engine["stop_at"])
+        watcher = Watcher(run, watch, classes, engine["stop_at"], earlier)
     validation = dataset.validation if dataset.n_validation else None
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     say(f"{network} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of {dataset.name}; "
@@ -192,8 +197,8 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
                                 validation_labels=classes.validation_labels,
                                 on_evaluation=Board(run) if engine["tensorboard"] else None,
                                 on_checkpoint=lambda trainer: _pictures(run, trainer, dataset, classes, watcher),
-                                watch=watcher, watch_every=every or None, checkpoint_every=engine["checkpoint_every"],
-                                snapshot_dtype=torch.bfloat16 if engine["snapshots"] == "bf16" else None)
+                                watch=watcher, watch_every=every or None, earlier=earlier,
+                                checkpoint_every=engine["checkpoint_every"], snapshot_dtype=snapshot_dtype)
         except Interrupted as stop:
             warn(f"geomem: stopped at step {stop.step:,} and saved; repeat the command with --resume to go on")
             raise SystemExit(128 + stop.signal_number) from None
@@ -206,6 +211,8 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     if best is not None:
         say(f"best weights per noise level: {len(set(best.steps))} snapshots, steps {min(best.steps):,} to "
             f"{max(best.steps):,}; one early stop: step {best.early_stop:,}")
+    if earlier is not None and earlier.step is not None:
+        say(f"copies were seen at step {earlier.copies_at:,}; weights before-copies: step {earlier.step:,}")
 
 
 def _taken_from(origin: Origin, network: str | None, objective: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ _MAX_COMMAND = 3000
 _MAX_ROWS = 40
 _MAX_LINES = 400
 
-_WEIGHTS = {"per-level": "best weights per noise level", "early-stop": "one early stop", "last": "last weights"}
+_WEIGHTS = {"per-level": "best weights per noise level", "early-stop": "one early stop", "last": "last weights",
+            "before-copies": "weights from before copies were seen"}
 
 
 def render_page(runs: Sequence[RunFacts]) -> str:

@@ -2,6 +2,7 @@
 
 from geomem.training.best_weights import BestWeights
 from geomem.training.dummy import WithNoiseImages
+from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
 from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train, watch_steps
 from geomem.training.loss import denoising_loss, heldout_losses
@@ -11,6 +12,7 @@ from geomem.training.trainer import Trainer, TrainingSettings
 
 __all__ = [
     "BestWeights",
+    "EarlierWeights",
     "Interrupted",
     "Origin",
     "Pretrained",

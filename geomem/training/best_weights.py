@@ -87,12 +87,8 @@ class BestWeights:
             self._early_stop = (step, average)
         needed = {s for candidates in self._candidates for s, _ in candidates} | {self._early_stop[0]}
         if step in needed:
-            self.snapshots[step] = {name: self._kept(tensor) for name, tensor in snapshot.items()}
+            self.snapshots[step] = kept_copy(snapshot, self.dtype)
         self.snapshots = {s: self.snapshots[s] for s in sorted(needed)}
-
-    def _kept(self, tensor: Tensor) -> Tensor:
-        dtype = self.dtype if tensor.is_floating_point() else None
-        return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True)
 
     @property
     def steps(self) -> list[int]:
@@ -136,6 +132,12 @@ class BestWeights:
         best._early_stop = None if state["early_stop"] is None else tuple(state["early_stop"])
         best.snapshots = dict(snapshots)
         return best
+
+
+def kept_copy(snapshot: Mapping[str, Tensor], dtype: torch.dtype | None) -> Snapshot:
+    """The tensors on the CPU, copied; those of floats as ``dtype`` where one is given."""
+    return {name: tensor.detach().to("cpu", (dtype if tensor.is_floating_point() else None) or tensor.dtype, copy=True)
+            for name, tensor in snapshot.items()}
 
 
 def stitch(edges: Sequence[float] | np.ndarray, weights: Sequence[Snapshot], denoiser: nn.Module) -> PiecewiseDenoiser:

@@ -56,10 +56,10 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
                bf16: bool = False) -> tuple[str, str]:
     """Write ``run`` to the new directory ``out``; returns its form, ``diffusers`` or ``geomem``, and its weights.
 
-    ``weights``: ``per-level``, ``early-stop``, ``last`` or a kept step; by default the best that the form can hold (one
-    set for diffusers, per level else), or the last where the run kept no others. ``form``: ``auto`` takes diffusers
-    where its DDPMPipeline can hold the model. ``bf16`` halves the files and rounds the weights to 8 bits of mantissa.
-    Raises InputError where ``out`` exists, or the run cannot take the form asked for.
+    ``weights``: as ``Run.denoiser`` takes them; by default the best that the form can hold (one set for diffusers, per
+    level else), or where the run kept none those from before the copies, or the last. ``form``: ``auto`` takes
+    diffusers where its DDPMPipeline can hold the model. ``bf16`` halves the files and rounds the weights to 8 bits of
+    mantissa. Raises InputError where ``out`` exists, or the run cannot take the form asked for.
     """
     out = Path(out)
     if out.exists():
@@ -73,7 +73,7 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
         raise InputError(f"{run.path} cannot be exported for diffusers: {reason}; use --form geomem")
     form = ("geomem" if reason else "diffusers") if form == "auto" else form
     best = "per-level" if form == "geomem" else "early-stop"
-    weights = weights or ("last" if run.levels is None else best)
+    weights = weights or (run.weights_without_levels if run.levels is None else best)
     data = config["data"]
     about = {"name": out.name, "weights": weights, "network": config["network"],
              "objective": config["objective"].upper(), **_about_classes(run.labels),

@@ -17,6 +17,7 @@ from geomem.noise.samplers import GapSampler
 from geomem.processes import put_together, require_same
 from geomem.rng import torch_generator
 from geomem.training.best_weights import BestWeights
+from geomem.training.earlier import EarlierWeights
 from geomem.training.loss import heldout_losses
 from geomem.training.run import Run
 from geomem.training.trainer import Trainer, TrainingSettings
@@ -70,14 +71,16 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
           on_evaluation: Callable[[dict[str, Any]], None] | None = None,
           on_checkpoint: Callable[[Trainer], None] | None = None,
           watch: Callable[[Trainer], bool] | None = None, watch_every: int | None = None,
-          checkpoint_every: int | None = None, snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
+          earlier: EarlierWeights | None = None, checkpoint_every: int | None = None,
+          snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
     """Train to the settings' last step, going on from the run's checkpoint if it has one.
 
     ``validation`` (M, ...) are held-out points that may steer the training; None turns the best weights per noise
     level off. ``on_step(step, loss)`` is called after every step, with the loss at every tenth and None between
     (on a GPU reading it costs a wait); ``on_evaluation(line)`` with each line of stats.jsonl;
     ``on_checkpoint(trainer)`` after each checkpoint. ``watch(trainer)`` looks at the training at the ``watch_steps`` of
-    ``watch_every`` images; where it returns True, the training is saved and ends early. A checkpoint is written every
+    ``watch_every`` images; where it returns True, the training is saved and ends early. ``earlier`` is given the
+    weights of every evaluation and saved with the run; ``watch`` may tell it of copies. A checkpoint is written every
     ``checkpoint_every`` images (None: every minute); ``snapshot_dtype`` is that of the best weights per noise level.
 
     Of several processes (``trainer.group``) the first one evaluates, watches and writes, and None is the best weights
@@ -88,14 +91,14 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
     first = group is None or group.rank() == 0
     if first:
         run.tidy()
-    best = run.restore(trainer, snapshot_dtype)
+    best = run.restore(trainer, snapshot_dtype, earlier)
     if group is not None:
         require_same(trainer.steps_done, group)
     saved = trainer.steps_done or None
     if first:
         run.rewind(trainer.steps_done)
         if saved is not None:
-            run.save(trainer, best)  # a kill may have come between the state and the files derived from it
+            run.save(trainer, best, earlier)  # a kill may have come between the state and the files derived from it
     held_out = None
     if validation is not None and first:
         held_out = validation_batch(trainer, validation, validation_labels)
@@ -119,6 +122,8 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
                     mse = heldout_losses(trainer.ema, *held_out[:2], best.centres.tolist(), held_out[2])
                     best.update(step, mse, trainer.ema.state_dict())
                     line["heldout_mse"] = mse.tolist()
+                if earlier is not None and first:
+                    earlier.update(step, trainer.ema.state_dict())
                 if first:
                     run.append("stats.jsonl", line)
                 if first and on_evaluation is not None:
@@ -129,7 +134,7 @@ def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
             if first and (stop or step == settings.iterations or _is_due(step, settings, checkpoint_every, last_saved)):
                 if trainer.losses:
                     _require_finite(run, trainer, saved)
-                run.save(trainer, best)
+                run.save(trainer, best, earlier)
                 last_saved, saved = time.monotonic(), step
                 if on_checkpoint is not None:
                     on_checkpoint(trainer)

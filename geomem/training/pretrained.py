@@ -61,7 +61,7 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
         return Pretrained(path, denoiser.eval(), shape, "last", {}, _schedule(denoiser))
     run = Run(path)
     config = run.config
-    weights = weights or ("last" if run.levels is None else "per-level")
+    weights = weights or (run.weights_without_levels if run.levels is None else "per-level")
     schedule = _schedule(run.outline()) if config["network"] == DIFFUSERS else DDPMSchedule()
     return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule,
                       run.labels)

@@ -3,7 +3,8 @@
     config.json           resolved options: data, network, objective, sampler, settings
     model.safetensors     averaged weights of the last step
     levels.json           noise-level bands with the chosen step of each, and the one early stop
-    weights/step-N.safetensors   the distinct snapshots that levels.json names
+    before-copies.json  the step of the weights from before the copies, once copies were seen
+    weights/step-N.safetensors   the distinct snapshots that these two name, and those that may be named yet
     state.safetensors     everything needed to go on; its header names the step and the snapshots it belongs to
     stats.jsonl           one line per evaluation: step, images, mean training loss, held-out MSE per band
                           (squared data units per value), seconds since this start of the training
@@ -34,9 +35,10 @@ from geomem.models.diffusers_folder import diffusers_denoiser
 from geomem.models.weights import read_matching, refuse_pickle
 from geomem.rng import key
 from geomem.training.best_weights import BestWeights, stitch
+from geomem.training.earlier import EarlierWeights
 from geomem.training.trainer import Trainer
 
-FORMAT, LEVELS_FORMAT = "geomem.run/1", "geomem.levels/1"
+FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
 DIFFUSERS = "diffusers"
 """Network name of a run that fine-tunes a diffusers folder; its config holds the folder's two descriptions."""
 
@@ -116,7 +118,8 @@ class Run:
         """Trained denoiser on the CPU, in evaluation mode; that of the data where noise images were a second class.
 
         ``weights``: ``last`` (averaged weights of the last step), ``per-level`` (best weights per noise level),
-        ``early-stop`` (the one snapshot with the best average held-out loss), or the number of a kept step.
+        ``early-stop`` (the one snapshot with the best average held-out loss), ``before-copies`` (that of half the steps
+        at which copies were seen first), or the number of a kept step.
         """
         denoiser = self.denoiser_of_classes(weights)
         config = self.config
@@ -127,6 +130,8 @@ class Run:
         outline = self.outline()
         if weights == "last":
             return self._filled(outline, self.path / "model.safetensors")
+        if weights == "before-copies":
+            return self._filled(outline, self.snapshot_path(self.step_before_copies))
         levels = self.levels
         if levels is None:
             raise InputError(f"{self.path} kept no weights per noise level (it was trained without held-out data); "
@@ -137,8 +142,8 @@ class Run:
         kept = sorted({*levels["steps"], levels["early_stop"]})
         step = levels["early_stop"] if weights == "early-stop" else weights
         if str(step) not in map(str, kept):
-            raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop or one of "
-                             f"the steps {', '.join(map(str, kept))}")
+            raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop, "
+                             f"before-copies or one of the steps {', '.join(map(str, kept))}")
         return self._filled(outline, self.snapshot_path(int(step)))
 
     def _filled(self, outline: Denoiser, path: Path) -> Denoiser:
@@ -165,6 +170,23 @@ class Run:
             raise InputError(f"{path} is damaged (bands and steps do not fit); use --weights last")
         return levels
 
+    @property
+    def weights_without_levels(self) -> str:
+        """Which weights to take where none were chosen per noise level."""
+        return "before-copies" if (self.path / "before-copies.json").is_file() else "last"
+
+    @property
+    def step_before_copies(self) -> int:
+        """Step of the weights from before the copies. Raises InputError where the training saw none."""
+        path = self.path / "before-copies.json"
+        if not path.is_file():
+            raise InputError(f"{self.path} has no weights before-copies: its training saw no copies, or was not "
+                             "watched; use --weights last or per-level")
+        step = _read_json(path, BEFORE_FORMAT).get("step")
+        if type(step) is not int or step < 0:
+            raise InputError(f"{path} is damaged (no step); use --weights last")
+        return step
+
     def snapshot(self, step: int) -> dict[str, Tensor]:
         return _read_tensors(self.snapshot_path(step))
 
@@ -174,25 +196,29 @@ class Run:
 
     # --- state --------------------------------------------------------------------------------------------
 
-    def save(self, trainer: Trainer, best: BestWeights | None) -> None:
+    def save(self, trainer: Trainer, best: BestWeights | None, earlier: EarlierWeights | None = None) -> None:
         """Write a checkpoint. Killed at any moment, the directory still holds the last whole one.
 
         The order matters: snapshots first, then the state that names them, then what is derived from it.
         """
-        steps = [] if best is None else list(best.snapshots)
-        for step in steps:
+        snapshots = {**(earlier.snapshots if earlier else {}), **(best.snapshots if best else {})}
+        for step, snapshot in snapshots.items():
             if not self.snapshot_path(step).exists():
-                assert best is not None
-                write_tensors(self.snapshot_path(step), best.snapshots[step])
+                write_tensors(self.snapshot_path(step), snapshot)
         metadata = {"steps_done": str(trainer.steps_done)}
         if best is not None:
             metadata["best"] = json.dumps(best.to_dict())
+        if earlier is not None:
+            metadata["earlier"] = json.dumps(earlier.to_dict())
         write_tensors(self.path / "state.safetensors", trainer.state(), metadata)
         write_tensors(self.path / "model.safetensors", trainer.ema.state_dict())
         if best is not None and best.snapshots:
             write_json(self.path / "levels.json", {"format": LEVELS_FORMAT, "edges": best.edges.tolist(),
                                                    "steps": best.steps, "early_stop": best.early_stop})
-        kept = {self.snapshot_path(step) for step in steps}
+        if earlier is not None and earlier.step is not None:
+            write_json(self.path / "before-copies.json", {"format": BEFORE_FORMAT, "step": earlier.step,
+                                                          "copies_at": earlier.copies_at})
+        kept = {self.snapshot_path(step) for step in snapshots}
         for path in (self.path / "weights").glob("*.safetensors"):
             if path not in kept:
                 path.unlink()
@@ -204,8 +230,11 @@ class Run:
                 if leftover.is_file():
                     leftover.unlink()
 
-    def restore(self, trainer: Trainer, snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
-        """Load the last checkpoint into the trainer; returns its best weights. No checkpoint: nothing changes."""
+    def restore(self, trainer: Trainer, snapshot_dtype: torch.dtype | None = None,
+                earlier: EarlierWeights | None = None) -> BestWeights | None:
+        """Load the last checkpoint into the trainer, and into ``earlier`` what was kept of before; returns its best
+        weights. No checkpoint: nothing changes.
+        """
         path = self.path / "state.safetensors"
         if not path.is_file():
             return None
@@ -214,6 +243,9 @@ class Run:
             metadata = file.metadata()
         try:
             trainer.load_state(tensors, int(metadata["steps_done"]))
+            if earlier is not None and "earlier" in metadata:
+                before = parse_json(metadata["earlier"], f"{path} is damaged", "start again in another --out")
+                earlier.restore(before, {int(step): self.snapshot(int(step)) for step in before["steps"]})
             if "best" not in metadata:
                 return None
             state = parse_json(metadata["best"], f"{path} is damaged", "start again in another --out")
