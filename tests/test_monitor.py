@@ -121,6 +121,31 @@ def test_a_training_does_not_notice():
     assert with_looks[1:] == without[1:]
 
 
+def test_weights_before_copies_are_those_of_half_the_steps():
+    """Copies are seen at step 40, by a denoiser that returns training points: of 10, 20, 30 the half is 20."""
+    class Turning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = nn.Parameter(torch.tensor(0.0))
+            self.copies = [EmpiricalDenoiser(torch.from_numpy(TRAIN))]
+
+        def forward(self, x, sigma, labels=None):
+            return self.copies[0](x, sigma) if self.step >= 40 else 0.5 * x
+
+    denoiser, monitor = Turning(), Monitor(TRAIN, None, every=10)
+    for step in range(1, 61):
+        if step == 35:
+            with pytest.raises(InputError, match="no look has seen copies"):
+                monitor.before_copies(denoiser)
+        with torch.no_grad():
+            denoiser.step.fill_(step)
+        look = monitor(step, denoiser)
+        if look is not None:
+            assert look.shows_copies() == (step >= 40)
+    assert float(monitor.before_copies(denoiser).step.detach()) == 20
+    assert float(denoiser.step.detach()) == 60
+
+
 def test_wrong_use_is_refused():
     with pytest.raises(InputError, match="1 or more"):
         Monitor(TRAIN, HELDOUT, every=0)

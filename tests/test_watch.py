@@ -45,6 +45,9 @@ def test_a_few_copies_by_chance_are_no_alarm():
         low, high = wilson_interval(count, 64)
         look = Look(count / 64, low, high, 64, 0.0, wilson_interval(0, 400)[1], [], [], [], [])
         assert look.has_set_in is expected
+        assert look.shows_copies() is expected
+        assert look.shows_copies(0.03 if expected else 0.01) is expected
+        assert not look.shows_copies(0.05)
 
 
 def test_looks_without_held_out_points():

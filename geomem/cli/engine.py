@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from geomem.training import EarlierWeights, Run, Trainer, WithNoiseImages
 
 MAX_GRIDS = 12
-COPIES = 0.03  # share of the watched samples, two of 64, from which on a training copies
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,7 +158,7 @@ class Watcher:
         if found.has_set_in and not self.warned:
             self.warned = True
             warn(f"warning: memorization has set in: {seen}")
-        if found.has_set_in and found.rate >= (self.stop_at or COPIES):
+        if found.shows_copies(self.stop_at):
             self.earlier.copies_seen(step)
             if self.stop_at is not None:
                 self.stopped = f"stopped and saved, as --stop-at-memorization {self.stop_at:g} asks: {seen}"

@@ -8,11 +8,14 @@ For a loop of one's own, or the callbacks of a trainer::
         look = monitor(step, denoiser)                 # a Look at steps 500, 1000, ..., else None
     samples = generate(monitor.best(denoiser), range(1000), train.shape[1:])
 
+Without held-out points, train until ``look.shows_copies()`` and take ``monitor.before_copies(denoiser)``.
+
 ``denoiser`` is the network that is trained, or its moving average, as ``D(x, sigma)``: see ``geomem.models.adapters``.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +29,7 @@ from geomem.memorization.watch import SAMPLES, Look, Watch
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.rng import torch_generator
 from geomem.training.best_weights import BestWeights
+from geomem.training.earlier import EarlierWeights
 from geomem.training.loss import heldout_losses
 
 VALIDATION = 500  # held-out points whose loss chooses the weights, at most
@@ -63,6 +67,7 @@ class Monitor:
         self.every = every
         self.watch = Watch(train, known, sigmas, n=n, seed=seed, device=device)
         self.looks: list[tuple[int, Look]] = []
+        self.earlier = EarlierWeights()
         self.best_weights: BestWeights | None = None
         if known is not None:
             self.best_weights = BestWeights.log_spaced()
@@ -79,7 +84,10 @@ class Monitor:
                 losses = heldout_losses(denoiser, self._clean.to(device), self._noise.to(device),
                                         self.best_weights.centres.tolist())
                 self.best_weights.update(step, losses, denoiser.state_dict())
+            self.earlier.update(step, denoiser.state_dict())
             look = self.watch.look(denoiser)
+        if look.shows_copies():
+            self.earlier.copies_seen(step)
         self.looks.append((step, look))
         return look
 
@@ -92,3 +100,13 @@ class Monitor:
             raise InputError("the best weights per noise level are chosen by held-out points; give the monitor some")
         return self.best_weights.stitched(denoiser)
 
+    def before_copies(self, denoiser: nn.Module) -> nn.Module:
+        """A copy of ``denoiser`` with the weights of half the steps at which copies were seen first.
+
+        Raises InputError as long as no look found copies.
+        """
+        if self.earlier.step is None:
+            raise InputError("no look has seen copies yet, so no weights are before them; train on, or take the last")
+        found = copy.deepcopy(denoiser).eval()
+        found.load_state_dict(self.earlier.snapshots[self.earlier.step])
+        return found

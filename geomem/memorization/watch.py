@@ -33,6 +33,7 @@ EVALUATIONS = SAMPLES * (2 * STEPS - 1 + 2 * 3)
 TRAINING_EVALUATIONS = 3  # of a training image, forward and twice as much backward
 SHARE = 0.04  # of the training's own time
 LOOKS = 25  # at most so many by default
+COPIES = 0.03  # share of the samples, two of 64, from which on a model copies
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Look:
     def has_set_in(self) -> bool:
         """Whether the samples are memorized more often than chance explains: the two intervals are apart."""
         return self.low > self.floor_high
+
+    def shows_copies(self, share: float | None = None) -> bool:
+        """Whether memorization has set in, and this share of the samples or more (by default 3%) is memorized."""
+        return self.has_set_in and self.rate >= (share or COPIES)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
