@@ -101,7 +101,7 @@ SETS = {
     "pokemon16": Set(128, "unet-tiny", 128, 1000, from_zip("pokemon64.zip", 128, 888)),
     "flowers16": Set(128, "unet-tiny", 128, 1000, from_zip("flowers64.zip", 128, 2000)),
     "digits, 100": Set(100, "unet-tiny", 256, 1500),
-    "digits, 800": Set(800, "unet-tiny", 256, 1500),
+    "digits, 400": Set(400, "unet-tiny", 256, 1500),
     "digits, mlp": Set(200, "mlp", 256, 5500),
     "digits, long": Set(200, "unet-tiny", 256, 12000),
     "ecg200, long": Set(200, "mlp", 256, 45000),
