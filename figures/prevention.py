@@ -38,8 +38,9 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                     axes.plot(x, y, **CHOSEN[row["way"], row["weights"]], ls="", zorder=4)
             floor = next(row["floor"] for row in rows if row["set"] == name)
             axes.plot(floor, 0, "*", ms=12, color="0.1", label="two halves of the held-out data", ls="")
-            seeds = max(len(row["seeds"]) for row in rows if row["set"] == name and row["way"] in WAYS)
-            axes.set(title=f"{TITLES[name]}; {seeds} seed{'s' if seeds > 1 else ''}", xscale="log", ylim=(-0.04, 1.04))
+            seeds = {len(row["seeds"]) for row in rows if row["set"] == name and row["way"] in WAYS}
+            axes.set(title=f"{TITLES[name]}; {' or '.join(map(str, sorted(seeds)))} seeds", xscale="log",
+                     ylim=(-0.04, 1.04))
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
