@@ -85,8 +85,10 @@ def _command(arguments: list[str], folder: Path, texts: list[Path], as_nobody: b
     resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESS_SPACE,) * 2)
     if as_nobody and os.geteuid() == 0:
         os.setuid(NOBODY)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell have it ignored
     signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, ctrl_c_after)
+    # Again after 10 s: Python drops one that comes within a weakref's callback, as imports have them; people repeat it.
+    signal.setitimer(signal.ITIMER_REAL, ctrl_c_after, 10 if ctrl_c_after else 0)
     status: Any = 0
     try:
         main(arguments)
