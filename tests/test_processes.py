@@ -86,5 +86,5 @@ def test_a_killed_process_ends_the_others_with_a_word():
 
 def test_processes_with_different_data_are_told():
     for status, _, err in run_processes(2, "other"):
-        assert status == 1
+        assert status in (1, -signal.SIGABRT)  # gloo's threads may abort at the end, when the other process is gone
         assert "different data" in err
