@@ -19,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,14 @@ SETS = {
     "cars16": Set(128, "unet-tiny", 128, 1000, cars),
     "pokemon16": Set(128, "unet-tiny", 128, 1000, from_zip("pokemon64.zip", 128, 888)),
     "flowers16": Set(128, "unet-tiny", 128, 1000, from_zip("flowers64.zip", 128, 2000)),
-    "digits, 100": Set(100, "unet-tiny", 256, 1500),
-    "digits, 400": Set(400, "unet-tiny", 256, 1500),
-    "digits, mlp": Set(200, "mlp", 256, 5500),
-    "digits, long": Set(200, "unet-tiny", 256, 12000),
-    "ecg200, long": Set(200, "mlp", 256, 45000),
-    "faces16, long": Set(256, "unet-tiny", 128, 13000, faces),
-    "cars16, long": Set(128, "unet-tiny", 128, 8000, cars),
-    "pokemon16, long": Set(128, "unet-tiny", 128, 8000, from_zip("pokemon64.zip", 128, 888)),
-    "flowers16, long": Set(128, "unet-tiny", 128, 8000, from_zip("flowers64.zip", 128, 2000)),
+}
+SETS |= {
+    "digits, 100": replace(SETS["digits"], n_train=100),
+    "digits, 400": replace(SETS["digits"], n_train=400),
+    "digits, mlp": replace(SETS["digits"], network="mlp", iterations=5500),
+    **{f"{name}, long": replace(SETS[name], iterations=steps) for name, steps in (
+        ("digits", 12000), ("ecg200", 45000), ("faces16", 13000), ("cars16", 8000), ("pokemon16", 8000),
+        ("flowers16", 8000))},
 }
 FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
 # Options of ``geomem train``, and where the edges of the recommended gap are moved to, as factors.
