@@ -1,0 +1,122 @@
+"""The tables of bin/prevention-study: means over the seeds of each set and way, and ratios over all sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from geomem.geometry.estimates import Z_95
+from geomem.quality import difference_over_seeds, mean_over_runs
+
+FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
+
+
+def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each set, way and choice of weights: means over the seeds with 95% intervals, for fresh seeds.
+
+    memorized, frechet: at the last step. along: the same at each checkpoint. log_ratio: logarithm of the Frechet
+    distance over that of a rival with the same seed, for each of ``RIVALS``; None without a seed in common, and
+    without an interval for a single one.
+    """
+    rows = []
+    cells = [cell for cell in cells if "rows" in cell]  # without those that were refused
+    for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells):
+        runs = [cell for cell in cells if (cell["set"], cell["way"]) == (name, way)]
+        baseline = [cell for cell in cells if (cell["set"], cell["way"]) == (name, "none")]
+        for weights in dict.fromkeys(row["weights"] for row in runs[0]["rows"]):
+            lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]
+            ours = {cell["seed"]: line[-1]["quality"]["frechet"] for cell, line in zip(runs, lines, strict=True)}
+            along = [{"step": at[0].get("step") if weights == "last" else None,
+                      **{part: mean_over_runs(*zip(*map(measure, at), strict=True)).to_dict()
+                         for part, measure in (("memorized", _memorized), ("frechet", _frechet))}}
+                     for at in zip(*lines, strict=True)]
+            rows.append({"set": name, "way": way, "weights": weights, "seeds": [cell["seed"] for cell in runs],
+                         **{part: along[-1][part] for part in ("memorized", "frechet")},
+                         "along": along if weights == "last" else [],
+                         "log_ratio": {rival: _log_ratio(ours, {cell["seed"]: distance(cell["rows"])
+                                                                for cell in baseline})
+                                       for rival, distance in RIVALS.items()},
+                         "floor": lines[0][-1]["quality"]["frechet_floor"],
+                         "floor_n": lines[0][-1]["quality"]["floor_n"]})
+    return rows
+
+
+def _log_ratio(ours: dict[int, float], rival: dict[int, float]) -> dict[str, Any] | None:
+    common = sorted(ours.keys() & rival.keys())
+    if not common:
+        return None
+    first, second = ({seed: math.log(values[seed]) for seed in common} for values in (ours, rival))
+    if len(common) == 1:
+        return {"mean": first[common[0]] - second[common[0]], "low": None, "high": None, "p": None, "seeds": common}
+    return difference_over_seeds(first, second).to_dict()
+
+
+def _distances(rows: list[dict[str, Any]], weights: str) -> list[float]:
+    return [row["quality"]["frechet"] for row in rows if row["weights"] == weights]
+
+
+# What the plain training could have given with the same seed, as Frechet distances of the rows of its file.
+RIVALS: dict[str, Callable[[list[dict[str, Any]]], float]] = {
+    "best checkpoint": lambda rows: min(_distances(rows, "last")),  # chosen after the fact, by its distance
+    "last": lambda rows: _distances(rows, "last")[-1],
+    "early stop": lambda rows: _distances(rows, "early stop")[0],
+}
+
+
+def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each way and choice of weights with two sets or more: the range of the memorized shares, and for each rival
+    the geometric mean over the sets of the ratio of Frechet distances, with its 95% interval for other sets and its
+    range.
+    """
+    found = []
+    rows = [row for row in rows if row["set"] in FIRST_SETS]
+    for way, weights in dict.fromkeys((row["way"], row["weights"]) for row in rows):
+        lines = [row for row in rows if (row["way"], row["weights"]) == (way, weights) and row["log_ratio"]["last"]]
+        if len(lines) < 2:
+            continue
+        ratios = {}
+        for rival in RIVALS:
+            if (way, weights, rival) not in (("none", "last", "last"), ("none", "early stop", "early stop")):
+                logs = [row["log_ratio"][rival]["mean"] for row in lines]
+                means = mean_over_runs(logs, [0.0] * len(logs))
+                ratios[rival] = {name: math.exp(value) for name, value in (
+                    ("mean", means.mean), ("low", means.low), ("high", means.high), ("least", min(logs)),
+                    ("most", max(logs)))}
+        shares = [row["memorized"]["mean"] for row in lines]
+        found.append({"way": way, "weights": weights, "sets": [row["set"] for row in lines],
+                      "seeds": [len(row["seeds"]) for row in lines],
+                      "memorized": {"least": min(shares), "most": max(shares)}, "ratio": ratios})
+    return found
+
+
+def _memorized(row: dict[str, Any]) -> tuple[float, float]:
+    """Memorized share and its standard error, that of the Wilson interval."""
+    found = row["memorized"]
+    return found["rate"], (found["high"] - found["low"]) / (2 * Z_95)
+
+
+def _frechet(row: dict[str, Any]) -> tuple[float, float]:
+    found = row["quality"]
+    return found["frechet"], (found["frechet_high"] - found["frechet"]) / Z_95
+
+
+def text_of(rows: list[dict[str, Any]]) -> list[str]:
+    """A table for each set, in Markdown."""
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        lines += [f"\n{name}\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|"]
+        for row in (row for row in rows if row["set"] == name):
+            share, frechet = row["memorized"], row["frechet"]
+            lines.append(f"| {row['way']}, {row['weights']} | {len(row['seeds'])} | {share['mean']:.1%} "
+                         f"[{max(0, share['low']):.1%}, {min(1, share['high']):.1%}] | {frechet['mean']:.2f} "
+                         f"[{max(0, frechet['low']):.2f}, {frechet['high']:.2f}] |")
+    lines += ["\nall sets, Frechet distance as a multiple of that of the plain training with the same seed\n",
+              "| way, weights | sets | memorized | " + " | ".join(f"over {rival}" for rival in RIVALS) + " |",
+              "|---|---|---|" + "---|" * len(RIVALS)]
+    for row in over_sets(rows):
+        ratios = ["{mean:.2f} [{low:.2f}, {high:.2f}], {least:.2f} to {most:.2f}".format(**row["ratio"][rival])
+                  if rival in row["ratio"] else "" for rival in RIVALS]
+        lines.append(f"| {row['way']}, {row['weights']} | {len(row['sets'])} | {row['memorized']['least']:.1%} to "
+                     f"{row['memorized']['most']:.1%} | " + " | ".join(ratios) + " |")
+    return lines
