@@ -354,9 +354,10 @@ def test_json_table_and_files(runs, tmp_path, capsys):
             assert row["window"]["sigma"] == levels[inside[[0, -1]]].tolist()
             assert (row["window"]["low"], row["window"]["high"]) == (0.1, 1.5)
     assert rows[0]["difference"] is None
+    alone = {row["outside"]: row["memorization"]["rate"] for row in rows if row["window"] is None}
     for row in rows[1:]:
-        assert row["difference"]["difference"] == pytest.approx(
-            row["memorization"]["rate"] - rows[0]["memorization"]["rate"])
+        before = alone[row["outside"] if row["window"] else "A"]
+        assert row["difference"]["difference"] == pytest.approx(row["memorization"]["rate"] - before)
     assert status(*arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["outside", "inside", "window"]
@@ -381,11 +382,18 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
     assert len(rows) == len(expected)
     first, last = rows[2]["window"]["steps"]
     assert PUBLISHED_WINDOWS["medium"].holds(levels).sum() == last - first + 1
+    rates = {names: memorization_rate(samples, data.train) for names, samples in expected.items()}
+    before = {("empirical", None): ("A", None), ("A", "empirical"): ("A", None),
+              ("empirical", "A"): ("empirical", None)}
+    assert rows[0]["difference"] is None
     for row in rows:
-        found = memorization_rate(expected[row["outside"], row["inside"]], data.train)
+        names = row["outside"], row["inside"]
+        found = rates[names]
         assert row["memorization"]["median_nearest_distance"] == pytest.approx(found.median_nearest_distance, rel=1e-4)
         assert row["memorization"]["rate"] == found.rate
-        assert (row["difference"] or {"gained": 0})["gained"] == found.count - rows[0]["memorization"]["count"]
+        if names in before:
+            change = paired_share_difference(rates[before[names]].memorized, found.memorized)
+            assert row["difference"] == change.to_dict()
     assert rows[1]["memorization"]["rate"] > rows[0]["memorization"]["rate"]
 
 

@@ -79,7 +79,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
 
     The other denoiser is a trained model (whatever geomem generate takes), the Gaussian linear denoiser of the
     training data (gaussian), their empirical optimal denoiser (empirical), or none: the sampler takes one long step
-    across the window (skip). All rows share their seeds, so each is compared with RUN_A in pairs.
+    across the window (skip). All rows share their seeds, so each is compared in pairs with the denoiser outside alone.
 
     Where RUN_A copies and a row does not, the copies come from the levels in that window; the Frechet distance says
     what the cure costs.
@@ -128,17 +128,24 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
                 rate = apply_ratio_rule(as_rows(samples, "samples"), training, RATIO, device=device)
                 results[row.key] = {"rate": rate, "drawn": samples[:DRAWN], "quality": _frechet(samples, dataset.test)}
             bar.update()
-    before = results[rows[0].key]["rate"].memorized
+
+    def change(row: Row) -> dict[str, Any] | None:
+        """From the denoiser outside alone, of one alone from A."""
+        if row is rows[0]:
+            return None
+        before = rows[0] if row.window is None else Row(row.outside)
+        return paired_share_difference(results[before.key]["rate"].memorized,
+                                       results[row.key]["rate"].memorized).to_dict()
+
     document = {
         "format": "geomem.swap/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                  "n_test": len(dataset.test)},
         "models": {name: {"run": str(one.path), "weights": one.weights} for name, one in runs.items()},
         "sampler": {"method": method, "sigma": sigmas.tolist()},
-        "rows": [{**row.to_dict(sigmas), "memorization": found["rate"].to_dict(),
-                  "difference": paired_share_difference(before, found["rate"].memorized).to_dict() if k else None,
+        "rows": [{**row.to_dict(sigmas), "memorization": found["rate"].to_dict(), "difference": change(row),
                   "quality": found["quality"]}
-                 for k, row in enumerate(rows) for found in (results[row.key],)],
+                 for row in rows for found in (results[row.key],)],
         "heldout": {"memorization": heldout.to_dict(), "frechet": report.frechet_floor,
                     "floor_n": list(report.floor_n)},
         "seconds": round(time.perf_counter() - started, 3)}
@@ -354,7 +361,7 @@ def _caption(row: Row) -> str:
 
 def text_of(document: dict[str, Any]) -> str:
     """The document for people."""
-    lines: list[tuple[str, ...]] = [("outside", "inside", "window", "sigma (steps)", "memorized", "change from A",
+    lines: list[tuple[str, ...]] = [("outside", "inside", "window", "sigma (steps)", "memorized", "change",
                                      "Frechet (px)", "median NN")]
     pair = None
     for row in document["rows"]:
@@ -382,10 +389,12 @@ def text_of(document: dict[str, Any]) -> str:
     return "\n".join([*text, "", *names, "",
                       f"{n:,} samples a row, the same seeds in all; 95% intervals. memorized: nearer than 1/3 of the "
                       "distance to the second nearest of",
-                      f"{data['n_train']:,} training points of {data['name']}; change from A: of the share, paired by "
-                      "seed; Frechet distance in pixels (squared data units) to",
-                      f"{data['n_test']:,} held-out points; sigma: the sampler's first and last level in the window; "
-                      "median NN: median distance to the nearest training point."])
+                      f"{data['n_train']:,} training points of {data['name']}; change: of the share, from the "
+                      "denoiser outside alone (of",
+                      "one alone from A), paired by seed; Frechet distance in pixels (squared data units) to "
+                      f"{data['n_test']:,} held-out points;",
+                      "sigma: the sampler's first and last level in the window; median NN: median distance to the "
+                      "nearest training point."])
 
 
 def _percent(share: dict[str, float]) -> str:
