@@ -106,8 +106,6 @@ def overview(modules: dict[str, ModuleType]) -> str:
         kept = FIGURES / "results" / f"reproduce_{name.replace('-', '_')}.json"
         scale = json.loads(kept.read_text())["scale"] if kept.exists() else None
         state = ", ".join(f"{one}: {'run' if one == scale else 'not yet run'}" for one in SCALES[1:])
-        if getattr(module, "SHOWS_DATA", False):
-            state = "pictures of the data, not kept here"
         lines.append(f"{name:<26} {module.PAPER:<28} {state:<36} {module.TITLE}")
     return "\n".join(lines)
 

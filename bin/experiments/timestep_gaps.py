@@ -41,6 +41,17 @@ class Settings:
     precision: str = "fp32"
     seed: int = 0
 
+    def deviations(self) -> list[str]:
+        """What is not as in [G]."""
+        return [
+            f"{self.n_train:,} {'digits' if self.data == 'digits' else 'faces'} of {self.side} x {self.side} ([G]: "
+            f"1,024 faces of 32 x 32), network {self.network}, {self.iterations:,} steps of {self.batch} ([G]: 100,000 "
+            f"of 512), one seed, {self.samples:,} samples by {self.steps} steps of DDIM ([G]: 10,000 by 100 or 200)",
+            "AdamW and averaged weights; [G] averages none and names both SGD and Adam",
+            f"of [G]'s nine gaps these are known: {', '.join(NAMED)}",
+            *(["smaller images have their nearest neighbours closer: the same timesteps are not the same place"]
+              if self.side < 32 else [])]
+
 
 SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, batch=32, samples=16, steps=5,
                             gaps=("100-350",)),
@@ -79,16 +90,8 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     table = {"gap": list(found), **{key: [row[key] for row in found.values()] for key in keys},
              "on_front": [gap in front for gap in found]}
     return Outcome({"gaps": found, "front": front}, table, compared(found), [
-        f"{settings.n_train:,} faces of {settings.side} x {settings.side} ([G]: 1,024 of 32 x 32), network "
-        f"{settings.network}, {settings.iterations:,} steps of {settings.batch} ([G]: 100,000 of 512), one seed, "
-        f"{settings.samples:,} samples by {settings.steps} steps of DDIM ([G]: 10,000 by 100 or 200)",
-        "AdamW and averaged weights; [G] averages none and names both SGD and Adam",
-        "Frechet distance in pixels in place of FID, to two thirds or more of "
-        f"{settings.n_heldout:,} held-out images ([G]: 10,000)",
-        f"of [G]'s nine gaps these are known: {', '.join(NAMED)}",
-        *(["smaller images have their nearest neighbours closer: the same timesteps are not the same place"]
-          if settings.side < 32 else []),
-        *(["digits stand in for faces"] if settings.data == "digits" else [])])
+        *settings.deviations(), "Frechet distance in pixels in place of FID, to two thirds or more of "
+        f"{settings.n_heldout:,} held-out images ([G]: 10,000)"])
 
 
 def compared(found: dict[str, Any]) -> list[Compared]:
