@@ -1,0 +1,68 @@
+"""docs/reproduction.md: every experiment of the two papers, ours beside the published figures. Computes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments import MODULES
+from experiments.__main__ import FIGURES
+
+PAGE = Path(__file__).parents[1] / "docs" / "reproduction.md"
+HEAD = """# The papers' experiments
+
+Made from `figures/results` by `bin/reproduction-page`. [G] is *Two Calm Ends and the Wild Middle*
+([arXiv 2602.17846](https://arxiv.org/abs/2602.17846)), [C] *Memorization Control in Diffusion Models from
+Denoising-centric Perspective* ([arXiv 2601.21348](https://arxiv.org/abs/2601.21348)). Each experiment is one command,
+`bin/reproduce NAME`, at a scale that two cores manage in an hour; at the scale of the papers (`--scale paper`, a GPU)
+none has been run yet. A theorem, or the order of some figures, holds here or does not. A figure is held against our 95%
+interval only where it was measured on the same thing.
+"""
+CREDIT = ("The digits are those of the UCI Machine Learning Repository (Alpaydin and Kaynak, *Optical Recognition of "
+          "Handwritten Digits*, CC BY 4.0), as scikit-learn has them.")
+
+
+def page() -> str:
+    """The whole page."""
+    kept = {module: json.loads(path.read_text(encoding="utf-8")) for module in MODULES
+            if (path := FIGURES / "results" / f"reproduce_{module}.json").exists()}
+    return "\n".join([HEAD, *_contradictions(list(kept.values())),
+                      *(line for module, document in kept.items() for line in _section(module, document))])
+
+
+def _contradicts(row: dict[str, str]) -> bool:
+    """Verdicts against a paper are the ones with a word in capitals; see ``experiments.bench``."""
+    return any(words in row["verdict"] for words in ("DOES NOT HOLD", "OUTSIDE", "NOT EQUAL"))
+
+
+def _contradictions(documents: list[dict[str, Any]]) -> list[str]:
+    found = [f"- [{document['experiment']}](#{_anchor(document)}): {row['quantity']}: {row['verdict']}"
+             for document in documents for row in document["compared"] if _contradicts(row)]
+    return ["## What did not come out as published\n", *found, ""]
+
+
+def _anchor(document: dict[str, Any]) -> str:
+    kept = [letter for letter in _title(document).lower() if letter.isalnum() or letter in " -"]
+    return "".join(kept).replace(" ", "-")
+
+
+def _title(document: dict[str, Any]) -> str:
+    return f"{document['experiment']}: {document['title']}"
+
+
+def _section(module: str, document: dict[str, Any]) -> list[str]:
+    lines = [f"## {_title(document)}\n",
+             f"{document['paper']}, scale {document['scale']}; settings and every number in "
+             f"[reproduce_{module}.json](../figures/results/reproduce_{module}.json).\n",
+             f"![{document['title']}](../figures/reproduce-{document['experiment']}.png)\n",
+             "| | ours [95%] | published | |", "|---|---|---|---|"]
+    for row in document["compared"]:
+        cells = [row[key].replace("|", "\\|") for key in ("quantity", "ours", "published", "verdict")]
+        if _contradicts(row):
+            cells[-1] = f"**{cells[-1]}**"
+        lines.append(f"| {' | '.join(cells)} |")
+    deviations = [*document["deviations"], *([CREDIT] if "picture" in json.dumps(document["result"]) else [])]
+    return [*lines, "", "What differs from the paper:\n", *(f"- {line}" for line in deviations), ""]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
