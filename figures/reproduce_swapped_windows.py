@@ -34,8 +34,9 @@ def draw(document: Mapping[str, Any]) -> Figure:
                         for row in rows if row["window"] and row[side] == "few"])
             for name in ("few", "many"):
                 axes.axhline(alone[name][keys[0]], color=COLOUR[name], ls="--", lw=1)
-            axes.set(ylabel=label, **({"ylim": (-.03, 1.03)} if keys == RATE else {"yscale": "log"}))
-        panels[1].yaxis.set_major_formatter("{x:g}")
+            axes.set_ylabel(label)
+            if keys == RATE:
+                axes.set_ylim(-.03, 1.03)
         panels[0].set_title(f"{names['few']}, its denoiser in the window replaced", fontsize=9)
         panels[2].set_title(f"the window of the {names['few']} in another denoiser", fontsize=9)
         labels = {row["window"]: "{}\n{:.3g} to {:.3g}".format(row["window"], *row["sigma"])
