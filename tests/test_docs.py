@@ -52,7 +52,7 @@ NOT_RUN = ("pip ", "bin/", "eval ", "#")  # how other lines begin
 
 def blocks(page, language):
     """The fenced blocks of one language; "" for those that name none."""
-    return [text for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGES[page], re.M | re.S) if name == language]
+    return [text for name, text in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGES[page], re.M | re.S) if name == language]
 
 
 def commands(page):
