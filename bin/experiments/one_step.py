@@ -33,7 +33,8 @@ class Settings:
     seed: int = 0
 
 
-SCALES = {"smoke": Settings(SMOKE, sigmas=(0.5, 5.0), images=2), "small": Settings(SMALL, images=12),
+SCALES = {"smoke": Settings(SMOKE, sigmas=(0.5, 5.0), images=2),
+          "small": Settings(SMALL, sigmas=(0.1, 0.3, 0.5, 0.8, 1.5, 5.0), images=12),
           "paper": Settings(PAPER_PAIR)}
 
 
