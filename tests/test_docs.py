@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -52,7 +51,8 @@ NOT_RUN = ("pip ", "bin/", "eval ", "#")  # how other lines begin
 
 def blocks(page, language):
     """The fenced blocks of one language; "" for those that name none."""
-    return [text for name, text in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGES[page], re.M | re.S) if name == language]
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", PAGES[page], re.M | re.S)
+    return [text for name, text in fenced if name == language]
 
 
 def commands(page):
