@@ -30,7 +30,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
                                  [row["mean_distance_high"] - row["mean_distance"] for row in tuned]],
                           fmt="o", ms=3, lw=.8, color=BLUE)
             axes.axhline(base["mean_distance"], color=GREY, ls="--", lw=1, label="before fine-tuning")
-            axes.set(xlabel=label, title=f"r = {found['r']:+.2f}, p = {found['p']:.1e}")
+            axes.set(xlabel=label, title=f"r = {found['r']:+.2f}, p = {found['p']:.2g}")
         location.set_ylabel("mean distance to the training set")
         location.legend(fontsize=8)
         for axes, (name, title) in zip(maps, MAPS, strict=True):
