@@ -16,7 +16,9 @@ def draw(document: Mapping[str, Any]) -> Figure:
         figure = new_figure(1.6 + 0.55 * settings["shown"], 0.6 + 1.35 * len(found))
         for axes, (gap, part) in zip(figure.subplots(len(found), 1), found.items(), strict=True):
             shown(axes, part["picture"], ["sample", "nearest"])
-            axes.set_title(f"gap {gap}: {sum(part['memorized'])} of {settings['shown']} memorized", fontsize=9)
+            axes.set_title(f"gap {gap}: {part['rate']:.0%} [{100 * part['low']:.0f}, {100 * part['high']:.0f}] of "
+                           f"{part['n']:,} samples memorized, {sum(part['memorized'])} of these {settings['shown']}",
+                           fontsize=9)
         figure.suptitle(caption(document, "samples and nearest training images"), fontsize=10)
     return figure
 

@@ -21,6 +21,7 @@ NAME, PAPER, TITLE = "timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timest
 # Memorized shares, read from the text of [G].
 PUBLISHED = {"none": .75, "100-350": .09, "100-200": .43, "100-275": .13}
 NAMED = ("100-200", "100-275", "100-350", "150-250", "167-275")  # of the nine of [G]; the other four are not at hand
+NESTED = ("none", "100-200", "100-275", "100-350")  # each within the next
 OURS = ("200-350", "150-350", "100-150", "225-350")
 
 
@@ -98,7 +99,7 @@ def compared(found: dict[str, Any]) -> list[Compared]:
     rows = [unlike(f"memorized, gap {gap}", f"{found[gap]['memorized']:.1%} [{found[gap]['low']:.1%}, "
                    f"{found[gap]['high']:.1%}]", f"{value:.0%}", "other sizes and far fewer steps")
             for gap, value in PUBLISHED.items() if gap in found]
-    nested = [gap for gap in ("none", "100-200", "100-275", "100-350") if gap in found]
+    nested = [gap for gap in NESTED if gap in found]
     return [*rows,
             order("the wider the gap, the less is memorized",
                   [(gap, Interval.of(found[gap], "memorized")) for gap in reversed(nested)], "9% < 13% < 43% < 75%"),
