@@ -182,6 +182,15 @@ def test_jensen_shannon_by_definition(rng):
     assert shuffled[1] < 0.5 * together[1]
 
 
+def test_bins_of_a_constant_reference_tell_what_differs():
+    zeros = np.zeros(7)
+    edges = bin_edges(zeros)
+    assert jensen_shannon(zeros, zeros, edges)[0] == 0
+    for other in (-100.0, -1e-300, 1e-300, 100.0):
+        assert jensen_shannon(np.full(5, other), zeros, edges)[0] == pytest.approx(1)
+    assert jensen_shannon(np.array([-1.0, 1.0]), np.zeros(3), edges)[0] == pytest.approx(1)
+
+
 def test_mean_distance_is_that_of_scipy(rng, monkeypatch):
     from geomem.quality import distances
 
@@ -347,6 +356,14 @@ def test_wrong_input(images):
         (lambda: precision_recall(zeros((5, 3)), zeros((5, 3)), neighbours=0), "1 at least"),
         (lambda: mean_training_distance(zeros((5, 3)), zeros((5, 4))), "must agree"),
         (lambda: bin_edges(zeros(3), 0), "bins"),
+        (lambda: wasserstein_1(np.array([1, np.nan]), zeros(3)), "samples holds NaN"),
+        (lambda: wasserstein_1(zeros(3), np.array([np.inf])), "reference holds NaN"),
+        (lambda: wasserstein_1(zeros(0), zeros(3)), "at least one point"),
+        (lambda: wasserstein_1(zeros(1), zeros(3)), "1 samples"),
+        (lambda: wasserstein_1(zeros((3, 2)), zeros(3)), "one for each point"),
+        (lambda: jensen_shannon(np.array([1, np.nan]), zeros(3), np.arange(3)), "samples holds NaN"),
+        (lambda: jensen_shannon(zeros(3), zeros(0), np.arange(3)), "at least one point"),
+        (lambda: jensen_shannon(zeros(1), zeros(3), np.arange(3)), "1 samples"),
         (lambda: Judge(train, heldout, ["is"]), "unknown metric 'is'"),
         (lambda: Judge(train, heldout, ["mmd"], features="pca:0"), "0 principal"),
         (lambda: Judge(train, heldout, ["mmd"], features="dino"), "pca:K"),

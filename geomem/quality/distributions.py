@@ -28,32 +28,43 @@ RESAMPLES = 200
 
 
 def bin_edges(reference: Array, bins: int = BINS) -> np.ndarray:
-    """Edges (bins + 1,) from the smallest to the largest of the reference values, of any shape."""
+    """Edges (bins + 1,) from the smallest to the largest of the reference values, of any shape; where all are equal
+    those of three bins, for what lies below, there and above.
+    """
     values = as_rows(reference, "reference")
     if bins < 1:
         raise InputError(f"{bins} bins; give 1 or more")
     low, high = float(values.min()), float(values.max())
-    return np.linspace(low, high, bins + 1) if low < high else np.array([low, low])
+    if low == high:
+        above = np.nextafter(low, np.inf)
+        return np.array([low, low, above, above])
+    return np.linspace(low, high, bins + 1)
 
 
-def wasserstein_1(samples: np.ndarray, reference: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """Wasserstein-1 distance of two sets of numbers (n,) and (m,), in their units, and its standard error.
+def wasserstein_1(samples: Array, reference: Array, *, seed: int = 0) -> tuple[float, float]:
+    """Wasserstein-1 distance of two sets of numbers (n,), n >= 2, and (m,), in their units, and its standard error.
 
-    The standard error is the spread over 200 bootstrap resamples of the samples, the reference held fixed.
+    The standard error is the spread over 200 bootstrap resamples of the samples, the reference held fixed. Raises
+    InputError for fewer samples, more than a number each, or values that are not finite.
     """
+    samples, reference = _checked(samples, reference)
+    if samples.shape[1] != 1 or reference.shape[1] != 1:
+        raise InputError(f"samples of {samples.shape[1]} and reference points of {reference.shape[1]} values; "
+                         "Wasserstein-1 compares numbers, one for each point")
+    samples, reference = samples[:, 0], reference[:, 0]
     value = wasserstein_distance(samples, reference)
     picks = generator(seed, "quality bootstrap").integers(0, len(samples), size=(RESAMPLES, len(samples)))
     return float(value), float(np.std([wasserstein_distance(samples[pick], reference) for pick in picks], ddof=1))
 
 
-def jensen_shannon(samples: np.ndarray, reference: np.ndarray, edges: np.ndarray, *,
-                   seed: int = 0) -> tuple[float, float]:
+def jensen_shannon(samples: Array, reference: Array, edges: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     """Jensen-Shannon distance of histograms over ``edges``, in [0, 1], and its standard error.
 
-    samples: (n,) or (n, d), reference: (m,) or (m, d); all d values of a point are counted in one histogram. The
-    error is the spread over 200 bootstrap resamples of the points of ``samples``, since values of one point belong
-    together; the reference is held fixed.
+    samples: (n,) or (n, d), n >= 2, reference: (m,) or (m, d); all d values of a point are counted in one histogram.
+    The error is the spread over 200 bootstrap resamples of the points of ``samples``, since values of one point belong
+    together; the reference is held fixed. Raises InputError for fewer samples or values that are not finite.
     """
+    samples, reference = _checked(samples, reference)
     counts, fixed = _counts(samples, edges), _counts(reference, edges).sum(axis=0)
     uses = generator(seed, "quality bootstrap").multinomial(len(counts), np.full(len(counts), 1 / len(counts)),
                                                             size=RESAMPLES)
@@ -61,9 +72,17 @@ def jensen_shannon(samples: np.ndarray, reference: np.ndarray, edges: np.ndarray
     return float(value), float(np.std(resampled, ddof=1))
 
 
+def _checked(samples: Array, reference: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Both as rows of finite values. A single sample would seem to have no error: all its resamples are equal."""
+    rows = as_rows(samples, "samples"), as_rows(reference, "reference")
+    if len(rows[0]) < 2:
+        raise InputError(f"{len(rows[0])} samples; a distance with its error needs 2 or more")
+    return rows
+
+
 def _counts(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Histogram of each point, (n, bins)."""
+    """Histogram of each point (n, d), (n, bins)."""
     counts = np.zeros((len(points), len(edges) - 1))
-    for histogram, values in zip(counts, np.asarray(points).reshape(len(points), -1), strict=True):
+    for histogram, values in zip(counts, points, strict=True):
         histogram += np.bincount(np.searchsorted(edges[1:-1], values, side="right"), minlength=len(histogram))
     return counts
