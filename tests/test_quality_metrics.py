@@ -351,6 +351,8 @@ def test_wrong_input(images):
     for call, words in [
         (lambda: kernel_distance(zeros((5, 3)), zeros((5, 4))), "must agree"),
         (lambda: kernel_distance(zeros((2, 3)), zeros((5, 3))), "needs 3 and 2"),
+        (lambda: kernel_distance(np.eye(5, 3) * 1e30, zeros((5, 3))), r"overflows at values as large as 1e\+30"),
+        (lambda: kernel_distance(np.eye(5, 3, dtype=np.float32), np.eye(5, 3) * 1e160), "overflows"),
         (lambda: precision_recall(zeros((5, 3)), zeros((5, 4))), "must agree"),
         (lambda: precision_recall(zeros((3, 3)), zeros((5, 3))), "3-th nearest"),
         (lambda: precision_recall(zeros((5, 3)), zeros((5, 3)), neighbours=0), "1 at least"),

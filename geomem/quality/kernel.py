@@ -27,8 +27,8 @@ def kernel_distance(a: Array, b: Array) -> tuple[float, float]:
 
     a: (n, ...), n >= 3, and b: (m, ...), m >= 2, numpy or torch, flattened to d values; computed in float64. The error
     is the jackknife over the points of a, exact for this statistic through the sums over rows of the kernel; its
-    expectation is never too small (Efron and Stein 1981). Raises InputError for fewer points, another size or values
-    that are not finite.
+    expectation is never too small (Efron and Stein 1981). Raises InputError for fewer points, another size, values that
+    are not finite, or so large that sixth powers of them overflow.
     """
     a, b = as_rows(a, "a"), as_rows(b, "b")
     if a.shape[1] != b.shape[1]:
@@ -36,6 +36,18 @@ def kernel_distance(a: Array, b: Array) -> tuple[float, float]:
     n, m = len(a), len(b)
     if n < 3 or m < 2:
         raise InputError(f"{n} samples and {m} reference points; a kernel distance with its error needs 3 and 2")
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, stderr = _estimate(a, b)
+    if not (np.isfinite(value) and np.isfinite(stderr)):
+        largest = max(float(abs(points.astype(np.float64)).max()) for points in (a, b))
+        raise InputError(f"a kernel distance overflows at values as large as {largest:.3g}; leave it out, or bring the "
+                         "points to the scale of the data")
+    return value, stderr
+
+
+def _estimate(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """U(a, b) and its standard error, for rows (n, d) and (m, d)."""
+    n, m = len(a), len(b)
     own, across = _row_sums(a, a) - _diagonal(a), _row_sums(a, b)
     reference = float((_row_sums(b, b) - _diagonal(b)).sum()) / (m * (m - 1))
     value = own.sum() / (n * (n - 1)) - 2 * across.sum() / (n * m) + reference
