@@ -80,6 +80,24 @@ def test_files_of_one_label_are_runs_of_one_setting(files, tmp_path, capsys):
     assert Image.open(tmp_path / "p.png").size[0] > 500
 
 
+def test_files_of_different_sizes_have_floors_of_their_own(files, tmp_path, capsys):
+    """Of 200 points that judge, 80 samples are held against 120 and 12 against 188."""
+    with np.load(files / "noisy0.npz") as file:
+        np.savez(tmp_path / "few.npz", samples=file["samples"][:12])
+    arguments = [*command(files, "noisy0"), tmp_path / "few.npz"]
+    assert status(*arguments, "--json") == 0
+    many, few = (row["quality"] for row in json.loads(capsys.readouterr().out)["rows"])
+    assert (many["floor_n"], few["floor_n"]) == ([80, 120], [12, 188])
+    assert status(*arguments) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "80 of them against 120 others, where others are needed, for the first file" in text
+    for one, sizes in ((many, "80 against 120"), (few, "12 against 188")):
+        assert (f"{one['frechet_at_floor_size']:.2f} ({sizes}, where held-out data reach "
+                f"{one['frechet_floor']:.2f})") in text
+    assert status(*command(files, "noisy0", "copied0")) == 0
+    assert "at those sizes the Frechet distance" in " ".join(capsys.readouterr().out.split())
+
+
 def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys, monkeypatch):
     def work(*_, **__):
         pytest.fail("the work began")

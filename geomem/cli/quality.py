@@ -201,8 +201,9 @@ def pareto_figure(document: dict[str, Any]) -> Any:
         if label in averaged:
             mean = point({title: one | {"value": one["mean"]} for title, one in averaged[label]["columns"].items()})
         settings.append((label, mean, runs))
+    sizes = sorted({row["memorization"]["n"] for row in rows})
     return plot_pareto(settings, (quality_of["floor"], document["heldout"]["memorization"]["rate"]),
-                       xlabel=f"{first}, {rows[0]['memorization']['n']:,} samples against "
+                       xlabel=f"{first}, {' or '.join(f'{n:,}' for n in sizes)} samples against "
                               f"{document['data']['n_test']:,} held-out points",
                        title=document["data"]["name"], better=quality_of["better"])
 
@@ -229,16 +230,25 @@ def table(document: dict[str, Any]) -> str:
                   _share({"value": heldout["rate"], "low": heldout["low"], "high": heldout["high"]}), floors[0],
                   f"{q['nearest_heldout']:.2f}", *floors[1:]])
     data, floor_n = document["data"], q["floor_n"]
+    alike = all(row["quality"]["floor_n"] == floor_n for row in rows)
+    smaller = [f"{one['frechet_at_floor_size']:.2f}" + ("" if alike else _floor_of(one))
+               for one in (row["quality"] for row in rows)]
     notes = [f"{data['name']}: {data['n_train']:,} training points; memorized: nearer than 1/3 of the distance to the "
              f"second nearest training point; held against {data['n_test']:,} held-out points, with 95% intervals over "
              "the samples; median NN: median distance to the nearest training point.",
-             f"held-out data: {floor_n[0]:,} of them against {floor_n[1]:,} others, where others are needed. Fewer "
-             "points make most figures worse: at those sizes the Frechet distance (px) of the samples is "
-             + ", ".join(f"{row['quality']['frechet_at_floor_size']:.2f}" for row in rows) + "."]
+             f"held-out data: {floor_n[0]:,} of them against {floor_n[1]:,} others, where others are needed"
+             f"{'' if alike else ', for the first file'}. Fewer points make most figures worse: at "
+             f"{'those sizes' if alike else 'the sizes of its own floor'} the Frechet distance (px) of the samples is "
+             f"{', '.join(smaller)}."]
     notes += [f"{MEANING[name]}." for name in dict.fromkeys(one["name"] for one in list(first.values())[1:])]
     if document["means"]:
         notes.append("mean of k: over runs, with the interval for other seeds (Student's t).")
     return "\n".join([*_folded(lines), "", *(textwrap.fill(note, WIDTH) for note in notes)])
+
+
+def _floor_of(quality: dict[str, Any]) -> str:
+    few, others = quality["floor_n"]
+    return f" ({few:,} against {others:,}, where held-out data reach {quality['frechet_floor']:.2f})"
 
 
 def _folded(lines: list[list[str]]) -> list[str]:
