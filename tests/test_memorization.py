@@ -236,6 +236,8 @@ def test_modules_run_in_evaluation_mode_and_are_put_back(data):
     ({"sigmas": []}, "positive noise levels"), ({"sigmas": [0.0]}, "positive noise levels"),
     ({"heldout": np.zeros((5, 3))}, "one shape"), ({"n": 1}, "at least 2"), ({"batch_size": 0}, "batch_size"),
     ({"denoiser": lambda x, sigma: x * torch.nan}, "output at sigma = 1"),
+    ({"denoiser": lambda x, sigma: x.mean(0, keepdim=True)}, "1 points of 16 values for 200 of 16"),
+    ({"denoiser": lambda x, sigma: x[:, :3]}, "200 points of 3 values for 200 of 16"),
 ])
 def test_wrong_input_per_level(data, change, words):
     arguments = {"denoiser": shrink, "train": data[0], "heldout": data[1], "sigmas": [1.0], **change}

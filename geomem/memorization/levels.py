@@ -78,7 +78,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
     training: ``distinct_training(train, tolerance)``, where several denoisers are tested with one training set.
 
     The result does not depend on ``batch_size`` beyond the rounding of the denoiser itself. Raises InputError
-    if shapes differ, there are fewer than 2 points, a noise level is not positive or an output not finite.
+    if shapes differ, there are fewer than 2 points, a noise level is not positive, or an output is not finite or no
+    estimate of every point.
     """
     levels = np.asarray(sigmas, dtype=np.float64)
     if levels.ndim != 1 or len(levels) == 0 or not (np.isfinite(levels) & (levels > 0)).all():
@@ -107,7 +108,11 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
         output = torch.cat([_apply(denoiser, noisy[part].to(on), sigma,
                                    None if known_classes is None else known_classes[part].to(on)) for part in parts])
         estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
-        error = ((estimate - as_rows(points)) ** 2).mean(axis=1)
+        clean = as_rows(points)
+        if estimate.shape != clean.shape:
+            raise InputError(f"the denoiser gives {estimate.shape[0]} points of {estimate.shape[1]} values for "
+                             f"{clean.shape[0]} of {clean.shape[1]}; it must give an estimate x0 for every noisy point")
+        error = ((estimate - clean) ** 2).mean(axis=1)
         return estimate, float(error.mean()), float(error.std(ddof=1) / np.sqrt(len(error)))
 
     rows = []
