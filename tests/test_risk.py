@@ -228,3 +228,5 @@ def test_constant_sides_and_wrong_input_of_rank_correlation():
     for x, y in (([0, 1], [0, 1]), ([0, 1, 2, 3], [0, 1, 2]), ([0, 1, np.inf], [0, 1, 2])):
         with pytest.raises(InputError):
             rank_correlation(x, y)
+    with pytest.raises(InputError, match="0 resamples"):
+        rank_correlation(np.arange(5.0), np.arange(5.0), resamples=0)

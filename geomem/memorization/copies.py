@@ -90,11 +90,13 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, *, resamples: int | None = No
     resamples: None for 2,000, fewer beyond 2,000 points, but at least 200. A resample where one side is constant has
         no correlation and is left out; when that happens to more than 1 in 20 there is no interval.
 
-    Raises InputError if the lengths differ, n < 3 or a value is not finite.
+    Raises InputError if the lengths differ, n < 3, a value is not finite or there is no resample.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if resamples is None:
         resamples = min(RESAMPLES, max(MIN_RESAMPLES, _RESAMPLE_ENTRIES // max(1, x.size)))
+    if resamples < 1:
+        raise InputError(f"{resamples} resamples; give 1 or more")
     if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
         raise InputError(f"x and y have shapes {x.shape} and {y.shape}; give two values for each of 3 points or more")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
