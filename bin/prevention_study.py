@@ -231,7 +231,7 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
                          **judged(trainer.ema, dataset, classes)})
             trainer.losses.clear()
     if watch is not None:
-        half = max(kept for kept in snapshots if kept <= trainer.steps_done / 2)
+        half = max((kept for kept in snapshots if kept <= trainer.steps_done / 2), default=min(snapshots))
         for weights, step in (("last", trainer.steps_done), ("half the steps", half)):
             trainer.ema.load_state_dict(snapshots[step])
             rows.append({"weights": weights, "step": step, **judged(trainer.ema, dataset, classes)})

@@ -135,12 +135,15 @@ def test_a_small_study(way, study, monkeypatch):
     assert study.summary([cell])[0]["seeds"] == [1]
 
 
-def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(study, monkeypatch):
-    """Looks at steps 25, 50, 75 find 0, 2 and 3% of copies; of the steps kept up to 37.5 the last is 25."""
+@pytest.mark.parametrize(("found", "stops_at", "half"), [
+    ([0.0, 0.02, 0.03], 75, 25),  # of the steps kept up to 37.5 the last is 25
+    ([0.5], 25, 25)])  # none is kept before the first look: the weights of that one, as --weights before-copies
+def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(found, stops_at, half, study, monkeypatch):
+    """Looks at steps 25, 50, ... find these shares of copies; 3% ends the training."""
     monkeypatch.setitem(study.SETS, "digits", study.Set(60, "mlp", 16, 200))
     monkeypatch.setattr(study, "SAMPLES", 12)
     monkeypatch.setattr(study, "default_watch_every", lambda images: 1)
-    rates, seen = iter([0.0, 0.02, 0.03]), []
+    rates, seen = iter(found), []
 
     class Watch:
         def __init__(self, train, heldout, sigmas, **options):
@@ -155,8 +158,8 @@ def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(study, m
     monkeypatch.setattr(study, "judged", lambda denoiser, *_: judged.append(
         {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}) or {})
     cell = study.study("digits", "stop at 3% copies", 0, study.load_data("digits", n_train=60))
-    assert [(row["weights"], row["step"]) for row in cell["rows"]] == [("last", 75), ("half the steps", 25)]
-    for weights, look in zip(judged, (seen[2], seen[0]), strict=True):
+    assert [(row["weights"], row["step"]) for row in cell["rows"]] == [("last", stops_at), ("half the steps", half)]
+    for weights, look in zip(judged, (seen[-1], seen[0]), strict=True):
         assert all(torch.equal(weights[name], look[name]) for name in look)
 
 
