@@ -199,6 +199,40 @@ def test_intervals_of_differences_and_ratios():
     assert abs(share - .95) < 4 * (.95 * .05 / n) ** .5 + .005  # four standard errors, and the logarithm's curvature
 
 
+def test_the_place_of_the_largest_rate_is_that_of_all_levels_that_may_be_it():
+    """On a coarse grid the largest rate may lie at a level next to the one that happened to come out on top."""
+    from experiments.bench import Interval
+    from experiments.denoising import most_memorized
+
+    sigma, rates = [.5, 1, 1.5, 3], [Interval(.05, .03, .07), Interval(.13, .10, .16), Interval(.1, .07, .12),
+                                     Interval(0, 0, .01)]
+    for low, high, verdict in ((.8, 2, "inside"), (1.1, 2, "cannot be told"), (2, 4, "OUTSIDE the danger zone"),
+                               (.4, .7, "OUTSIDE the danger zone")):
+        found = most_memorized(sigma, rates, {"sigma_low": low, "sigma_high": high})
+        assert found.verdict.startswith(verdict)
+        assert found.ours == f"sigma 1, its interval reached by those at 1 to 1.5; danger zone {low} to {high}"
+    assert most_memorized(sigma, rates, None).verdict == "OUTSIDE the danger zone"
+
+
+def test_errors_that_should_be_together_and_are_not_contradict_the_paper():
+    """A verdict with a word in capitals, for the list of what did not come out as published."""
+    from experiments.denoising import compared
+    from experiments.pair import SMOKE
+
+    def levels(ratio, rates):
+        return {"sigma": [.01, 1, 80], "mse_train": [1.0] * 3, "mse_heldout": ratio, "mse_train_stderr": [.01] * 3,
+                "mse_heldout_stderr": [.01] * 3, "rate": rates, "low": rates, "high": rates}
+
+    found = {"few": levels([2.0, 9.0, 1.0], [0, .5, 0]), "many": levels([1.0, 1.0, 1.0], [0, 0, 0]),
+             "empirical": levels([1.0, 1.0, 1.0], [1, .5, 0])}
+    small, medium, large, *_ = compared(SMOKE, found, None)
+    assert [row.verdict for row in (small, medium, large)] == ["DOES NOT HOLD here", "holds here too", "holds here too"]
+    assert small.quantity.endswith("sigma = 0.01")
+    found["few"]["mse_heldout"] = [1.0, .8, .9]
+    assert [row.verdict for row in compared(SMOKE, found, None)[:3]] == [
+        "holds here too", "DOES NOT HOLD here", "DOES NOT HOLD here"]
+
+
 def test_shrinking_takes_means_of_squares():
     from experiments.sources import shrunk
 

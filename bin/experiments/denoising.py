@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.bench import Bench, Compared, Interval, Outcome, against, claim, measured, order
+from experiments.bench import Bench, Compared, Interval, Outcome, claim, measured, order
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
 from geomem import find_danger_zone, geometry_curves, load_data, load_denoiser, refined_curves
@@ -79,26 +79,39 @@ def compared(pair: Pair, found: dict[str, Any], zone: dict[str, float] | None) -
                                                                          strict=True)] for one in found.values())
     peak, peak_many = (max(range(len(sigma)), key=lambda k, of=of: of[k].value) for of in (rates, rates_many))
     apart = sum(not ratio.low <= 1 <= ratio.high for ratio in errors_many)
-    inside = zone is not None and zone["sigma_low"] <= sigma[peak] <= zone["sigma_high"]
-    edges = "none" if zone is None else f"{zone['sigma_low']:.3g} to {zone['sigma_high']:.3g}"
     ratio = f"Figure 1: {pair.few:,} images, error held out over error in training, sigma"
     return [
-        *(against(f"{ratio} = {sigma[k]:.2g}", errors[k], 1, published) for k, published in (
-            (0, "together at the small end"), (top, "apart at medium noise"), (last, "together at the large end"))),
+        *(claim(f"{ratio} = {sigma[k]:.2g}", errors[k].told(".3g"), published, holds) for k, published, holds in (
+            (0, "together at the small end", errors[0].low <= 1 <= errors[0].high),
+            (top, "apart at medium noise", errors[top].low > 1),
+            (last, "together at the large end", errors[last].low <= 1 <= errors[last].high))),
         claim(f"Figure 1: {pair.many:,} images, 1 lies inside our 95% interval",
               f"at {len(sigma) - apart} of {len(sigma)} levels; ratio {min(errors_many).value:.3f} to "
               f"{max(errors_many).value:.3f}", "together everywhere", not apart),
         *(order(f"Figure 2: {pair.few:,} images, memorized at sigma = {sigma[end]:.2g} and where it is most",
                 [(f"{sigma[end]:.2g}", rates[end]), (f"{sigma[peak]:.2g}", rates[peak])],
                 "high at medium noise, none at both ends") for end in (0, last)),
-        Compared("Figure 2: where it is most", f"sigma {sigma[peak]:.3g}, danger zone {edges}", "in the danger zone",
-                 "inside" if inside else "OUTSIDE the danger zone"),
+        most_memorized(sigma, rates, zone),
         measured(f"Figure 2: {pair.many:,} images, memorized where it is most, percent", percent(rates_many[peak_many]),
                  "0", ".2f"),
         measured("Figure 2: empirical optimal denoiser, memorized at the smallest noise, percent",
                  percent(rates_empirical[0]), "100", ".2f"),
         order("Figure 2: empirical optimal denoiser, memorized", [(f"sigma {sigma[k]:.2g}", rates_empirical[k])
                                                                   for k in (last, 0)], "falling at large noise")]
+
+
+def most_memorized(sigma: list[float], rates: list[Interval], zone: dict[str, float] | None) -> Compared:
+    """Whether the levels that may be the one where most is memorized, those whose intervals reach that of the largest
+    rate, lie in the danger zone.
+    """
+    peak = max(range(len(sigma)), key=lambda k: rates[k].value)
+    near = [level for level, rate in zip(sigma, rates, strict=True) if rate.high >= rates[peak].low]
+    inside = [zone is not None and zone["sigma_low"] <= level <= zone["sigma_high"] for level in near]
+    edges = "none" if zone is None else f"{zone['sigma_low']:.3g} to {zone['sigma_high']:.3g}"
+    verdict = ("inside" if all(inside) else "OUTSIDE the danger zone" if not any(inside) else
+               "cannot be told: some of these levels are in the danger zone and some are not")
+    return Compared("Figure 2: where it is most", f"sigma {sigma[peak]:.3g}, its interval reached by those at "
+                    f"{near[0]:.3g} to {near[-1]:.3g}; danger zone {edges}", "in the danger zone", verdict)
 
 
 def error_ratios(levels: dict[str, Any]) -> list[Interval]:
