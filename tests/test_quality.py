@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from geomem import InputError
 from geomem.quality import frechet_distance, quality_report
-from geomem.quality.frechet import frechet_with_stderr
+from geomem.quality.frechet import frechet_change, frechet_with_stderr
 from geomem.rng import generator
 
 
@@ -98,6 +98,22 @@ def test_stderr_against_the_jackknife(rng):
     assert frechet_with_stderr(a, b)[1] == pytest.approx(jackknife, rel=0.02)  # equal to order 1 / n
 
 
+def test_change_against_the_jackknife_of_pairs(rng):
+    n = 300
+    before, b = rng.standard_normal((n, 4)) * np.linspace(0.5, 2, 4), rng.standard_normal((200, 4)) + 1
+    after = 1.3 * before + 0.2 * rng.standard_normal((n, 4))
+    change, stderr = frechet_change(before, after, b)
+    assert change == frechet_distance(after, b) - frechet_distance(before, b)
+    left_out = np.array([frechet_distance(np.delete(after, i, 0), b) - frechet_distance(np.delete(before, i, 0), b)
+                         for i in range(n)])
+    assert stderr == pytest.approx(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()), rel=0.02)
+    assert stderr < 0.6 * np.hypot(frechet_with_stderr(before, b)[1], frechet_with_stderr(after, b)[1])
+    assert frechet_change(before, before, b) == (0, 0)
+    shuffled = frechet_change(before, rng.permutation(after), b)  # other pairs: what was common no longer cancels
+    assert shuffled[0] == pytest.approx(change)
+    assert shuffled[1] > 1.5 * stderr
+
+
 def test_report(rng):
     train, heldout = rng.standard_normal((60, 1, 4, 4)), rng.standard_normal((401, 1, 4, 4))
     good, copies = rng.standard_normal((100, 1, 4, 4)), train[rng.integers(60, size=100)]
@@ -151,6 +167,8 @@ def test_wrong_input():
         frechet_distance(zeros((1, 3)), zeros((5, 3)))
     with pytest.raises(InputError, match="a holds NaN"):
         frechet_distance(np.full((5, 3), np.nan), zeros((5, 3)))
+    with pytest.raises(InputError, match="5 samples before and 6 after"):
+        frechet_change(zeros((5, 3)), zeros((6, 3)), zeros((5, 3)))
     with pytest.raises(InputError, match="differ in shape"):
         quality_report(zeros((5, 4)), zeros((5, 2, 2)), zeros((5, 4)))
     with pytest.raises(InputError, match="at least 4"):

@@ -184,13 +184,87 @@ def test_an_order_holds_only_beyond_the_intervals():
     assert unlike("a", "b", "c", "other n").verdict == "not comparable: other n"
 
 
-def test_intervals_of_differences_and_ratios():
-    """Symmetric ones add as squares; that of a ratio covers it in 95 of 100 drawings."""
-    from experiments.bench import Interval
+def test_an_order_of_paired_figures_is_that_of_their_differences():
+    """The intervals of the figures themselves overlap widely, or are apart, and do not count."""
+    from experiments.bench import Interval, order
+
+    parts = [("s", Interval(.1, 0, .5)), ("m", Interval(.3, .1, .6)), ("l", Interval(.5, .2, .8))]
+    up, none, down = Interval(.2, .1, .3), Interval(.2, -.1, .5), Interval(-.2, -.3, -.1)
+    found = order("a", parts, "p", differences=[up, up])
+    assert found.verdict == "holds here too, all paired differences above 0"
+    assert found.ours.endswith("; paired differences +20.0% [+10.0%, +30.0%], +20.0% [+10.0%, +30.0%]")
+    assert order("a", parts, "p", differences=[none, up]).verdict == "DOES NOT HOLD here: s and m cannot be told apart"
+    apart = [("s", Interval(.1, 0, .2)), ("m", Interval(.3, .25, .35))]
+    assert order("a", apart, "p", differences=[-up]).verdict == "DOES NOT HOLD here: s and m are the other way round"
+    assert -up == down
+    assert str((-Interval(0.0, -.1, .1)).value) == "0.0"
+
+
+def samples_of_two_models(folder):
+    """Files of samples that share what their seeds do, and the data."""
+    random = np.random.default_rng(0)
+    data = load_data("digits", n_train=60)
+    before = np.concatenate([data.train[:40] + 1e-3, data.heldout[:40]])
+    after = before + .02 * random.standard_normal(before.shape)
+    after[:25] = data.heldout[40:65]
+    for name, values in (("before", before), ("after", after)):
+        np.savez(folder / f"{name}.npz", samples=values.astype(np.float32))
+    return folder / "before.npz", folder / "after.npz", data
+
+
+def test_changes_between_files_are_paired_by_seed(tmp_path):
+    from experiments.judged import changed, judged
+
+    before, after, data = samples_of_two_models(tmp_path)
+    found = changed(before, after, data)
+    one, other = (judged(path, data) for path in (before, after))
+    assert found["memorized"]["difference"] == pytest.approx(other["memorized"] - one["memorized"]) == -25 / 80
+    assert found["frechet"]["difference"] == pytest.approx(other["frechet"] - one["frechet"])
+    for part, keys in (("memorized", ("memorized", "low", "high")), ("frechet", ("frechet", "frechet_low",
+                                                                                 "frechet_high"))):
+        unpaired = np.hypot(*((row[keys[2]] - row[keys[1]]) / 2 for row in (one, other)))
+        assert found[part]["low"] < found[part]["difference"] < found[part]["high"]
+        assert (found[part]["high"] - found[part]["low"]) / 2 < .9 * unpaired
+    back = changed(after, before, data)
+    assert back["memorized"]["low"] == pytest.approx(-found["memorized"]["high"])
+    assert back["frechet"]["low"] == pytest.approx(-found["frechet"]["high"])
+
+
+def test_orders_of_the_gaps_go_by_the_changes_in_their_direction():
+    from experiments import dummy_and_gap, timestep_gaps
+
+    def row(share, distance):
+        return {"memorized": share, "low": share - .3, "high": share + .3, "frechet": distance,
+                "frechet_low": distance - 5, "frechet_high": distance + 5}
+
+    def change(share, distance):
+        return {"memorized": {"difference": share, "low": share - .05, "high": share + .05},
+                "frechet": {"difference": distance, "low": distance - .5, "high": distance + .5}}
+
+    *_, share, distance = timestep_gaps.compared(
+        {"none": row(.8, 1), "100-200": row(.4, 2), "100-275": row(.1, 3)},
+        {"none to 100-200": change(-.4, 1), "100-200 to 100-275": change(-.3, 1)})
+    assert share.verdict == distance.verdict == "holds here too, all paired differences above 0"
+    assert "paired differences +30.0% [+25.0%, +35.0%], +40.0%" in share.ours  # from the widest gap on
+    *_, share, distance = timestep_gaps.compared({"none": row(.8, 1), "100-350": row(.9, 1)},
+                                                 {"none to 100-350": change(.1, .2)})
+    assert share.verdict == "DOES NOT HOLD here: 100-350 and none are the other way round"
+    assert distance.verdict == "DOES NOT HOLD here: none and 100-350 cannot be told apart"
+
+    found = {method: [{"step": step, **row(.1, 1)} for step in (4, 8)] for method in ("baseline", "dummy", "gap")}
+    pairs = dummy_and_gap.pairs(found)
+    assert pairs == [("gap", "dummy"), ("dummy", "baseline"), ("baseline", "gap")]
+    *_, share, _, distance = dummy_and_gap.compared(
+        found, {f"{one} to {other}": change(.3, 6) for one, other in pairs})
+    assert share.verdict == "holds here too, all paired differences above 0"
+    assert distance.verdict == "0.00 lies outside our 95% interval"
+    assert distance.ours == "6.00 [5.50, 6.50]"
+
+
+def test_intervals_of_ratios():
+    """They cover the ratio in 95 of 100 drawings."""
     from experiments.denoising import error_ratios
 
-    assert (Interval(5, 2, 8) - Interval(1, -3, 5)) == pytest.approx((4, -1, 9))
-    assert (Interval(5, 2, 6) - Interval(1, 1, 5)) == pytest.approx((4, -1, 5))
     draws, n = np.random.default_rng(0), 2000
     heldout, train = 3 + .1 * draws.standard_normal(n), 2 + .1 * draws.standard_normal(n)
     found = error_ratios({"mse_heldout": heldout, "mse_train": train, "mse_heldout_stderr": np.full(n, .1),

@@ -10,15 +10,15 @@ What is there is used again, so an experiment that was stopped goes on, and seve
 was trained with other options is refused, and so are partial results of other settings.
 
 A row of the comparison says what a fixed rule gives, one that was not chosen for it: whether a figure lies in our 95%
-interval, whether the 95% intervals of several are apart in a stated order, whether a theorem held. What is published
-as a picture alone, or was measured on something else, stands beside ours without a verdict.
+interval, whether several grow in a stated order (by the intervals of their differences where their samples share the
+seeds, else by their own), whether a theorem held. What is published as a picture alone, or was measured on something
+else, stands beside ours without a verdict.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -67,11 +67,8 @@ class Interval(NamedTuple):
     def of(cls, row: dict[str, Any], name: str, low: str = "low", high: str = "high") -> Interval:
         return cls(row[name], row[low], row[high])
 
-    def __sub__(self, other: Interval) -> Interval:
-        """The difference of two independent figures: the squares of what the intervals add to either side add up."""
-        return Interval(self.value - other.value,
-                        self.value - other.value - math.hypot(self.value - self.low, other.high - other.value),
-                        self.value - other.value + math.hypot(self.high - self.value, other.value - other.low))
+    def __neg__(self) -> Interval:
+        return Interval(0 - self.value, 0 - self.high, 0 - self.low)  # of 0 it is 0, and not -0
 
     def told(self, digits: str) -> str:
         return f"{self.value:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
@@ -108,12 +105,22 @@ def against(quantity: str, ours: Interval, value: float, published: str, digits:
     return Compared(quantity, ours.told(digits), published, f"{value:{digits}} lies {place} our 95% interval")
 
 
-def order(quantity: str, parts: Sequence[tuple[str, Interval]], published: str, digits: str = ".1%") -> Compared:
-    """Whether figures grow in the order given; two count as ordered where their 95% intervals are apart."""
-    wrong = [f"{one} and {other} {'are the other way round' if b.high < a.low else 'cannot be told apart'}"
-             for (one, a), (other, b) in pairwise(parts) if a.high >= b.low]
-    return Compared(quantity, ", ".join(f"{name} {part.told(digits)}" for name, part in parts), published,
-                    f"DOES NOT HOLD here: {'; '.join(wrong)}" if wrong else "holds here too, all 95% intervals apart")
+def order(quantity: str, parts: Sequence[tuple[str, Interval]], published: str, digits: str = ".1%",
+          differences: Sequence[Interval] | None = None) -> Compared:
+    """Whether figures grow in the order given; two count as ordered where their 95% intervals are apart, or, with the
+    paired ``differences`` of each from the one before it, where that interval lies above 0.
+    """
+    ours = ", ".join(f"{name} {part.told(digits)}" for name, part in parts)
+    if differences is None:
+        gaps = [(b.low - a.high, b.high - a.low) for (_, a), (_, b) in pairwise(parts)]
+        holds = "holds here too, all 95% intervals apart"
+    else:
+        gaps = [(difference.low, difference.high) for difference in differences]
+        ours += "; paired differences " + ", ".join(one.told(f"+{digits}") for one in differences)
+        holds = "holds here too, all paired differences above 0"
+    wrong = [f"{one} and {other} {'are the other way round' if high < 0 else 'cannot be told apart'}"
+             for ((one, _), (other, _)), (low, high) in zip(pairwise(parts), gaps, strict=True) if low <= 0]
+    return Compared(quantity, ours, published, f"DOES NOT HOLD here: {'; '.join(wrong)}" if wrong else holds)
 
 
 def claim(quantity: str, ours: str, published: str, holds: bool) -> Compared:

@@ -1,4 +1,4 @@
-"""The figures of a file of samples that several experiments share."""
+"""The figures of a file of samples that several experiments share, and what changes from one file to another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from geomem.cli.samples import read_samples
 from geomem.data import DataSet
-from geomem.memorization import memorization_rate
+from geomem.geometry.estimates import Z_95
+from geomem.memorization import memorization_rate, paired_share_difference
 from geomem.quality import quality_report
+from geomem.quality.frechet import frechet_change
 
 
 def judged(samples: Path, data: DataSet) -> dict[str, Any]:
@@ -19,3 +21,14 @@ def judged(samples: Path, data: DataSet) -> dict[str, Any]:
             "frechet": quality.frechet, "frechet_low": quality.frechet_low, "frechet_high": quality.frechet_high,
             "frechet_floor": quality.frechet_floor, "nearest": quality.nearest_samples,
             "nearest_heldout": quality.nearest_heldout}
+
+
+def changed(before: Path, after: Path, data: DataSet) -> dict[str, dict[str, float]]:
+    """Changes of the memorized share and of the Frechet distance between two files with the same seeds, each as
+    ``difference``, ``low`` and ``high``. They are paired: what a seed does to both files alike cancels.
+    """
+    first, second = (read_samples(str(path)).values for path in (before, after))
+    share = paired_share_difference(*(memorization_rate(values, data.train).memorized for values in (first, second)))
+    distance, stderr = frechet_change(first, second, data.test)
+    return {"memorized": {"difference": share.difference, "low": share.low, "high": share.high},
+            "frechet": {"difference": distance, "low": distance - Z_95 * stderr, "high": distance + Z_95 * stderr}}

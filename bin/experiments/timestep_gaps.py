@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Interval, Outcome, order, unlike
-from experiments.judged import judged
+from experiments.judged import changed, judged
 from geomem import load_data
 from geomem.quality import pareto_front
 
@@ -85,24 +86,30 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     points = load_data(data)
     found = {gap: bench.part(gap, asdict(settings), partial(judged, samples, points))
              for gap, samples in made.items()}
-    order = pareto_front([row["frechet"] for row in found.values()], [row["memorized"] for row in found.values()])
-    front = [list(found)[k] for k in order]
+    changes = {f"{one} to {other}": bench.part(f"{one} to {other}", asdict(settings),
+                                               partial(changed, made[one], made[other], points))
+               for one, other in pairwise(gap for gap in NESTED if gap in made)}
+    best = pareto_front([row["frechet"] for row in found.values()], [row["memorized"] for row in found.values()])
+    front = [list(found)[k] for k in best]
     keys = ("memorized", "low", "high", "frechet", "frechet_low", "frechet_high")
     table = {"gap": list(found), **{key: [row[key] for row in found.values()] for key in keys},
              "on_front": [gap in front for gap in found]}
-    return Outcome({"gaps": found, "front": front}, table, compared(found), [
+    return Outcome({"gaps": found, "front": front, "changes": changes}, table, compared(found, changes), [
         *settings.deviations(), "Frechet distance in pixels in place of FID, to two thirds or more of "
         f"{settings.n_heldout:,} held-out images ([G]: 10,000)"])
 
 
-def compared(found: dict[str, Any]) -> list[Compared]:
+def compared(found: dict[str, Any], changes: dict[str, Any]) -> list[Compared]:
     rows = [unlike(f"memorized, gap {gap}", f"{found[gap]['memorized']:.1%} [{found[gap]['low']:.1%}, "
                    f"{found[gap]['high']:.1%}]", f"{value:.0%}", "other sizes and far fewer steps")
             for gap, value in PUBLISHED.items() if gap in found]
     nested = [gap for gap in NESTED if gap in found]
+    shares, distances = ([Interval.of(changes[f"{one} to {other}"][part], "difference")
+                          for one, other in pairwise(nested)] for part in ("memorized", "frechet"))
     return [*rows,
             order("the wider the gap, the less is memorized",
-                  [(gap, Interval.of(found[gap], "memorized")) for gap in reversed(nested)], "9% < 13% < 43% < 75%"),
+                  [(gap, Interval.of(found[gap], "memorized")) for gap in reversed(nested)], "9% < 13% < 43% < 75%",
+                  differences=[-change for change in reversed(shares)]),
             order("the wider the gap, the larger the Frechet distance",
                   [(gap, Interval.of(found[gap], "frechet", "frechet_low", "frechet_high")) for gap in nested],
-                  "a Pareto front", ".2f")]
+                  "a Pareto front", ".2f", differences=distances)]

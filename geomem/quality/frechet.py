@@ -43,6 +43,24 @@ def frechet_with_stderr(a: Array, b: Array) -> tuple[float, float]:
     ``U diag(s) U^T``. A bootstrap would be biased upward, since resampling loses points and with them rank;
     this needs no random numbers and a single decomposition.
     """
+    value, derivative = _value_and_derivative(a, b)
+    return value, float(derivative.std(ddof=1) / np.sqrt(len(derivative)))
+
+
+def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]:
+    """F(after, b) - F(before, b) of samples made from the same seeds, in their order, and its standard error.
+
+    What a seed does to both alike cancels: the error is that of the differences of the two derivatives, seed by seed.
+    Raises InputError as ``frechet_distance`` does, and where the numbers of samples differ.
+    """
+    if len(before) != len(after):
+        raise InputError(f"{len(before)} samples before and {len(after)} after; a change needs both for every seed")
+    (first, one), (second, other) = (_value_and_derivative(a, b) for a in (before, after))
+    return second - first, float((other - one).std(ddof=1) / np.sqrt(len(one)))
+
+
+def _value_and_derivative(a: Array, b: Array) -> tuple[float, np.ndarray]:
+    """F(a, b), and its derivative in the weight of each point of a, up to a constant, (n,)."""
     a, b = as_rows(a, "a").astype(np.float64), as_rows(b, "b").astype(np.float64)
     if a.shape[1] != b.shape[1]:
         raise InputError(f"the two sets have {a.shape[1]} and {b.shape[1]} values each; they must agree")
@@ -55,8 +73,7 @@ def frechet_with_stderr(a: Array, b: Array) -> tuple[float, float]:
     value = shift @ shift + np.sum(root_a**2) + np.sum(root_b**2) - 2 * singular.sum()
 
     transported = (n - 1) * (basis @ left) ** 2 @ singular
-    derivative = 2 * centred @ shift + np.sum(centred**2, axis=1) - transported
-    return max(0.0, float(value)), float(derivative.std(ddof=1) / np.sqrt(n))
+    return max(0.0, float(value)), 2 * centred @ shift + np.sum(centred**2, axis=1) - transported
 
 
 def _factor(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
