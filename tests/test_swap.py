@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from geomem import InputError, load_data
+from geomem.cli.generate import sampler_levels
 from geomem.generation import generate
 from geomem.memorization import control_windows, memorization_rate, paired_share_difference, swapped_samples
 from geomem.models import (
@@ -416,8 +417,24 @@ def test_danger_zone_by_name_and_from_a_file(runs, tmp_path, capsys):
 
 
 def test_classes_take_turns_by_seed(runs, capsys):
-    assert status("swap", runs / "classes", "skip", "--window", "0.1:1.5", *QUICK, "--sampler", "ddim", "--json") == 0
-    assert len(json.loads(capsys.readouterr().out)["rows"]) >= 2
+    """The samples of every row, and so their distances, are those of these labels, not of others."""
+    from geomem.training import load_denoiser
+
+    assert status("swap", runs / "classes", "skip", "--window", "0.1:1.5", "--controls", 0, *QUICK, "--sampler", "ddim",
+                  "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    model, train = load_denoiser(runs / "classes"), load_data("digits", n_train=40).train
+    levels = sampler_levels(model, 8, "ddim")
+    options = {"seeds": range(12), "shape": (1, 8, 8), "sigmas": levels, "method": "ddim"}
+
+    def distances(labels):
+        alone = generate(model.denoiser, **options, labels=labels)
+        skipped = swapped_samples(model.denoiser, None, Window(0.1, 1.5), **options, labels=labels)
+        return [memorization_rate(samples, train).median_nearest_distance for samples in (alone, skipped)]
+
+    found = [row["memorization"]["median_nearest_distance"] for row in rows]
+    assert found == pytest.approx(distances(np.arange(12) % 10), rel=1e-4)
+    assert found != pytest.approx(distances(np.zeros(12, dtype=int)), rel=1e-4)
 
 
 def test_points_that_judge_but_were_seen_are_noted(runs, tmp_path, capsys):
