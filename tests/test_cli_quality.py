@@ -131,3 +131,15 @@ def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys
 def test_wrong_options(files, capsys, options, words):
     assert status(*command(files, "copied0"), *options) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "n", "least"), [([], 1, 2), (["--metric", "mmd"], 3, 4)])
+def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, options, n, least):
+    with np.load(files / "copied0.npz") as file:
+        np.savez(tmp_path / "few.npz", samples=file["samples"][:n])
+    assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"few.npz holds {n} samples; what is measured needs {least} or more" in error
+    np.savez(tmp_path / "few.npz", samples=np.zeros((least, 1, 8, 8), np.float32))
+    assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 0

@@ -100,8 +100,11 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
     read = [read_samples(path) for path in samples]
     dataset = data_of(read[0].about, data, read[0].label)
+    least = 4 if metrics else 2  # for a third neighbour; for a covariance
     for one in read:
         require_same_shape(one, dataset)
+        if len(one.values) < least:
+            raise InputError(f"{one.label} holds {len(one.values)} samples; what is measured needs {least} or more")
         made_with = one.about.get("data")
         if data is None and isinstance(made_with, dict) and made_with.get("sha256") != dataset.sha256:
             raise InputError(f"{one.label} was made with other training data than {read[0].label}; "
