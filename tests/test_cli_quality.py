@@ -11,6 +11,7 @@ from PIL import Image
 
 from geomem import load_data
 from geomem.cli.quality import CHEAP, INCEPTION
+from geomem.memorization import wilson_interval
 from geomem.quality import METRICS, Judge, mean_over_runs
 
 
@@ -78,6 +79,18 @@ def test_files_of_one_label_are_runs_of_one_setting(files, tmp_path, capsys):
     assert 0.01 < none["high"] < 0.1
     assert set(mean["columns"]) == {"memorized", "Frechet (px)", "precision (px)", "recall (px)"}
     assert Image.open(tmp_path / "p.png").size[0] > 500
+
+
+def test_runs_that_all_copy_are_not_certain_to(files, tmp_path, capsys):
+    """Wilson's interval of 60 in 60 ends at 1: its length below, over 1.96, is the error of each of the runs."""
+    data = load_data(str(files / "data.npz"))
+    for run in range(2):
+        np.savez(tmp_path / f"{run}.npz", samples=data.train + np.float32(1e-3 * run))
+    assert status("quality", tmp_path / "0.npz", tmp_path / "1.npz", "--data", files / "data.npz", "--label", "a",
+                  "--label", "a", "--json") == 0
+    mean = json.loads(capsys.readouterr().out)["means"][0]["columns"]["memorized"]
+    assert (mean["mean"], mean["high"]) == (1, 1)
+    assert 1 - mean["low"] == pytest.approx((1 - wilson_interval(60, 60)[0]) / 2**0.5)
 
 
 def test_files_of_different_sizes_have_floors_of_their_own(files, tmp_path, capsys):

@@ -26,6 +26,7 @@ from geomem.models import (
 )
 from geomem.noise import edm_steps
 from geomem.plots import plot_swap, plot_swap_samples
+from geomem.quality import frechet_distance, quality_report
 
 LEVELS = edm_steps(18)
 ALL = Window(0, np.inf)
@@ -372,8 +373,8 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
 
     assert status("swap", runs / "a", "empirical", "--window", "medium", "--controls", 0, "--weights-a", "last", *QUICK,
                   "--json") == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    data = load_data("digits", n_train=40)
+    document = json.loads(capsys.readouterr().out)
+    rows, data = document["rows"], load_data("digits", n_train=40)
     model = load_denoiser(runs / "a", "last").denoiser
     empirical = EmpiricalDenoiser(torch.from_numpy(data.train))
     levels, options = edm_steps(8), {"seeds": range(12), "shape": (1, 8, 8), "sigmas": edm_steps(8)}
@@ -392,10 +393,14 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
         found = rates[names]
         assert row["memorization"]["median_nearest_distance"] == pytest.approx(found.median_nearest_distance, rel=1e-4)
         assert row["memorization"]["rate"] == found.rate
+        assert row["quality"]["frechet"] == pytest.approx(frechet_distance(expected[names], data.test), rel=1e-4)
         if names in before:
             change = paired_share_difference(rates[before[names]].memorized, found.memorized)
             assert row["difference"] == change.to_dict()
     assert rows[1]["memorization"]["rate"] > rows[0]["memorization"]["rate"]
+    # Judged by points that steered no training.
+    assert document["heldout"]["memorization"] == memorization_rate(data.test, data.train).to_dict()
+    assert document["heldout"]["frechet"] == quality_report(expected["A", None], data.train, data.test).frechet_floor
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("a", {("A", "gaussian")}), ("b", {("gaussian", "A")})])
