@@ -93,6 +93,16 @@ def test_runs_that_all_copy_are_not_certain_to(files, tmp_path, capsys):
     assert 1 - mean["low"] == pytest.approx((1 - wilson_interval(60, 60)[0]) / 2**0.5)
 
 
+def test_every_file_made_with_other_data_is_noted(files, tmp_path, capsys):
+    with np.load(files / "noisy0.npz") as file:
+        for name in ("one", "two"):
+            np.savez(tmp_path / f"{name}.npz", samples=file["samples"], about='{"data": {"sha256": "other"}}')
+    assert status(*command(files, "copied0"), tmp_path / "one.npz", tmp_path / "two.npz") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert [note.split()[1] for note in notes] == [str(tmp_path / "one.npz"), str(tmp_path / "two.npz")]
+    assert all("other data" in note for note in notes)
+
+
 def test_files_of_different_sizes_have_floors_of_their_own(files, tmp_path, capsys):
     """Of 200 points that judge, 80 samples are held against 120 and 12 against 188."""
     with np.load(files / "noisy0.npz") as file:

@@ -81,7 +81,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
               geomem quality none.npz gap.npz --metric fid --metric kid --fid-weights inception.pth
     """
     require_data(data)
-    from geomem.cli.samples import data_of, read_samples, require_same_shape
+    from geomem.cli.samples import data_of, note_other_data, read_samples, require_same_shape
     from geomem.errors import InputError
     from geomem.files import atomic_path, require_writable, write_json
     from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
@@ -109,6 +109,8 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         if data is None and isinstance(made_with, dict) and made_with.get("sha256") != dataset.sha256:
             raise InputError(f"{one.label} was made with other training data than {read[0].label}; "
                              "compare them apart, or name the data for all with --data")
+        if data is not None and one is not read[0]:
+            note_other_data(one.about, dataset, data, one.label)
     judge = Judge(dataset.train, dataset.test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None
     training = distinct_training(dataset.train, None, device=device)

@@ -61,8 +61,7 @@ def data_of(about: dict[str, Any], given: str | None, origin: str) -> DataSet:
     recorded = about.get("data")
     if given is not None:
         data = load(given)
-        if isinstance(recorded, dict) and recorded.get("sha256") != data.sha256:
-            say(f"note: {origin} was made with other data than {given}; copies of its points may go unseen")
+        note_other_data(about, data, given, origin)
         return data
     if not recorded:
         raise InputError(f"{origin} does not say which data it belongs to; name them with --data")
@@ -80,6 +79,13 @@ def data_of(about: dict[str, Any], given: str | None, origin: str) -> DataSet:
         raise InputError(f"{spec} is no longer the data that {origin} was made with (its sha256 differs); "
                          "name the right data with --data")
     return data
+
+
+def note_other_data(about: dict[str, Any], data: DataSet, given: str, origin: str) -> None:
+    """A note where samples or a run say that they were made with other training data than ``given``."""
+    recorded = about.get("data")
+    if isinstance(recorded, dict) and recorded.get("sha256") != data.sha256:
+        say(f"note: {origin} was made with other data than {given}; copies of its points may go unseen")
 
 
 def require_same_shape(samples: Samples, data: DataSet) -> None:
