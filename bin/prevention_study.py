@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -275,28 +275,54 @@ def _is_alive(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
+def names_among(known: Collection[str]) -> Callable[[str], list[str]]:
+    """What reads an option of names separated by semicolons; a misspelt one ends the study before it begins."""
+    def names(text: str) -> list[str]:
+        given = [name.strip() for name in text.split(";")]
+        for name in given:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of: {'; '.join(known)}")
+        return given
+
+    return names
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds in "0,1,2"."""
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bin/prevention-study", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")))
-    parser.add_argument("--sets", default=";".join(SETS), help="separated by semicolons")
-    parser.add_argument("--ways", default=";".join(WAYS), help="separated by semicolons")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")),
+                        metavar="DIR", help="the real data (%(default)s)")
+    parser.add_argument("--sets", default=list(SETS), type=names_among(SETS), metavar='"NAME;NAME"',
+                        help=f"separated by semicolons: {'; '.join(SETS)}")
+    parser.add_argument("--ways", default=list(WAYS), type=names_among(WAYS), metavar='"NAME;NAME"',
+                        help="separated by semicolons: " + "; ".join(WAYS).replace("%", "%%"))
+    parser.add_argument("--seeds", default=[0, 1, 2], type=seeds_of, metavar="0,1,2", help="separated by commas")
     parser.add_argument("--summary", type=Path, metavar="FILE.json", help="put all that is in OUT into one file")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    if given.out.exists() and not given.out.is_dir():
+        parser.error(f"{given.out} is a file; name a directory")
     if given.summary:
         cells = [json.loads(path.read_text()) for path in sorted(given.out.glob("*/*.json"))]
+        if not cells:
+            parser.error(f"{given.out} holds no training to put into a summary; run some first")
         rows = summary(cells)
         write_json(given.summary, {"format": FORMAT, "rows": rows, "over_sets": over_sets(rows), "trainings": cells})
         print("\n".join(text_of(rows)))
         return
+    given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for seed in map(int, given.seeds.split(",")):
-        for name in given.sets.split(";"):
+    for seed in given.seeds:
+        for name in given.sets:
             dataset = load_set(name, given.data, given.out)
-            for way in given.ways.split(";"):
+            for way in given.ways:
                 path = given.out / _file_name(name) / f"{_file_name(way)}-{seed}.json"
                 path.parent.mkdir(exist_ok=True)
                 with claimed(path) as ours:

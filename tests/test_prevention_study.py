@@ -283,3 +283,36 @@ def test_edges_of_the_gap_are_moved_by_their_factors(study, monkeypatch):
     names = {study._file_name(way) for way in study.WAYS}
     assert len(names) == len(study.WAYS)
     assert all(name.replace("-", "").isalnum() for name in names)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--sets", "digits;digit"], "'digit' is none of: digits; "),
+    (["--ways", "none;gap"], "'gap' is none of: none; "),
+    (["--seeds", "0,x"], "'0,x' is no list of seeds"),
+    (["--summary", "all.json"], "holds no training"), (["--ways", ""], "'' is none of"),
+])
+def test_a_wrong_name_ends_the_study_before_it_begins(arguments, words, study, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prevention-study", "out", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        study.main()
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_the_sets_and_ways(study, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prevention-study", "--help"])
+    with pytest.raises(SystemExit):
+        study.main()
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(name in text for name in (*study.SETS, *study.WAYS))
+
+
+def test_a_file_is_no_place_for_the_study(study, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").write_text("")
+    monkeypatch.setattr(sys, "argv", ["prevention-study", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        study.main()
+    assert stop.value.code == 2
+    assert "is a file" in capsys.readouterr().err
