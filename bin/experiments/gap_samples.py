@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from experiments import timestep_gaps
 from experiments.bench import Bench, Interval, Outcome, order
+from experiments.judged import changed
 from experiments.tiles import encoded
 from geomem import load_data, memorization_rate
 from geomem.cli.samples import read_samples
@@ -42,8 +44,12 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                 "high": rate.high, "n": rate.n}
 
     found = {gap: bench.part(gap, asdict(settings), partial(find, path)) for gap, path in made.items()}
-    nested = [(gap, Interval.of(found[gap], "rate")) for gap in timestep_gaps.NESTED if gap in found]
+    nested = [gap for gap in reversed(timestep_gaps.NESTED) if gap in found]
+    changes = [bench.part(f"{one} to {other}", asdict(settings), partial(changed, made[one], made[other],
+                                                                         load_data(data)))["memorized"]
+               for one, other in pairwise(nested)]
     return Outcome({"gaps": found}, {"gap": list(found), **{key: [part[key] for part in found.values()]
                                                             for key in ("rate", "low", "high", "n")}}, [
-        order("the wider the gap, the less is memorized", nested[::-1], "9% < 13% < 43% < 75%")],
+        order("the wider the gap, the less is memorized", [(gap, Interval.of(found[gap], "rate")) for gap in nested],
+              "9% < 13% < 43% < 75%", differences=[Interval.of(change, "difference") for change in changes])],
         [*settings.gaps.deviations(), "the first seeds are shown, not chosen ones"])
