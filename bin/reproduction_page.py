@@ -35,9 +35,18 @@ def _contradicts(row: dict[str, str]) -> bool:
 
 
 def _contradictions(documents: list[dict[str, Any]]) -> list[str]:
-    found = [f"- [{document['experiment']}](#{_anchor(document)}): {row['quantity']}: {row['verdict']}"
-             for document in documents for row in document["compared"] if _contradicts(row)]
-    return ["## What did not come out as published\n", *found, ""]
+    rows = [(document, row) for document in documents for row in document["compared"]]
+    claims = [(document, row) for document, row in rows if _contradicts(row)]
+    figures = [(document, row) for document, row in rows
+               if row["verdict"].startswith("difference") and "outside" in row["verdict"]]
+    return ["## What did not come out as published\n", *map(_told, claims), "",
+            "Figures outside our 95% interval, where one in twenty is expected by chance:\n", *map(_told, figures), ""]
+
+
+def _told(found: tuple[dict[str, Any], dict[str, str]]) -> str:
+    document, row = found
+    return (f"- [{document['experiment']}](#{_anchor(document)}), {row['quantity']}: {row['ours']}, published "
+            f"{row['published']}: {row['verdict']}")
 
 
 def _anchor(document: dict[str, Any]) -> str:
