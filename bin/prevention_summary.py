@@ -24,6 +24,8 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, way in dict.fromkeys((cell["set"], cell["way"]) for cell in cells):
         runs = [cell for cell in cells if (cell["set"], cell["way"]) == (name, way)]
         baseline = [cell for cell in cells if (cell["set"], cell["way"]) == (name, "none")]
+        stopped = {cell["seed"]: cell["rows"] for cell in cells
+                   if cell["set"] == name and cell["way"].startswith("stop at")}
         for weights in dict.fromkeys(row["weights"] for row in runs[0]["rows"]):
             lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]
             ours = {cell["seed"]: line[-1]["quality"]["frechet"] for cell, line in zip(runs, lines, strict=True)}
@@ -34,9 +36,9 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rows.append({"set": name, "way": way, "weights": weights, "seeds": [cell["seed"] for cell in runs],
                          **{part: along[-1][part] for part in ("memorized", "frechet")},
                          "along": along if weights == "last" else [],
-                         "log_ratio": {rival: _log_ratio(ours, {cell["seed"]: distance(cell["rows"])
-                                                                for cell in baseline})
-                                       for rival, distance in RIVALS.items()},
+                         "log_ratio": {rival: _log_ratio(ours, {
+                             cell["seed"]: distance(cell["rows"], stopped.get(cell["seed"], [])) for cell in baseline})
+                             for rival, distance in RIVALS.items()},
                          "floor": lines[0][-1]["quality"]["frechet_floor"],
                          "floor_n": lines[0][-1]["quality"]["floor_n"]})
     return rows
@@ -52,15 +54,16 @@ def _log_ratio(ours: dict[int, float], rival: dict[int, float]) -> dict[str, Any
     return difference_over_seeds(first, second).to_dict()
 
 
-def _distances(rows: list[dict[str, Any]], weights: str) -> list[float]:
-    return [row["quality"]["frechet"] for row in rows if row["weights"] == weights]
+def _distances(rows: list[dict[str, Any]], *weights: str) -> list[float]:
+    return [row["quality"]["frechet"] for row in rows if row["weights"] in weights]
 
 
-# What the plain training could have given with the same seed, as Frechet distances of the rows of its file.
-RIVALS: dict[str, Callable[[list[dict[str, Any]]], float]] = {
-    "best checkpoint": lambda rows: min(_distances(rows, "last")),  # chosen after the fact, by its distance
-    "last": lambda rows: _distances(rows, "last")[-1],
-    "early stop": lambda rows: _distances(rows, "early stop")[0],
+# What the plain training could have given with the same seed: Frechet distances of the rows of its file. The best is
+# chosen afterwards from all its points that were judged, those of the same training that was stopped among them.
+RIVALS: dict[str, Callable[[list[dict[str, Any]], list[dict[str, Any]]], float]] = {
+    "best on the way": lambda rows, stopped: min(_distances([*rows, *stopped], "last", "early stop", "half the steps")),
+    "last": lambda rows, stopped: _distances(rows, "last")[-1],
+    "early stop": lambda rows, stopped: _distances(rows, "early stop")[0],
 }
 
 

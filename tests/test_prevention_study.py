@@ -213,7 +213,13 @@ def test_ratios_to_the_plain_training_by_hand(study):
     of_gap = ratio["digits", "gap auto", "last"]
     assert of_gap["last"]["mean"] == pytest.approx(np.log(2))
     assert of_gap["last"]["seeds"] == (0, 1)
-    assert of_gap["best checkpoint"]["mean"] == pytest.approx(np.log(8 / 2 * 2 / 1) / 2)  # of seed 1 it is the last
+    assert of_gap["best on the way"]["mean"] == pytest.approx(np.log(8 / 2 * 2 / 1) / 2)  # of seed 1 it is the last
+    stopped = [cell_of(seed, "stop at 3% copies", [("last", 7, 0, 0.1, 6, 6), ("half the steps", 3, 0, 0.1, half, half),
+                                                   ("per level", 3, 0, 0.1, 0.1, 0.1)])
+               for seed, half in ((0, 1.5), (1, 7.0))]
+    on_the_way = study.summary([*cells, *stopped])
+    assert next(row for row in on_the_way if row["way"] == "gap auto")["log_ratio"]["best on the way"][
+        "mean"] == pytest.approx(np.log(8 / 1.5 * 2 / 1) / 2)
     assert of_gap["early stop"]["mean"] == pytest.approx(np.log(8 / 3 * 2 / 5) / 2)
     assert ratio["digits", "none", "early stop"]["last"]["mean"] == pytest.approx(np.log(3 / 4 * 5 / 1) / 2)
     alone = study.summary([cells[0], cells[2]])

@@ -177,7 +177,7 @@ def test_an_order_holds_only_beyond_the_intervals():
     turned = order("a", [("m", medium), ("s", small)], "p")
     assert turned.verdict == "DOES NOT HOLD here: m and s are the other way round"
     found = order("a", [("s", small), ("m", medium), ("l", large)], "p")
-    assert found.verdict == "DOES NOT HOLD here: m and l cannot be told apart"
+    assert found.verdict == "NOT SHOWN here: m and l cannot be told apart"
     assert found.ours == "s 10.0% [0.0%, 20.0%], m 30.0% [25.0%, 35.0%], l 50.0% [30.0%, 70.0%]"
     assert claim("a", "b", "c", True).verdict == "holds here too"
     assert claim("a", "b", "c", False).verdict == "DOES NOT HOLD here"
@@ -193,7 +193,7 @@ def test_an_order_of_paired_figures_is_that_of_their_differences():
     found = order("a", parts, "p", differences=[up, up])
     assert found.verdict == "holds here too, all paired differences above 0"
     assert found.ours.endswith("; paired differences +20.0% [+10.0%, +30.0%], +20.0% [+10.0%, +30.0%]")
-    assert order("a", parts, "p", differences=[none, up]).verdict == "DOES NOT HOLD here: s and m cannot be told apart"
+    assert order("a", parts, "p", differences=[none, up]).verdict == "NOT SHOWN here: s and m cannot be told apart"
     apart = [("s", Interval(.1, 0, .2)), ("m", Interval(.3, .25, .35))]
     assert order("a", apart, "p", differences=[-up]).verdict == "DOES NOT HOLD here: s and m are the other way round"
     assert -up == down
@@ -249,7 +249,7 @@ def test_orders_of_the_gaps_go_by_the_changes_in_their_direction():
     *_, share, distance = timestep_gaps.compared({"none": row(.8, 1), "100-350": row(.9, 1)},
                                                  {"none to 100-350": change(.1, .2)})
     assert share.verdict == "DOES NOT HOLD here: 100-350 and none are the other way round"
-    assert distance.verdict == "DOES NOT HOLD here: none and 100-350 cannot be told apart"
+    assert distance.verdict == "NOT SHOWN here: none and 100-350 cannot be told apart"
 
     found = {method: [{"step": step, **row(.1, 1)} for step in (4, 8)] for method in ("baseline", "dummy", "gap")}
     pairs = dummy_and_gap.pairs(found)

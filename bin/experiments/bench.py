@@ -91,6 +91,13 @@ def measured(quantity: str, ours: Interval, printed: str, digits: str = ".3g", s
                     + (f": {note}" if note and place == "outside" else ""))
 
 
+def ranged(quantity: str, ours: Interval, low: str, high: str, digits: str = ".3g") -> Compared:
+    """A figure beside the smallest and the largest of several printed ones."""
+    within = ours.low <= rounding_to(high)[1] and rounding_to(low)[0] <= ours.high
+    return Compared(quantity, ours.told(digits), f"{low} to {high}",
+                    f"our 95% interval {'reaches' if within else 'lies outside'} that range")
+
+
 def computed(quantity: str, ours: float, printed: str, digits: str = ".6g", source: str = "") -> Compared:
     """A figure without any chance in it beside a printed one: equal to the digits printed, or not."""
     least, most = rounding_to(printed)
@@ -120,7 +127,8 @@ def order(quantity: str, parts: Sequence[tuple[str, Interval]], published: str, 
         holds = "holds here too, all paired differences above 0"
     wrong = [f"{one} and {other} {'are the other way round' if high < 0 else 'cannot be told apart'}"
              for ((one, _), (other, _)), (low, high) in zip(pairwise(parts), gaps, strict=True) if low <= 0]
-    return Compared(quantity, ours, published, f"DOES NOT HOLD here: {'; '.join(wrong)}" if wrong else holds)
+    verdict = "DOES NOT HOLD here" if any(high < 0 for _, high in gaps) else "NOT SHOWN here"
+    return Compared(quantity, ours, published, f"{verdict}: {'; '.join(wrong)}" if wrong else holds)
 
 
 def claim(quantity: str, ours: str, published: str, holds: bool) -> Compared:

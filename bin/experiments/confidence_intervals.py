@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import sources
-from experiments.bench import Bench, Compared, Interval, Outcome, against, measured, unlike
+from experiments.bench import Bench, Compared, Interval, Outcome, against, measured, ranged, unlike
 from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
 from geomem.cli.samples import read_samples
 from geomem.data import DataSet
@@ -130,8 +130,7 @@ def compared(rows: list[dict[str, Any]], correlations: dict[str, Any], heldout: 
             f"[{top['memorized_low']:.1%}, {top['memorized_high']:.1%}] at most (at {top['c_low']} to {top['c_high']})")
     no_copies = "; by it no sample here is a copy, so the distance tells how far the samples miss the data"
     return [
-        *(measured(f"r of mean distance and mean location of the interval, {name} of [C]", location, printed, "+.2f")
-          for name, printed in (("strongest", "-0.83"), ("weakest", "-0.73"))),
+        ranged("r of mean distance and mean location of the interval", location, "-0.83", "-0.73", "+.2f"),
         measured("r of mean distance and width of the interval", width, "+0.32", "+.2f"),
         against("the same, against none", width, 0, "r = +0.32", "+.2f"),
         against("r of Wasserstein-1 of component 1 and mean location", component, 0,
