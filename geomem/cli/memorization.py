@@ -21,14 +21,13 @@ from geomem.cli.options import (
     say,
     tolerance_option,
 )
-from geomem.files import require_writable
 
 MEMORIZATION_FILE = "memorization.json"
 
 
 @click.command()
 @click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
-@click.option("--data", metavar="DATA", help="The training data; the default is what TARGET names.")
+@click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names.")
 @data_root_option
 @click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="For a RUN: samples to generate, seeds 0..N-1.")
@@ -64,7 +63,6 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
 
     if out:
         require_new_directory(out, MEMORIZATION_FILE)
-        require_writable(os.path.join(out, MEMORIZATION_FILE))
     model = load_denoiser(target, weights) if os.path.isdir(target) else None
     if model is None:
         samples = read_samples(target)

@@ -89,6 +89,8 @@ class Sigmas(click.ParamType):
             levels = int(value) if value.isdigit() else [float(part) for part in value.split(",")]
         except ValueError:
             self.fail(f"{value!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1", param, ctx)
+        if levels == 0:
+            self.fail("no noise levels; give a number of them, 1 or more", param, ctx)
         if isinstance(levels, int) and levels > MAX_LEVELS:
             self.fail(f"{value!r}: at most {MAX_LEVELS:,} noise levels", param, ctx)
         return levels
@@ -298,8 +300,9 @@ def require_picture(option: str, path: str) -> None:
 
 
 def require_new_directory(path: str, made_by: str) -> None:
-    """Refuse an output directory that holds what another command left there."""
+    """Refuse an output directory that holds what another command left there, or that cannot be made."""
     if os.path.exists(path) and not os.path.isdir(path):
         raise InputError(f"--out {path} is a file; give a directory")
     if os.path.isfile(os.path.join(path, made_by)):
         raise InputError(f"--out {path} holds another run ({made_by}); choose another directory or remove it")
+    require_writable(os.path.join(path, made_by))
