@@ -32,6 +32,7 @@ def read_samples(path: str) -> Samples:
     import numpy as np
 
     from geomem.data.arrays import arrays_of
+    from geomem.geometry.points import LARGEST
     from geomem.models.weights import refuse_pickle
 
     def choose(there: Iterable[str]) -> tuple[str, ...]:
@@ -51,8 +52,11 @@ def read_samples(path: str) -> Samples:
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(np.float32)
-    if values.dtype.kind != "f" or values.ndim < 2 or not values.size or not np.isfinite(values).all():
-        raise InputError(f"{path}: samples must be a non-empty array of finite floats, in the scale of the data")
+    what = (f"hold {values.dtype}" if values.dtype.kind != "f" else f"have shape {values.shape}" if values.ndim < 2 else
+            "are none" if not values.size else None if np.abs(values).max() <= LARGEST else
+            f"hold NaN or values beyond {LARGEST:g}")
+    if what:
+        raise InputError(f"{path}: samples {what}; save floats (n, ...) in the scale of the data, images / 127.5 - 1")
     return Samples(path, values, about if isinstance(about, dict) else {})
 
 
