@@ -366,6 +366,20 @@ def test_json_table_and_files(runs, tmp_path, capsys):
     assert sum(line.startswith("A  ") for line in lines) == 1 + 3 * len(
         {json.dumps(row["window"]) for row in rows if row["window"]})
     assert any(line.startswith("held-out data") for line in lines)
+    notes = lines[next(k for k, line in enumerate(lines) if line.startswith("12 samples a row")):]
+    assert max(map(len, notes)) <= 118
+    assert min(map(len, notes[:-1])) > 90  # filled, whatever the name of the data
+
+
+def test_windows_that_repeat_or_hold_one_level(runs, capsys):
+    level = edm_steps(8)[4]
+    window = f"{level * 0.99}:{level * 1.01}"
+    arguments = ["swap", runs / "a", "skip", *["--window", window] * 2, "--controls", 0, *QUICK]
+    assert status(*arguments) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if window in line]
+    assert len(lines) == 1
+    assert f"{level:.3g} (1)" in lines[0]
+    assert " - " not in lines[0]
 
 
 def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
@@ -457,7 +471,9 @@ def test_points_that_judge_but_were_seen_are_noted(runs, tmp_path, capsys):
 
 WRONG = {
     "no such run": (["a", "gone"], "gone"),
-    "twice": (["a", "gaussian", "gaussian"], "given twice"),
+    "twice": (["a", "gaussian", "gaussian"], "gaussian is given twice; once is enough"),
+    "a run twice": (["a", "b", "b"], "--weights-b"),
+    "below a file": (["a", "gaussian", "--out", "points.npz/deeper"], "cannot be written"),
     "nothing inside": (["a"], "RUN_B"),
     "points of another shape": (["a", "points"], "shape"),
     "other labels": (["a", "classes"], "labels"),
@@ -503,10 +519,18 @@ def test_bars_lie_over_their_windows():
     window = {"low": 0.1, "high": None, "control_of": None}
     figure = plot_swap([row_of("A", None, None, 0.9), row_of("A", "skip", window, 0.25)], LEVELS.tolist(),
                        {"memorization": {"rate": 0.0}, "frechet": 1.0})
-    assert [axes.get_title() for axes in figure.axes] == ["A, but in the window", ""]  # no row has A inside
+    # No row has A inside.
+    assert [axes.get_title() for axes in figure.axes] == ["A outside the window, the other inside", ""]
     bars = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.25, 0.25]]
     assert len(bars) == 1
     assert list(bars[0].get_xdata()) == [0.1, 120]  # no end above: beyond the largest level of the sampler
+    figure.canvas.draw()
+    for axes in figure.axes:
+        written = [text.get_text() for text in (*axes.get_yticklabels(), *axes.get_yticklabels(minor=True))]
+        assert any(written)
+        assert not any("times" in text or "^" in text for text in written)  # 2, not 2 x 10^0
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend[0] == "the other: skip"
     with pytest.raises(InputError, match="no swap"):
         plot_swap([row_of("A", None, None, 0.9)], LEVELS.tolist(), {})
 

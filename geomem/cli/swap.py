@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import string
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SKIP = "skip"
 WORDS = ("gaussian", "empirical", SKIP)  # what may be given in place of a run
+WIDTH = 118
 DRAWN = 12  # samples of each row in the picture
 
 
@@ -109,7 +111,8 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
                          f"{dataset.train.shape[1:]}; choose the data it was trained on with --data")
     runs = {"A": model, **_other_runs(others, weights_b, model, dataset)}
     sigmas = sampler_levels(model, steps, method)
-    ranges = [_window(word, dataset, device) for word in windows or ("large", "medium", "small")]
+    ranges = [_window(word, dataset, device)
+              for word in dict.fromkeys(windows or ("large", "medium", "small"))]
     rows = list(_rows([*list(runs)[1:], *(word for word in others if word in WORDS)], ranges, sigmas, controls,
                       direction))
     started = time.perf_counter()
@@ -220,8 +223,9 @@ def _other_runs(others: Sequence[str], weights: str | None, model: Pretrained, d
 
     twice = [word for word in others if others.count(word) > 1]
     if twice:
-        raise InputError(f"{twice[0]} is given twice; to compare two weights of a run, name it as RUN_A and as RUN_B "
-                         "with --weights-a and --weights-b")
+        raise InputError(f"{twice[0]} is given twice; " + (
+            "once is enough" if twice[0] in WORDS else
+            "to compare two weights of a run, name it as RUN_A and as RUN_B with --weights-a and --weights-b"))
     paths = [word for word in others if word not in WORDS]
     if weights and not paths:
         raise InputError("--weights-b has no effect without another run")
@@ -370,7 +374,7 @@ def text_of(document: dict[str, Any]) -> str:
             lines.append(())
         lines.append((
             row["outside"], row["inside"] or "", "" if w is None else "  control" if w["control_of"] else w["name"],
-            "" if w is None else f"{w['sigma'][0]:.3g} - {w['sigma'][1]:.3g} ({w['steps'][1] - w['steps'][0] + 1})",
+            "" if w is None else _steps(w),
             _percent(m), "" if d is None else
             f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
             f"{q['frechet']:.3f} [{q['frechet_low']:.3f}, {q['frechet_high']:.3f}]",
@@ -386,15 +390,17 @@ def text_of(document: dict[str, Any]) -> str:
             for line in lines]
     names = [f"{name}: {one['run']} ({one['weights']})" for name, one in document["models"].items()]
     data, n = document["data"], document["rows"][0]["memorization"]["n"]
-    return "\n".join([*text, "", *names, "",
-                      f"{n:,} samples a row, the same seeds in all; 95% intervals. memorized: nearer than 1/3 of the "
-                      "distance to the second nearest of",
-                      f"{data['n_train']:,} training points of {data['name']}; change: of the share, from the "
-                      "denoiser outside alone (of",
-                      "one alone from A), paired by seed; Frechet distance in pixels (squared data units) to "
-                      f"{data['n_test']:,} held-out points;",
-                      "sigma: the sampler's first and last level in the window; median NN: median distance to the "
-                      "nearest training point."])
+    notes = (f"{n:,} samples a row, the same seeds in all; 95% intervals. memorized: nearer than 1/3 of the distance "
+             f"to the second nearest of {data['n_train']:,} training points of {data['name']}; change: in percentage "
+             "points, paired by seed, from the row where the denoiser outside works alone (there, from A); Frechet "
+             f"distance in pixels (squared data units) to {data['n_test']:,} held-out points; sigma: the sampler's "
+             "first and last level in the window; median NN: median distance to the nearest training point.")
+    return "\n".join([*text, "", *names, "", textwrap.fill(notes, WIDTH)])
+
+
+def _steps(window: dict[str, Any]) -> str:
+    (first, last), (high, low) = window["steps"], window["sigma"]
+    return (f"{high:.3g}" if first == last else f"{high:.3g} - {low:.3g}") + f" ({last - first + 1})"
 
 
 def _percent(share: dict[str, float]) -> str:

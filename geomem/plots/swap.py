@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from geomem.errors import InputError
 from geomem.plots.samples import image_range
@@ -57,14 +58,27 @@ def plot_swap(rows: Sequence[Mapping[str, Any]], sigmas: Sequence[float], heldou
                     axes.set_ylabel(label)
             grid[1, column].set_yscale("log")
             grid[1, column].yaxis.set_major_formatter("{x:g}")
+            grid[1, column].yaxis.set_minor_formatter(_Plain(minor_thresholds=(1.5, 0.5)))
             grid[0, column].set(ylim=(-0.03, 1.03), xlabel="",
-                                title="A, but in the window" if side == "outside" else "A in the window only")
+                                title="A outside the window, the other inside" if side == "outside" else
+                                "the other outside the window, A inside")
         for name, colour in colours.items():
-            grid[0, -1].plot([], [], color=colour, lw=4, label=name)
-        grid[0, -1].plot([], [], color="0.2", lw=1.2, ls="--", label="one denoiser alone")
+            if name != "A":
+                grid[0, -1].plot([], [], color=colour, lw=4, label=f"the other: {name}")
+        if any(row["window"] and row["window"]["control_of"] is not None for row in rows):
+            grid[0, -1].plot([], [], color="0.2", lw=1.2, alpha=0.7, label="in a control window")
+        grid[0, -1].plot([], [], color="0.2", lw=1.2, ls="--", label="one denoiser alone (grey: A)")
         grid[0, -1].plot([], [], color="0.2", lw=1, ls=":", label="held-out data")
+        grid[0, -1].plot([], [], "|", color="0.2", ms=7, label="a step of the sampler")
         grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+class _Plain(LogFormatter):
+    """Numbers without powers of ten between the decades, as many as the default formatter would label."""
+
+    def _num_to_string(self, x: float, vmin: float, vmax: float) -> str:
+        return f"{x:g}"
 
 
 def _bar(axes: Axes, window: Mapping[str, Any], sigmas: Sequence[float], found: tuple[float, float, float],
