@@ -135,6 +135,7 @@ def bad_inputs(folder):
         "samples of another shape": (["--samples", folder / "other.npz"], "shape"),
         "no samples in the file": (["--samples", folder / "data.npz"], "samples"),
         "directory taken": (["--out", folder / "taken"], "another run"),
+        "below a file": (["--out", folder / "data.npz" / "deeper"], "cannot be written"),
         "everything within the tolerance": (["--tolerance", 1000], "tolerance"),
         "negative tolerance": (["--tolerance", -1], "--tolerance"),
         "top": (["--top", 0], "--top"),
@@ -142,7 +143,8 @@ def bad_inputs(folder):
 
 
 @pytest.mark.parametrize("name", ["missing samples", "samples of another shape", "no samples in the file",
-                                  "directory taken", "everything within the tolerance", "negative tolerance", "top"])
+                                  "directory taken", "below a file", "everything within the tolerance",
+                                  "negative tolerance", "top"])
 def test_bad_input_is_one_line_with_status_2(name, planted, capsys):
     folder, _, samples = planted
     np.savez(folder / "other.npz", samples=samples[:, :5])
@@ -172,3 +174,16 @@ def test_samples_of_other_data_are_noted(planted, capsys):
 def test_help_has_an_example(capsys):
     assert status("risk", "--help") == 0
     assert "geomem risk photos/" in capsys.readouterr().out
+
+
+def test_no_copies_are_not_shared_out(planted, tmp_path, capsys):
+    folder, train, _ = planted
+    np.savez(tmp_path / "far.npz", samples=np.random.default_rng(0).normal(size=(6, *train.shape[1:])) + 1e3)
+    assert status("risk", folder / "data.npz", "--samples", tmp_path / "far.npz") == 0
+    text = capsys.readouterr().out
+    assert "points were copied\n" in text
+    assert "of the copies" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+    axes = plot_copies(np.arange(3.0), np.zeros(3), np.ones(3), title="t", correlation="c").axes[0]
+    assert axes.get_ylim()[0] > -0.1
+    assert all(tick == int(tick) for tick in axes.get_yticks())

@@ -254,19 +254,21 @@ def text_of(document: dict[str, Any]) -> str:
     if samples:
         m, tenth = samples["memorized"], samples["riskiest_tenth"]
         lines += ["", f"{samples['n']:,} samples, memorized {m['rate']:.1%} [{m['low']:.1%}, {m['high']:.1%}]; "
-                      f"{samples['points_copied']:,} of {data['groups']:,} points were copied; the riskiest "
-                      f"{tenth['points']} hold {tenth['share_of_copies']:.1%} of the copies",
+                      f"{samples['points_copied']:,} of {data['groups']:,} points were copied"
+                      + (f"; the riskiest {tenth['points']} hold {tenth['share_of_copies']:.1%} of the copies"
+                         if samples["points_copied"] else ""),
                   f"{'rank correlation with':>24}  {'copies':^26}  {'close samples':^26}  {'nearest samples':^26}"]
         lines += [f"{name.replace('_', ' '):>24}  " + "  ".join(f"{_correlation_cell(one):^26}" for one in row.values())
                   for name, row in samples["correlations"].items() if row["nearest_samples"]["rho"] is not None]
         lines += ["copies: by the ratio rule, which forgives more at isolated points; close samples: as many, by "
-                  "distance alone;", "nearest samples: all samples, each at its nearest training point"]
+                  "distance alone;", "nearest samples: all samples, each at its nearest training point; constant: the "
+                  "same", "number at every point, so there is no correlation"]
         if len(samples["by_group_size"]) > 1:
             lines.append("mean copies of points that occur " + ", ".join(
                 f"{times} x: {one['mean_copies']:.1f}" + ("" if one["stderr"] is None else f" +- {one['stderr']:.1f}")
                 + f" ({one['points']} points)"
                 for times, one in samples["by_group_size"].items()))
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cell(value: float | int | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from geomem.data.points import Values
 from geomem.errors import InputError
@@ -55,6 +56,8 @@ def plot_copies(score: np.ndarray, copies: np.ndarray, multiplicity: np.ndarray,
                 axes.scatter(score[chosen], copies[chosen], s=14, color=colour, alpha=0.6, lw=0, label=label)
         axes.set(xlabel="risk score (1 is a usual point)", ylabel="copies among the samples",
                  title=f"{plain(title)}\n{correlation}")
+        axes.set_ylim(bottom=-0.03 * max(1, copies.max()), top=None if copies.max() else 1)
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if (multiplicity > 1).any():
             axes.legend()
     return figure
