@@ -382,6 +382,8 @@ def test_list_shows_what_has_been_run(main):
     lines = {line.split()[0]: line for line in result.output.splitlines()}
     assert len(lines) == len(modules())
     assert "small: run, paper: not yet run" in lines["weight-and-coverage"]
+    for line, name in zip(lines.values(), modules(), strict=True):
+        assert line.endswith(f"  {main._module(name).TITLE}")  # a column of its own
 
 
 def test_ours_is_what_the_commands_find(out):

@@ -101,13 +101,15 @@ def report(document: dict[str, Any]) -> str:
 
 def overview(modules: dict[str, ModuleType]) -> str:
     """Each experiment with the scale of the result that is kept in figures/results."""
-    lines = []
+    table = []
     for name, module in modules.items():
         kept = FIGURES / "results" / f"reproduce_{name.replace('-', '_')}.json"
         scale = json.loads(kept.read_text())["scale"] if kept.exists() else None
         state = ", ".join(f"{one}: {'run' if one == scale else 'not yet run'}" for one in SCALES[1:])
-        lines.append(f"{name:<26} {module.PAPER:<28} {state:<36} {module.TITLE}")
-    return "\n".join(lines)
+        table.append((name, module.PAPER, state, module.TITLE))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in table)
 
 
 def main() -> None:
