@@ -209,8 +209,10 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
         say(f"{out}: {watcher.stopped}")
     say(f"{out}: {trainer.steps_done:,} steps done")
     if best is not None:
-        say(f"best weights per noise level: {len(set(best.steps))} snapshots, steps {min(best.steps):,} to "
-            f"{max(best.steps):,}; one early stop: step {best.early_stop:,}")
+        first, last = min(best.steps), max(best.steps)
+        chosen = (f"step {last:,} for all" if first == last else
+                  f"{len(set(best.steps))} snapshots, steps {first:,} to {last:,}")
+        say(f"best weights per noise level: {chosen}; one early stop: step {best.early_stop:,}")
     if earlier is not None and earlier.step is not None:
         say(f"copies were seen at step {earlier.copies_at:,}; weights before-copies: step {earlier.step:,}")
 
