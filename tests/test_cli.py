@@ -227,6 +227,7 @@ def bad_inputs(tmp):
         "infinity": ([*zone, tmp / "inf.npz"], "inf"),
         "one training point": ([*zone, tmp / "one.npz"], "at least 2"),
         "held-out of another dimension": ([*zone, tmp / "other.npz"], "shape"),
+        "no sigmas": ([*zone, good_file, "--sigmas", "0"], "no noise levels"),
         "sigma zero": ([*zone, good_file, "--sigmas", "0,1"], "sigma"),
         "sigma negative": ([*zone, good_file, "--sigmas=-1,1"], "sigma"),
         "sigma not a number": ([*zone, good_file, "--sigmas", "a,b"], "--sigmas"),

@@ -12,6 +12,7 @@ from PIL import Image
 from geomem import load_data
 from geomem.cli.quality import CHEAP, INCEPTION
 from geomem.memorization import wilson_interval
+from geomem.plots import plot_pareto
 from geomem.quality import METRICS, Judge, mean_over_runs
 
 
@@ -149,7 +150,10 @@ def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys
 
 @pytest.mark.parametrize(("options", "words"), [
     (["--metric", "is"], "--metric"), (["--metric", "pr", "--features", "pca:99"], "1 to 59"),
-    (["--metric", "pr", "--features", "dino"], "pca:K"), (["--label", "a", "--label", "b"], "2 --label for 1"),
+    (["--metric", "pr", "--features", "dino"], "pca:K"), (["--features", "dino"], "pca:K"),
+    (["--features", "pca:5", "--metric", "values"], "no effect without --metric frechet"),
+    (["--fid-weights", "gone.pth", "--metric", "pr"], "no effect without --metric fid"),
+    (["--label", "a", "--label", "b"], "2 --label for 1"),
 ])
 def test_wrong_options(files, capsys, options, words):
     assert status(*command(files, "copied0"), *options) == 2
@@ -166,3 +170,38 @@ def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, opti
     assert f"few.npz holds {n} samples; what is measured needs {least} or more" in error
     np.savez(tmp_path / "few.npz", samples=np.zeros((least, 1, 8, 8), np.float32))
     assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 0
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (np.zeros((9, 1, 8, 8), np.uint8), "samples hold uint8; save floats (n, ...) in the scale of the data, images"),
+    (np.full((9, 1, 8, 8), np.nan, np.float32), "samples hold NaN"),
+    (np.full((9, 1, 8, 8), 2e15, np.float32), "beyond 1e+15"),
+    (np.zeros((0, 1, 8, 8), np.float32), "samples are none"),
+])
+def test_samples_that_cannot_be_judged_are_refused_with_their_name(values, words, files, tmp_path, capsys):
+    np.savez(tmp_path / "bad.npz", samples=values)
+    assert status("quality", tmp_path / "bad.npz", "--data", files / "data.npz", "--all") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"geomem: {tmp_path / 'bad.npz'}: ")
+    assert words in error
+
+
+@pytest.mark.parametrize("scale", [0, 1e15])
+def test_no_column_is_wider_than_a_number(scale, files, tmp_path, capsys):
+    """Samples that are all alike, whose intervals have no width, and the largest that are judged."""
+    samples = np.random.default_rng(0).uniform(-scale, scale, (9, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "s.npz", samples=samples)
+    assert status("quality", tmp_path / "s.npz", "--data", files / "data.npz", "--all", "--label", "s") == 0
+    captured = capsys.readouterr()
+    assert "Warning" not in captured.err
+    table = captured.out.split("\n\ndata: ")[0].translate(str.maketrans("[],", "   "))
+    cells = [cell for cell in table.split() if cell.strip("-")]
+    assert max(map(len, cells)) <= 12
+    assert not any(cell.startswith("-") and not cell.strip("-0.") for cell in cells)  # no -0.000
+
+
+def test_the_picture_names_every_setting_and_no_negative_share(files, tmp_path):
+    point = {"quality": {"value": 1.0, "low": 0.5, "high": 1.5}, "memorized": {"value": 0.0, "low": 0.0, "high": 0.1}}
+    figure = plot_pareto([("_a", point, [point]), ("$b$", point, [point])], (0.5, 0.0), xlabel="x", title="$t$")
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == [" _a", r"\$b\$"]
+    assert min(figure.axes[0].get_yticks()) >= 0

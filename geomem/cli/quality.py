@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,13 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         metrics = metrics + CHEAP + (INCEPTION if fid_weights else ())
     if features == "pixels":  # the Frechet distance in pixels is there in any case
         metrics = tuple(metric for metric in metrics if metric != "frechet")
+    given = f"--features {features}"
+    if features != "pixels" and not re.fullmatch(r"pca:[0-9]{1,6}", features):
+        raise InputError(f"{given}: give pixels, or pca:K for the first K principal components")
+    if features != "pixels" and not set(metrics) & {"frechet", "mmd", "pr"}:
+        raise InputError(f"{given} has no effect without --metric frechet, mmd or pr, or --all")
+    if fid_weights and not set(metrics) & set(INCEPTION):
+        raise InputError(f"--fid-weights has no effect without --metric {', '.join(INCEPTION)}, or --all")
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
     read = [read_samples(path) for path in samples]
     dataset = data_of(read[0].about, data, read[0].label)
@@ -221,7 +229,7 @@ def table(document: dict[str, Any]) -> str:
 
     def line(label: str, n: int, columns: dict[str, Any], nearest: float) -> list[str]:
         cells = [_share(columns["memorized"]), *(_cell(columns[title]) for title in titles[1:])]
-        return [label, f"{n:,}", *cells[:2], f"{nearest:.2f}", *cells[2:]]
+        return [label, f"{n:,}", *cells[:2], _distance(nearest), *cells[2:]]
 
     for row in rows:
         lines.append(line(row["label"], row["memorization"]["n"], figures(row), row["quality"]["nearest_samples"]))
@@ -233,11 +241,11 @@ def table(document: dict[str, Any]) -> str:
     q = rows[0]["quality"]
     lines.append(["held-out data", f"{heldout['n']:,}",
                   _share({"value": heldout["rate"], "low": heldout["low"], "high": heldout["high"]}), floors[0],
-                  f"{q['nearest_heldout']:.2f}", *floors[1:]])
+                  _distance(q["nearest_heldout"]), *floors[1:]])
     data, floor_n = document["data"], q["floor_n"]
     alike = all(row["quality"]["floor_n"] == floor_n for row in rows)
-    smaller = [f"{one['frechet_at_floor_size']:.2f}" + ("" if alike else _floor_of(one))
-               for one in (row["quality"] for row in rows)]
+    smaller = [_number(row["quality"]["frechet_at_floor_size"], figures(row)["Frechet (px)"])
+               + ("" if alike else _floor_of(row["quality"])) for row in rows]
     notes = [f"{data['name']}: {data['n_train']:,} training points; memorized: nearer than 1/3 of the distance to the "
              f"second nearest training point; held against {data['n_test']:,} held-out points, with 95% intervals over "
              "the samples; median NN: median distance to the nearest training point.",
@@ -279,7 +287,13 @@ def _cell(one: dict[str, Any]) -> str:
     return f"{_number(one['value'], one)} [{_number(one['low'], one)}, {_number(one['high'], one)}]"
 
 
+def _distance(value: float) -> str:
+    return f"{value:.2f}" if value < 1e7 else f"{value:.3g}"
+
+
 def _number(value: float, one: dict[str, Any]) -> str:
-    """With two digits of the half width of its interval."""
+    """With two digits of the half width of its interval, or three behind the point where that is but rounding."""
+    if abs(value) >= 1e7:
+        return f"{value:.3g}"
     half = (one["high"] - one["low"]) / 2
-    return f"{value:.{max(0, min(8, 1 - math.floor(math.log10(half)))) if half > 0 else 3}f}"
+    return f"{value:z.{max(0, min(8, 1 - math.floor(math.log10(half)))) if half > 1e-9 * abs(value) else 3}f}"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from geomem.errors import InputError
-from geomem.plots.style import COLOURS, GREY, look, new_figure
+from geomem.plots.style import COLOURS, GREY, look, new_figure, plain
 from geomem.quality.statistics import pareto_front
 
 Point = Mapping[str, Any]
@@ -39,14 +39,15 @@ def plot_pareto(settings: Sequence[tuple[str, Point, Sequence[Point]]], floor: t
             reach = [[[mean[part]["value"] - mean[part]["low"]], [mean[part]["high"] - mean[part]["value"]]]
                      for part in ("quality", "memorized")]
             axes.errorbar(x[i], y[i], xerr=reach[0], yerr=reach[1], fmt="o", ms=7, color=colour, lw=1.2, capsize=2.5,
-                          label=f"{label} ({len(runs)} runs)" if len(runs) > 1 else label, zorder=3)
+                          label=_name(label) + (f" ({len(runs)} runs)" if len(runs) > 1 else ""), zorder=3)
             if len(runs) > 1:
                 axes.scatter([run["quality"]["value"] for run in runs], [run["memorized"]["value"] for run in runs],
                              s=12, color=colour, alpha=0.55, lw=0, zorder=2)
         axes.plot(*floor, "*", ms=13, color="0.15", ls="", label="held-out data", zorder=4)
-        axes.set(xlabel=f"{xlabel}\n{better} is better", ylabel="memorized share", title=title)
+        axes.set(xlabel=f"{xlabel}\n{better} is better", ylabel="memorized share", title=plain(title))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.set_ylim(min(-0.02, axes.get_ylim()[0]), max(0.1, axes.get_ylim()[1]))
+        axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= axes.get_ylim()[1]])  # no negative share
         front = pareto_front(sign * x, y)
         worst = axes.get_xlim()[1 if sign == 1 else 0]
         axes.step([*x[front], worst], [*y[front], y[front][-1]], where="post", color=GREY, lw=1, ls="--", zorder=1,
@@ -59,3 +60,8 @@ def plot_pareto(settings: Sequence[tuple[str, Point, Sequence[Point]]], floor: t
         handles, labels = axes.get_legend_handles_labels()  # lines come first, but the settings are the matter
         figure.legend(handles[2:] + handles[:2], labels[2:] + labels[:2], loc="outside lower center", ncols=2)
     return figure
+
+
+def _name(label: str) -> str:
+    """As it is; a legend would leave out what begins with an underscore."""
+    return plain(f" {label}" if label.startswith("_") else label)
