@@ -186,6 +186,17 @@ def test_samples_that_cannot_be_judged_are_refused_with_their_name(values, words
     assert words in error
 
 
+@pytest.mark.parametrize(("factor", "shift", "noted"), [
+    (1, 0, False), (0.5, 0.5, True), (127.5, 127.5, True), (1, 1.5, True), (1.2, 0.1, False)])
+def test_samples_on_another_scale_are_noted(factor, shift, noted, files, tmp_path, capsys):
+    with np.load(files / "copied0.npz") as file:
+        samples = file["samples"] * np.float32(factor) + np.float32(shift)
+    np.savez(tmp_path / "scaled.npz", samples=samples)
+    for arguments in (command(files, "copied0"), ["memorization", "--data", files / "data.npz"]):
+        assert status(*arguments, tmp_path / "scaled.npz") == 0
+        assert ("samples on another scale are never taken for copies" in capsys.readouterr().err) == noted
+
+
 @pytest.mark.parametrize("scale", [0, 1e15])
 def test_no_column_is_wider_than_a_number(scale, files, tmp_path, capsys):
     """Samples that are all alike, whose intervals have no width, and the largest that are judged."""

@@ -17,7 +17,7 @@ from geomem.cli.generate import fingerprint, samples_of
 from geomem.cli.memorization import noise_levels_of
 from geomem.cli.options import data_root, say
 from geomem.cli.repeat import data_arguments, root_arguments, shell, training_command
-from geomem.cli.samples import Samples, data_of, read_samples, require_same_shape
+from geomem.cli.samples import Samples, data_of, read_samples, require_comparable
 from geomem.data import DataSet
 from geomem.errors import InputError
 from geomem.geometry import geometry_curves, refined_curves
@@ -236,7 +236,7 @@ class Collector:
                 samples = read_samples(str(path))
                 if subject.fits(path, samples.about):
                     assert subject.dataset is not None
-                    require_same_shape(samples, subject.dataset)
+                    require_comparable(samples, subject.dataset)
                     best = samples if best is None or len(samples.values) > len(best.values) else best
             except InputError as error:
                 record.ignored(str(error))

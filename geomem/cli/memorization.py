@@ -56,7 +56,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     """
     require_data(data)
     from geomem.cli.generate import samples_of, save_samples
-    from geomem.cli.samples import Samples, data_of, read_samples, require_same_shape
+    from geomem.cli.samples import Samples, data_of, read_samples, require_comparable
     from geomem.files import write_json
     from geomem.memorization import memorization_rate
     from geomem.training import load_denoiser
@@ -74,7 +74,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         samples = Samples(target, values, about)
         if out:
             save_samples(os.path.join(out, "samples.npz"), values, seeds, about)
-    require_same_shape(samples, dataset)
+    require_comparable(samples, dataset)
     trajectory = memorization_rate(samples.values, dataset.train, tolerance=tolerance, device=device)
     heldout = memorization_rate(dataset.test, dataset.train, tolerance=tolerance, device=device)
     document: dict[str, Any] = {

@@ -82,7 +82,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
               geomem quality none.npz gap.npz --metric fid --metric kid --fid-weights inception.pth
     """
     require_data(data)
-    from geomem.cli.samples import data_of, note_other_data, read_samples, require_same_shape
+    from geomem.cli.samples import data_of, note_other_data, read_samples, require_comparable
     from geomem.errors import InputError
     from geomem.files import atomic_path, require_writable, write_json
     from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
@@ -110,7 +110,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     dataset = data_of(read[0].about, data, read[0].label)
     least = 4 if metrics else 2  # for a third neighbour; for a covariance
     for one in read:
-        require_same_shape(one, dataset)
+        require_comparable(one, dataset)
         if len(one.values) < least:
             raise InputError(f"{one.label} holds {len(one.values)} samples; what is measured needs {least} or more")
         made_with = one.about.get("data")

@@ -64,7 +64,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
       geomem risk digits --n-train 200 --samples copies.npz
     """
     require_data(data, heldout)
-    from geomem.cli.samples import read_samples, require_same_shape
+    from geomem.cli.samples import read_samples, require_comparable
     from geomem.geometry import training_risk
     from geomem.memorization import copies_per_point
     from geomem.memorization.ratio import distinct_training
@@ -74,7 +74,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
     generated = None if samples is None else read_samples(samples)
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     if generated is not None:
-        require_same_shape(generated, dataset)
+        require_comparable(generated, dataset)
         recorded = generated.about.get("data")
         if isinstance(recorded, dict) and recorded.get("sha256") != dataset.sha256:
             say(f"note: {samples} was made with other data than {dataset.name} as loaded here; give --n-train, "

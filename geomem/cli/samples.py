@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from geomem.data import DataSet
 
 
+SEEN = 1000  # training points that tell their scale
+
+
 @dataclass(frozen=True)
 class Samples:
     """Samples (n, ...) in the scale of the training data, and what is known about them."""
@@ -92,7 +95,16 @@ def note_other_data(about: dict[str, Any], data: DataSet, given: str, origin: st
         say(f"note: {origin} was made with other data than {given}; copies of its points may go unseen")
 
 
-def require_same_shape(samples: Samples, data: DataSet) -> None:
+def require_comparable(samples: Samples, data: DataSet) -> None:
+    """Refuse samples of another shape than the training points; a note where they seem to be on another scale."""
+    import numpy as np
+
     if samples.values.shape[1:] != data.train.shape[1:]:
         raise InputError(f"{samples.label}: samples have shape {samples.values.shape[1:]}, the points of {data.name} "
                          f"{data.train.shape[1:]}; choose the data they were made from with --data")
+    (low, high), (low_train, high_train) = ((float(values.min()), float(values.max())) for values in (
+        samples.values, np.asarray(data.train[:SEEN])))
+    width = high_train - low_train
+    if not 0.55 * width <= high - low <= 3 * width or abs(low + high - low_train - high_train) > width:
+        say(f"note: {samples.label} has values from {low:.3g} to {high:.3g}, the training points of {data.name} from "
+            f"{low_train:.3g} to {high_train:.3g}; samples on another scale are never taken for copies")
