@@ -144,7 +144,7 @@ def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
 
 
 def test_a_verdict_is_the_place_of_the_published_figure_in_our_interval():
-    from experiments.bench import Interval, against, measured
+    from experiments.bench import Interval, against, measured, ranged
 
     ours = Interval(1.04, 0.96, 1.12)
     assert measured("a", ours, "1.00").verdict == "difference +0.04, inside our 95% interval"
@@ -153,8 +153,10 @@ def test_a_verdict_is_the_place_of_the_published_figure_in_our_interval():
     assert measured("a", ours, "0.96", source="rerun").published == "0.96 (rerun)"
     assert measured("a", ours, "0.9", note="why").verdict.endswith("outside our 95% interval: why")
     assert measured("a", ours, "1", note="why").verdict.endswith("inside our 95% interval")
-    assert against("a", ours, 1, "the same").verdict == "1 lies inside our 95% interval"
-    assert against("a", ours, 0, "the same").verdict == "0 lies outside our 95% interval"
+    assert ranged("a", ours, "1.5", "2.0").verdict == "our 95% interval lies outside that range"
+    assert ranged("a", ours, "0.1", "2.0").verdict == "our 95% interval reaches that range"
+    assert against("a", ours, 1, "the same").verdict == "cannot be told from 1, by our 95% interval"
+    assert against("a", ours, 0, "the same").verdict == "differs from 0, by our 95% interval"
     assert against("a", ours, 0, "the same", ".1f").ours == "1.0 [1.0, 1.1]"
 
 
@@ -257,7 +259,7 @@ def test_orders_of_the_gaps_go_by_the_changes_in_their_direction():
     *_, share, _, distance = dummy_and_gap.compared(
         found, {f"{one} to {other}": change(.3, 6) for one, other in pairs})
     assert share.verdict == "holds here too, all paired differences above 0"
-    assert distance.verdict == "0.00 lies outside our 95% interval"
+    assert distance.verdict == "differs from 0, by our 95% interval"
     assert distance.ours == "6.00 [5.50, 6.50]"
 
 

@@ -108,8 +108,8 @@ def computed(quantity: str, ours: float, printed: str, digits: str = ".6g", sour
 
 def against(quantity: str, ours: Interval, value: float, published: str, digits: str = ".3g") -> Compared:
     """A figure of ours beside words of a paper that stand for ``value``, such as 0 for a difference."""
-    place = "inside" if ours.low <= value <= ours.high else "outside"
-    return Compared(quantity, ours.told(digits), published, f"{value:{digits}} lies {place} our 95% interval")
+    told = "cannot be told" if ours.low <= value <= ours.high else "differs"
+    return Compared(quantity, ours.told(digits), published, f"{told} from {value:g}, by our 95% interval")
 
 
 def order(quantity: str, parts: Sequence[tuple[str, Interval]], published: str, digits: str = ".1%",
