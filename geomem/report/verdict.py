@@ -79,7 +79,7 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
         kind = "open"
         headline = (f"{subject} may copy: {with_interval(share)} of its {share['n']:,} samples are copies, and so few "
                     f"samples leave up to {percent(share['high'])} possible.")
-        same_rule += " Judge more samples (--seeds) to tell."
+        same_rule += " More samples (geomem generate --seeds 0-9999) would tell."
     else:
         kind = "clean"
         headline = (f"{subject} does not copy, as far as {share['n']:,} samples can tell: {with_interval(share)} of "
