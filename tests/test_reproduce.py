@@ -357,9 +357,11 @@ def test_pictures_survive_json():
     axes = Figure().subplots()
     shown(axes, encoded([images, images[::-1]], -1, 1), ["up", "down"])
     drawn = axes.images[0].get_array()
-    assert drawn.shape == (8, 8, 3)
-    assert np.array_equal(drawn[:4, 4:], drawn[4:, :4])
-    assert (drawn[0, 0, 0], drawn[3, 7, 2]) == (0, 255)
+    assert drawn.shape == (12, 12, 3)
+    assert np.array_equal(drawn[:6, 6:], drawn[6:, :6])
+    assert (drawn[1, 1, 0], drawn[4, 10, 2]) == (0, 255)
+    assert (drawn[[0, 5, 6, 11]] == 255).all()  # a white frame
+    assert (drawn[:, [0, 5, 6, 11]] == 255).all()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

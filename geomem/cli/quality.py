@@ -244,8 +244,8 @@ def table(document: dict[str, Any]) -> str:
                   _distance(q["nearest_heldout"]), *floors[1:]])
     data, floor_n = document["data"], q["floor_n"]
     alike = all(row["quality"]["floor_n"] == floor_n for row in rows)
-    smaller = [_number(row["quality"]["frechet_at_floor_size"], figures(row)["Frechet (px)"])
-               + ("" if alike else _floor_of(row["quality"])) for row in rows]
+    smaller = [_distance(one["frechet_at_floor_size"]) + ("" if alike else _floor_of(one))
+               for one in (row["quality"] for row in rows)]
     notes = [f"{data['name']}: {data['n_train']:,} training points; memorized: nearer than 1/3 of the distance to the "
              f"second nearest training point; held against {data['n_test']:,} held-out points, with 95% intervals over "
              "the samples; median NN: median distance to the nearest training point.",
@@ -261,7 +261,7 @@ def table(document: dict[str, Any]) -> str:
 
 def _floor_of(quality: dict[str, Any]) -> str:
     few, others = quality["floor_n"]
-    return f" ({few:,} against {others:,}, where held-out data reach {quality['frechet_floor']:.2f})"
+    return f" ({few:,} against {others:,}, where held-out data reach {_distance(quality['frechet_floor'])})"
 
 
 def _folded(lines: list[list[str]]) -> list[str]:
