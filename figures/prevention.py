@@ -14,7 +14,8 @@ WAYS = {"none": "0.35", "gap auto": "C3", "ci auto": "C0", "dummy class": "C1"}
 CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
     ("none", "per level"): {"marker": "D", "ms": 7, "color": "C2", "label": "none, best weights per level"},
     ("stop at 3% copies", "half the steps"): {"marker": "^", "ms": 8, "color": "C4",
-                                              "label": "none, half the steps until copies appear"}}
+                                              "label": "none, half the steps until copies appear"},
+    ("closed levels", "last"): {"marker": "s", "ms": 6, "color": "C5", "label": "levels closed while training"}}
 TITLES = {"digits": "200 digits, 8 x 8", "ecg": "500 beats of ECG5000", "faces16": "256 grey faces, 16 x 16",
           "cars16": "128 cars of CIFAR-10, 16 x 16", "pokemon16": "128 Pokemon, 16 x 16",
           "flowers16": "128 flowers, 16 x 16"}
@@ -35,10 +36,11 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                     axes.plot(x, y, "-", lw=1, color=colour, marker=".", ms=5)
                     axes.plot(x[-1], y[-1], "o", ms=7, color=colour, label=row["way"])
                 elif (row["way"], row["weights"]) in CHOSEN:
-                    axes.plot(x, y, **CHOSEN[row["way"], row["weights"]], ls="", zorder=4)
+                    axes.plot(x[-1], y[-1], **CHOSEN[row["way"], row["weights"]], ls="", zorder=4)
             floor = next(row["floor"] for row in rows if row["set"] == name)
             axes.plot(floor, 0, "*", ms=12, color="0.1", label="two halves of the held-out data", ls="")
-            seeds = {len(row["seeds"]) for row in rows if row["set"] == name and row["way"] in WAYS}
+            seeds = {len(row["seeds"]) for row in rows if row["set"] == name
+                     and (row["way"] in WAYS or (row["way"], row["weights"]) in CHOSEN)}
             axes.set(title=f"{TITLES[name]}; {' or '.join(map(str, sorted(seeds)))} seeds", xscale="log",
                      ylim=(-0.04, 1.04))
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
