@@ -6,6 +6,8 @@ The public names below are loaded on first use, so ``import geomem`` does not im
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geomem._renamed import renamed
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what type checkers and editors see
@@ -60,9 +62,7 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'geomem' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(_HOME[name]), name) if name in _HOME else renamed(__name__)(name)
     globals()[name] = value
     return value
 

@@ -13,7 +13,7 @@ import geomem
 from geomem.cli.main import cli
 
 PACKAGE = Path(geomem.__file__).parent
-ORDER = ["errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training",
+ORDER = ["_renamed", "errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training",
          "generation", "memorization", "quality", "plots", "report", "cli"]
 HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
 

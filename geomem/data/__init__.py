@@ -4,9 +4,11 @@ A *point* is one image ``(C, H, W)``, one signal ``(1, L)`` or one vector ``(d,)
 a training part, a held-out part of the same shape, and what is known about them.
 """
 
+from geomem._renamed import renamed
 from geomem.data.dataset import DataSet
 from geomem.data.load import load_data
 from geomem.data.pixels import from_uint8, to_uint8
 from geomem.data.stored import StoredPoints
 
 __all__ = ["DataSet", "StoredPoints", "from_uint8", "load_data", "to_uint8"]
+__getattr__ = renamed(__name__)

@@ -8,6 +8,7 @@
 flattened inside), frozen records of float64 NumPy arrays out.
 """
 
+from geomem._renamed import renamed
 from geomem.geometry.bounds import CoverageBounds, theorem_4_8_bounds
 from geomem.geometry.coverage import shell_coverage
 from geomem.geometry.curves import Curves, geometry_curves
@@ -59,3 +60,4 @@ __all__ = [
     "zone_by_training_size",
     "zone_reason",
 ]
+__getattr__ = renamed(__name__)

@@ -1,5 +1,6 @@
 """Did the model memorize? The ratio rule on generated samples, per noise level and per training point."""
 
+from geomem._renamed import renamed
 from geomem.memorization.copies import CopyCounts, RankCorrelation, copies_per_point, rank_correlation
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.monitor import Monitor
@@ -26,3 +27,4 @@ __all__ = [
     "swapped_samples",
     "wilson_interval",
 ]
+__getattr__ = renamed(__name__)

@@ -1,5 +1,6 @@
 """Denoisers: everything that maps (noisy point, noise level) to a clean estimate, trained or in closed form."""
 
+from geomem._renamed import renamed
 from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
 from geomem.models.calm_ends import (
     GaussianLaw,
@@ -45,3 +46,4 @@ __all__ = [
     "sensitivity_bound",
     "swapped_denoiser",
 ]
+__getattr__ = renamed(__name__)

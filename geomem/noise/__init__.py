@@ -1,5 +1,6 @@
 """Noise schedules, conversions between parametrizations, and the samplers that choose training noise levels."""
 
+from geomem._renamed import renamed
 from geomem.noise.contribution import contribution, contribution_slope
 from geomem.noise.gaps import read_zone
 from geomem.noise.samplers import (
@@ -34,3 +35,4 @@ __all__ = [
     "read_zone",
     "sigma_to_flow_time",
 ]
+__getattr__ = renamed(__name__)

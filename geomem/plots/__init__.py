@@ -1,5 +1,6 @@
 """Figures. Every function takes plain records or arrays and returns a matplotlib Figure; none saves it."""
 
+from geomem._renamed import renamed
 from geomem.plots.bounds import plot_bounds
 from geomem.plots.curves import plot_curves
 from geomem.plots.density import plot_density
@@ -27,3 +28,4 @@ __all__ = [
     "plot_training",
     "plot_watch",
 ]
+__getattr__ = renamed(__name__)

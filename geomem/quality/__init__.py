@@ -1,5 +1,6 @@
 """Did it work? Closeness of generated samples to held-out data, and statistics over runs."""
 
+from geomem._renamed import renamed
 from geomem.quality.distances import mean_training_distance
 from geomem.quality.distributions import jensen_shannon, wasserstein_1
 from geomem.quality.frechet import frechet_distance
@@ -43,3 +44,4 @@ __all__ = [
     "quality_report",
     "wasserstein_1",
 ]
+__getattr__ = renamed(__name__)

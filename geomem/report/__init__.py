@@ -9,9 +9,11 @@
 Nothing here computes a result: ``cli/report.py`` gathers or computes the facts.
 """
 
+from geomem._renamed import renamed
 from geomem.report.facts import DataFacts, Missing, RunFacts, SampleFacts
 from geomem.report.page import render_page
 from geomem.report.verdict import compare, frechet_difference, judge, share_difference
 
 __all__ = ["DataFacts", "Missing", "RunFacts", "SampleFacts", "compare", "frechet_difference", "judge", "render_page",
            "share_difference"]
+__getattr__ = renamed(__name__)

@@ -1,5 +1,6 @@
 """Training: the loss, the step, best weights per noise level, and run directories that survive interruption."""
 
+from geomem._renamed import renamed
 from geomem.training.best_weights import BestWeights
 from geomem.training.dummy import WithNoiseImages
 from geomem.training.earlier import EarlierWeights
@@ -31,3 +32,4 @@ __all__ = [
     "untrained_denoiser",
     "watch_steps",
 ]
+__getattr__ = renamed(__name__)
