@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.geometry import theorem_4_2_thresholds as theorem_4_2_thresholds
     from geomem.geometry import theorem_4_8_bounds as theorem_4_8_bounds
     from geomem.geometry import training_risk as training_risk
-    from geomem.memorization import Monitor as Monitor
     from geomem.memorization import memorization_rate as memorization_rate
     from geomem.noise import ConfidenceIntervalSampler as ConfidenceIntervalSampler
     from geomem.noise import GapSampler as GapSampler
@@ -32,6 +31,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.noise import NoiseLevelSampler as NoiseLevelSampler
     from geomem.noise import UniformTimestepSampler as UniformTimestepSampler
     from geomem.noise import read_zone as read_zone
+    from geomem.training import Monitor as Monitor
     from geomem.training import load_denoiser as load_denoiser
 
 _HOME = {
@@ -55,7 +55,7 @@ _HOME = {
     "read_zone": "geomem.noise",
     "load_denoiser": "geomem.training",
     "memorization_rate": "geomem.memorization",
-    "Monitor": "geomem.memorization",
+    "Monitor": "geomem.training",
     "InputError": "geomem.errors",
 }
 __all__ = ["__version__", *_HOME]

@@ -1,4 +1,4 @@
-"""Public names of 0.1.0 that have moved or are called otherwise now; they import from their old place for one release."""
+"""Public names of 0.1.0 that have moved or have another name; they import from their old place for one release."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 RENAMED: dict[str, str] = {  # the old name: where it is now
+    "geomem.memorization.Monitor": "geomem.training.Monitor",
 }
 
 

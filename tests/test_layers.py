@@ -13,8 +13,8 @@ import geomem
 from geomem.cli.main import cli
 
 PACKAGE = Path(geomem.__file__).parent
-ORDER = ["_renamed", "errors", "rng", "files", "devices", "processes", "data", "geometry", "noise", "models", "training",
-         "generation", "memorization", "quality", "plots", "report", "cli"]
+ORDER = ["_renamed", "errors", "rng", "files", "devices", "processes", "points", "statistics", "data", "geometry",
+         "theory", "noise", "models", "generation", "memorization", "quality", "training", "plots", "report", "cli"]
 HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
 
 

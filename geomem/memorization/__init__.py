@@ -3,7 +3,6 @@
 from geomem._renamed import renamed
 from geomem.memorization.copies import CopyCounts, RankCorrelation, copies_per_point, rank_correlation
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
-from geomem.memorization.monitor import Monitor
 from geomem.memorization.ratio import MemorizationRate, memorization_rate, wilson_interval
 from geomem.memorization.swap import PairedShareDifference, control_windows, paired_share_difference, swapped_samples
 from geomem.memorization.watch import Look, Watch, default_watch_every
@@ -12,7 +11,6 @@ __all__ = [
     "CopyCounts",
     "Look",
     "MemorizationRate",
-    "Monitor",
     "PairedShareDifference",
     "PerNoiseLevel",
     "RankCorrelation",

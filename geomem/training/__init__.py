@@ -7,6 +7,7 @@ from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
 from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train, watch_steps
 from geomem.training.loss import denoising_loss, heldout_losses
+from geomem.training.monitor import Monitor
 from geomem.training.pretrained import Origin, Pretrained, load_denoiser
 from geomem.training.run import Run, initial_denoiser, untrained_denoiser
 from geomem.training.trainer import Trainer, TrainingSettings
@@ -15,6 +16,7 @@ __all__ = [
     "BestWeights",
     "EarlierWeights",
     "Interrupted",
+    "Monitor",
     "Origin",
     "Pretrained",
     "Run",
