@@ -1,6 +1,7 @@
 """What people expect of any command line: configuration files, quiet and verbose, completion, colour, suggestions."""
 
 import json
+import logging
 import os
 import pty
 import re
@@ -183,15 +184,18 @@ def test_quiet_and_verbose(tmp_path, capsys):
     assert capsys.readouterr().err.count("geomem: ") == 2  # errors are said all the same
 
 
-def test_warnings_are_said_quietly_too(tmp_path, capsys):
-    """A training that memorizes at once, by the rule: four points and a network that has to."""
-    from geomem.cli.options import say, warn
+@pytest.mark.parametrize(("volume", "lines"), [("--quiet", "warning\n"), ("--debug", "note on one line\nwarning\n")])
+def test_what_the_library_logs_is_shown(volume, lines, monkeypatch, capsys):
+    @click.command()
+    def speak():
+        log = logging.getLogger("geomem")
+        log.debug("only with --verbose")
+        log.info("note\non one line")
+        log.warning("warning")
 
-    with click.Context(cli) as ctx:
-        ctx.meta["geomem.volume"] = "quiet"
-        say("note")
-        warn("warning")
-    assert capsys.readouterr().err == "warning\n"
+    monkeypatch.setitem(cli.commands, "speak", speak)
+    assert status(volume, "speak") == 0
+    assert capsys.readouterr().err == lines
 
 
 @pytest.mark.parametrize(("words", "right"), [

@@ -17,7 +17,6 @@ import click
 import geomem
 from experiments import MODULES
 from experiments.bench import Bench, Compared, Outcome
-from geomem.cli.options import say
 from geomem.errors import InputError
 from geomem.files import atomic_path, write_csv, write_json
 
@@ -76,7 +75,7 @@ def perform(module: ModuleType, scale: str, out: Path, folder: Path | None) -> d
     write_csv(out / f"{module.NAME}.csv", outcome.table)
     with atomic_path(out / f"{module.NAME}.png") as temporary:
         figure_script(module.NAME).draw(document).savefig(temporary, dpi=150)
-    say(f"wrote {out / module.NAME}.json, .csv and .png")
+    click.echo(f"wrote {out / module.NAME}.json, .csv and .png", err=True)
     return document
 
 

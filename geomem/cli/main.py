@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from geomem.cli.data import data
 from geomem.cli.export import export
 from geomem.cli.generate import generate
 from geomem.cli.memorization import memorization
-from geomem.cli.options import everywhere
+from geomem.cli.options import LOG, everywhere
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
 from geomem.cli.report import report
@@ -120,13 +121,36 @@ def _is_colourless() -> bool:
 
 
 def _run(arguments: list[str]) -> None:
-    with _interrupts() as received:
+    with _log_on_stderr(), _interrupts() as received:
         try:
             _run_command(arguments)
         except Exception:
             if not received:
                 raise
             _leave_interrupted()  # a package that was being imported made another error of Ctrl-C
+
+
+class _Stderr(logging.Handler):
+    """A log record as one line on stderr; of several processes the first one speaks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if is_first():
+            click.echo(one_line(record.getMessage()), err=True)
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the library logs while a command runs; --quiet and --verbose move the level."""
+    handler, level = _Stderr(), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.propagate = True
+        LOG.setLevel(level)
+        LOG.removeHandler(handler)
 
 
 @contextmanager

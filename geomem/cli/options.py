@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import os
 import re
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from geomem.errors import InputError, one_line, printable
+from geomem.errors import InputError, printable
 from geomem.files import require_writable
 from geomem.processes import is_first
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from geomem.data import DataSet
 
+LOG = logging.getLogger("geomem")
 MAX_SAMPLES = 10_000_000
 MAX_LEVELS = 10_000
 
@@ -193,15 +195,12 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: str | None) -
     ctx.default_map = tables if ctx.command is group else tables.get(str(ctx.info_name), {})
 
 
-_VOLUME = "geomem.volume"  # in the context's meta, which a group and its command share: quiet or verbose
-
-
 def _set_volume(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
     if not asked:
         return
-    before = ctx.meta.setdefault(_VOLUME, param.name)
-    if before != param.name:
+    if ctx.meta.setdefault("geomem.volume", param.name) != param.name:  # a group and its command share their meta
         raise click.UsageError("--quiet and --verbose contradict each other; give one of them", ctx)
+    LOG.setLevel(logging.WARNING if param.name == "quiet" else logging.DEBUG)
     if param.name == "verbose":
         started = time.perf_counter()
         ctx.call_on_close(lambda: _tell_cost(time.perf_counter() - started))
@@ -214,8 +213,7 @@ def _tell_cost(seconds: float) -> None:
 
     used = [f"geomem {geomem.__version__}", f"Python {platform.python_version()}",
             *(f"{name} {sys.modules[name].__version__}" for name in ("numpy", "torch") if name in sys.modules)]
-    if is_first():
-        click.echo(f"{seconds:.1f} s{_peak_memory()}; {', '.join(used)}", err=True)
+    LOG.debug("%.1f s%s; %s", seconds, _peak_memory(), ", ".join(used))
 
 
 def _peak_memory() -> str:
@@ -227,11 +225,6 @@ def _peak_memory() -> str:
     return f", {peak / 2**20:,.0f} MiB at most"
 
 
-def _volume() -> str | None:
-    ctx = click.get_current_context(silent=True)
-    return None if ctx is None else ctx.meta.get(_VOLUME)
-
-
 def load(data: str, **options: Any) -> DataSet:
     """Load a data set and tell a person what was decided about it, on stderr."""
     from geomem.data import load_data
@@ -240,9 +233,9 @@ def load(data: str, **options: Any) -> DataSet:
     dataset = load_data(data, data_root=data_root(), **options)
     for note in dataset.notes:
         say(f"note: {note}")
-    if _volume() == "verbose":
-        say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.heldout):,} held-out points of shape "
-            f"{tuple(dataset.train.shape[1:])}, sha256 {dataset.sha256}, read in {time.perf_counter() - started:.1f} s")
+    LOG.debug("%s: %s training and %s held-out points of shape %s, sha256 %s, read in %.1f s", dataset.name,
+              f"{len(dataset.train):,}", f"{len(dataset.heldout):,}", tuple(dataset.train.shape[1:]), dataset.sha256,
+              time.perf_counter() - started)
     return dataset
 
 
@@ -264,17 +257,13 @@ def lasting_spec(spec: str | None) -> str | None:
 
 
 def say(text: str) -> None:
-    """A line for people, unless they asked for quiet; stdout belongs to results. Of several processes the first one
-    speaks.
-    """
-    if _volume() != "quiet":
-        warn(text)
+    """A line for people, unless they asked for quiet; stdout belongs to results."""
+    LOG.info("%s", text)
 
 
 def warn(text: str) -> None:
     """A line that a person must see even with --quiet."""
-    if is_first():
-        click.echo(one_line(text), err=True)
+    LOG.warning("%s", text)
 
 
 def answer(document: dict[str, Any], text_of: Callable[[dict[str, Any]], str], as_json: bool) -> None:
@@ -287,7 +276,7 @@ def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
     """tqdm bar on stderr where that is a terminal and nobody asked for quiet, else nothing."""
     from tqdm.auto import tqdm
 
-    shown = is_first() and _volume() != "quiet" and sys.stderr.isatty()
+    shown = is_first() and LOG.isEnabledFor(logging.INFO) and sys.stderr.isatty()
     with tqdm(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
         yield bar
 
