@@ -6,7 +6,7 @@ from pathlib import Path
 
 import geomem
 
-ROOMS = ("data", "geometry", "noise", "models", "training", "generation", "memorization", "quality", "plots")
+ROOMS = ("data", "geometry", "noise", "models", "theory", "training", "generation", "memorization", "quality", "plots")
 WIDTH = 100
 HEAD = """# Python API
 

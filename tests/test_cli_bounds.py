@@ -9,12 +9,9 @@ from commands import status
 
 from geomem import InputError, load_data
 from geomem.cli.bounds import default_sizes
-from geomem.geometry import (
-    coverage_by_training_size,
-    geometry_curves,
-    theorem_4_2_thresholds,
-)
+from geomem.geometry import geometry_curves, theorem_4_2_thresholds
 from geomem.plots import plot_bounds
+from geomem.theory import coverage_by_training_size
 
 SIGMAS = [0.1, 0.3, 0.5, 0.8, 1.2, 2.0, 10.0]
 ARGUMENTS = ["bounds", "digits", "--n-train", "80", "--n-heldout", "60", "--sigmas", ",".join(map(str, SIGMAS)),
@@ -102,9 +99,9 @@ def test_text_shows_bounds_beside_truth_and_a_dash_where_there_is_none(capsys):
     assert status(*ARGUMENTS) == 0
     out = capsys.readouterr().out
     assert "digits: 80 training and 60 held-out points of 64 values" in out
-    for name in ("Theorem 4.8", "Theorem 4.2", "Theorem 4.9", "Lemma A.1", "Cor. A.2", "Theorem 4.10", "trend"):
+    for name in ("Theorem 4.8", "Theorem 4.2", "Theorem 4.9", "Lemma A.1", "Cor. A.2", "Theorem 4.11", "trend"):
         assert name in out
-    near = out[out.index("near a training point"):out.index("Theorem 4.10")].splitlines()
+    near = out[out.index("near a training point"):out.index("Theorem 4.11")].splitlines()
     assert near[-2].split()[:2] == ["10", "-"]
     assert "-" not in near[4].split()
 

@@ -6,9 +6,9 @@ import torch
 from scipy.stats import norm
 
 from geomem import InputError
-from geomem.geometry import denoiser_near_point, flow, flow_cosine
 from geomem.models import EmpiricalDenoiser
 from geomem.rng import generator
+from geomem.theory import denoiser_near_point, flow, flow_cosine
 
 SIGMAS = np.array([0.05, 0.2, 0.5, 1.0, 3.0])
 

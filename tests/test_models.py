@@ -115,7 +115,7 @@ def test_gaussian_denoiser_against_dense_formula():
 
 
 def test_optimal_denoiser_tends_to_the_gaussian_one():
-    """[G] Thm 4.10: the difference is O(sigma^-2) for x / (1 + sigma) bounded; doubling sigma quarters it."""
+    """[G] Thm 4.11: the difference is O(sigma^-2) for x / (1 + sigma) bounded; doubling sigma quarters it."""
     rng = np.random.default_rng(2)
     train = torch.from_numpy(rng.normal(size=(50, 4)) ** 3)
     direction = torch.from_numpy(rng.normal(size=(8, 4)))

@@ -11,15 +11,14 @@ import pytest
 
 from geomem import InputError
 from geomem.geometry import (
-    coverage_by_training_size,
     find_danger_zone,
     geometry_curves,
     max_posterior_weight,
     shell_coverage,
-    zone_by_training_size,
 )
-from geomem.geometry.training_size import coverage_from_counts, hit_probability
-from geomem.geometry.zone_trend import edges, fit_trend
+from geomem.theory import coverage_by_training_size, zone_by_training_size
+from geomem.theory.training_size import coverage_from_counts, hit_probability
+from geomem.theory.zone_trend import edges, fit_trend
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import numpy as np
 from experiments import sources
 from experiments.bench import Bench, Compared, Interval, Outcome, claim, computed, measured
 from geomem import load_data, shell_coverage, theorem_4_8_bounds
-from geomem.geometry import coverage_by_training_size
 from geomem.geometry.estimates import wilson
 from geomem.noise import edm_steps
+from geomem.theory import coverage_by_training_size
 
 NAME, PAPER, TITLE = "bounds-against-coverage", "[G] Figure 6", "coverage between the bounds of Theorem 4.8"
 # Not of [G], whose figures are not printed: an independent, unpublished run on the first 1,000 training and test images

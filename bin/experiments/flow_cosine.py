@@ -13,7 +13,7 @@ import numpy as np
 from experiments import sources
 from experiments.bench import Bench, Outcome, claim, unlike
 from geomem import load_data
-from geomem.geometry import flow_cosine
+from geomem.theory import flow_cosine
 
 NAME, PAPER, TITLE = "flow-cosine", "[G] Remark A.3", "cosine of conditional and optimal flow field"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from geomem.data import DataSet
 
-MOST_GAUSSIAN, MOST_FELT = 4096, 64  # training points of the Gaussian denoiser and noisy ones for Theorem 4.11
+MOST_GAUSSIAN, MOST_FELT = 4096, 64  # training points of the Gaussian denoiser and noisy ones for Theorem 4.10
 HALVINGS, FEWEST_POINTS = 6, 10  # of the default training set sizes: N, N/2, ..., N/32, none below 10
 
 
@@ -80,9 +80,9 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
     """Show what the theorems guarantee for DATA at each noise level, beside what is measured.
 
     Coverage with its bounds (Theorem 4.8), the posterior weight with Theorem 4.2, denoiser and flow field near a
-    training point (Lemma A.1, Corollary A.2), the Gaussian law of large noise (Theorem 4.10), how far a pixel is felt
-    there (Theorem 4.11), and how coverage and the danger zone move with the number of training points. No training is
-    needed; --model puts a trained one beside Theorem 4.11.
+    training point (Lemma A.1, Corollary A.2), the Gaussian law of large noise (Theorem 4.11), how far a pixel is felt
+    there (Theorem 4.10), and how coverage and the danger zone move with the number of training points. No training is
+    needed; --model puts a trained one beside Theorem 4.10.
 
     Examples:
 
@@ -112,14 +112,8 @@ def default_sizes(n_train: int) -> list[int]:
 def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | None, settings: dict[str, Any],
                 **how: Any) -> dict[str, Any]:
     """The JSON object of the command (format geomem.bounds/1); per noise level unless it says otherwise."""
-    from geomem.geometry import (
-        denoiser_near_point,
-        flow_cosine,
-        theorem_4_2_thresholds,
-        theorem_4_8_bounds,
-        zone_by_training_size,
-    )
-    from geomem.models import gaussian_law
+    from geomem.geometry import theorem_4_2_thresholds, theorem_4_8_bounds
+    from geomem.theory import denoiser_near_point, flow_cosine, gaussian_law, zone_by_training_size
 
     train, heldout, n = dataset.train, dataset.heldout, len(dataset.train)
     shell_t, delta, seed = settings["shell_t"], settings["delta"], settings["seed"]
@@ -186,14 +180,15 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
 
 
 def _sensitivity(train: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Theorem 4.11 at 4, 16 and 64 standard deviations of the data: how the middle value of a denoiser's answer
+    """Theorem 4.10 at 4, 16 and 64 standard deviations of the data: how the middle value of a denoiser's answer
     depends on values at each wrap-around distance, with the bound.
     """
     import numpy as np
     import torch
 
-    from geomem.models import GaussianDenoiser, circulant_eigenvalues, pixel_sensitivity, sensitivity_bound
+    from geomem.models import GaussianDenoiser
     from geomem.rng import generator
+    from geomem.theory import circulant_eigenvalues, pixel_sensitivity, sensitivity_bound
     from geomem.training import load_denoiser
 
     shape = tuple(train.shape[1:])
@@ -270,7 +265,7 @@ def text_of(document: dict[str, Any]) -> str:
                            "not known from some of the training points" if looked[0] < data["n_train"] else
                            "all training points are equal"), "",
         *_near_table(document), "",
-        f"Theorem 4.10 the optimal denoiser nears the Gaussian one as sigma^{law['slope']:.3f} "
+        f"Theorem 4.11 the optimal denoiser nears the Gaussian one as sigma^{law['slope']:.3f} "
         f"[{law['slope_low']:.3f}, {law['slope_high']:.3f}] (sigma {law['fit_sigma'][0]:.3g} to "
         f"{law['fit_sigma'][-1]:.3g}); the theorem says -2", *_sensitivity_lines(document), "",
         *_sizes_table(document), "", f"trend        {document['by_size']['trend']}"])
@@ -278,7 +273,7 @@ def text_of(document: dict[str, Any]) -> str:
 
 def _sensitivity_lines(document: dict[str, Any]) -> list[str]:
     whose = document["settings"]["model"] or "the Gaussian denoiser"
-    lines = [f"Theorem 4.11 |J| of {whose}, how a value depends on those at wrap-around distance r: measured mean, "
+    lines = [f"Theorem 4.10 |J| of {whose}, how a value depends on those at wrap-around distance r: measured mean, "
              "largest (bound of the nearest periodic Gaussian model)"]
     for part in document["sensitivity"]:
         shown = [k for k, r in enumerate(part["distance"]) if r in (1, 2, 4, 8, 16, 32, 64)]

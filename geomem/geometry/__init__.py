@@ -13,7 +13,6 @@ from geomem.geometry.bounds import CoverageBounds, theorem_4_8_bounds
 from geomem.geometry.coverage import shell_coverage
 from geomem.geometry.curves import Curves, geometry_curves
 from geomem.geometry.estimates import Estimate
-from geomem.geometry.flow import FlowCosine, NearPoint, denoiser_near_point, flow_cosine
 from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
 from geomem.geometry.precision import PreciseCurves, curves_to_tolerance
 from geomem.geometry.refine import refined_curves
@@ -21,31 +20,21 @@ from geomem.geometry.risk import TrainingRisk, training_risk
 from geomem.geometry.shells import shell_radii, two_shell_probability
 from geomem.geometry.spaces import LinearProjection, principal_components
 from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
-from geomem.geometry.training_size import CoverageBySize, coverage_by_training_size
 from geomem.geometry.zone import DangerZone, find_danger_zone, widened_gap, zone_reason
-from geomem.geometry.zone_trend import LogLogSlope, ZoneBySize, zone_by_training_size
 
 __all__ = [
     "CoverageBounds",
-    "CoverageBySize",
     "Curves",
     "DangerZone",
     "Estimate",
-    "FlowCosine",
     "LinearProjection",
-    "LogLogSlope",
-    "NearPoint",
     "PosteriorWeights",
     "PreciseCurves",
     "ThresholdSummary",
     "Thresholds",
     "TrainingRisk",
-    "ZoneBySize",
-    "coverage_by_training_size",
     "curves_to_tolerance",
-    "denoiser_near_point",
     "find_danger_zone",
-    "flow_cosine",
     "geometry_curves",
     "max_posterior_weight",
     "principal_components",
@@ -57,7 +46,6 @@ __all__ = [
     "training_risk",
     "two_shell_probability",
     "widened_gap",
-    "zone_by_training_size",
     "zone_reason",
 ]
 __getattr__ = renamed(__name__)

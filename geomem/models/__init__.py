@@ -2,15 +2,6 @@
 
 from geomem._renamed import renamed
 from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
-from geomem.models.calm_ends import (
-    GaussianLaw,
-    PixelSensitivity,
-    SensitivityBound,
-    circulant_eigenvalues,
-    gaussian_law,
-    pixel_sensitivity,
-    sensitivity_bound,
-)
 from geomem.models.classes import FixedClass
 from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, expand_sigma
 from geomem.models.networks import NETWORKS, build_network, default_network
@@ -29,21 +20,14 @@ __all__ = [
     "FixedClass",
     "ForeignNetwork",
     "GaussianDenoiser",
-    "GaussianLaw",
     "PiecewiseDenoiser",
-    "PixelSensitivity",
-    "SensitivityBound",
     "SigmaDenoiser",
     "SkippingDenoiser",
     "TimestepDenoiser",
     "Window",
     "build_network",
-    "circulant_eigenvalues",
     "default_network",
     "expand_sigma",
-    "gaussian_law",
-    "pixel_sensitivity",
-    "sensitivity_bound",
     "swapped_denoiser",
 ]
 __getattr__ = renamed(__name__)

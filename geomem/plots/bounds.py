@@ -19,7 +19,7 @@ Z_95 = 1.96
 
 def plot_bounds(document: Mapping[str, Any]) -> Figure:
     """Seven panels: coverage and Theorem 4.8; weight with Theorem 4.2 and Lemma A.1; the flow cosine of Corollary A.2;
-    the Gaussian law; the sensitivity of Theorem 4.11; coverage and the danger zone by training set size.
+    the Gaussian law; the sensitivity of Theorem 4.10; coverage and the danger zone by training set size.
 
     Solid lines are measured, with 95% bands; dotted ones are bounds. Raises InputError for another document.
     """
@@ -86,7 +86,7 @@ def _gaussian(axes: Axes, document: Mapping[str, Any]) -> None:
     axes.plot(fit, law["fit_difference"], "o", color=GREEN, ms=4,
               label=f"slope {law['slope']:.3f} [{law['slope_low']:.3f}, {law['slope_high']:.3f}]")
     axes.plot(fit, law["fit_difference"][0] * (fit / fit[0]) ** -2, "--", color=GREY, lw=1, label=r"$\sigma^{-2}$")
-    _finish(axes, "Theorem 4.10: nearness to Gaussian", "mean distance (data units)", bottom=None)
+    _finish(axes, "Theorem 4.11: nearness to Gaussian", "mean distance (data units)", bottom=None)
     axes.set_yscale("log")
 
 
@@ -101,7 +101,7 @@ def _sensitivity(axes: Axes, document: Mapping[str, Any]) -> None:
         axes.plot(part["distance"], part["bound"], ":", color=colour, lw=1.6)
     axes.set(xscale="log", yscale="log", xlabel="wrap-around distance r",
              ylabel="largest |J|; dotted: bound of a periodic model",
-             title=f"Theorem 4.11: how far a value is felt\n({plain(whose)})")
+             title=f"Theorem 4.10: how far a value is felt\n({plain(whose)})")
     farthest = document["sensitivity"][0]["distance"][-1]
     ticks = [2**k for k in range(farthest.bit_length())]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -5,16 +5,8 @@ import pytest
 import torch
 
 from geomem import InputError
-from geomem.models import (
-    EDMDenoiser,
-    EmpiricalDenoiser,
-    GaussianDenoiser,
-    build_network,
-    circulant_eigenvalues,
-    gaussian_law,
-    pixel_sensitivity,
-    sensitivity_bound,
-)
+from geomem.models import EDMDenoiser, EmpiricalDenoiser, GaussianDenoiser, build_network
+from geomem.theory import circulant_eigenvalues, gaussian_law, pixel_sensitivity, sensitivity_bound
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from geomem.geometry.curves import QUERIES, log_spaced
 from geomem.geometry.points import SubsetSource, as_sigmas, as_train_and_heldout
 from geomem.geometry.posterior import max_posterior_weight
 from geomem.geometry.sweep import MEMORY
-from geomem.geometry.training_size import CoverageBySize, as_sizes, coverage_by_training_size
 from geomem.geometry.zone import at_least, crossing_points
 from geomem.rng import generator
+from geomem.theory.training_size import CoverageBySize, as_sizes, coverage_by_training_size
 
 REPLICATES = 300
 INTERPOLATION = 0.05  # error of an edge between two levels, in steps of the grid

@@ -1,0 +1,38 @@
+"""Theorems beside measurements of what they bound, for one data set.
+
+    near a training point   denoiser and flow field              [G] Lemma A.1, Corollary A.2
+    at large noise          pixel sensitivity, Gaussian limit    [G] Theorems 4.10 (D.4), 4.11 (C.4)
+    by training set size    coverage and the danger zone         [G] Theorem 4.8, section 4.2
+"""
+
+from geomem.theory.flow import FlowCosine, NearPoint, denoiser_near_point, flow_cosine
+from geomem.theory.limits import (
+    GaussianLaw,
+    PixelSensitivity,
+    SensitivityBound,
+    circulant_eigenvalues,
+    gaussian_law,
+    pixel_sensitivity,
+    sensitivity_bound,
+)
+from geomem.theory.training_size import CoverageBySize, coverage_by_training_size
+from geomem.theory.zone_trend import LogLogSlope, ZoneBySize, zone_by_training_size
+
+__all__ = [
+    "CoverageBySize",
+    "FlowCosine",
+    "GaussianLaw",
+    "LogLogSlope",
+    "NearPoint",
+    "PixelSensitivity",
+    "SensitivityBound",
+    "ZoneBySize",
+    "circulant_eigenvalues",
+    "coverage_by_training_size",
+    "denoiser_near_point",
+    "flow_cosine",
+    "gaussian_law",
+    "pixel_sensitivity",
+    "sensitivity_bound",
+    "zone_by_training_size",
+]
