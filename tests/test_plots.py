@@ -8,7 +8,8 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 
-from geomem import InputError
+from geomem import InputError, geometry_curves
+from geomem.geometry import DangerZone
 from geomem.plots import plot_curves, plot_noise_levels, plot_samples, plot_training
 from geomem.plots.style import COLOURS, RED
 
@@ -85,13 +86,22 @@ def test_curves_refuse_what_is_no_document():
         plot_curves([("stats", {"loss": 1})])
 
 
+def test_curves_of_a_record_are_those_of_its_file():
+    points = np.random.default_rng(0).standard_normal((30, 3))
+    curves = geometry_curves(points[:20], points[20:], sigmas=[0.1, 1, 10])
+    for lines in zip(*(plot_curves([("a", drawn)]).axes[0].lines for drawn in (curves, curves.to_dict())),
+                       strict=True):
+        np.testing.assert_array_equal(*(line.get_xydata() for line in lines))
+
+
 def levels(scale):
     rate = 1 / (1 + SIGMA * scale)
     return {"sigma": list(SIGMA), "rate": list(rate), "low": list(rate * 0.9), "high": list(rate),
             "mse_train": list(SIGMA**2), "mse_heldout": list(SIGMA**2 * 1.5)}
 
 
-@pytest.mark.parametrize("zone", [None, {"sigma_low": 1.0, "sigma_high": 2.0}, (1.0, 2.0)])
+@pytest.mark.parametrize("zone", [None, {"sigma_low": 1.0, "sigma_high": 2.0}, (1.0, 2.0),
+                                  DangerZone(1.0, 2.0, None, None, None, 0.8)])
 def test_noise_levels(zone):
     figure = plot_noise_levels([("no gap", levels(1)), ("best weights", levels(9))], zone=zone)
     rate, error = figure.axes
@@ -100,7 +110,7 @@ def test_noise_levels(zone):
     assert (error.get_xscale(), error.get_yscale()) == ("log", "log")
     assert [line.get_linestyle() for line in error.lines] == ["-", "--", "-", "--"]
     np.testing.assert_allclose(error.lines[1].get_ydata(), SIGMA**2)  # dashed is training
-    shaded = [] if zone is None else ["danger zone" if isinstance(zone, dict) else "gap"]
+    shaded = [] if zone is None else ["gap" if isinstance(zone, tuple) else "danger zone"]
     assert legend_texts(figure) == ["no gap", "best weights", *shaded]
     assert len(rate.patches) == len(error.patches) == len(shaded)
     assert rendered(figure)

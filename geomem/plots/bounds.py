@@ -12,18 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, plain, sigma_axis
+from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, Record, fields, look, new_figure, plain, sigma_axis
 
 Z_95 = 1.96
 
 
-def plot_bounds(document: Mapping[str, Any]) -> Figure:
+def plot_bounds(document: Record) -> Figure:
     """Seven panels: coverage and Theorem 4.8; weight with Theorem 4.2 and Lemma A.1; the flow cosine of Corollary A.2;
     the Gaussian law; the sensitivity of Theorem 4.10; coverage and the danger zone by training set size.
 
-    Solid lines are measured, with 95% bands; dotted ones are bounds. Raises InputError for another document.
+    Solid lines are measured, with 95% bands; dotted ones are bounds. Raises InputError for another record.
     """
-    if document.get("format") != "geomem.bounds/1":
+    content = fields(document)
+    if content.get("format") != "geomem.bounds/1":
         raise InputError("this is no document of geomem bounds; make it with geomem bounds --json")
     with look():
         figure = new_figure(17, 9.2)
@@ -31,8 +32,8 @@ def plot_bounds(document: Mapping[str, Any]) -> Figure:
         last.set_axis_off()
         for axes, draw in zip(panels, (_coverage, _weight, _flow, _gaussian, _sensitivity, _coverage_by_size,
                                        _zone_by_size), strict=True):
-            draw(axes, document)
-        data = document["data"]
+            draw(axes, content)
+        data = content["data"]
         figure.suptitle(f"{plain(data['name'])}: {data['n_train']:,} training and {data['n_heldout']:,} held-out "
                         f"points of {data['dim']:,} values")
     return figure

@@ -1,6 +1,6 @@
 """The curves of a danger-zone document: maximum posterior weight and shell coverage over the noise level.
 
-A *document* is the JSON of ``geomem danger-zone --json`` (format ``geomem.danger-zone/1``), read from a file.
+They come as ``Curves``, a ``ZoneReport``, or the JSON of ``geomem danger-zone --json`` (``geomem.danger-zone/1``).
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, look, new_figure, plain, sigma_axis
+from geomem.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, Record, fields, look, new_figure, plain, sigma_axis
 
 Colour = tuple[float, float, float]
 
 WEIGHT, SELF_WEIGHT, COVERAGE = "max_posterior_weight", "self_posterior_weight", "coverage"
 
 
-def plot_curves(documents: Sequence[tuple[str, Mapping[str, Any]]], *, title: str | None = None) -> Figure:
+def plot_curves(documents: Sequence[tuple[str, Record]], *, title: str | None = None) -> Figure:
     """W, C and the danger zone of one data set, or of several laid over each other ([G] Fig. 3, 6, 7).
 
-    documents: (label, danger-zone document) pairs. One document is drawn in full: W with its self weight, C
-    with its bounds ([G] Thm 4.8), 95% bands, the zone, the crossing with its interval, and the thresholds of
-    [G] section 4 on the axis. Of several, each in its own colour, only W, C, zone and crossing are drawn.
+    documents: (label, curves) pairs. One is drawn in full: W with its self weight, C with its bounds ([G] Thm 4.8),
+    95% bands, the zone, the crossing with its interval, and the thresholds of [G] section 4 on the axis. Of several,
+    each in its own colour, only W, C, zone and crossing are drawn.
 
     Raises InputError for no documents or one without curves.
     """
-    if not documents:
+    rows = [(label, fields(document)) for label, document in documents]
+    if not rows:
         raise InputError("no danger-zone documents to plot; give at least one")
-    for label, document in documents:
+    for label, document in rows:
         if "sigma" not in document.get("curves", {}):
             raise InputError(f"{label}: no curves in this file; make it with geomem danger-zone --json")
     with look():
         figure = new_figure(6.4, 4.8)
         axes = figure.subplots()
-        if len(documents) == 1:
-            _draw_one(axes, documents[0][1])
+        if len(rows) == 1:
+            _draw_one(axes, rows[0][1])
         else:
-            _draw_several(axes, documents)
+            _draw_several(axes, rows)
         sigma_axis(axes)
         axes.set(ylim=(-0.03, 1.03), ylabel="posterior weight W, coverage C")
-        if title or len(documents) == 1:
-            axes.set_title(plain(title or documents[0][0]))
+        if title or len(rows) == 1:
+            axes.set_title(plain(title or rows[0][0]))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 

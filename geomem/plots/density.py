@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from geomem.errors import InputError
 from geomem.noise import DDPMSchedule, GapSampler, NoiseLevelSampler, contribution
-from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure, sigma_axis
+from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure, sigma_axis, zone_edges
 
 Labelled = Sequence[tuple[str, NoiseLevelSampler]]
 _DECADES = 8  # of the contribution that are shown below its largest value
@@ -32,7 +32,7 @@ def plot_density(samplers: NoiseLevelSampler | Labelled, zone: Any = None, sched
     rows = [("training law", samplers)] if isinstance(samplers, NoiseLevelSampler) else list(samplers)
     if not rows:
         raise InputError("no noise-level sampler to plot; give at least one")
-    schedule = DDPMSchedule.of(schedule)
+    schedule, edges = DDPMSchedule.of(schedule), zone_edges(zone)
     colours = [BLUE] if len(rows) == 1 else [GREY, *(COLOURS[k % len(COLOURS)] for k in range(len(rows) - 1))]
     with look():
         figure = new_figure(6.4, 5.4)
@@ -47,11 +47,9 @@ def plot_density(samplers: NoiseLevelSampler | Labelled, zone: Any = None, sched
             weight.plot(schedule.sigmas, np.where(values > 0, values, np.nan), color=colour, lw=1.6)
             largest = max(largest, values.max())
         weight.set_ylim(largest / 10**_DECADES, 3 * largest)
-        if zone is not None:
-            low, high = (zone["sigma_low"], zone["sigma_high"]) if isinstance(zone, Mapping) else (
-                zone if isinstance(zone, Sequence) else (zone.sigma_low, zone.sigma_high))
+        if edges is not None:
             for axes in (density, weight):
-                axes.axvspan(low, high, color=RED, alpha=0.1, lw=0, label="danger zone")
+                axes.axvspan(*edges, color=RED, alpha=0.1, lw=0, label="danger zone")
         density.set(xlabel="", ylabel=r"density of $\log\,\sigma$")
         density.set_ylim(bottom=0)
         weight.set_ylabel(r"$C(t) = p(t)\,\mathrm{SNR}(t)$")

@@ -7,9 +7,9 @@ the caller's settings as they were.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
 import seaborn
@@ -27,6 +27,27 @@ BLUE, ORANGE, GREEN = COLOURS[:3]
 RED = "#c8001e"
 GREY = "0.45"
 SIGMA_LABEL = r"noise level $\sigma$ (data units)"
+
+
+class _HasToDict(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Record = Mapping[str, Any] | _HasToDict  # a result of the library, or its ``to_dict()`` as a file holds it
+
+
+def fields(record: Record) -> Mapping[str, Any]:
+    """What a record holds, by name."""
+    return record if isinstance(record, Mapping) else record.to_dict()
+
+
+def zone_edges(zone: Any) -> tuple[float, float] | None:
+    """(low, high) of a danger zone, of its mapping or of a pair; None for none."""
+    if zone is None:
+        return None
+    if isinstance(zone, Mapping):
+        return zone["sigma_low"], zone["sigma_high"]
+    return (zone.sigma_low, zone.sigma_high) if hasattr(zone, "sigma_low") else tuple(zone)
 
 
 @contextmanager
