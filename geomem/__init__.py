@@ -31,10 +31,14 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.noise import NoiseLevelSampler as NoiseLevelSampler
     from geomem.noise import UniformTimestepSampler as UniformTimestepSampler
     from geomem.noise import read_zone as read_zone
+    from geomem.noise.danger_zone import ZoneReport as ZoneReport
+    from geomem.noise.danger_zone import danger_zone as danger_zone
     from geomem.training import Monitor as Monitor
     from geomem.training import load_denoiser as load_denoiser
 
 _HOME = {
+    "danger_zone": "geomem.noise.danger_zone",
+    "ZoneReport": "geomem.noise.danger_zone",
     "load_data": "geomem.data",
     "DataSet": "geomem.data",
     "geometry_curves": "geomem.geometry",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from commands import status
 
+import geomem
 from geomem import load_data
 from geomem.geometry import find_danger_zone, geometry_curves, principal_components, refined_curves
 
@@ -187,3 +188,16 @@ def test_gap_of_other_data_is_told(zone_directory, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "in the space pca:10" in error
     assert "other data" not in error
+
+
+def test_report_in_python_is_what_the_command_says(capsys):
+    data = load_data("digits", n_train=60, n_heldout=300)
+    report = geomem.danger_zone(data.train, data.heldout, sigmas=12)
+    document = document_from(capsys, *DIGITS, *QUICK)
+    for name in ("name", "sha256"):
+        del document["data"][name]
+    del document["seconds"]
+    assert json.loads(json.dumps(report.to_dict())) == document
+    assert (report.reason, report.notes, report.thresholds) == (None, (), report.curves.thresholds)
+    assert len(report.plot().axes[0].patches) == 4
+    assert "coverage" in geomem.danger_zone(data.train, data.heldout, sigmas=[0.05, 0.1]).reason

@@ -82,11 +82,11 @@ def test_run_records_a_law_that_anybody_can_make_again(tmp_path, capsys):
 
 
 def test_auto_gap_and_auto_interval_need_the_curves_once(monkeypatch, capsys, tmp_path):
-    import geomem.geometry as geometry
+    import geomem.noise.danger_zone as zones
 
     calls = []
-    plain = geometry.geometry_curves
-    monkeypatch.setattr(geometry, "geometry_curves", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    plain = zones.geometry_curves
+    monkeypatch.setattr(zones, "geometry_curves", lambda *a, **k: calls.append(1) or plain(*a, **k))
     sampler = resolved(capsys, tmp_path, "--gap", "auto", "--ci", "auto")["config"]["sampler"]
     assert len(calls) == 1
     # The gap ends where the interval begins.

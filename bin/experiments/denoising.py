@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+import geomem
 from experiments.bench import Bench, Compared, Interval, Outcome, claim, measured, order
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
-from geomem import find_danger_zone, geometry_curves, load_data, load_denoiser, refined_curves
+from geomem import load_data, load_denoiser
 from geomem.devices import resolve_device
 from geomem.geometry.estimates import Z_95
 from geomem.memorization import memorization_per_noise_level
@@ -66,7 +67,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
 def danger_zone(path: Path) -> dict[str, float] | None:
     """Of the few images."""
     data = load_data(path)
-    zone = find_danger_zone(refined_curves(data.train, data.heldout, geometry_curves(data.train, data.heldout)))
+    zone = geomem.danger_zone(data.train, data.heldout).zone
     return None if zone is None else {"sigma_low": zone.sigma_low, "sigma_high": zone.sigma_high}
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from geomem.cli.danger_zone import document_of
 from geomem.cli.generate import fingerprint, samples_of
 from geomem.cli.memorization import noise_levels_of
 from geomem.cli.options import data_root, say
@@ -20,9 +19,9 @@ from geomem.cli.repeat import data_arguments, root_arguments, shell, training_co
 from geomem.cli.samples import Samples, data_of, read_samples, require_comparable
 from geomem.data import DataSet
 from geomem.errors import InputError
-from geomem.geometry import geometry_curves, refined_curves
 from geomem.memorization import memorization_rate
 from geomem.noise import NoiseLevelSampler
+from geomem.noise.danger_zone import danger_zone
 from geomem.quality import quality_report
 from geomem.report import DataFacts, Missing, RunFacts, SampleFacts, found
 from geomem.training import Pretrained, Run, load_denoiser
@@ -176,10 +175,8 @@ class Collector:
         return None, ""
 
     def _zone_computed(self, dataset: DataSet) -> dict[str, Any]:
-        curves = geometry_curves(dataset.train, dataset.heldout, device=self.device)
-        refined = refined_curves(dataset.train, dataset.heldout, curves, device=self.device)
-        return found.zone_document(Path("danger-zone.json"),
-                                   json.loads(json.dumps(document_of(dataset, curves, refined))))
+        report = danger_zone(dataset.train, dataset.heldout, device=self.device)
+        return found.zone_document(Path("danger-zone.json"), json.loads(json.dumps(report.document(dataset))))
 
     def _zone_command(self, subject: _Subject) -> str:
         return shell(["geomem", "danger-zone", *self._spec(subject), "--out", subject.folder / "danger-zone"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import click
 
@@ -27,11 +28,6 @@ from geomem.cli.options import (
 )
 from geomem.errors import InputError
 from geomem.processes import is_first, process_group
-
-if TYPE_CHECKING:
-    from geomem.data import DataSet
-    from geomem.geometry import Curves, DangerZone
-
 
 MAX_DRAWS = 1_000_000
 
@@ -101,9 +97,11 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
         raise InputError(f"{data}: --per-class needs labels of the training and the held-out points; leave it out or "
                          "give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")
     from geomem.geometry import principal_components  # after the data, which are refused at once where they are wrong
+    from geomem.noise.danger_zone import danger_zone as measure
+    from geomem.noise.danger_zone import zones_by_class
 
     started = time.perf_counter()
-    points, space = (dataset.train, dataset.heldout), {"name": "data", "dim": dataset.dim}
+    points, space = (dataset.train, dataset.heldout), None
     if components is not None:
         projection = principal_components(dataset.train, components)
         points = projection(dataset.train), projection(dataset.heldout)
@@ -111,39 +109,22 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
                  "variance_kept": projection.variance_kept}
     classes = None
     with process_group() as group:
-        curves, refined, notes = _measure(*points, "curves", seed=seed, group=group, **options)
+        options |= {"seed": seed, "group": group}
+        with progress_bar(0, "curves", "point") as bar:
+            report = measure(*points, progress=partial(_advance, bar), **options)
         if per_class:
-            classes, class_notes = _per_class(dataset, points, seed=seed, group=group, **options)
-            notes += class_notes
+            labels = dataset.train_labels, dataset.heldout_labels
+            with progress_bar(0, "classes", "point") as bar:
+                classes, notes = zones_by_class(*points, *labels, progress=partial(_advance, bar), **options)
+            report = replace(report, notes=report.notes + notes)
     if not is_first():
         return
-    settings = {name: options[name] for name in ("threshold", "resolution", "tolerance")}
-    document = document_of(dataset, curves, refined, space=space, notes=notes, classes=classes,
-                           seconds=time.perf_counter() - started, **settings)
+    document = report.document(dataset, space=space, classes=classes)
+    document["seconds"] = round(time.perf_counter() - started, 3)
     if out:
-        write_documents(out, document)
+        _write(out, document)
         say(f"wrote {out}")
     answer(document, text_of, as_json)
-
-
-def _measure(train: Any, heldout: Any, title: str, *, threshold: float, resolution: float, tolerance: float | None,
-             max_draws: int, **options: Any) -> tuple[Curves, Curves, list[str]]:
-    """The curves at the levels asked for, the same with the levels added for the zone, and what limits them."""
-    from geomem.geometry import curves_to_tolerance, geometry_curves, refined_curves
-
-    with progress_bar(0, title, "point") as bar:
-        options["progress"] = functools.partial(_advance, bar)
-        if tolerance is None:
-            curves, notes = geometry_curves(train, heldout, **options), []
-        else:
-            precise = curves_to_tolerance(train, heldout, tolerance, max_draws=max_draws, **options)
-            curves, notes = precise.curves, list(precise.notes)
-        how = {name: options[name] for name in ("device", "memory", "group", "progress")}
-        refined = refined_curves(train, heldout, curves, threshold=threshold, tolerance=resolution, **how)
-    looked = curves.max_posterior_weight.n_points, curves.coverage.n_points
-    if looked != (curves.n_train, curves.n_heldout):
-        notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
-    return curves, refined, notes
 
 
 def _advance(bar: Any, done: int, total: int) -> None:
@@ -151,87 +132,14 @@ def _advance(bar: Any, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def _per_class(dataset: DataSet, points: tuple[Any, Any], *, threshold: float,
-               **options: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """The part "classes" of the document, and notes."""
-    import numpy as np
-
-    assert dataset.train_labels is not None
-    assert dataset.heldout_labels is not None
-    labels = dataset.train_labels, dataset.heldout_labels
-    parts, notes = [], []
-    for label in np.unique(np.concatenate(labels)).tolist():
-        train, heldout = (part[known == label] for part, known in zip(points, labels, strict=True))
-        if len(train) < 2 or len(heldout) < 1:
-            notes.append(f"class {label} is left out: {len(train)} training and {len(heldout)} held-out points; it "
-                         "needs 2 and 1")
-            continue
-        curves, refined, limits = _measure(train, heldout, f"class {label}", threshold=threshold, **options)
-        parts.append({"class": label, **_part(curves, refined, threshold), "notes": limits})
-    return parts, notes
-
-
-def document_of(dataset: DataSet, curves: Curves, refined: Curves, *, threshold: float = 0.8,
-                resolution: float = 1e-3, tolerance: float | None = None, space: dict[str, Any] | None = None,
-                notes: Sequence[str] = (), classes: list[dict[str, Any]] | None = None,
-                seconds: float | None = None) -> dict[str, Any]:
-    """The JSON object of the command (format geomem.danger-zone/1): ``curves`` are shown, ``refined`` give the zone."""
-    part = _part(curves, refined, threshold)
-    document = {
-        "format": "geomem.danger-zone/1",
-        **part,
-        "data": {"name": dataset.name, **part["data"], "sha256": dataset.sha256, "duplicates": dataset.duplicates},
-        "space": space or {"name": "data", "dim": dataset.dim},
-        "settings": {**part["settings"], "threshold": threshold, "resolution": resolution, "tolerance": tolerance},
-        "notes": list(notes),
-    }
-    if classes is not None:
-        document["classes"] = classes
-    return {**document, "seconds": None if seconds is None else round(seconds, 3)}
-
-
-def _part(curves: Curves, refined: Curves, threshold: float) -> dict[str, Any]:
-    """What a document says of the whole set and of each class."""
-    from geomem.geometry import find_danger_zone, zone_reason
-
-    zone = find_danger_zone(refined, threshold)
-    part = {**curves.to_dict(), "zone": zone and _zone_to_dict(zone),
-            "levels_added": len(refined.sigma) - len(curves.sigma)}
-    return part if zone else {**part, "zone_reason": zone_reason(refined, threshold)}
-
-
-def _zone_to_dict(zone: DangerZone) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from geomem.noise import DDPMSchedule, LogNormalSampler
-
-    edm = LogNormalSampler()
-    return {**asdict(zone), "edm_mass": float(edm.cdf(zone.sigma_high) - edm.cdf(zone.sigma_low)),
-            "ddpm_timesteps": DDPMSchedule().timesteps_within(zone.sigma_low, zone.sigma_high)}
-
-
-def write_documents(out: str, document: dict[str, Any]) -> None:
-    """danger-zone.json (everything), curves.json (without the zone), curves.csv and curves.png in ``out``."""
-    from geomem.files import atomic_path, write_csv, write_json
+def _write(out: str, document: dict[str, Any]) -> None:
+    from geomem.files import atomic_path
+    from geomem.geometry.zone_file import write_document
     from geomem.plots import plot_curves
 
-    write_json(os.path.join(out, "curves.json"), {name: part for name, part in document.items()
-                                                  if name not in ("zone", "zone_reason", "classes", "seconds")})
-    write_csv(os.path.join(out, "curves.csv"), _columns(document["curves"]))
     with atomic_path(os.path.join(out, "curves.png")) as temporary:
         plot_curves([(document["data"]["name"], document)]).savefig(temporary, dpi=150)
-    write_json(os.path.join(out, "danger-zone.json"), document)
-
-
-def _columns(curves: dict[str, Any]) -> dict[str, list[float]]:
-    """Of curves.csv, a row per noise level."""
-    columns: dict[str, list[float]] = {"sigma": curves["sigma"]}
-    for name, part in curves.items():
-        if isinstance(part, dict):
-            columns |= {name if key == "estimate" else f"{name}_{key}": values for key, values in part.items()}
-        elif isinstance(part, list):
-            columns[name] = part
-    return columns
+    write_document(out, document)
 
 
 def text_of(document: dict[str, Any]) -> str:

@@ -106,13 +106,10 @@ class _Geometry:
     @functools.cached_property
     def found(self) -> tuple[dict[str, Any], Any, DangerZone | None]:
         """Danger-zone document, refined curves, zone."""
-        from geomem.cli.danger_zone import document_of
-        from geomem.geometry import find_danger_zone, geometry_curves, refined_curves
+        from geomem.noise.danger_zone import danger_zone
 
-        train, heldout = self.dataset.train, self.dataset.heldout
-        curves = geometry_curves(train, heldout, seed=self.seed, device=self.device)
-        refined = refined_curves(train, heldout, curves, device=self.device)
-        return document_of(self.dataset, curves, refined), refined, find_danger_zone(refined)
+        report = danger_zone(self.dataset.train, self.dataset.heldout, seed=self.seed, device=self.device)
+        return report.document(self.dataset), report.refined, report.zone
 
     @property
     def document(self) -> dict[str, Any] | None:

@@ -279,15 +279,14 @@ def _denoisers(runs: dict[str, Pretrained], others: Sequence[str], dataset: Data
 
 def _window(word: str, dataset: DataSet, device: str) -> Window:
     """The noise levels that a value of --window names."""
-    from geomem.geometry import find_danger_zone, geometry_curves, refined_curves
     from geomem.models import PUBLISHED_WINDOWS, Window
     from geomem.noise import read_zone
+    from geomem.noise.danger_zone import danger_zone
 
     if word in PUBLISHED_WINDOWS:
         return PUBLISHED_WINDOWS[word]
     if word == "zone":
-        curves = geometry_curves(dataset.train, dataset.heldout, device=device)
-        zone = find_danger_zone(refined_curves(dataset.train, dataset.heldout, curves, device=device))
+        zone = danger_zone(dataset.train, dataset.heldout, device=device).zone
         if zone is None:
             raise InputError(f"--window zone: {dataset.name} has no danger zone; give LO:HI")
         return Window(zone.sigma_low, zone.sigma_high, word)

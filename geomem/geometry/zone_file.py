@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from geomem.errors import InputError
-from geomem.files import read_json
+from geomem.files import read_json, write_csv, write_json
 from geomem.geometry.curves import Curves
 from geomem.geometry.points import LARGEST
 
@@ -51,3 +51,17 @@ def _check_part(part: dict[str, Any]) -> None:
 
 def _are_levels(*values: Any) -> bool:
     return all(type(value) in (int, float) and 0 < value <= LARGEST for value in values)
+
+
+def write_document(directory: str | os.PathLike[str], document: dict[str, Any]) -> None:
+    """curves.csv (a row per noise level), curves.json (without the zone) and danger-zone.json (all of it)."""
+    columns: dict[str, list[float]] = {}
+    for name, part in document["curves"].items():
+        if isinstance(part, dict):
+            columns |= {name if key == "estimate" else f"{name}_{key}": values for key, values in part.items()}
+        elif isinstance(part, list):
+            columns[name] = part
+    write_csv(os.path.join(directory, "curves.csv"), columns)
+    write_json(os.path.join(directory, "curves.json"), {name: part for name, part in document.items()
+                                                        if name not in ("zone", "zone_reason", "classes", "seconds")})
+    write_json(os.path.join(directory, "danger-zone.json"), document)

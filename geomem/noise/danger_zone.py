@@ -1,0 +1,141 @@
+"""The danger zone of a data set in one call: curves, zone, thresholds, and what limits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geomem.geometry.curves import QUERIES, Curves, geometry_curves
+from geomem.geometry.precision import curves_to_tolerance
+from geomem.geometry.refine import refined_curves
+from geomem.geometry.sweep import MEMORY
+from geomem.geometry.thresholds import ThresholdSummary
+from geomem.geometry.zone import DangerZone, find_danger_zone, zone_reason
+from geomem.noise.samplers import LogNormalSampler
+from geomem.noise.schedules import DDPMSchedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.distributed import ProcessGroup
+
+    from geomem.data import DataSet
+
+
+@dataclass(frozen=True)
+class ZoneReport:
+    """What ``danger_zone`` measured.
+
+    ``curves``: at the levels asked for. ``refined``: with levels added where the zone and the crossing are read.
+    ``zone``: None where W and C are nowhere both high; ``reason`` then says why, in one line. ``notes``: what limits
+    the curves, a line each. ``threshold``, ``resolution``, ``tolerance``: as asked for.
+    """
+
+    curves: Curves
+    refined: Curves
+    zone: DangerZone | None
+    reason: str | None
+    notes: tuple[str, ...]
+    threshold: float
+    resolution: float
+    tolerance: float | None
+
+    @property
+    def thresholds(self) -> ThresholdSummary:
+        """Where the posterior concentrates and spreads (Theorem 4.2)."""
+        return self.curves.thresholds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of format geomem.danger-zone/1, ready for JSON, without the name and hash of a data set."""
+        body = self._body()
+        asked = {"threshold": self.threshold, "resolution": self.resolution, "tolerance": self.tolerance}
+        return {"format": "geomem.danger-zone/1", **body, "settings": {**body["settings"], **asked},
+                "space": {"name": "data", "dim": self.curves.dim}, "notes": list(self.notes)}
+
+    def document(self, dataset: DataSet, *, space: Mapping[str, Any] | None = None,
+                 classes: Mapping[Any, ZoneReport] | None = None) -> dict[str, Any]:
+        """``to_dict`` with the data set that the points are of: its name, hash and duplicates.
+
+        ``space``: where the points were projected, what on. ``classes``: reports by class (``zones_by_class``).
+        """
+        document = self.to_dict()
+        document["data"] = {"name": dataset.name, **document["data"], "sha256": dataset.sha256,
+                            "duplicates": dataset.duplicates}
+        document["space"] = dict(space or document["space"])
+        if classes is not None:
+            document["classes"] = [{"class": label, **part._body(), "notes": list(part.notes)}
+                                   for label, part in classes.items()]
+        return document
+
+    def plot(self) -> Figure:
+        """W, C and the zone over the noise level, as ``geomem danger-zone --out`` draws them."""
+        from geomem.plots import plot_curves
+
+        return plot_curves([("danger zone", self)])
+
+    def _body(self) -> dict[str, Any]:
+        """What is said of the whole set and of each class."""
+        body = {**self.curves.to_dict(), "zone": self.zone and _zone_to_dict(self.zone),
+                "levels_added": len(self.refined.sigma) - len(self.curves.sigma)}
+        return body if self.zone else {**body, "zone_reason": self.reason}
+
+
+def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: int = 4, coverage_draws: int = 8,
+                threshold: float = 0.8, resolution: float = 1e-3, tolerance: float | None = None,
+                max_draws: int = 128, shell_t: float = 5.0, queries: int | None = QUERIES, seed: int = 0,
+                device: Any = "auto", memory: int = MEMORY, group: ProcessGroup | None = None,
+                progress: Callable[[int, int], None] | None = None) -> ZoneReport:
+    """The noise levels where a model trained on ``train`` is in danger of memorizing it (Two Calm Ends and the Wild
+    Middle, sections 4.2 and 5). No training is needed.
+
+    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), points of one shape, NumPy, torch or stored;
+    ``threshold``: the zone is where W and C are both at least this high; ``resolution``: levels are added until the
+    zone and the crossing are read between two no farther apart in log sigma; ``tolerance``: raise the draws, up to
+    ``max_draws`` per point, until every 95% interval of both curves has at most this half-width, where draws can do
+    that; ``progress`` called as ``progress(done, total)``, in queries, from 0 again for each pass; the others as in
+    ``geometry_curves``.
+    Raises InputError for input that is not as described.
+    """
+    options: dict[str, Any] = {"device": device, "memory": memory, "group": group, "progress": progress}
+    drawn: dict[str, Any] = {"sigmas": sigmas, "posterior_draws": posterior_draws, "coverage_draws": coverage_draws,
+                             "shell_t": shell_t, "queries": queries, "seed": seed, **options}
+    if tolerance is None:
+        curves, notes = geometry_curves(train, heldout, **drawn), []
+    else:
+        precise = curves_to_tolerance(train, heldout, tolerance, max_draws=max_draws, **drawn)
+        curves, notes = precise.curves, list(precise.notes)
+    refined = refined_curves(train, heldout, curves, threshold=threshold, tolerance=resolution, **options)
+    looked = curves.max_posterior_weight.n_points, curves.coverage.n_points
+    if looked != (curves.n_train, curves.n_heldout):
+        notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
+    zone = find_danger_zone(refined, threshold)
+    return ZoneReport(curves, refined, zone, None if zone else zone_reason(refined, threshold), tuple(notes),
+                      threshold, resolution, tolerance)
+
+
+def zones_by_class(train: Any, heldout: Any, train_labels: Any, heldout_labels: Any,
+                   **options: Any) -> tuple[dict[Any, ZoneReport], tuple[str, ...]]:
+    """The danger zone of each class, its points against their own class: {label: report}, and a line for each class
+    that has too few points.
+
+    Arguments: as for ``danger_zone``, and the labels (N,) and (M,) of the points. ``progress`` starts anew for each
+    class.
+    """
+    reports, notes = {}, []
+    for label in np.unique(np.concatenate([train_labels, heldout_labels])).tolist():
+        inside, outside = train[train_labels == label], heldout[heldout_labels == label]
+        if len(inside) < 2 or len(outside) < 1:
+            notes.append(f"class {label} is left out: {len(inside)} training and {len(outside)} held-out points; it "
+                         "needs 2 and 1")
+        else:
+            reports[label] = danger_zone(inside, outside, **options)
+    return reports, tuple(notes)
+
+
+def _zone_to_dict(zone: DangerZone) -> dict[str, Any]:
+    """With the share of the noise levels of EDM's published law within the zone, and its DDPM timesteps."""
+    edm = LogNormalSampler()
+    return {**asdict(zone), "edm_mass": float(edm.cdf(zone.sigma_high) - edm.cdf(zone.sigma_low)),
+            "ddpm_timesteps": DDPMSchedule().timesteps_within(zone.sigma_low, zone.sigma_high)}
