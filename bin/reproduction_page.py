@@ -1,32 +1,31 @@
-"""docs/reproduction.md: every experiment of the two papers, ours beside the published figures. Computes nothing."""
+"""The page of the papers' experiments: the results in figures/results beside the published figures."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from experiments import MODULES
-from experiments.__main__ import FIGURES
 
-PAGE = Path(__file__).parents[1] / "docs" / "reproduction.md"
+RESULTS = Path(__file__).parents[1] / "figures" / "results"
 HEAD = """# The papers' experiments
 
-Made from `figures/results` by `bin/reproduction-page`. [G] is *Two Calm Ends and the Wild Middle*
-([arXiv 2602.17846](https://arxiv.org/abs/2602.17846)), [C] *Memorization Control in Diffusion Models from
-Denoising-centric Perspective* ([arXiv 2601.21348](https://arxiv.org/abs/2601.21348)). Each experiment is one command,
-`bin/reproduce NAME`, at a scale that two cores manage in an hour; at the scale of the papers (`--scale paper`, a GPU)
-none has been run yet. A theorem, or the order of some figures, holds here or does not; where intervals leave the order
-open, it is not shown. A figure is held against our 95% interval only where it was measured on the same thing.
+Made from `figures/results` when the documentation is built. [G] is *Two Calm Ends and the Wild Middle*, [C]
+*Memorization Control in Diffusion Models from Denoising-centric Perspective* ([references](references.md)). Each
+experiment is one command, `bin/reproduce NAME`, at a scale that two cores manage in an hour; none has been run yet at
+the scale of the papers (`--scale paper`, which needs a GPU). A theorem, or the order of several figures, holds here or
+does not; where the intervals do not settle the order, it counts as not shown. A published figure is compared with our
+95% interval only if both measure the same quantity.
 """
 CREDIT = ("The digits are those of the UCI Machine Learning Repository (Alpaydin and Kaynak, *Optical Recognition of "
           "Handwritten Digits*, CC BY 4.0), as scikit-learn has them.")
 
 
-def page() -> str:
-    """The whole page."""
-    kept = {module: json.loads(path.read_text(encoding="utf-8")) for module in MODULES
-            if (path := FIGURES / "results" / f"reproduce_{module}.json").exists()}
-    return "\n".join([HEAD, *_contradictions(list(kept.values())),
-                      *(line for module, document in kept.items() for line in _section(module, document))])
+def reproduction_page() -> str:
+    """The whole page, in Markdown."""
+    results = {module: json.loads(path.read_text(encoding="utf-8")) for module in MODULES
+               if (path := RESULTS / f"reproduce_{module}.json").exists()}
+    return "\n".join([HEAD, *_contradictions(list(results.values())),
+                      *(line for module, document in results.items() for line in _section(module, document))])
 
 
 def _contradicts(row: dict[str, str]) -> bool:
@@ -39,19 +38,19 @@ def _contradictions(documents: list[dict[str, Any]]) -> list[str]:
     claims = [(document, row) for document, row in rows if _contradicts(row)]
     figures = [(document, row) for document, row in rows
                if row["verdict"].startswith(("difference", "our")) and "outside" in row["verdict"]]
-    return ["## What did not come out as published\n", *map(_told, claims), "",
-            "Figures outside our 95% interval, where one in twenty is expected by chance:\n", *map(_told, figures), ""]
+    return ["## What did not come out as published\n", *map(_line, claims), "",
+            "Figures outside our 95% interval, where one in twenty is expected by chance:\n", *map(_line, figures), ""]
 
 
-def _told(found: tuple[dict[str, Any], dict[str, str]]) -> str:
-    document, row = found
+def _line(entry: tuple[dict[str, Any], dict[str, str]]) -> str:
+    document, row = entry
     return (f"- [{document['experiment']}](#{_anchor(document)}), {row['quantity']}: {row['ours']}, published "
             f"{row['published']}: {row['verdict']}")
 
 
 def _anchor(document: dict[str, Any]) -> str:
-    kept = [letter for letter in _title(document).lower() if letter.isalnum() or letter in " -"]
-    return "".join(kept).replace(" ", "-")
+    letters = [letter for letter in _title(document).lower() if letter.isalnum() or letter in " -"]
+    return "".join(letters).replace(" ", "-")
 
 
 def _title(document: dict[str, Any]) -> str:
@@ -72,6 +71,3 @@ def _section(module: str, document: dict[str, Any]) -> list[str]:
     deviations = [*document["deviations"], *([CREDIT] if "picture" in json.dumps(document["result"]) else [])]
     return [*lines, "", "What differs from the paper:\n", *(f"- {line}" for line in deviations), ""]
 
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

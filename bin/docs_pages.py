@@ -1,0 +1,62 @@
+"""Hooks of mkdocs: pages made from code and results, and formulas as MathML, which browsers show without a script."""
+
+import html
+import re
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from reproduction_page import reproduction_page
+
+import geomem
+
+ROOT = Path(__file__).parents[1]
+API = """# Python API
+
+Arrays may be NumPy or torch. A wrong argument raises `InputError`, a `ValueError` with one line that says what to do.
+These names import from `geomem` itself; the other pages list what each package offers.
+
+| name | package |
+|---|---|
+"""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    config.nav.append({"Python API": list(api_pages())})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not kept in docs/, and the figures with their results."""
+    for name, text in {"reproduction.md": reproduction_page(), **api_pages()}.items():
+        files.append(File.generated(config, name, content=text))
+    for path in [*(ROOT / "figures").glob("*.png"), *(ROOT / "figures").glob("results/*.json")]:
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    return files
+
+
+def api_pages() -> dict[str, str]:
+    """One page for each package with public names, and the list of those that ``geomem`` itself exports."""
+    packages = sorted(path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py") if path.parent.name != "cli")
+    pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n" for name in ["errors", *packages]}
+    rows = [f"| [`{name}`][{home}.{name}] | `{home}` |\n" for name, home in sorted(geomem._HOME.items())]
+    return {"api/index.md": API + "".join(rows), **pages}
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Pages name figures by their place in the repository, where they are read too."""
+    return markdown.replace("](../figures/", "](figures/")
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Formulas that arithmatex has marked become MathML."""
+    content = re.sub(r'<span class="arithmatex">\\\((.*?)\\\)</span>', lambda found: mathml(found[1], "inline"),
+                     content, flags=re.S)
+    return re.sub(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', lambda found: mathml(found[1], "block"),
+                  content, flags=re.S)
+
+
+def mathml(formula: str, display: str) -> str:
+    return convert(html.unescape(formula), display=display)
