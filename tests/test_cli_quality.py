@@ -126,7 +126,7 @@ def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys
     def work(*_, **__):
         pytest.fail("the work began")
 
-    monkeypatch.setattr("geomem.cli.samples.read_samples", work)
+    monkeypatch.setattr("geomem.generation.read_samples", work)
     (tmp_path / "file").write_text("")
     refused = [("--out", tmp_path, "is a directory"), ("--out", tmp_path / "file" / "q.json", "cannot be written"),
                ("--pareto", tmp_path / "p.txt", ".png"), ("--pareto", tmp_path / "file" / "p.png", "cannot be written")]

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from official_files import python2_batch, python3_batch
 from parquet_files import Long, page, parquet, plain
 
-from geomem.cli.samples import read_samples
 from geomem.data import load_data
 from geomem.errors import InputError
+from geomem.generation import read_samples
 from geomem.geometry.zone_file import read_document
 from geomem.models.weights import read_matching
 from geomem.training import Run

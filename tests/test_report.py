@@ -204,7 +204,7 @@ def test_data_of_official_files_below_a_data_root(copied, tmp_path, monkeypatch)
 
 
 def test_what_lies_in_the_run_is_used(copied, tmp_path, monkeypatch):
-    for name in ("samples_of", "noise_levels_of", "quality_report", "danger_zone"):
+    for name in ("generated", "noise_levels_of", "quality_report", "danger_zone"):
         monkeypatch.setattr(f"geomem.cli.collect.{name}", None)
     words = require_sound(page_of(tmp_path, copied)).text
     for line in (f"Curves: found in {copied / 'danger-zone' / 'danger-zone.json'}",

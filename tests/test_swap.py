@@ -13,8 +13,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from geomem import InputError, load_data
-from geomem.cli.generate import sampler_levels
-from geomem.generation import generate
+from geomem.generation import generate, sampler_levels
 from geomem.memorization import control_windows, memorization_rate, paired_share_difference, swapped_samples
 from geomem.models import (
     PUBLISHED_WINDOWS,
@@ -443,7 +442,7 @@ def test_classes_take_turns_by_seed(runs, capsys):
                   "--json") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     model, train = load_denoiser(runs / "classes"), load_data("digits", n_train=40).train
-    levels = sampler_levels(model, 8, "ddim")
+    levels = sampler_levels("ddim", 8, model.schedule)
     options = {"seeds": range(12), "shape": (1, 8, 8), "sigmas": levels, "method": "ddim"}
 
     def distances(labels):

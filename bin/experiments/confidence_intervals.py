@@ -17,8 +17,8 @@ from typing import Any
 from experiments import sources
 from experiments.bench import Bench, Compared, Interval, Outcome, against, measured, ranged, unlike
 from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
-from geomem.cli.samples import read_samples
 from geomem.data import DataSet
+from geomem.generation import read_samples
 from geomem.noise import UniformTimestepSampler, contribution
 from geomem.quality import Judge, pearson_correlation
 

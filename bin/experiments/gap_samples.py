@@ -14,7 +14,7 @@ from experiments.bench import Bench, Interval, Outcome, order
 from experiments.judged import changed
 from experiments.tiles import encoded
 from geomem import load_data, memorization_rate
-from geomem.cli.samples import read_samples
+from geomem.generation import read_samples
 
 NAME, PAPER, TITLE = "gap-samples", "[G] Figures to 23", "samples of models trained with gaps"
 # Digits, whose licence allows to publish pictures of them.

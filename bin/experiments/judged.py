@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from geomem.cli.samples import read_samples
 from geomem.data import DataSet
+from geomem.generation import read_samples
 from geomem.geometry.estimates import Z_95
 from geomem.memorization import memorization_rate, paired_share_difference
 from geomem.quality import quality_report

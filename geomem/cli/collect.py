@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from geomem.cli.generate import fingerprint, samples_of
+from geomem.cli.generate import generated
 from geomem.cli.memorization import noise_levels_of
-from geomem.cli.options import data_root, say
+from geomem.cli.options import data_root, load, say
 from geomem.cli.repeat import data_arguments, root_arguments, shell, training_command
-from geomem.cli.samples import Samples, data_of, read_samples, require_comparable
 from geomem.data import DataSet
 from geomem.errors import InputError
+from geomem.generation import Samples, data_of, fingerprint, read_samples, require_comparable
 from geomem.memorization import memorization_rate
 from geomem.noise import NoiseLevelSampler
 from geomem.noise.danger_zone import danger_zone
@@ -125,7 +125,7 @@ class Collector:
     def _dataset(self, config: dict[str, Any], name: str) -> DataSet:
         key = json.dumps(config["data"], sort_keys=True, default=str)
         if key not in self._data:
-            self._data[key] = data_of({"data": config["data"]}, self.given, name)
+            self._data[key] = data_of({"data": config["data"]}, self.given, name, load=load)
         shape = self._data[key].train.shape[1:]
         if shape != tuple(config["shape"]):
             raise InputError(f"{name} makes points of shape {tuple(config['shape'])}, those of {self._data[key].name} "
@@ -238,7 +238,7 @@ class Collector:
             except InputError as error:
                 record.ignored(str(error))
         if best is not None:
-            record.used.append(f"samples: {len(best.values):,} found in {best.label}"
+            record.used.append(f"samples: {len(best.values):,} found in {best.name}"
                                + ("" if best.about.get("weights_sha256") else
                                   ", which does not say from which state of the training they are"))
             return best
@@ -246,9 +246,9 @@ class Collector:
         if model is None:
             return None
         say(f"generating {len(self.seeds):,} samples of {subject.folder}")
-        values, about = samples_of(model, self.seeds, device=self.device)
-        record.used.append(f"samples: {len(values):,} generated for this page")
-        return Samples(str(subject.folder), values, about)
+        samples = generated(model, self.seeds, device=self.device)
+        record.used.append(f"samples: {len(samples.values):,} generated for this page")
+        return samples
 
     def _of_samples(self, subject: _Subject, dataset: DataSet, samples: Samples) -> dict[str, Any]:
         record, n = subject.record, len(samples.values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +11,7 @@ from geomem.errors import InputError
 from geomem.files import require_writable
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from geomem.generation import Samples
     from geomem.training import Pretrained
 
 
@@ -48,77 +46,13 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
     require_writable(out)
-    samples, about = samples_of(load_denoiser(run, weights), seeds, steps=steps, method=method, batch=batch,
-                                labels=list(labels), device=device)
-    save_samples(out, samples, seeds, about)
-    say(f"{len(seeds):,} samples with weights {about['weights']} -> {out}")
+    samples = generated(load_denoiser(run, weights), seeds, steps=steps, sampler=method, batch=batch, labels=labels,
+                        device=device)
+    samples.save(out)
+    say(f"{len(seeds):,} samples with weights {samples.about['weights']} -> {out}")
 
 
-def samples_of(model: Pretrained, seeds: list[int], *, steps: int | None = None, method: str = "heun",
-               batch: int = 256, labels: list[int] | None = None,
-               device: str = "auto") -> tuple[Any, dict[str, Any]]:
-    """Samples (n, ...) of a model, and a description of how they were made.
-
-    ``labels``, those of the data, take turns: a sample's label depends on its seed alone. None or [] stands for all.
-    """
-    import numpy as np
-
-    from geomem import generation
-    from geomem.devices import resolve_device
-
-    known = model.labels
-    for label in labels or []:
-        if known is None or label not in known:
-            raise InputError(f"--label {label}: {model.path} was trained " + (
-                "without labels; leave --label out" if known is None else
-                f"with the labels {', '.join(map(str, known[:20]))}; choose among these"))
-    wanted = classes = None
-    if known is not None:
-        wanted = np.asarray(labels or known)[np.asarray(seeds) % len(labels or known)]
-        classes = np.searchsorted(np.asarray(known), wanted)
-    sigmas = sampler_levels(model, steps, method)
-    denoiser = model.denoiser.to(resolve_device(device))
+def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:
+    """``model.generate`` with a progress bar."""
     with progress_bar(len(seeds), "generating", "sample") as bar:
-        samples = generation.generate(denoiser, seeds, model.shape, sigmas=sigmas, method=method, batch=batch,
-                                      labels=classes, progress=lambda done, total: bar.update(done - bar.n))
-    about = {"format": "geomem.samples/1", "run": str(model.path), "weights": model.weights,
-             "weights_sha256": fingerprint(model.denoiser), "steps": len(sigmas), "method": method,
-             "data": model.data or None}
-    if wanted is not None:
-        about["labels"] = wanted.tolist()
-    return samples, about
-
-
-def sampler_levels(model: Pretrained, steps: int | None, method: str) -> np.ndarray:
-    """Decreasing noise levels of a sampler, without the final 0; None stands for as many steps as are usual."""
-    from geomem.generation import timestep_levels
-    from geomem.noise import edm_steps
-
-    steps = steps or {"ddim": 100, "ddpm": 1000}.get(method, 18)
-    return timestep_levels(steps, model.schedule) if method in ("ddim", "ddpm") else edm_steps(steps)
-
-
-def fingerprint(denoiser: Any) -> str:
-    """SHA-256 of a denoiser's names, shapes and values: samples know by it whether a run has been trained on since."""
-    from hashlib import sha256
-
-    import torch
-
-    digest = sha256()
-    for name, tensor in denoiser.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def save_samples(path: str, samples: Any, seeds: list[int], about: dict[str, Any]) -> None:
-    import numpy as np
-
-    from geomem.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        arrays: dict[str, Any] = {"samples": samples, "seeds": np.asarray(seeds, dtype=np.int64),
-                                  "about": np.asarray(json.dumps(about))}
-        if "labels" in about:
-            arrays["labels"] = np.asarray(about["labels"], dtype=np.int64)
-        np.savez(temporary, **arrays)
+        return model.generate(seeds, **options, progress=lambda done, total: bar.update(done - bar.n))

@@ -15,6 +15,7 @@ from geomem.cli.options import (
     data_root_option,
     device_option,
     json_option,
+    load,
     progress_bar,
     require_data,
     require_new_directory,
@@ -55,9 +56,9 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     Example: geomem memorization runs/digits --out runs/digits/report
     """
     require_data(data)
-    from geomem.cli.generate import samples_of, save_samples
-    from geomem.cli.samples import Samples, data_of, read_samples, require_comparable
+    from geomem.cli.generate import generated
     from geomem.files import write_json
+    from geomem.generation import data_of, read_samples, require_comparable
     from geomem.memorization import memorization_rate
     from geomem.training import load_denoiser
 
@@ -66,14 +67,12 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     model = load_denoiser(target, weights) if os.path.isdir(target) else None
     if model is None:
         samples = read_samples(target)
-        dataset = data_of(samples.about, data, target)
+        dataset = data_of(samples.about, data, target, load=load)
     else:
-        dataset = data_of({"data": model.data or None}, data, target)
-        seeds = list(range(n_samples))
-        values, about = samples_of(model, seeds, device=device)
-        samples = Samples(target, values, about)
+        dataset = data_of({"data": model.data or None}, data, target, load=load)
+        samples = generated(model, list(range(n_samples)), device=device)
         if out:
-            save_samples(os.path.join(out, "samples.npz"), values, seeds, about)
+            samples.save(os.path.join(out, "samples.npz"))
     require_comparable(samples, dataset)
     trajectory = memorization_rate(samples.values, dataset.train, tolerance=tolerance, device=device)
     heldout = memorization_rate(dataset.test, dataset.train, tolerance=tolerance, device=device)

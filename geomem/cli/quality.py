@@ -14,6 +14,7 @@ from geomem.cli.options import (
     data_root_option,
     device_option,
     json_option,
+    load,
     progress_bar,
     require_data,
     require_picture,
@@ -82,9 +83,9 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
               geomem quality none.npz gap.npz --metric fid --metric kid --fid-weights inception.pth
     """
     require_data(data)
-    from geomem.cli.samples import data_of, note_other_data, read_samples, require_comparable
     from geomem.errors import InputError
     from geomem.files import atomic_path, require_writable, write_json
+    from geomem.generation import data_of, note_other_data, read_samples, require_comparable
     from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
     from geomem.quality import Judge, inception_features, quality_report
 
@@ -107,18 +108,18 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         raise InputError(f"--fid-weights has no effect without --metric {', '.join(INCEPTION)}, or --all")
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
     read = [read_samples(path) for path in samples]
-    dataset = data_of(read[0].about, data, read[0].label)
+    dataset = data_of(read[0].about, data, read[0].name, load=load)
     least = 4 if metrics else 2  # for a third neighbour; for a covariance
     for one in read:
         require_comparable(one, dataset)
         if len(one.values) < least:
-            raise InputError(f"{one.label} holds {len(one.values)} samples; what is measured needs {least} or more")
+            raise InputError(f"{one.name} holds {len(one.values)} samples; what is measured needs {least} or more")
         made_with = one.about.get("data")
         if data is None and isinstance(made_with, dict) and made_with.get("sha256") != dataset.sha256:
-            raise InputError(f"{one.label} was made with other training data than {read[0].label}; "
+            raise InputError(f"{one.name} was made with other training data than {read[0].name}; "
                              "compare them apart, or name the data for all with --data")
         if data is not None and one is not read[0]:
-            note_other_data(one.about, dataset, data, one.label)
+            note_other_data(one.about, dataset, data, one.name)
     judge = Judge(dataset.train, dataset.test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None
     training = distinct_training(dataset.train, None, device=device)

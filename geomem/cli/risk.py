@@ -64,7 +64,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
       geomem risk digits --n-train 200 --samples copies.npz
     """
     require_data(data, heldout)
-    from geomem.cli.samples import read_samples, require_comparable
+    from geomem.generation import read_samples, require_comparable
     from geomem.geometry import training_risk
     from geomem.memorization import copies_per_point
     from geomem.memorization.ratio import distinct_training

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.generate import sampler_levels
 from geomem.cli.options import (
     MAX_SAMPLES,
     Interval,
@@ -20,6 +19,7 @@ from geomem.cli.options import (
     data_root_option,
     device_option,
     json_option,
+    load,
     progress_bar,
     require_data,
     require_new_directory,
@@ -92,9 +92,9 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
       geomem swap runs/small gaussian skip --weights-a last --direction a --window zone --window 0.1:1.5
     """
     require_data(data)
-    from geomem.cli.samples import data_of
     from geomem.devices import resolve_device
     from geomem.files import write_json
+    from geomem.generation import data_of, sampler_levels
     from geomem.geometry.neighbours import as_rows
     from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
     from geomem.memorization.swap import paired_share_difference
@@ -104,12 +104,12 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
     if out:
         require_new_directory(out, "swap.json")
     model = load_denoiser(run_a, weights_a)
-    dataset = data_of({"data": model.data or None}, data, run_a)
+    dataset = data_of({"data": model.data or None}, data, run_a, load=load)
     if dataset.train.shape[1:] != model.shape:
         raise InputError(f"{run_a} makes points of shape {model.shape}, those of {dataset.name} have "
                          f"{dataset.train.shape[1:]}; choose the data it was trained on with --data")
     runs = {"A": model, **_other_runs(others, weights_b, model, dataset)}
-    sigmas = sampler_levels(model, steps, method)
+    sigmas = sampler_levels(method, steps, model.schedule)
     ranges = [_window(word, dataset, device)
               for word in dict.fromkeys(windows or ("large", "medium", "small"))]
     rows = list(_rows([*list(runs)[1:], *(word for word in others if word in WORDS)], ranges, sigmas, controls,
@@ -247,12 +247,12 @@ def _other_runs(others: Sequence[str], weights: str | None, model: Pretrained, d
 
 def _say_what_it_saw(run: Pretrained, dataset: DataSet) -> None:
     """A note where another model was trained on points that are to judge it here."""
-    from geomem.cli.samples import data_of
+    from geomem.generation import data_of
 
     if run.data.get("sha256") in (None, dataset.sha256):
         return
     try:
-        train = data_of({"data": run.data}, None, str(run.path)).train
+        train = data_of({"data": run.data}, None, str(run.path), load=load).train
         seen = {train[k].tobytes() for k in range(len(train))}
     except InputError as error:
         say(f"note: what {run.path} was trained on is not known here ({error})")

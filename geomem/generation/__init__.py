@@ -1,9 +1,24 @@
-"""Generation: the probability-flow ODE by Heun or Euler steps, DDIM and ancestral DDPM, with a denoiser."""
+"""Generation: the probability-flow ODE by Heun or Euler steps, DDIM and ancestral DDPM; files of samples."""
 
 from geomem._renamed import renamed
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
-from geomem.generation.sampling import METHODS, generate, latents
+from geomem.generation.samples import Samples, data_of, fingerprint, note_other_data, read_samples, require_comparable
+from geomem.generation.sampling import METHODS, generate, latents, sampler_levels
 
-__all__ = ["METHODS", "ddim_sample", "edm_sample", "generate", "latents", "timestep_levels"]
+__all__ = [
+    "METHODS",
+    "Samples",
+    "data_of",
+    "ddim_sample",
+    "edm_sample",
+    "fingerprint",
+    "generate",
+    "latents",
+    "note_other_data",
+    "read_samples",
+    "require_comparable",
+    "sampler_levels",
+    "timestep_levels",
+]
 __getattr__ = renamed(__name__)

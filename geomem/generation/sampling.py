@@ -13,10 +13,12 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
+from geomem.noise.schedules import DDPMSchedule, edm_steps
 from geomem.rng import generator
 
 MAX_BATCH_VALUES = 1 << 28
 METHODS = ("heun", "euler", "ddim", "ddpm")
+STEPS = {"ddim": 100, "ddpm": 1000}  # by default, of the samplers over timesteps; of the others 18
 
 
 def latents(seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
@@ -28,6 +30,16 @@ def step_noise(seeds: Sequence[int], shape: Sequence[int], step: int) -> np.ndar
     """Standard normal noise of one step of ancestral sampling, (len(seeds), *shape), float32."""
     return np.stack([generator(seed, "ancestral noise", step).standard_normal(tuple(shape), dtype=np.float32)
                      for seed in seeds])
+
+
+def sampler_levels(method: str = "heun", steps: int | None = None, schedule: DDPMSchedule | None = None) -> np.ndarray:
+    """Decreasing noise levels of a sampler, shape (steps,), without the final 0; None stands for the usual number.
+
+    ``schedule``: the timesteps that ``ddim`` and ``ddpm`` go through; None is Ho et al.'s.
+    """
+    if method in STEPS:
+        return timestep_levels(steps or STEPS[method], schedule)
+    return edm_steps() if steps is None else edm_steps(steps)
 
 
 def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[int], *, sigmas: np.ndarray | None = None,
@@ -47,14 +59,13 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
         raise InputError(f"{min(batch, len(seeds)):,} samples at a time of shape {tuple(shape)} are too many for one "
                          f"batch; take at most {max(1, MAX_BATCH_VALUES // math.prod(shape)):,}")
     device = next((t.device for t in chain(denoiser.parameters(), denoiser.buffers())), torch.device("cpu"))
-    if sigmas is None and method in ("ddim", "ddpm"):
-        sigmas = timestep_levels({"ddim": 100, "ddpm": 1000}[method])
+    sigmas = sampler_levels(method) if sigmas is None else sigmas
     parts = []
     for start in range(0, len(seeds), batch):
         some = seeds[start:start + batch]
         latent = torch.from_numpy(latents(some, shape)).to(device)
         classes = None if labels is None else torch.as_tensor(labels[start:start + batch], device=device)
-        if sigmas is None or method in ("heun", "euler"):
+        if method not in STEPS:
             sample = edm_sample(denoiser, latent, sigmas, method=method, labels=classes)
         else:
             def noise(step: int, some: Sequence[int] = some) -> Tensor:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from geomem.devices import resolve_device
 from geomem.errors import InputError
+from geomem.generation import Samples, fingerprint, generate, sampler_levels
+from geomem.generation.samples import FORMAT
 from geomem.models import Denoiser
 from geomem.models.diffusers_folder import (
     diffusers_denoiser,
@@ -42,6 +47,35 @@ class Pretrained:
     data: dict[str, Any]
     schedule: DDPMSchedule
     labels: list[int] | None = None
+
+    def generate(self, seeds: Sequence[int], *, sampler: str = "heun", steps: int | None = None, batch: int = 256,
+                 labels: Sequence[int] | None = None, device: str | torch.device = "auto",
+                 progress: Callable[[int, int], None] | None = None) -> Samples:
+        """A sample for each seed, with a record of how they were made.
+
+        sampler, batch, progress: as ``generation.generate`` has them. steps: noise levels, None for the usual number.
+        labels: those of the data, in turns: a sample's label depends on its seed alone; None stands for all.
+
+        Raises InputError for a label that the denoiser does not know.
+        """
+        for label in labels or []:
+            if self.labels is None or label not in self.labels:
+                raise InputError(f"--label {label}: {self.path} was trained " + (
+                    "without labels; leave --label out" if self.labels is None else
+                    f"with the labels {', '.join(map(str, self.labels[:20]))}; choose among these"))
+        chosen = classes = None
+        if self.labels is not None:
+            turns = np.asarray(labels or self.labels)
+            chosen = turns[np.asarray(seeds) % len(turns)]
+            classes = np.searchsorted(self.labels, chosen)
+        sigmas = sampler_levels(sampler, steps, self.schedule)
+        values = generate(self.denoiser.to(resolve_device(device)), seeds, self.shape, sigmas=sigmas, method=sampler,
+                          batch=batch, labels=classes, progress=progress)
+        about = {"format": FORMAT, "run": str(self.path), "weights": self.weights,
+                 "weights_sha256": fingerprint(self.denoiser), "steps": len(sigmas), "method": sampler,
+                 "data": self.data or None, **({} if chosen is None else {"labels": chosen.tolist()})}
+        return Samples(values, about, np.asarray(seeds, dtype=np.int64),
+                       None if chosen is None else chosen.astype(np.int64), str(self.path))
 
 
 def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:

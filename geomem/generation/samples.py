@@ -1,0 +1,141 @@
+"""Samples with their seeds, and the ``.npz`` files that keep them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from geomem.data import DataSet, load_data
+from geomem.data.arrays import arrays_of
+from geomem.errors import InputError
+from geomem.files import atomic_path, parse_json, require_file
+from geomem.geometry.points import LARGEST
+from geomem.models.weights import refuse_pickle
+
+FORMAT = "geomem.samples/1"
+RANGE_POINTS = 1000  # training points whose range of values is compared with that of the samples
+_LOG = logging.getLogger("geomem")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples (n, ...) in the scale of the training data, and what is known about them.
+
+    about: the run, its weights and their fingerprint, sampler, steps and training data, as far as they are known.
+    seeds, labels: (n,) integers, or None where they are not known. name: of the file or run, for messages.
+    """
+
+    values: np.ndarray
+    about: dict[str, Any]
+    seeds: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    name: str = "samples"
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz`` with the keys samples and about (JSON) and, where they are known, seeds and labels."""
+        arrays: dict[str, Any] = {"samples": self.values, "seeds": self.seeds, "labels": self.labels,
+                                  "about": np.asarray(json.dumps(self.about))}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def read_samples(path: str | Path) -> Samples:
+    """Read an ``.npz`` with the key ``samples`` and, from geomem, ``about``, ``seeds`` and ``labels``.
+
+    Nothing in it is unpickled. Raises InputError for whatever is no file of samples.
+    """
+    def choose(there: Iterable[str]) -> tuple[str, ...]:
+        if "samples" not in there:
+            raise InputError(f"{path} has no key 'samples' (keys: {', '.join(there) or 'none'}); "
+                             "save it with np.savez(path, samples=...)")
+        return "samples", "about"
+
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such samples file; make one with geomem generate")
+    require_file(path, "give an .npz of samples")
+    refuse_pickle(Path(path))
+    arrays = arrays_of(Path(path), choose)
+    values = arrays["samples"]
+    about = parse_json(str(arrays.get("about", "{}")), f"{path}: about is not JSON",
+                       "make it again with geomem generate")
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+    what = (f"hold {values.dtype}" if values.dtype.kind != "f" else f"have shape {values.shape}" if values.ndim < 2 else
+            "are none" if not values.size else None if np.abs(values).max() <= LARGEST else
+            f"hold NaN or values beyond {LARGEST:g}")
+    if what:
+        raise InputError(f"{path}: samples {what}; save floats (n, ...) in the scale of the data, images / 127.5 - 1")
+    if not isinstance(about, dict):
+        about = {}
+    kept = arrays_of(Path(path), lambda there: ("seeds", "labels")) if about.get("format") == FORMAT else {}
+    return Samples(values, about, kept.get("seeds"), kept.get("labels"), str(path))
+
+
+def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,
+            load: Callable[..., DataSet] = load_data) -> DataSet:
+    """The data set that samples or a run belong to: ``given`` where it is, else the recorded one, checked by hash.
+
+    about: what is known of them. origin: their name, for messages. load: reads a data set, as ``load_data`` does.
+    Raises InputError where the data are not recorded or no longer the same.
+    """
+    recorded = about.get("data")
+    if given is not None:
+        data = load(given)
+        note_other_data(about, data, given, origin)
+        return data
+    if not recorded:
+        raise InputError(f"{origin} does not say which data it belongs to; name them with --data")
+    try:
+        spec, expected = str(recorded["spec"]), recorded["sha256"]
+        options = {name: recorded[name] for name in ("heldout", "n_train", "n_heldout", "shuffle", "seed")}
+        sound = (all(options[name] is None or type(options[name]) is int for name in ("n_train", "n_heldout"))
+                 and isinstance(options["heldout"], str | None) and type(options["seed"]) is int)
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise InputError(f"{origin} names its data in a way that cannot be read; name them with --data")
+    data = load(spec, **options)
+    if data.sha256 != expected:
+        raise InputError(f"{spec} is no longer the data that {origin} was made with (its sha256 differs); "
+                         "name the right data with --data")
+    return data
+
+
+def note_other_data(about: Mapping[str, Any], data: DataSet, given: str, origin: str) -> None:
+    """A note where samples or a run say that they were made with other training data than ``given``."""
+    recorded = about.get("data")
+    if isinstance(recorded, dict) and recorded.get("sha256") != data.sha256:
+        _LOG.info(f"note: {origin} was made with other data than {given}; copies of its points may go unseen")
+
+
+def require_comparable(samples: Samples, data: DataSet) -> None:
+    """Refuse samples of another shape than the training points; a note where they seem to be on another scale."""
+    if samples.values.shape[1:] != data.train.shape[1:]:
+        raise InputError(f"{samples.name}: samples have shape {samples.values.shape[1:]}, the points of {data.name} "
+                         f"{data.train.shape[1:]}; choose the data they were made from with --data")
+    (low, high), (low_train, high_train) = ((float(values.min()), float(values.max())) for values in (
+        samples.values, np.asarray(data.train[:RANGE_POINTS])))
+    width = high_train - low_train
+    if not 0.55 * width <= high - low <= 3 * width or abs(low + high - low_train - high_train) > width:
+        _LOG.info(f"note: {samples.name} has values from {low:.3g} to {high:.3g}, the training points of {data.name} "
+                  f"from {low_train:.3g} to {high_train:.3g}; samples on another scale are never taken for copies")
+
+
+def fingerprint(denoiser: nn.Module) -> str:
+    """SHA-256 of a denoiser's names, shapes and values: samples know by it whether a run has been trained on since."""
+    digest = sha256()
+    for name, tensor in denoiser.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
