@@ -29,13 +29,13 @@ from prevention_summary import over_sets, summary, text_of
 
 from geomem import __version__, load_data
 from geomem.cli.engine import Classes, classes_of
-from geomem.cli.noise_levels import resolve_noise_levels
 from geomem.data import DataSet
 from geomem.files import write_json
 from geomem.generation import generate
 from geomem.memorization import Watch, default_watch_every, memorization_rate
 from geomem.models import NETWORKS
 from geomem.models.denoiser import expand_sigma
+from geomem.noise import resolve_law
 from geomem.quality import quality_report
 from geomem.training import BestWeights, Trainer, TrainingSettings, initial_denoiser
 from geomem.training.bfloat16 import bfloat16_products
@@ -150,8 +150,8 @@ def law_of(way: str, dataset: DataSet, seed: int) -> Any:
         (low, high), = law_of("gap auto", dataset, seed).gaps
         factor_low, factor_high = options["edges"]
         options["gaps"] = (f"{low * factor_low:.6g}:{high * factor_high:.6g}",)
-    return resolve_noise_levels(dataset, dataset.std, "edm", sampler=None, ci=options["ci"], gaps=options["gaps"],
-                                gap_keep=options["gap_keep"], seed=seed, device="cpu")
+    return resolve_law(dataset, ci=options["ci"], gaps=options["gaps"], gap_keep=options["gap_keep"], seed=seed,
+                       device="cpu")
 
 
 class ClosingTrainer(Trainer):

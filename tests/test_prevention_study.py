@@ -277,7 +277,7 @@ def test_edges_of_the_gap_are_moved_by_their_factors(study, monkeypatch):
     class Levels:
         gaps = ((0.3, 1.5),)
 
-    monkeypatch.setattr(study, "resolve_noise_levels", lambda *_, **options: asked.append(options) or Levels)
+    monkeypatch.setattr(study, "resolve_law", lambda *_, **options: asked.append(options) or Levels)
     dataset = study.load_data("digits", n_train=60)
     for way, gap in (("lower edge / 2", "0.15:1.5"), ("lower edge x 2", "0.6:1.5"), ("upper edge / 2", "0.3:0.75"),
                      ("upper edge x 2", "0.3:3")):

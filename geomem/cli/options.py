@@ -48,13 +48,12 @@ class Interval(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
         if isinstance(value, tuple):
             return value
+        from geomem.noise.gaps import parse_range
+
         try:
-            low, high = (float(part) for part in value.split(":"))
-        except ValueError:
-            self.fail(f"{value!r} is not LO:HI, two numbers", param, ctx)
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            self.fail(f"{value!r}: low must be less than high, and both finite", param, ctx)
-        return low, high
+            return parse_range(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Seeds(click.ParamType):

@@ -18,7 +18,7 @@ from geomem.cli.engine import (
     require_possible,
     thin_grids,
 )
-from geomem.cli.noise_levels import noise_level_options, resolve_noise_levels
+from geomem.cli.noise_levels import noise_level_options
 from geomem.cli.options import (
     MAX_SAMPLES,
     Number,
@@ -36,7 +36,8 @@ from geomem.processes import is_first, process_group, require_same
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
-    from geomem.training import Origin
+    from geomem.noise import ResolvedLaw
+    from geomem.training import Origin, Run
 
 
 @click.command()
@@ -95,6 +96,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     from geomem.devices import resolve_device
     from geomem.memorization import Watch, default_watch_every
     from geomem.models import NETWORKS, build_network, default_network
+    from geomem.noise import resolve_law
     from geomem.training import (
         EarlierWeights,
         Interrupted,
@@ -134,8 +136,8 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
     if classes.count and "diffusers" in taken:
         raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
                          "--dummy-class")
-    levels = resolve_noise_levels(dataset, sigma_data, objective, sampler=sampler, ci=ci, gaps=gaps,
-                                  gap_keep=gap_keep, seed=seed, device=device)
+    levels = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
+                         device=device)
     usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
     division = {name: engine[name] for name in ("accumulate", "compiled", "channels_last")}
     settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
@@ -165,7 +167,7 @@ def train(data: str, heldout: str | None, n_train: int | None, n_heldout: int | 
             run.continue_with(config)
         else:
             run.create(config)
-            levels.draw(run.path / "noise-level-law.png")
+            _draw_law(run, levels)
         if levels.document is not None:
             run.write_json("danger-zone.json", levels.document)
     trainer = Trainer(denoiser.to(device_found), levels.law, classes.train, settings, classes.labels, group=group,
@@ -226,6 +228,15 @@ def _taken_from(origin: Origin, network: str | None, objective: str) -> dict[str
         if value is not None and origin.config.get(name, value) != value:
             raise InputError(f"--init {origin.path} has the {name} {origin.config[name]}; leave out --{name} {value}")
     return origin.config
+
+
+def _draw_law(run: Run, levels: ResolvedLaw) -> None:
+    """The picture of the law beside the plain one."""
+    from geomem.files import atomic_path
+    from geomem.plots import plot_density
+
+    with atomic_path(run.path / "noise-level-law.png") as temporary:
+        plot_density(levels.named, (levels.document or {}).get("zone")).savefig(temporary, dpi=150)
 
 
 def _pictures(run: Any, trainer: Any, dataset: DataSet, classes: Classes, watcher: Watcher | None, n: int = 16) -> None:

@@ -3,6 +3,7 @@
 from geomem._renamed import renamed
 from geomem.noise.contribution import contribution, contribution_slope
 from geomem.noise.gaps import read_zone
+from geomem.noise.resolve import ResolvedLaw, resolve_law
 from geomem.noise.samplers import (
     ConfidenceIntervalSampler,
     GapSampler,
@@ -27,12 +28,14 @@ __all__ = [
     "GapSampler",
     "LogNormalSampler",
     "NoiseLevelSampler",
+    "ResolvedLaw",
     "UniformTimestepSampler",
     "contribution",
     "contribution_slope",
     "edm_steps",
     "flow_time_to_sigma",
     "read_zone",
+    "resolve_law",
     "sigma_to_flow_time",
 ]
 __getattr__ = renamed(__name__)

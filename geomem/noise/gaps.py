@@ -5,6 +5,7 @@ A gap is a closed range [low, high] of sigma in data units, 0 <= low < high <= i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -39,6 +40,17 @@ def read_zone(path: str | os.PathLike[str]) -> Gap:
     if zone is None:
         raise InputError(f"{os.fspath(path)}: the file holds no danger zone; choose the noise levels by hand")
     return float(zone["sigma_low"]), float(zone["sigma_high"])
+
+
+def parse_range(text: str) -> Gap:
+    """``LO:HI``, two numbers. Raises InputError unless both are finite and LO < HI."""
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise InputError(f"{text!r} is not LO:HI, two numbers") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"{text!r}: low must be less than high, and both finite")
+    return low, high
 
 
 def merged_gaps(zone: Any) -> tuple[Gap, ...]:
