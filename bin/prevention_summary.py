@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from geomem.geometry.estimates import Z_95
-from geomem.quality import difference_over_seeds, mean_over_runs
+from geomem.statistics import Z_95, difference_over_seeds, mean_over_runs
 
 FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
 

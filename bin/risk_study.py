@@ -10,7 +10,7 @@ import numpy as np
 from geomem import __version__, load_data
 from geomem.cli.options import data_options
 from geomem.files import write_json
-from geomem.memorization import rank_correlation
+from geomem.statistics import rank_correlation
 
 TIMES = 4
 

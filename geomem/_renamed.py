@@ -24,6 +24,19 @@ RENAMED: dict[str, str] = {  # the old name: where it is now
     "geomem.models.pixel_sensitivity": "geomem.theory.pixel_sensitivity",
     "geomem.models.sensitivity_bound": "geomem.theory.sensitivity_bound",
     "geomem.memorization.Monitor": "geomem.training.Monitor",
+    "geomem.memorization.PairedShareDifference": "geomem.statistics.PairedShareDifference",
+    "geomem.memorization.RankCorrelation": "geomem.statistics.RankCorrelation",
+    "geomem.memorization.paired_share_difference": "geomem.statistics.paired_share_difference",
+    "geomem.memorization.rank_correlation": "geomem.statistics.rank_correlation",
+    "geomem.memorization.wilson_interval": "geomem.statistics.wilson_interval",
+    "geomem.quality.Correlation": "geomem.statistics.Correlation",
+    "geomem.quality.DifferenceOverSeeds": "geomem.statistics.DifferenceOverSeeds",
+    "geomem.quality.MeanOverRuns": "geomem.statistics.MeanOverRuns",
+    "geomem.quality.difference_over_seeds": "geomem.statistics.difference_over_seeds",
+    "geomem.quality.mean_over_runs": "geomem.statistics.mean_over_runs",
+    "geomem.quality.nested_bootstrap": "geomem.statistics.nested_bootstrap",
+    "geomem.quality.pareto_front": "geomem.statistics.pareto_front",
+    "geomem.quality.pearson_correlation": "geomem.statistics.pearson_correlation",
 }
 
 

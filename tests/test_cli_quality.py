@@ -11,9 +11,9 @@ from PIL import Image
 
 from geomem import load_data
 from geomem.cli.quality import CHEAP, INCEPTION
-from geomem.memorization import wilson_interval
 from geomem.plots import plot_pareto
-from geomem.quality import METRICS, Judge, mean_over_runs
+from geomem.quality import METRICS, Judge
+from geomem.statistics import mean_over_runs, wilson_interval
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from commands import status
 from PIL import Image
 
 from geomem.geometry import training_risk
-from geomem.memorization import copies_per_point, rank_correlation
+from geomem.memorization import copies_per_point
 from geomem.plots import plot_copies, plot_risk
+from geomem.statistics import rank_correlation
 
 
 @pytest.fixture

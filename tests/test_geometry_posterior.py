@@ -16,7 +16,7 @@ from geomem.geometry import (
     theorem_4_2_thresholds,
     workers,
 )
-from geomem.geometry.estimates import Tally
+from geomem.statistics import Tally
 
 SIGMAS = np.geomspace(0.002, 80, 12)
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
 from torch import nn
 
 from geomem import InputError, load_data
 from geomem.generation import generate
-from geomem.memorization import memorization_per_noise_level, memorization_rate, wilson_interval
+from geomem.memorization import memorization_per_noise_level, memorization_rate
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
+from geomem.statistics import wilson_interval
 
 
 @pytest.fixture
@@ -106,12 +106,6 @@ def test_json_record(rng):
 def test_wrong_input(samples, train, options, words):
     with pytest.raises(InputError, match=words):
         memorization_rate(samples, train, **options)
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (512, 1024), (1, 5000)])
-def test_wilson_against_scipy(count, n):
-    expected = binomtest(count, n).proportion_ci(confidence_level=0.95, method="wilson")
-    np.testing.assert_allclose(wilson_interval(count, n), expected, rtol=1e-12, atol=1e-15)
 
 
 class Empirical(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 
 from geomem.errors import InputError
 from geomem.geometry import curves_to_tolerance, geometry_curves, max_posterior_weight, precision, shell_coverage
-from geomem.geometry.estimates import Tally, interval
+from geomem.statistics import Tally, interval
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from geomem.geometry.estimates import Z_95
 from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
+from geomem.statistics import Z_95
 from geomem.training import BestWeights, Trainer, TrainingSettings, denoising_loss
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from geomem.memorization import wilson_interval
 from geomem.report import DataFacts, RunFacts, compare, frechet_difference, judge, share_difference
+from geomem.statistics import wilson_interval
 
 # Newcombe 1998 (Statistics in Medicine 17, 873-890), table II, method 10: x1/n1 - x2/n2, lower and upper limit.
 PUBLISHED = [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090),

@@ -8,8 +8,9 @@ import scipy.stats
 from geomem import InputError
 from geomem.geometry import risk as risk_module
 from geomem.geometry import theorem_4_2_thresholds, training_risk
-from geomem.memorization import copies_per_point, rank_correlation
+from geomem.memorization import copies_per_point
 from geomem.rng import generator
+from geomem.statistics import rank_correlation
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import nn
 
 from geomem import InputError, load_data
 from geomem.generation import generate, sampler_levels
-from geomem.memorization import control_windows, memorization_rate, paired_share_difference, swapped_samples
+from geomem.memorization import control_windows, memorization_rate, swapped_samples
 from geomem.models import (
     PUBLISHED_WINDOWS,
     EmpiricalDenoiser,
@@ -26,6 +26,7 @@ from geomem.models import (
 from geomem.noise import edm_steps
 from geomem.plots import plot_swap, plot_swap_samples
 from geomem.quality import frechet_distance, quality_report
+from geomem.statistics import paired_share_difference
 
 LEVELS = edm_steps(18)
 ALL = Window(0, np.inf)

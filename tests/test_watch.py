@@ -15,10 +15,11 @@ from test_training import POINTS, assert_same_run, make
 
 from geomem.cli.engine import MAX_GRIDS, Board, levels_to_watch, thin_grids
 from geomem.errors import InputError
-from geomem.memorization import Look, Watch, default_watch_every, wilson_interval
+from geomem.memorization import Look, Watch, default_watch_every
 from geomem.memorization.watch import EVALUATIONS
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 from geomem.plots import plot_watch
+from geomem.statistics import wilson_interval
 from geomem.training import Run, evaluation_steps, train, watch_steps
 
 RNG = np.random.default_rng(5)

@@ -14,8 +14,8 @@ import numpy as np
 from experiments import sources
 from experiments.bench import Bench, Compared, Interval, Outcome, claim, computed, measured
 from geomem import load_data, shell_coverage, theorem_4_8_bounds
-from geomem.geometry.estimates import wilson
 from geomem.noise import edm_steps
+from geomem.statistics import wilson
 from geomem.theory import coverage_by_training_size
 
 NAME, PAPER, TITLE = "bounds-against-coverage", "[G] Figure 6", "coverage between the bounds of Theorem 4.8"

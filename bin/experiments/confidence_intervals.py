@@ -20,7 +20,8 @@ from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
 from geomem.data import DataSet
 from geomem.generation import read_samples
 from geomem.noise import UniformTimestepSampler, contribution
-from geomem.quality import Judge, pearson_correlation
+from geomem.quality import Judge
+from geomem.statistics import pearson_correlation
 
 METRICS = ("components", "values", "mean-distance")
 SHOWN = ("uniform", (100, 200), (400, 600), (700, 1000))  # intervals whose contributions are drawn

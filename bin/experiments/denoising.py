@@ -21,9 +21,9 @@ from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
 from geomem import load_data, load_denoiser
 from geomem.devices import resolve_device
-from geomem.geometry.estimates import Z_95
 from geomem.memorization import memorization_per_noise_level
 from geomem.models import EmpiricalDenoiser
+from geomem.statistics import Z_95
 
 NAME, PAPER, TITLE = "denoising", "[G] Figures 1, 2", "denoising error and memorization per noise level"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from geomem.data import DataSet
 from geomem.generation import read_samples
-from geomem.geometry.estimates import Z_95
-from geomem.memorization import memorization_rate, paired_share_difference
+from geomem.memorization import memorization_rate
 from geomem.quality import quality_report
 from geomem.quality.frechet import frechet_change
+from geomem.statistics import Z_95, paired_share_difference
 
 
 def judged(samples: Path, data: DataSet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from experiments import sources
 from experiments.bench import Bench, Compared, Interval, Outcome, order, unlike
 from experiments.judged import changed, judged
 from geomem import load_data
-from geomem.quality import pareto_front
+from geomem.statistics import pareto_front
 
 NAME, PAPER, TITLE = "timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timesteps left out, grey faces"
 # Memorized shares, read from the text of [G].

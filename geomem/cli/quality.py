@@ -170,8 +170,7 @@ def figures(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each label of several rows, the mean of each column over them, as ``geomem.quality.MeanOverRuns``."""
-    from geomem.geometry.estimates import Z_95
-    from geomem.quality import mean_over_runs
+    from geomem.statistics import Z_95, mean_over_runs
 
     found = []
     for label in dict.fromkeys(row["label"] for row in rows):

@@ -126,7 +126,7 @@ def _comparison(dataset: DataSet, found: TrainingRisk, counts: CopyCounts, ranki
     """The copies, and the rank correlation of each predictor with them over the groups."""
     import numpy as np
 
-    from geomem.memorization import rank_correlation
+    from geomem.statistics import rank_correlation
 
     predictors = _predictors(dataset, found, ranking)
     outcomes = {"copies": counts.copies, "close_samples": counts.close, "nearest_samples": counts.nearest}

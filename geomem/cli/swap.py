@@ -97,8 +97,8 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
     from geomem.generation import data_of, sampler_levels
     from geomem.geometry.neighbours import as_rows
     from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
-    from geomem.memorization.swap import paired_share_difference
     from geomem.quality import quality_report
+    from geomem.statistics import paired_share_difference
     from geomem.training import load_denoiser
 
     if out:
@@ -333,8 +333,8 @@ def _rows(others: Sequence[str], windows: Sequence[Window], sigmas: np.ndarray, 
 
 def _frechet(samples: np.ndarray, heldout: np.ndarray) -> dict[str, float]:
     """The distance to held-out points with its 95% interval over the samples."""
-    from geomem.geometry.estimates import Z_95
     from geomem.quality.frechet import frechet_with_stderr
+    from geomem.statistics import Z_95
 
     value, stderr = frechet_with_stderr(samples, heldout)
     return {"frechet": value, "frechet_low": max(0.0, value - Z_95 * stderr), "frechet_high": value + Z_95 * stderr}

@@ -12,7 +12,6 @@ from geomem._renamed import renamed
 from geomem.geometry.bounds import CoverageBounds, theorem_4_8_bounds
 from geomem.geometry.coverage import shell_coverage
 from geomem.geometry.curves import Curves, geometry_curves
-from geomem.geometry.estimates import Estimate
 from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
 from geomem.geometry.precision import PreciseCurves, curves_to_tolerance
 from geomem.geometry.refine import refined_curves
@@ -21,6 +20,7 @@ from geomem.geometry.shells import shell_radii, two_shell_probability
 from geomem.geometry.spaces import LinearProjection, principal_components
 from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
 from geomem.geometry.zone import DangerZone, find_danger_zone, widened_gap, zone_reason
+from geomem.statistics import Estimate
 
 __all__ = [
     "CoverageBounds",

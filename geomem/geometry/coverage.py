@@ -16,11 +16,11 @@ import torch
 
 from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.estimates import Estimate, Tally
 from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, runs, subset
 from geomem.geometry.projections import TILE, Centres, QueryNoise
 from geomem.geometry.shells import squared_radii
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
+from geomem.statistics import Estimate, Tally
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

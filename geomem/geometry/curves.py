@@ -17,12 +17,12 @@ from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
-from geomem.geometry.estimates import Estimate
 from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
 from geomem.geometry.posterior import PosteriorSums
 from geomem.geometry.projections import Centres
 from geomem.geometry.sweep import MEMORY, Queries, sweep
 from geomem.geometry.thresholds import ThresholdSummary, ThresholdSums
+from geomem.statistics import Estimate
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

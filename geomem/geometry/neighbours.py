@@ -29,7 +29,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from scipy.stats import beta
 from torch import Tensor
 
 from geomem.devices import resolve_device
@@ -46,6 +45,7 @@ from geomem.geometry.filters import (
 )
 from geomem.geometry.points import PointSource, Stored, SubsetSource, as_source
 from geomem.rng import generator
+from geomem.statistics import clopper_pearson_interval
 
 Array: TypeAlias = np.ndarray | torch.Tensor | Stored
 Points: TypeAlias = Array | PointSource
@@ -307,8 +307,7 @@ def _approximate_index(points: PointSource, kind: str, effort: int,
 
 def _recall(hits: np.ndarray, n: int) -> Recall:
     """Shares of n with their intervals (Clopper and Pearson 1934)."""
-    low = np.where(hits > 0, beta.ppf(0.025, np.maximum(hits, 1), n - hits + 1), 0.0)
-    high = np.where(hits < n, beta.ppf(0.975, hits + 1, np.maximum(n - hits, 1)), 1.0)
+    low, high = clopper_pearson_interval(hits, n)
     return Recall(hits / n, low, high, n)
 
 

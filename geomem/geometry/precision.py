@@ -18,9 +18,9 @@ import numpy as np
 
 from geomem.errors import InputError
 from geomem.geometry.curves import QUERIES, Curves, geometry_curves
-from geomem.geometry.estimates import Estimate, interval
 from geomem.geometry.points import as_draws
 from geomem.geometry.sweep import MEMORY
+from geomem.statistics import Estimate, interval
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -22,10 +22,9 @@ import numpy as np
 from geomem.errors import InputError
 from geomem.geometry.curves import Curves
 from geomem.rng import generator
+from geomem.statistics import percentile_interval, resampled_means
 
 RESAMPLES = 1000
-RESAMPLE_ENTRIES = 2**22  # (resamples x points) weights held at a time
-FOUND = 0.95  # share of the resamples that must have a number for it to get an interval
 EQUAL = 1e-6  # W and C this close are equal: the rounding of float32 weights
 WIGGLE = 0.02  # a separate range of log sigma no longer than this is a wiggle at the threshold
 
@@ -271,7 +270,7 @@ def _intervals(curves: Curves, threshold: float) -> tuple[Range | None, Range | 
         return None, None, None
     rng = generator(curves.seed, "zone bootstrap")
     x = np.log(curves.sigma)
-    w, c = (_resampled_means(rng, means) for means in (curves.weight_per_point, curves.coverage_per_point))
+    w, c = (resampled_means(rng, means, RESAMPLES) for means in (curves.weight_per_point, curves.coverage_per_point))
     crossings = crossing_points(x, w, c)
     edges = np.full((2, RESAMPLES), np.nan)
     for row, at in enumerate(crossings):
@@ -281,22 +280,9 @@ def _intervals(curves: Curves, threshold: float) -> tuple[Range | None, Range | 
     return low, high, crossing
 
 
-def _interval(found: np.ndarray) -> Range | None:
-    """Middle 95% of the places found, as sigmas; None where more than 1 in 20 are NaN."""
-    found = found[np.isfinite(found)]
-    if len(found) < FOUND * RESAMPLES:
+def _interval(logs: np.ndarray) -> Range | None:
+    """Middle 95% of the places, as sigmas; None where more than 1 in 20 are NaN."""
+    if (ends := percentile_interval(logs)) is None:
         return None
-    low, high = np.exp(np.quantile(found, [0.025, 0.975]))
+    low, high = np.exp(ends)
     return float(low), float(high)
-
-
-def _resampled_means(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    """Means of RESAMPLES resamples of the rows of ``values`` (points, levels): (RESAMPLES, levels)."""
-    n = len(values)
-    parts = []
-    for start in range(0, RESAMPLES, step := max(1, RESAMPLE_ENTRIES // n)):
-        rows = min(step, RESAMPLES - start)
-        picks = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        times = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
-        parts.append(times.astype(np.float64) @ values / n)
-    return np.concatenate(parts)

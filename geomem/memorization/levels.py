@@ -28,6 +28,7 @@ from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.ratio import RATIO, DistinctTraining, apply_ratio_rule, distinct_training
 from geomem.rng import generator
+from geomem.statistics import standard_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
             raise InputError(f"the denoiser gives {estimate.shape[0]} points of {estimate.shape[1]} values for "
                              f"{clean.shape[0]} of {clean.shape[1]}; it must give an estimate x0 for every noisy point")
         error = ((estimate - clean) ** 2).mean(axis=1)
-        return estimate, float(error.mean()), float(error.std(ddof=1) / np.sqrt(len(error)))
+        return estimate, float(error.mean()), standard_error(error)
 
     rows = []
     with evaluation_mode(denoiser):

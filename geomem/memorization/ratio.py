@@ -24,9 +24,9 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry.duplicates import DistinctPoints, distinct_points
-from geomem.geometry.estimates import wilson
 from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import PointSource, SubsetSource, as_source
+from geomem.statistics import wilson_interval
 
 RATIO = 1 / 3
 _RELATIVE_TOLERANCE = 1e-3
@@ -136,17 +136,6 @@ def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: flo
         nearest=training.distinct.index[indices[:, 0]],
         nearest_distance=distances[:, 0],
         memorized=memorized)
-
-
-def wilson_interval(count: int, n: int) -> tuple[float, float]:
-    """95% Wilson score interval of a binomial proportion, count successes of n (Wilson 1927).
-
-    Raises InputError unless 0 <= count <= n and n > 0.
-    """
-    if not 0 <= count <= n or n == 0:
-        raise InputError(f"{count} of {n} is no proportion")
-    low, high = wilson(np.array(count / n), np.array(float(n)))
-    return float(low), float(high)
 
 
 def _representatives(rows: PointSource, distinct: DistinctPoints) -> PointSource:

@@ -5,22 +5,13 @@ copies go, A's own estimates in the window were necessary for them; if another m
 window, they were sufficient. A window of the same number of steps elsewhere (a *control*) tells what the noise levels
 do from what any replacement would do.
 
-The samples of two rows share their seeds, so the memorized shares p and q are compared in pairs. With b samples that
-are memorized in the first row only and c in the second only, the difference is ``q - p = (c - b) / n``. Its 95%
-interval is Newcombe's (1998, Statistics in Medicine 17:2635, method 10): Wilson's intervals [l, u] of p and [l', u']
-of q, put together with the correlation of the pairs,
-
-    low  = q - p - sqrt( (q - l')^2 - 2 phi (q - l') (u - p) + (u - p)^2 )
-    high = q - p + sqrt( (u' - q)^2 - 2 phi (u' - q) (p - l) + (p - l)^2 )
-
-phi is that of the 2 x 2 table with a continuity correction where it is positive (0 at least), and 0 where a margin is
-empty. Unlike a bootstrap it has a width where no two samples of a pair differ.
+The samples of two rows share their seeds, so the memorized shares are compared in pairs
+(``geomem.statistics.paired_share_difference``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,28 +19,7 @@ from torch import nn
 
 from geomem.errors import InputError
 from geomem.generation import generate
-from geomem.geometry.estimates import newcombe
-from geomem.memorization.ratio import wilson_interval
 from geomem.models import SkippingDenoiser, Window, swapped_denoiser
-
-
-@dataclass(frozen=True)
-class PairedShareDifference:
-    """Difference of two memorized shares over the same n seeds, second minus first, with its 95% interval.
-
-    lost: samples memorized in the first row only. gained: in the second only.
-    """
-
-    difference: float
-    low: float
-    high: float
-    lost: int
-    gained: int
-    n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: the fields."""
-        return asdict(self)
 
 
 def swapped_samples(outside: nn.Module, inside: nn.Module | None, window: Window, seeds: Sequence[int],
@@ -84,33 +54,3 @@ def control_windows(window: Window, sigmas: np.ndarray, each_side: int = 1) -> l
     firsts = steps[0] + width * np.arange(-each_side, each_side + 1)
     return [Window.of_steps(sigmas, int(first), int(first) + width - 1, f"{window.name}, control") for first in firsts
             if first != steps[0] and first >= 0 and first + width <= len(sigmas)]
-
-
-def paired_share_difference(first: np.ndarray, second: np.ndarray) -> PairedShareDifference:
-    """How far the memorized share moved from one row to another; (n,) bool each, of the same seeds in order.
-
-    Raises InputError where the lengths differ or there is no seed.
-    """
-    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise InputError(f"memorized or not, of shapes {first.shape} and {second.shape}: give one value per seed, in "
-                         "the same order")
-    n = len(first)
-    both, lost = int((first & second).sum()), int((first & ~second).sum())
-    gained = int((~first & second).sum())
-    neither = n - both - lost - gained
-    p, q = (both + lost) / n, (both + gained) / n
-    low, high = newcombe(q, wilson_interval(both + gained, n), p, wilson_interval(both + lost, n),
-                         _correlation(both, lost, gained, neither))
-    return PairedShareDifference((gained - lost) / n, low, high, lost, gained, n)
-
-
-def _correlation(both: int, lost: int, gained: int, neither: int) -> float:
-    """phi of the table, with Newcombe's continuity correction."""
-    margins = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
-    if margins == 0:
-        return 0.0
-    product = float(both * neither - lost * gained)
-    if product > 0:
-        product = max(product - (both + lost + gained + neither) / 2, 0.0)
-    return product / margins**0.5

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from geomem.errors import InputError
 from geomem.plots.style import COLOURS, GREY, look, new_figure, plain
-from geomem.quality.statistics import pareto_front
+from geomem.statistics import pareto_front
 
 Point = Mapping[str, Any]
 

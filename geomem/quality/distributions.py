@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
+from scipy.stats import bootstrap, wasserstein_distance
 
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows
@@ -53,8 +53,9 @@ def wasserstein_1(samples: Array, reference: Array, *, seed: int = 0) -> tuple[f
                          "Wasserstein-1 compares numbers, one for each point")
     samples, reference = samples[:, 0], reference[:, 0]
     value = wasserstein_distance(samples, reference)
-    picks = generator(seed, "quality bootstrap").integers(0, len(samples), size=(RESAMPLES, len(samples)))
-    return float(value), float(np.std([wasserstein_distance(samples[pick], reference) for pick in picks], ddof=1))
+    resampled = bootstrap((samples,), lambda drawn: wasserstein_distance(drawn, reference), vectorized=False,
+                          n_resamples=RESAMPLES, method="percentile", rng=generator(seed, "quality bootstrap"))
+    return float(value), float(resampled.standard_error)
 
 
 def jensen_shannon(samples: Array, reference: Array, edges: np.ndarray, *, seed: int = 0) -> tuple[float, float]:

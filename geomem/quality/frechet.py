@@ -19,6 +19,7 @@ import numpy as np
 
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows
+from geomem.statistics import standard_error
 
 
 def frechet_distance(a: Array, b: Array) -> float:
@@ -44,7 +45,7 @@ def frechet_with_stderr(a: Array, b: Array) -> tuple[float, float]:
     this needs no random numbers and a single decomposition.
     """
     value, derivative = _value_and_derivative(a, b)
-    return value, float(derivative.std(ddof=1) / np.sqrt(len(derivative)))
+    return value, standard_error(derivative)
 
 
 def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]:
@@ -56,7 +57,7 @@ def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]
     if len(before) != len(after):
         raise InputError(f"{len(before)} samples before and {len(after)} after; a change needs both for every seed")
     (first, one), (second, other) = (_value_and_derivative(a, b) for a in (before, after))
-    return second - first, float((other - one).std(ddof=1) / np.sqrt(len(one)))
+    return second - first, standard_error(other - one)
 
 
 def _value_and_derivative(a: Array, b: Array) -> tuple[float, np.ndarray]:

@@ -18,7 +18,7 @@ import torch
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import runs
-from geomem.memorization import wilson_interval
+from geomem.statistics import wilson_interval
 
 NEIGHBOURS = 3
 _BLOCK_ENTRIES = 2**22  # distances held at a time

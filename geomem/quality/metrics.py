@@ -31,7 +31,6 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry import principal_components
-from geomem.geometry.estimates import Z_95
 from geomem.geometry.neighbours import Array, Points, as_rows
 from geomem.quality.distances import mean_training_distance
 from geomem.quality.distributions import COMPONENTS, bin_edges, jensen_shannon, wasserstein_1
@@ -40,6 +39,7 @@ from geomem.quality.inception import InceptionFeatures, require_images
 from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import precision_recall
 from geomem.quality.split import samples_at_floor_size, split_heldout
+from geomem.statistics import Z_95, standard_error
 
 INCEPTION_METRICS = ("fid", "kid", "inception-pr")
 _STANDARD_INCEPTION, _OTHER_INCEPTION = "Inception", "Inception with other weights"
@@ -179,9 +179,8 @@ class Judge:
             return [_Figure("Jensen-Shannon", space, _interval(
                 *jensen_shannon(points, reference, edges, seed=self.seed), smallest=0.0, largest=1.0))]
         distance = mean_training_distance(points, self._train)
-        stderr = float(distance.std(ddof=1) / np.sqrt(len(distance)))
-        return [_Figure("mean distance", space, _interval(float(distance.mean()), stderr, smallest=0.0),
-                        "near the floor")]
+        return [_Figure("mean distance", space, _interval(float(distance.mean()), standard_error(distance),
+                                                          smallest=0.0), "near the floor")]
 
     def _component(self, k: int, points: np.ndarray, reference: np.ndarray) -> list[_Figure]:
         """Both distances of [C] along the k-th principal component, from the scores (n,) and (m,)."""

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.estimates import Z_95
 from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import as_source
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
 from geomem.quality.split import samples_at_floor_size, split_heldout
 from geomem.rng import generator
+from geomem.statistics import Z_95
 
 
 @dataclass(frozen=True)

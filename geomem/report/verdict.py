@@ -1,6 +1,6 @@
 """From figures with intervals to sentences.
 
-Two memorized shares differ when the 95% interval of their difference, Newcombe's (``geometry.estimates.newcombe``),
+Two memorized shares differ when the 95% interval of their difference, Newcombe's (``statistics.newcombe_interval``),
 leaves out 0. Two Frechet distances are compared in the same way with their normal intervals. Both take the two sets of
 samples as independent. Each pair stands alone: nothing corrects for looking at several. The intervals are those of
 sampling from a trained model; another training with another seed would give other figures.
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geomem.geometry.estimates import newcombe
 from geomem.report.facts import RunFacts
+from geomem.statistics import newcombe_interval
 
 _WIDE = 0.05  # an interval that reaches this far above the held-out floor leaves the question open
 
@@ -52,8 +52,8 @@ def frechet_text(quality: Figures) -> str:
 
 
 def share_difference(a: Figures, b: Figures) -> tuple[float, float, float]:
-    """a - b with its 95% interval (``newcombe``), from ``rate``, ``low``, ``high`` of each."""
-    low, high = newcombe(a["rate"], (a["low"], a["high"]), b["rate"], (b["low"], b["high"]))
+    """a - b with its 95% interval (``newcombe_interval``), from ``rate``, ``low``, ``high`` of each."""
+    low, high = newcombe_interval(a["rate"], (a["low"], a["high"]), b["rate"], (b["low"], b["high"]))
     return a["rate"] - b["rate"], low, high
 
 

@@ -23,11 +23,11 @@ import torch
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.coverage import shell_edges
-from geomem.geometry.estimates import Tally
 from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
 from geomem.geometry.projections import Centres, QueryNoise
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 from geomem.geometry.workers import may_look
+from geomem.statistics import Tally
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
