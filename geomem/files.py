@@ -92,6 +92,12 @@ def write_csv(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     write_text(path, stream.getvalue())
 
 
+def write_figure(path: str | Path, figure: Any, dpi: int = 150) -> None:
+    """Write a matplotlib Figure atomically; the ending of the name decides the format."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON atomically; NaN and infinity are refused, since JSON has neither."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -42,43 +42,33 @@ def read_config(path: str, commands: Mapping[str, click.Command]) -> dict[str, d
         tables = tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--config {path} is not TOML: {error}") from None
-    defaults = {}
+    defaults: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         if name not in commands:
             raise InputError(f"--config {path}: there is no command {name!r}; {_nearest(name, commands)}")
         if not isinstance(table, dict):
             raise InputError(f"--config {path}: {name} must be a table, [{name}], with the options below it")
-        defaults[name] = _parameters(commands[name], table, f"--config {path}: [{name}]")
+        known, values = {key_of(param): param for param in configurable(commands[name])}, {}
+        for key, value in table.items():
+            if key not in known:
+                raise InputError(f"--config {path}: [{name}] has no option {key!r}; {_nearest(key, known)}")
+            values[str(known[key].name)] = _as_given(value, known[key], f"--config {path}: [{name}] {key}")
+        defaults[name] = values
     return defaults
 
 
-def _parameters(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    known = {key_of(param): param for param in configurable(command)}
-    values = {}
-    for key, value in table.items():
-        if key not in known:
-            raise InputError(f"{where} has no option {key!r}; {_nearest(key, known)}")
-        param = known[key]
-        assert param.name is not None
-        values[param.name] = _as_given(value, param, f"{where} {key}")
-    return values
-
-
-def _as_given(value: Any, param: click.Parameter, where: str) -> Any:
+def _as_given(value: Any, param: click.Parameter, where: str) -> bool | str | list[str]:
     """The value as the command line would hand it to the parameter's type."""
     if isinstance(param, click.Option) and param.is_flag:
         if not isinstance(value, bool):
             raise InputError(f"{where} is a switch; write true or false")
         return value
-    if takes_several(param):
-        return [_text(one, where) for one in (value if isinstance(value, list) else [value])]
-    return _text(value, where)
-
-
-def _text(value: Any, where: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{where} = {value!r}: write one number or one text in quotes, as on the command line")
-    return str(value)
+    several = param.nargs == -1 or (isinstance(param, click.Option) and param.multiple)
+    parts = value if several and isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | int | float):
+            raise InputError(f"{where} = {part!r}: write one number or one text in quotes, as on the command line")
+    return [str(part) for part in parts] if several else str(value)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -93,12 +83,7 @@ def configurable(command: click.Command) -> list[click.Parameter]:
 
 def key_of(param: click.Parameter) -> str:
     """How a configuration file calls a parameter: by its first long option, or an argument by its name."""
-    long = [option[2:] for option in param.opts if option.startswith("--")]
-    return long[0] if long else str(param.name)
-
-
-def takes_several(param: click.Parameter) -> bool:
-    return param.nargs == -1 or bool(getattr(param, "multiple", False))
+    return next((option[2:] for option in param.opts if option.startswith("--")), str(param.name))
 
 
 def config_text(name: str, command: click.Command, arguments: list[str], ctx: click.Context) -> str:
@@ -106,31 +91,26 @@ def config_text(name: str, command: click.Command, arguments: list[str], ctx: cl
 
     ``ctx``: the context the command was read in, which has checked every value.
     """
-    given: list[str] = []
-    default: list[str] = []
     words, _, _ = command.make_parser(ctx).parse_args(list(arguments))
+    lines: dict[bool, list[str]] = {True: [], False: []}  # whether at its default
     for param in configurable(command):
-        assert param.name is not None
-        source = ctx.get_parameter_source(param.name)
-        if source is ParameterSource.COMMANDLINE:
-            value = words.get(param.name)
-        else:
-            value = (ctx.default_map or {}).get(param.name) if source is ParameterSource.DEFAULT_MAP else param.default
+        source = ctx.get_parameter_source(str(param.name))
+        texts = {ParameterSource.COMMANDLINE: words, ParameterSource.DEFAULT_MAP: ctx.default_map or {}}
+        value = texts[source].get(str(param.name)) if source in texts else param.default
         if not isinstance(value, str | int | float | list | tuple):  # an option that came without its value
-            value = ctx.params[param.name]
+            value = ctx.params[str(param.name)]
         if value is None or callable(value) or (isinstance(value, list | tuple) and not value):
             continue
-        line = f"{key_of(param)} = {_toml(value, param, ctx)}"
-        (default if source is ParameterSource.DEFAULT else given).append(line)
-    text = [f"# geomem {__version__}: geomem --config FILE {name}", f"[{name}]", *given]
-    if default:
-        text += ["", "# The others are at their defaults:", *(f"# {line}" for line in default)]
+        lines[source is ParameterSource.DEFAULT].append(f"{key_of(param)} = {_toml(value, param, ctx)}")
+    text = [f"# geomem {__version__}: geomem --config FILE {name}", f"[{name}]", *lines[False]]
+    if lines[True]:
+        text += ["", "# The others are at their defaults:", *(f"# {line}" for line in lines[True])]
     return "\n".join(text)
 
 
 def _toml(value: Any, param: click.Parameter, ctx: click.Context) -> str:
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(one, param, ctx) for one in value)}]"
+        return f"[{', '.join(_toml(part, param, ctx) for part in value)}]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(param.type, click.types.IntParamType | click.types.FloatParamType):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import answer, data_root, data_root_option, json_option, load, say
-from geomem.errors import InputError, printable
+from geomem.cli.options import answer, data_root, data_root_option, json_option, load, require_picture, say
+from geomem.errors import InputError
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -36,16 +34,17 @@ def list_(as_json: bool) -> None:
     from geomem.data.recipes import known_recipes
 
     entries = [_recipe_entry(path) for path in known_recipes().values()]
-    if as_json:
-        click.echo(json.dumps({"format": "geomem.data-list/1", "data": entries}))
-        return
-    width = max((len(entry["name"]) for entry in entries), default=4)
-    click.echo(f"{'name':<{width}}  {'training':>8}  {'held-out':>8}  {'shape':<11}  title")
-    for entry in entries:
-        shape = " x ".join(map(str, entry["shape"] or []))
+    answer({"format": "geomem.data-list/1", "data": entries}, _list_text, as_json)
+
+
+def _list_text(document: dict[str, Any]) -> str:
+    rows = [("name", "training", "held-out", "shape", "title")]
+    for entry in document["data"]:
         n_train, n_heldout = (f"{entry[key]:,}" if entry[key] else "" for key in ("n_train", "n_heldout"))
-        click.echo(printable(f"{entry['name']:<{width}}  {n_train:>8}  {n_heldout:>8}  {shape:<11}  "
-                             f"{entry['title'] or ''}"))
+        rows.append((entry["name"], n_train, n_heldout, " x ".join(map(str, entry["shape"] or [])),
+                     entry["title"] or ""))
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"{row[0]:<{width}}  {row[1]:>8}  {row[2]:>8}  {row[3]:<11}  {row[4]}" for row in rows)
 
 
 @data.command()
@@ -63,11 +62,10 @@ def show(spec: str, as_json: bool, out: str | None, points: int) -> None:
       geomem data show digits --out digits.png
       geomem data show cifar10-1k --data-root ~/data
     """
-    if out and os.path.splitext(out)[1].lower() not in (".png", ".pdf", ".svg"):
-        raise InputError(f"--out {out}: the ending must be .png, .pdf or .svg")
+    if out:
+        require_picture("--out", out)
     dataset = load(spec)
-    document = document_of(spec, dataset)
-    answer(document, text_of, as_json)
+    answer(document_of(spec, dataset), text_of, as_json)
     if out:
         _draw(dataset, out, points)
         say(f"wrote {out}")
@@ -89,24 +87,26 @@ def check(recipe: str, as_json: bool) -> None:
     if path.suffix != ".toml" or not path.is_file():
         raise InputError(f"{recipe!r} is no recipe; give the path of a .toml or one of {', '.join(known_recipes())}")
     prepared = prepare_recipe(path, data_root())
-    checks = [{"what": check.what, "expected": check.expected, "found": check.found, "kept": check.kept}
-              for check in prepared.checks]
+    checks = [{"what": check.what, "expected": check.expected if isinstance(check.expected, int | None) else
+               str(check.expected), "found": check.found, "kept": check.kept} for check in prepared.checks]
     source = prepared.source
     if source.heldout is not None and all(check["what"] != "sha256" for check in checks):
         found = content_hash(source.train.values, source.heldout.values)  # type: ignore[union-attr]
         checks.append({"what": "sha256", "expected": None, "found": found, "kept": True})
     wrong = [str(check["what"]) for check in checks if not check["kept"]]
-    if as_json:
-        click.echo(json.dumps({"format": "geomem.data-check/1", "name": source.name, "source": prepared.origin,
-                               "kept": not wrong, "checks": checks}))
-    else:
-        click.echo(printable(f"{source.name}, read from {prepared.origin}"))
-        for line in checks:
-            promise = ("no promise" if line["expected"] is None else "as promised" if line["kept"]
-                       else f"PROMISED {line['expected']}")
-            click.echo(printable(f"  {_PROMISES[line['what']]} {line['found']}: {promise}"))
+    answer({"format": "geomem.data-check/1", "name": source.name, "source": prepared.origin, "kept": not wrong,
+            "checks": checks}, _check_text, as_json)
     if wrong:
         raise InputError(f"{source.name} is not what its recipe promises ({', '.join(wrong)}); fetch the files again")
+
+
+def _check_text(document: dict[str, Any]) -> str:
+    lines = [f"{document['name']}, read from {document['source']}"]
+    for check in document["checks"]:
+        promise = ("no promise" if check["expected"] is None else "as promised" if check["kept"]
+                   else f"PROMISED {check['expected']}")
+        lines.append(f"  {_PROMISES[check['what']]} {check['found']}: {promise}")
+    return "\n".join(lines)
 
 
 def _recipe_entry(path: Path) -> dict[str, Any]:
@@ -176,12 +176,11 @@ def _draw(dataset: DataSet, out: str, n: int) -> None:
     import numpy as np
 
     from geomem.data.split import random_order
-    from geomem.files import atomic_path
+    from geomem.files import write_figure
     from geomem.plots import plot_points
 
     index = np.sort(random_order(len(dataset.train), 0, "points to show")[:n])
     figure = plot_points(np.asarray(dataset.train[index]),
                          None if dataset.train_labels is None else dataset.train_labels[index],
                          title=f"{dataset.name}: {len(index)} of {len(dataset.train):,} training points")
-    with atomic_path(out) as temporary:
-        figure.savefig(temporary, dpi=150)
+    write_figure(out, figure)

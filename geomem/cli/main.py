@@ -34,7 +34,7 @@ from geomem.errors import InputError, LostProcess, one_line
 from geomem.processes import are_several, is_first, leave_at_once
 
 SHARED = {"danger-zone", "train"}  # commands whose work several processes share; of the others only the first does it
-EPILOG = "Start with: geomem danger-zone digits"
+COLOUR = False if os.environ.get("NO_COLOR") else None  # https://no-color.org; None: on a terminal
 
 
 class Commands(click.Group):
@@ -54,20 +54,15 @@ class Commands(click.Group):
         command.params = [*command.params, *everywhere(hidden=True)]
         super().add_command(command, name)
 
-    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
-        if _is_colourless():
-            settings["color"] = False
-        return super().make_context(*arguments, **settings)
-
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        found = super().resolve_command(ctx, args)
-        if not is_first() and found[0] not in SHARED:
+        name, command, rest = super().resolve_command(ctx, args)
+        if not is_first() and name not in SHARED:
             ctx.exit(0)
-        return found
+        return name, command, rest
 
 
-@click.group(cls=Commands, epilog=EPILOG,
-             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, epilog="Start with: geomem danger-zone digits",
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "color": COLOUR})
 @click.version_option(geomem.__version__, prog_name="geomem")
 def cli() -> None:
     """Find the noise levels where a diffusion model will memorize its training data, train without copying it,
@@ -81,22 +76,8 @@ def cli() -> None:
 
 
 cli.params += everywhere()
-for command in (
-    data,
-    danger_zone,
-    bounds,
-    risk,
-    plot_curves,
-    train,
-    generate,
-    memorization,
-    swap,
-    quality,
-    report,
-    export,
-    config,
-    completion,
-):
+for command in (data, danger_zone, bounds, risk, plot_curves, train, generate, memorization, swap, quality, report,
+                export, config, completion):
     cli.add_command(command)
 
 
@@ -105,19 +86,15 @@ def main(arguments: list[str] | None = None) -> None:
     the caller got wrong, 130 for Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not are_several():
-        _run(arguments)
-        return
+    status = 0
     try:
         _run(arguments)
     except SystemExit as stop:
-        leave_at_once(int(stop.code or 0))
-    leave_at_once(0)
-
-
-def _is_colourless() -> bool:
-    """Whether colours are unwanted on a terminal too (https://no-color.org); elsewhere click leaves them out."""
-    return bool(os.environ.get("NO_COLOR"))
+        if not are_several():
+            raise
+        status = int(stop.code or 0)
+    if are_several():
+        leave_at_once(status)
 
 
 def _run(arguments: list[str]) -> None:
@@ -207,6 +184,5 @@ def _is_memory(error: Exception) -> bool:
 def _fail(arguments: list[str], error: Exception, message: str, status: int = 2) -> None:
     if "--debug" in arguments:
         raise error
-    start = "geomem:" if _is_colourless() else click.style("geomem:", fg="red")
-    click.echo(f"{start} {one_line(message)}", err=True)
+    click.echo(f"{click.style('geomem:', fg='red')} {one_line(message)}", err=True, color=COLOUR)
     sys.exit(status)

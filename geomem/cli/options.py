@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import math
@@ -40,93 +39,90 @@ class Number(click.FloatRange):
         return number
 
 
-class Interval(click.ParamType):
+class _Parsed(click.ParamType):
+    """Text of a form that click has no type for; ``parse`` raises ValueError with what is wrong."""
+
+    def parse(self, text: str) -> Any:
+        raise NotImplementedError
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Interval(_Parsed):
     """``LO:HI``, two numbers."""
 
     name = "LO:HI"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        if isinstance(value, tuple):
-            return value
+    def parse(self, text: str) -> tuple[float, float]:
         from geomem.noise.gaps import parse_range
 
-        try:
-            return parse_range(value)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
+        return parse_range(text)
 
 
-class Seeds(click.ParamType):
+class Seeds(_Parsed):
     """``0-1023`` or ``0,3,8-11``: a list of distinct seeds."""
 
     name = "SEEDS"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
+    def parse(self, text: str) -> list[int]:
         seeds: list[int] = []
-        for part in value.split(","):
+        for part in text.split(","):
             match = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
             first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
             if last < first:
-                self.fail(f"{value!r} is not a list of seeds such as 0-1023 or 0,3,8-11", param, ctx)
+                raise ValueError(f"{text!r} is not a list of seeds such as 0-1023 or 0,3,8-11")
             if len(seeds) + last - first >= MAX_SAMPLES:
-                self.fail(f"{value!r} asks for more than ten million samples", param, ctx)
+                raise ValueError(f"{text!r} asks for more than ten million samples")
             seeds.extend(range(first, last + 1))
         if len(set(seeds)) < len(seeds):
-            self.fail(f"{value!r} names a seed twice", param, ctx)
+            raise ValueError(f"{text!r} names a seed twice")
         return seeds
 
 
-class Sigmas(click.ParamType):
+class Sigmas(_Parsed):
     """A number of levels, or the levels themselves with commas between."""
 
     name = "N|S1,S2,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | list[float]:
-        if isinstance(value, int | list):
-            return value
+    def parse(self, text: str) -> int | list[float]:
         try:
-            levels = int(value) if value.isdigit() else [float(part) for part in value.split(",")]
+            levels = int(text) if text.isdigit() else [float(part) for part in text.split(",")]
         except ValueError:
-            self.fail(f"{value!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1", param, ctx)
+            raise ValueError(f"{text!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1") from None
         if levels == 0:
-            self.fail("no noise levels; give a number of them, 1 or more", param, ctx)
+            raise ValueError("no noise levels; give a number of them, 1 or more")
         if isinstance(levels, int) and levels > MAX_LEVELS:
-            self.fail(f"{value!r}: at most {MAX_LEVELS:,} noise levels", param, ctx)
+            raise ValueError(f"{text!r}: at most {MAX_LEVELS:,} noise levels")
         return levels
 
 
-class Bytes(click.ParamType):
+class Bytes(_Parsed):
     """``4GiB``, ``500MB`` or a number of bytes."""
 
     name = "SIZE"
     units: ClassVar = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?) *([A-Za-z]*)", value)
+    def parse(self, text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?) *([A-Za-z]*)", text)
         if match is None or match[2].upper() not in self.units:
-            self.fail(f"{value!r} is no amount of memory such as 4GiB or 500MB", param, ctx)
+            raise ValueError(f"{text!r} is no amount of memory such as 4GiB or 500MB")
         return int(float(match[1]) * self.units[match[2].upper()])
 
 
-def _keep_data_root(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.meta[_ROOT] = value
-
-
-_ROOT = "geomem.data_root"
 data_root_option = click.option(
-    "--data-root", metavar="DIR", expose_value=False, callback=_keep_data_root, type=click.Path(),
+    "--data-root", metavar="DIR", type=click.Path(), expose_value=False,
+    callback=lambda ctx, param, value: ctx.meta.update({"geomem.data_root": value}),
     help="Folder with the official files of recipes.  [default: the environment variable GEOMEM_DATA]")
 
 
 def data_root() -> str | None:
     """What ``--data-root`` of the command that runs, or else GEOMEM_DATA, says."""
     context = click.get_current_context(silent=True)
-    return (context.meta.get(_ROOT) if context else None) or os.environ.get("GEOMEM_DATA") or None
+    return (context and context.meta.get("geomem.data_root")) or os.environ.get("GEOMEM_DATA") or None
 
 
 def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -141,7 +137,7 @@ def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A DATA argument, ``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` and ``--data-root``."""
-    options = [
+    for option in reversed((
         click.argument("data", shell_complete=complete_data),
         click.option("--heldout", metavar="DATA", shell_complete=complete_data,
                      help="Held-out points; the default is DATA's own held-out part."),
@@ -150,8 +146,9 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw."),
         data_root_option,
-    ]
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+    )):
+        command = option(command)
+    return command
 
 
 device_option = click.option("--device", default="auto", show_default=True, metavar="NAME",

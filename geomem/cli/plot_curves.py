@@ -21,7 +21,7 @@ def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title
     Example: geomem plot-curves zones/digits zones/faces --out curves.png
     """
     from geomem import plots
-    from geomem.files import atomic_path
+    from geomem.files import write_figure
     from geomem.geometry.zone_file import read_document
 
     if labels and len(labels) != len(files):
@@ -29,7 +29,5 @@ def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title
     require_picture("--out", out)
     documents = [read_document(path) for path in files]
     names = labels or tuple(document["data"]["name"] for document in documents)
-    figure = plots.plot_curves(list(zip(names, documents, strict=True)), title=title)
-    with atomic_path(out) as temporary:
-        figure.savefig(temporary, dpi=150)
+    write_figure(out, plots.plot_curves(list(zip(names, documents, strict=True)), title=title))
     say(f"wrote {out}")

@@ -293,7 +293,8 @@ def _window(word: str, dataset: DataSet, device: str) -> Window:
     if os.path.exists(word):
         return Window(*read_zone(word), word)
     try:
-        return Window(*Interval().convert(word, None, None), word)
+        low, high = Interval().convert(word, None, None)
+        return Window(low, high, word)
     except click.BadParameter as error:
         raise InputError(f"--window {error.message}; give {', '.join(PUBLISHED_WINDOWS)}, zone, LO:HI in sigma or an "
                          "existing danger-zone.json") from None
