@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.errors import InputError as InputError
     from geomem.geometry import Curves as Curves
     from geomem.geometry import DangerZone as DangerZone
+    from geomem.geometry import concentration_thresholds as concentration_thresholds
+    from geomem.geometry import coverage_bounds as coverage_bounds
     from geomem.geometry import find_danger_zone as find_danger_zone
     from geomem.geometry import geometry_curves as geometry_curves
     from geomem.geometry import max_posterior_weight as max_posterior_weight
     from geomem.geometry import refined_curves as refined_curves
     from geomem.geometry import shell_coverage as shell_coverage
-    from geomem.geometry import theorem_4_2_thresholds as theorem_4_2_thresholds
-    from geomem.geometry import theorem_4_8_bounds as theorem_4_8_bounds
     from geomem.geometry import training_risk as training_risk
     from geomem.memorization import memorization_rate as memorization_rate
     from geomem.noise import ConfidenceIntervalSampler as ConfidenceIntervalSampler
@@ -45,8 +45,8 @@ _HOME = {
     "Curves": "geomem.geometry",
     "max_posterior_weight": "geomem.geometry",
     "shell_coverage": "geomem.geometry",
-    "theorem_4_2_thresholds": "geomem.geometry",
-    "theorem_4_8_bounds": "geomem.geometry",
+    "concentration_thresholds": "geomem.geometry",
+    "coverage_bounds": "geomem.geometry",
     "refined_curves": "geomem.geometry",
     "training_risk": "geomem.geometry",
     "find_danger_zone": "geomem.geometry",

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 RENAMED: dict[str, str] = {  # the old name: where it is now
+    "geomem.theorem_4_2_thresholds": "geomem.geometry.concentration_thresholds",
+    "geomem.theorem_4_8_bounds": "geomem.geometry.coverage_bounds",
     "geomem.geometry.CoverageBySize": "geomem.theory.CoverageBySize",
     "geomem.geometry.FlowCosine": "geomem.theory.FlowCosine",
     "geomem.geometry.LogLogSlope": "geomem.theory.LogLogSlope",
@@ -15,6 +17,9 @@ RENAMED: dict[str, str] = {  # the old name: where it is now
     "geomem.geometry.coverage_by_training_size": "geomem.theory.coverage_by_training_size",
     "geomem.geometry.denoiser_near_point": "geomem.theory.denoiser_near_point",
     "geomem.geometry.flow_cosine": "geomem.theory.flow_cosine",
+    "geomem.geometry.theorem_4_2_thresholds": "geomem.geometry.concentration_thresholds",
+    "geomem.geometry.theorem_4_8_bounds": "geomem.geometry.coverage_bounds",
+    "geomem.geometry.widened_gap": "geomem.geometry.recommended_gap",
     "geomem.geometry.zone_by_training_size": "geomem.theory.zone_by_training_size",
     "geomem.models.GaussianLaw": "geomem.theory.GaussianLaw",
     "geomem.models.PixelSensitivity": "geomem.theory.PixelSensitivity",

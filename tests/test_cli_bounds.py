@@ -9,7 +9,7 @@ from commands import status
 
 from geomem import InputError, load_data
 from geomem.cli.bounds import default_sizes
-from geomem.geometry import geometry_curves, theorem_4_2_thresholds
+from geomem.geometry import concentration_thresholds, geometry_curves
 from geomem.plots import plot_bounds
 from geomem.theory import coverage_by_training_size
 
@@ -53,7 +53,7 @@ def test_document_holds_what_the_functions_say(made):
     assert document["coverage"]["lower_bound"] == curves.coverage_lower_bound.tolist()
     assert document["coverage"]["upper_bound"] == curves.coverage_upper_bound.tolist()
     assert document["coverage"]["plain_upper_bound"] == curves.coverage_plain_upper_bound.tolist()
-    thresholds = theorem_4_2_thresholds(data.train, q=0.9, delta=0.1)
+    thresholds = concentration_thresholds(data.train, q=0.9, delta=0.1)
     shares = document["max_posterior_weight"]["share_concentrated"]
     assert shares == [np.mean(thresholds.concentrated_below >= sigma) for sigma in SIGMAS]
     assert 0 < shares[1] < shares[0] == 1

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geomem.geometry import find_danger_zone, geometry_curves, theorem_4_2_thresholds, theorem_4_8_bounds, widened_gap
+from geomem.geometry import (
+    concentration_thresholds,
+    coverage_bounds,
+    find_danger_zone,
+    geometry_curves,
+    recommended_gap,
+)
 
 DATA = Path(os.environ.get("GEOMEM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IMAGES = DATA / "cifar10_exact.npz"
@@ -45,14 +51,14 @@ def test_curves_of_the_reference(curves, reference, name, short):
 
 
 def test_bounds_of_the_theory(images):
-    got = theorem_4_8_bounds(*images, [0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0])
+    got = coverage_bounds(*images, [0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0])
     np.testing.assert_allclose(got.lower, [0.00224, 0.03608, 0.15146, 0.68074, 0.92999, 0.99263, 0.99815], atol=6e-6)
     np.testing.assert_allclose(got.upper[:5], [0.00376, 0.06884, 0.31611, 0.96687, 1.0], atol=6e-6)
     np.testing.assert_allclose(got.upper[5:], 1, atol=1e-6)
 
 
 def test_thresholds_of_the_theory(images, curves):
-    got = theorem_4_2_thresholds(images[0])
+    got = concentration_thresholds(images[0])
     assert got.b == pytest.approx(0.102117, abs=5e-7)
     assert got.concentrated_below.mean() == pytest.approx(2.178, abs=5e-4)
     assert got.spread_above.mean() == pytest.approx(46.20, abs=5e-3)
@@ -74,8 +80,8 @@ def test_danger_zone(images):
     assert zone.sigma_low == pytest.approx(1.7, abs=0.1)
     assert zone.sigma_high == pytest.approx(5.0, abs=0.3)
     assert zone.note == ""
-    low, high = widened_gap(curves, zone)
+    low, high = recommended_gap(curves, zone)
     assert (low, high) == (pytest.approx(0.0977, abs=1e-3), zone.sigma_high)
-    low, high = widened_gap(curves, zone, kappa=3, weight_floor=0.5)
+    low, high = recommended_gap(curves, zone, kappa=3, weight_floor=0.5)
     assert low == pytest.approx(0.134, abs=1e-3)  # the published medium window begins at .14
     assert high == pytest.approx(7.0, abs=0.2)

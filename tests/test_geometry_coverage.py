@@ -6,11 +6,11 @@ import pytest
 from scipy.stats import chi2
 
 from geomem.geometry import (
+    coverage_bounds,
     geometry_curves,
     projections,
     shell_coverage,
     shell_radii,
-    theorem_4_8_bounds,
     two_shell_probability,
 )
 from geomem.geometry.shells import TwoShellTable
@@ -112,7 +112,7 @@ def test_own_shell_alone_gives_the_chi_square_probability(rng, dim, t):
     exact = np.diff(chi2.cdf(np.square(shell_radii(dim, t)), dim))[0]
     got = shell_coverage(train, train, [0.5, 2.0], draws=80, shell_t=t)
     assert np.all(abs(got.estimate - exact) < 4 * np.maximum(got.stderr, 1e-3))
-    bounds = theorem_4_8_bounds(train, train, [0.5, 2.0], shell_t=t)
+    bounds = coverage_bounds(train, train, [0.5, 2.0], shell_t=t)
     np.testing.assert_allclose([bounds.lower, bounds.upper, bounds.plain_upper], exact, atol=1e-7)
 
 
@@ -124,14 +124,14 @@ def test_one_distinct_centre_gives_g(rng):
     got = shell_coverage(np.zeros((3, 30)), heldout, sigmas)
     exact = two_shell_probability(4.0, sigmas, 30)
     assert np.all(abs(got.estimate - exact) < 4 * got.stderr + 1e-4)
-    bounds = theorem_4_8_bounds(np.zeros((3, 30)), heldout, sigmas)
+    bounds = coverage_bounds(np.zeros((3, 30)), heldout, sigmas)
     np.testing.assert_allclose([bounds.lower, bounds.upper, bounds.plain_upper], [exact] * 3, atol=1e-7)
 
 
 def test_bounds_agree_with_the_oracle_and_bracket_coverage(rng):
     train, heldout = rng.standard_normal((70, 10)), rng.standard_normal((50, 10))
     sigmas = np.array([0.05, 0.3, 0.5, 1.0, 30.0])
-    got = theorem_4_8_bounds(train, heldout, sigmas)
+    got = coverage_bounds(train, heldout, sigmas)
     for level, sigma in enumerate(sigmas):
         expected = oracles.bounds(train, heldout, sigma, 5.0)
         np.testing.assert_allclose((got.lower[level], got.upper[level], got.plain_upper[level]), expected, atol=1e-6)
@@ -146,7 +146,7 @@ def test_plain_bound_counts_every_term(rng):
     train = rng.standard_normal((40, 8)) * 1e-4
     heldout = np.concatenate([np.zeros((1, 8)), np.full((99, 8), 1e3)])
     g = float(two_shell_probability(0.0, 1.0, 8))
-    got = theorem_4_8_bounds(train, heldout, 1.0)
+    got = coverage_bounds(train, heldout, 1.0)
     assert got.plain_upper[0] == pytest.approx(0.4 * g, rel=1e-6)
     assert got.upper[0] == pytest.approx(0.01)
 

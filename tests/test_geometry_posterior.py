@@ -9,11 +9,11 @@ from scipy.stats import norm
 
 from geomem.errors import InputError
 from geomem.geometry import (
+    concentration_thresholds,
     geometry_curves,
     max_posterior_weight,
     projections,
     sweep,
-    theorem_4_2_thresholds,
     workers,
 )
 from geomem.statistics import Tally
@@ -225,11 +225,11 @@ def test_thresholds_agree_with_the_oracle(rng, copies):
     train = rng.standard_normal((40, 6))
     train = np.concatenate([train, train[:copies]])
     below, above, disjoint = oracles.thresholds(train, 0.8, 0.1, 5.0)
-    got = theorem_4_2_thresholds(train, q=0.8, delta=0.1)
+    got = concentration_thresholds(train, q=0.8, delta=0.1)
     np.testing.assert_allclose(got.concentrated_below, below, rtol=1e-6)
     np.testing.assert_allclose(got.spread_above, above, rtol=1e-6)
     if copies:
-        assert got.disjoint_below == pytest.approx(theorem_4_2_thresholds(train[:40]).disjoint_below)
+        assert got.disjoint_below == pytest.approx(concentration_thresholds(train[:40]).disjoint_below)
     else:
         assert got.disjoint_below == pytest.approx(disjoint, rel=1e-6)
 
@@ -237,7 +237,7 @@ def test_thresholds_agree_with_the_oracle(rng, copies):
 def test_thresholds_hold(rng):
     """Below b r_2 the self weight is at least q, and above a r_{K+1} at most 1 - q, in 1 - delta of the cases."""
     train = rng.standard_normal((200, 30))
-    got = theorem_4_2_thresholds(train, q=0.8, delta=0.1)
+    got = concentration_thresholds(train, q=0.8, delta=0.1)
     noise = oracles.query_noise("posterior radius", 200, 1, 30, seed=0)
     for level, holds in ((got.concentrated_below, lambda w: w >= 0.8), (got.spread_above, lambda w: w <= 0.2)):
         weights = [oracles.posterior_weights(train, noise, [sigma])[1][k, 0, 0] for k, sigma in enumerate(level)
@@ -246,7 +246,7 @@ def test_thresholds_hold(rng):
 
 
 def test_too_few_points_to_spread(rng):
-    got = theorem_4_2_thresholds(rng.standard_normal((20, 3)))  # needs K > 19, there are 19 others
+    got = concentration_thresholds(rng.standard_normal((20, 3)))  # needs K > 19, there are 19 others
     assert np.isinf(got.spread_above).all()
     assert got.summary().spread_above is None
-    assert np.isfinite(theorem_4_2_thresholds(rng.standard_normal((21, 3))).spread_above).all()
+    assert np.isfinite(concentration_thresholds(rng.standard_normal((21, 3))).spread_above).all()

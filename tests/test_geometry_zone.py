@@ -10,15 +10,15 @@ from geomem.errors import InputError
 from geomem.geometry import (
     Curves,
     Estimate,
+    concentration_thresholds,
+    coverage_bounds,
     find_danger_zone,
     geometry_curves,
     max_posterior_weight,
+    recommended_gap,
     shell_coverage,
     shell_radii,
-    theorem_4_2_thresholds,
-    theorem_4_8_bounds,
     two_shell_probability,
-    widened_gap,
     zone_reason,
 )
 
@@ -198,22 +198,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say(runs, slack):
     np.testing.assert_allclose(spread, [1, 1 / 1.35, 0.98], atol=slack / np.sqrt(2 * runs))
 
 
-def test_widened_gap(measured):
+def test_recommended_gap(measured):
     curves = made(measured, [1, 1, 0.9, 0.3, 0], [0, 0.9, 1, 1, 1], sigma=[0.1, 1, 10, 100, 1000])
     curves = replace(curves, heldout_nearest_distance=2.0, dim=16)
     zone = find_danger_zone(curves)
-    assert widened_gap(curves, zone) == (pytest.approx(2 / (4 * np.sqrt(15))), zone.sigma_high)
-    assert widened_gap(curves, None) == pytest.approx(widened_gap(curves, zone))
+    assert recommended_gap(curves, zone) == (pytest.approx(2 / (4 * np.sqrt(15))), zone.sigma_high)
+    assert recommended_gap(curves, None) == pytest.approx(recommended_gap(curves, zone))
     with pytest.raises(InputError, match="no gap can be recommended"):
-        widened_gap(replace(curves, heldout_nearest_distance=1e6), None)
-    low, high = widened_gap(curves, zone, kappa=3, weight_floor=0.5)
+        recommended_gap(replace(curves, heldout_nearest_distance=1e6), None)
+    low, high = recommended_gap(curves, zone, kappa=3, weight_floor=0.5)
     assert low == pytest.approx(2 / (4 * np.sqrt(8)))
     assert high == pytest.approx(10 * 10 ** (0.4 / 0.6))
-    assert widened_gap(curves, zone, kappa=1.0001, weight_floor=0.99) == (zone.sigma_low, zone.sigma_high)
+    assert recommended_gap(curves, zone, kappa=1.0001, weight_floor=0.99) == (zone.sigma_low, zone.sigma_high)
     with pytest.raises(InputError, match="kappa"):
-        widened_gap(curves, zone, kappa=1)
+        recommended_gap(curves, zone, kappa=1)
     with pytest.raises(InputError, match="weight_floor"):
-        widened_gap(curves, zone, weight_floor=1.0)
+        recommended_gap(curves, zone, weight_floor=1.0)
 
 
 def test_json_keeps_everything_but_the_points(measured):
@@ -236,11 +236,11 @@ def test_curves_are_the_single_functions_together(measured):
     np.testing.assert_array_equal(weights.max_posterior_weight.high, curves.max_posterior_weight.high)
     np.testing.assert_array_equal(weights.self_posterior_weight.stderr, curves.self_posterior_weight.stderr)
     np.testing.assert_array_equal(shell_coverage(train, heldout, curves.sigma).low, curves.coverage.low)
-    bounds = theorem_4_8_bounds(train, heldout, curves.sigma)
+    bounds = coverage_bounds(train, heldout, curves.sigma)
     np.testing.assert_array_equal(bounds.lower, curves.coverage_lower_bound)
     np.testing.assert_array_equal(bounds.upper, curves.coverage_upper_bound)
     np.testing.assert_array_equal(bounds.plain_upper, curves.coverage_plain_upper_bound)
-    assert theorem_4_2_thresholds(train).summary() == curves.thresholds
+    assert concentration_thresholds(train).summary() == curves.thresholds
     nearest = np.linalg.norm(heldout[:, None] - train, axis=2).min(axis=1)
     assert curves.heldout_nearest_distance == pytest.approx(np.median(nearest), rel=1e-6)
     assert (curves.sigma[0], curves.sigma[-1]) == (pytest.approx(0.02), pytest.approx(80))
@@ -276,10 +276,10 @@ BAD = np.array([[0.0, 1.0], [np.nan, 0.0]])
     (lambda: shell_coverage(POINTS, POINTS[:, :3], 1.0), "heldout"),
     (lambda: shell_coverage(POINTS, BAD, 1.0), "heldout"),
     (lambda: shell_coverage(POINTS, POINTS, 1.0, shell_t=0), "shell_t"),
-    (lambda: theorem_4_8_bounds(POINTS, POINTS, 1.0, shell_t=np.nan), "shell_t"),
-    (lambda: theorem_4_2_thresholds(POINTS, q=0.5), "q is"),
-    (lambda: theorem_4_2_thresholds(POINTS, delta=1), "delta"),
-    (lambda: theorem_4_2_thresholds(POINTS, shell_t=-1), "shell_t"),
+    (lambda: coverage_bounds(POINTS, POINTS, 1.0, shell_t=np.nan), "shell_t"),
+    (lambda: concentration_thresholds(POINTS, q=0.5), "q is"),
+    (lambda: concentration_thresholds(POINTS, delta=1), "delta"),
+    (lambda: concentration_thresholds(POINTS, shell_t=-1), "shell_t"),
     (lambda: geometry_curves(POINTS, POINTS, sigmas=1), "sigmas"),
     (lambda: geometry_curves(POINTS, POINTS, coverage_draws=0), "coverage_draws"),
     (lambda: shell_radii(0), "dimension"),

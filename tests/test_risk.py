@@ -6,8 +6,8 @@ import scipy.optimize
 import scipy.stats
 
 from geomem import InputError
+from geomem.geometry import concentration_thresholds, training_risk
 from geomem.geometry import risk as risk_module
-from geomem.geometry import theorem_4_2_thresholds, training_risk
 from geomem.memorization import copies_per_point
 from geomem.rng import generator
 from geomem.statistics import rank_correlation
@@ -49,7 +49,7 @@ def test_thresholds_of_distinct_points_are_those_of_theorem_4_2(rng):
     train = rng.standard_normal((60, 7))
     for q, delta in ((0.95, 0.05), (0.6, 0.5)):
         found = training_risk(train, q=q, delta=delta)
-        expected = theorem_4_2_thresholds(train, q=q, delta=delta).concentrated_below
+        expected = concentration_thresholds(train, q=q, delta=delta).concentrated_below
         np.testing.assert_allclose(found.concentrated_below, expected, rtol=1e-5)  # those distances are float32
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from geomem.errors import InputError
-from geomem.geometry import max_posterior_weight, principal_components, shell_coverage, spaces, theorem_4_8_bounds
+from geomem.geometry import coverage_bounds, max_posterior_weight, principal_components, shell_coverage, spaces
 
 SCALES = 3.0 ** -np.arange(12)  # well separated components
 
@@ -80,8 +80,8 @@ def test_all_components_are_a_rotation():
     assert projection.variance_kept == pytest.approx(1)
     turned = projection(train), projection(heldout)
     sigmas = [0.1, 0.3, 0.6]
-    np.testing.assert_allclose(theorem_4_8_bounds(*turned, sigmas).lower,
-                               theorem_4_8_bounds(train, heldout, sigmas).lower, rtol=1e-6)
+    np.testing.assert_allclose(coverage_bounds(*turned, sigmas).lower,
+                               coverage_bounds(train, heldout, sigmas).lower, rtol=1e-6)
     ours = max_posterior_weight(turned[0], sigmas, draws=50).max_posterior_weight
     theirs = max_posterior_weight(train, sigmas, draws=50).max_posterior_weight
     assert (abs(ours.estimate - theirs.estimate) < 4 * np.hypot(ours.stderr, theirs.stderr)).all()

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Interval, Outcome, claim, computed, measured
-from geomem import load_data, shell_coverage, theorem_4_8_bounds
+from geomem import coverage_bounds, load_data, shell_coverage
 from geomem.noise import edm_steps
 from geomem.statistics import wilson
 from geomem.theory import coverage_by_training_size
@@ -91,7 +91,7 @@ def curves(path: Any, settings: Settings) -> dict[str, Any]:
         trials[k] = shell_coverage(data.train[subset], image, sigma, draws=settings.draws, seed=k).estimate
     # Of one image all draws may be covered or none: as many independent cases as trials, whatever the draws.
     trials_low, trials_high = wilson(trials.mean(0), np.full(len(sigma), float(settings.trials)))
-    bounds = [theorem_4_8_bounds(data.train[random.choice(len(data.train), settings.subset, replace=False)],
+    bounds = [coverage_bounds(data.train[random.choice(len(data.train), settings.subset, replace=False)],
                                  data.heldout, sigma) for _ in range(settings.bound_subsets)]
     everything = coverage_by_training_size(data.train, data.heldout, sigma, [settings.subset], seed=settings.seed)
     result: dict[str, Any] = {
@@ -102,7 +102,7 @@ def curves(path: Any, settings: Settings) -> dict[str, Any]:
                                                                                      "plain_upper")}}
     if settings.data == "cifar":
         first = data.train[:sources.EXACT_ROWS], data.heldout[:sources.EXACT_ROWS], list(KNOWN)
-        known, coverage = theorem_4_8_bounds(*first), shell_coverage(*first, draws=8)
+        known, coverage = coverage_bounds(*first), shell_coverage(*first, draws=8)
         result["known"] = {"lower": known.lower.tolist(), "upper": known.upper.tolist(),
                            "coverage": coverage.estimate.tolist(), "low": coverage.low.tolist(),
                            "high": coverage.high.tolist()}

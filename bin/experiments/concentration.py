@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments import sources
 from experiments.bench import Bench, Outcome, claim, computed
-from geomem import load_data, max_posterior_weight, theorem_4_2_thresholds
+from geomem import concentration_thresholds, load_data, max_posterior_weight
 
 NAME, PAPER, TITLE = "concentration", "[G] Remark 4.3", "Theorem 4.2 in numbers"
 # Not printed in [G]: an independent, unpublished computation on the first 1,000 training images of CIFAR-10.
@@ -40,7 +40,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
 
     def find() -> dict[str, Any]:
         train = load_data(path).train
-        limits = theorem_4_2_thresholds(train, q=settings.q, delta=settings.delta)
+        limits = concentration_thresholds(train, q=settings.q, delta=settings.delta)
         below, above = np.sort(limits.concentrated_below), np.sort(limits.spread_above)
         levels = np.geomspace(below.min() / 2, above.max() * 2, 60)
         own = max_posterior_weight(train, levels, draws=settings.draws, seed=settings.seed).self_posterior_weight

@@ -112,7 +112,7 @@ def default_sizes(n_train: int) -> list[int]:
 def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | None, settings: dict[str, Any],
                 **how: Any) -> dict[str, Any]:
     """The JSON object of the command (format geomem.bounds/1); per noise level unless it says otherwise."""
-    from geomem.geometry import theorem_4_2_thresholds, theorem_4_8_bounds
+    from geomem.geometry import concentration_thresholds, coverage_bounds
     from geomem.theory import denoiser_near_point, flow_cosine, gaussian_law, zone_by_training_size
 
     train, heldout, n = dataset.train, dataset.heldout, len(dataset.train)
@@ -126,9 +126,9 @@ def document_of(dataset: DataSet, sigmas: int | list[float], sizes: list[int] | 
             posterior_draws=settings["posterior_draws"], coverage_draws=settings["coverage_draws"], **how)
         bar.update()
         sigma = by_size.sigma
-        theorem_4_8 = theorem_4_8_bounds(train, heldout, sigma, **how)
+        theorem_4_8 = coverage_bounds(train, heldout, sigma, **how)
         bar.update()
-        thresholds = theorem_4_2_thresholds(train, q=settings["q"], delta=delta, **how)
+        thresholds = concentration_thresholds(train, q=settings["q"], delta=delta, **how)
         bar.update()
         near = denoiser_near_point(train, sigma, delta=delta, **near_options)
         bar.update()

@@ -9,7 +9,7 @@ flattened inside), frozen records of float64 NumPy arrays out.
 """
 
 from geomem._renamed import renamed
-from geomem.geometry.bounds import CoverageBounds, theorem_4_8_bounds
+from geomem.geometry.bounds import CoverageBounds, coverage_bounds
 from geomem.geometry.coverage import shell_coverage
 from geomem.geometry.curves import Curves, geometry_curves
 from geomem.geometry.posterior import PosteriorWeights, max_posterior_weight
@@ -18,8 +18,8 @@ from geomem.geometry.refine import refined_curves
 from geomem.geometry.risk import TrainingRisk, training_risk
 from geomem.geometry.shells import shell_radii, two_shell_probability
 from geomem.geometry.spaces import LinearProjection, principal_components
-from geomem.geometry.thresholds import Thresholds, ThresholdSummary, theorem_4_2_thresholds
-from geomem.geometry.zone import DangerZone, find_danger_zone, widened_gap, zone_reason
+from geomem.geometry.thresholds import Thresholds, ThresholdSummary, concentration_thresholds
+from geomem.geometry.zone import DangerZone, find_danger_zone, recommended_gap, zone_reason
 from geomem.statistics import Estimate
 
 __all__ = [
@@ -33,19 +33,19 @@ __all__ = [
     "ThresholdSummary",
     "Thresholds",
     "TrainingRisk",
+    "concentration_thresholds",
+    "coverage_bounds",
     "curves_to_tolerance",
     "find_danger_zone",
     "geometry_curves",
     "max_posterior_weight",
     "principal_components",
+    "recommended_gap",
     "refined_curves",
     "shell_coverage",
     "shell_radii",
-    "theorem_4_2_thresholds",
-    "theorem_4_8_bounds",
     "training_risk",
     "two_shell_probability",
-    "widened_gap",
     "zone_reason",
 ]
 __getattr__ = renamed(__name__)

@@ -109,7 +109,7 @@ class BoundSums(DistanceCollector):
         return CoverageBounds(self.sigma, lower, upper, plain, self.n_train, self.n_heldout)
 
 
-def theorem_4_8_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5.0, seed: int = 0,
+def coverage_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5.0, seed: int = 0,
                        queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
                        group: ProcessGroup | None = None) -> CoverageBounds:
     """Lower and upper bounds on coverage ([G] Thm 4.8), with the exact g: no noise is drawn.

@@ -157,7 +157,7 @@ class ThresholdSums(DistanceCollector):
                           disjoint, self._b, self.q, self.delta)
 
 
-def theorem_4_2_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, shell_t: float = 5.0, seed: int = 0,
+def concentration_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, shell_t: float = 5.0, seed: int = 0,
                            queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
                            group: ProcessGroup | None = None) -> Thresholds:
     """Noise levels where the posterior of each training point concentrates and spreads ([G] Thm 4.2), and

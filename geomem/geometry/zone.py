@@ -136,7 +136,7 @@ def zone_reason(curves: Curves, threshold: float = 0.8) -> str:
             f"{first:.3g} on; a lower threshold gives a zone")
 
 
-def widened_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 4.0, weight_floor: float = 0.8) -> Range:
+def recommended_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 4.0, weight_floor: float = 0.8) -> Range:
     """The noise levels (low, high) a training gap should leave out, from the curves alone.
 
     Networks extrapolate beyond the shells. With the radius relaxed by ``kappa > 1``, a held-out point at the

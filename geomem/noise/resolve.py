@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.zone import widened_gap
+from geomem.geometry.zone import recommended_gap
 from geomem.geometry.zone_file import read_document
 from geomem.noise.danger_zone import ZoneReport, danger_zone
 from geomem.noise.gaps import Gap, parse_range
@@ -128,7 +128,7 @@ class _Geometry:
         return self.report.document(self.dataset) if "report" in vars(self) else None
 
     def recommended(self) -> Gap:
-        return widened_gap(self.report.refined, self.report.zone)
+        return recommended_gap(self.report.refined, self.report.zone)
 
     def upper_end(self) -> float:
         """Where the recommended gap ends, which is where W has fallen to 0.8, zone or no zone."""
