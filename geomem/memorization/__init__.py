@@ -2,6 +2,7 @@
 
 from geomem._renamed import renamed
 from geomem.memorization.copies import CopyCounts, copies_per_point
+from geomem.memorization.leaning import Leaning, leaning
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
 from geomem.memorization.swap import control_windows, swapped_samples
@@ -9,6 +10,7 @@ from geomem.memorization.watch import Look, Watch, default_watch_every
 
 __all__ = [
     "CopyCounts",
+    "Leaning",
     "Look",
     "MemorizationRate",
     "PerNoiseLevel",
@@ -16,6 +18,7 @@ __all__ = [
     "control_windows",
     "copies_per_point",
     "default_watch_every",
+    "leaning",
     "memorization_per_noise_level",
     "memorization_rate",
     "swapped_samples",

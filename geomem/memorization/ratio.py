@@ -24,7 +24,7 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry.duplicates import DistinctPoints, distinct_points
-from geomem.geometry.neighbours import Array, as_rows, nearest
+from geomem.geometry.neighbours import Array, Points, as_rows, nearest
 from geomem.geometry.points import PointSource, SubsetSource, as_source
 from geomem.statistics import wilson_interval
 
@@ -110,7 +110,7 @@ def distinct_training(train: Array, tolerance: float | None, *,
     """Merge duplicates in train, (N, ...); for the tolerance see ``memorization_rate``."""
     rows = as_source("train", train)
     if tolerance is None:
-        tolerance = _default_tolerance(rows, device)
+        tolerance = default_tolerance(rows, device=device)
     distinct = distinct_points(rows, tolerance)
     if len(distinct.index) < 2:
         raise InputError(f"train has {rows.shape[0]} points but only {len(distinct.index)} distinct at tolerance "
@@ -142,8 +142,11 @@ def _representatives(rows: PointSource, distinct: DistinctPoints) -> PointSource
     return SubsetSource(rows, distinct.index) if distinct.merged else rows
 
 
-def _default_tolerance(rows: PointSource, device: str | torch.device) -> float:
-    """A thousandth of the median distance to the tenth nearest other point, over evenly spaced points."""
+def default_tolerance(train: Points, *, device: str | torch.device = "auto") -> float:
+    """A thousandth of the median distance to the tenth nearest other of the distinct points (N, ...), in data units,
+    over at most 1,000 evenly spaced ones.
+    """
+    rows = as_source("train", train)
     points = _representatives(rows, distinct_points(rows, 0))
     asked = np.unique(np.linspace(0, points.shape[0] - 1, _TOLERANCE_POINTS).astype(np.int64))
     neighbours = min(_TOLERANCE_NEIGHBOUR + 1, points.shape[0])  # each point is its own nearest

@@ -1,0 +1,182 @@
+"""Do samples lean on the training points? The share of them that is nearer to training than to unseen points.
+
+For a sample x and random subsets D' of the training points and H' of held-out points, both of m points,
+
+    s = P( d(x, D') < d(x, H') ) + P( d(x, D') = d(x, H') ) / 2,    d(x, A) = min over a in A of |x - a|.
+
+A model that owes nothing to its training points has s = 1/2, whatever the dimension, and no threshold is needed. The
+ratio rule sees a sample only once it is three times nearer to one training point than to any other; a model leans on
+its points long before (Garnier-Brun et al. 2026, arXiv 2603.03469). Synthetic-data tools know s as the DCR share.
+
+m is the size of the smaller of the two sets, so that set is used whole, and the mean over all subsets of the larger
+one is exact: if j of its L points are nearer to x than the first of the smaller set, then none of those j is in a
+random subset of m with probability
+
+    u(j) = C(L - j, m) / C(L, m).
+
+**Error.** Which points happen to be training and which held-out matters as much as which samples were drawn, and does
+not fall with their number. Where model and points are independent, all labelings of the pooled points by "training" and
+"held-out" are equally likely given the samples; the p value is the share of random relabelings with an s at least as
+large, and the spread v of their s about 1/2 holds both sources of error. The interval is Wilson's with 1 / (4 v)
+effective draws: it leaves out 1/2 where the relabelings say that s is too far from it, and shrinks at the ends as a
+proportion's does.
+
+Points within the tolerance of the ratio rule count as one. Held-out points that close to a training point are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import gammaln
+
+from geomem.errors import InputError
+from geomem.geometry.duplicates import distinct_points
+from geomem.geometry.neighbours import Array, as_rows, nearest
+from geomem.memorization.ratio import default_tolerance
+from geomem.rng import generator
+from geomem.statistics import wilson
+
+RELABELINGS = 999
+LARGER = 8  # points of the larger set for each of the smaller one, at most: more hardly make s more certain
+SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
+_UNSEEN = 1e-6  # chance that no point of the smaller set is among the neighbours that are looked at
+_FIRST_LOOK = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Leaning:
+    """Share of n samples nearer to training than to as many held-out points; 1/2 for an honest model.
+
+    share, low, high: s and its 95% interval. p_value: of s = 1/2 against s > 1/2, by exchange of labels.
+    floor: the same of held-out points in the place of the samples, or None where there are too few of them.
+    n: samples. m: points of each kind in a comparison. n_train, n_heldout: distinct points that were used.
+    merged: points dropped as duplicates within one kind. leaked: held-out points left out because a training point is
+    within ``tolerance`` (data units). per_sample: (n,) the share of each sample, over subsets.
+    """
+
+    share: float
+    low: float
+    high: float
+    p_value: float
+    floor: Leaning | None
+    n: int
+    m: int
+    n_train: int
+    n_heldout: int
+    merged: int
+    leaked: int
+    tolerance: float
+    seed: int
+    per_sample: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the fields without ``per_sample``, the floor as a dictionary."""
+        values = {name: value for name, value in vars(self).items() if name != "per_sample"}
+        return {**values, "floor": None if self.floor is None else self.floor.to_dict()}
+
+
+def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
+            relabelings: int = RELABELINGS, seed: int = 0, device: str | torch.device = "auto") -> Leaning:
+    """How far ``samples`` lean on the training points (module docstring).
+
+    samples: (n, ...). train: (N, ...), the training points. heldout: (M, ...), points of the same law that neither
+    trained nor selected the model. All in one scale and shape, numpy or torch.
+    tolerance: as in ``memorization_rate``. relabelings: of the permutation test. seed: of them, of the choice of
+    points where one kind has more than eight times as many as the other, and of the split for the floor.
+
+    Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
+    """
+    if not samples.shape[1:] == train.shape[1:] == heldout.shape[1:]:
+        raise InputError(f"samples, training and held-out points have shapes {tuple(samples.shape[1:])}, "
+                         f"{tuple(train.shape[1:])} and {tuple(heldout.shape[1:])}; bring them to one")
+    asked, known, unseen = (as_rows(part, name) for part, name in (
+        (samples, "samples"), (train, "train"), (heldout, "heldout")))
+    if tolerance is None:
+        tolerance = default_tolerance(known, device=device)
+    distinct = distinct_points(np.concatenate([known, unseen]), tolerance)
+    first_heldout = len(known)
+    representatives = distinct.index
+    known_groups = representatives < first_heldout  # a group's first point is a training point if any of it is one
+    leaked = int((known_groups[distinct.group[first_heldout:]]).sum())
+    parts = [known[representatives[known_groups]], unseen[representatives[~known_groups] - first_heldout]]
+    if min(map(len, parts)) < SMALLEST_SET:
+        raise InputError(f"leaning needs {SMALLEST_SET} distinct points of each kind; there are {len(parts[0])} "
+                         f"training and {len(parts[1])} held-out points that are not training points; give more")
+    rest = {"tolerance": float(tolerance), "seed": seed, "leaked": leaked,
+            "merged": len(known) + len(unseen) - leaked - sum(map(len, parts))}
+    order = generator(seed, "leaning floor").permutation(len(parts[1]))
+    halves = parts[1][order[:len(order) // 2]], parts[1][order[len(order) // 2:]]
+    floor = None
+    if len(halves[1]) >= SMALLEST_SET:
+        floor = Leaning(floor=None, **_measure(halves[0], parts[0], halves[1], relabelings, seed, device), **rest)
+    return Leaning(floor=floor, **_measure(asked, *parts, relabelings, seed, device), **rest)
+
+
+def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,
+             device: str | torch.device) -> dict[str, Any]:
+    """The fields of ``Leaning`` that depend on the samples; all points distinct, (n, d), (N, d) and (M, d)."""
+    m, larger = sorted((len(train), len(heldout)))
+    if larger > LARGER * m:
+        larger = LARGER * m
+        chosen = np.sort(generator(seed, "leaning subset").permutation(max(len(train), len(heldout)))[:larger])
+        train, heldout = (part[chosen] if len(part) > larger else part for part in (train, heldout))
+    pooled = np.concatenate([train, heldout])
+    looked_at = min(len(pooled), int(np.ceil(np.log(_UNSEEN) / np.log(larger / (larger + m)))))
+    distances, neighbours = nearest(samples, pooled, looked_at, device=device)
+    is_train = np.arange(len(pooled)) < len(train)
+    train_is_smaller = len(train) == m
+    smaller = is_train if train_is_smaller else ~is_train
+    unseen = _chance_unseen(larger, m, looked_at)
+    ties = (np.diff(distances, axis=1) == 0).any()
+
+    def smaller_wins(labels: np.ndarray) -> np.ndarray:
+        return _with_ties(labels[neighbours], distances, unseen) if ties else unseen[_first(labels, neighbours)]
+
+    wins = smaller_wins(smaller)
+    per_sample = wins if train_is_smaller else 1 - wins
+    share = float(per_sample.mean())
+    rng = generator(seed, "leaning relabelings")
+    relabeled = np.array([smaller_wins(rng.permutation(smaller)).mean() for _ in range(relabelings)])
+    if not train_is_smaller:
+        relabeled = 1 - relabeled
+    effective = 1 / (4 * float(((relabeled - 0.5) ** 2).mean()))
+    low, high = wilson(np.array(share), np.array(effective))
+    return {"share": share, "low": float(low), "high": float(high), "n": len(samples), "m": m,
+            "p_value": float((1 + (relabeled >= share - 1e-12).sum()) / (1 + relabelings)),
+            "n_train": len(train), "n_heldout": len(heldout), "per_sample": per_sample}
+
+
+def _chance_unseen(larger: int, m: int, most: int) -> np.ndarray:
+    """u(j) for j = 0..most: none of j given points is in a random subset of m of ``larger`` points."""
+    j = np.arange(most + 1)
+    left = np.maximum(larger - j, 0)
+    log_u = gammaln(left + 1) - gammaln(np.maximum(left - m, 0) + 1) - gammaln(larger + 1) + gammaln(larger - m + 1)
+    return np.where(left >= m, np.exp(log_u), 0.0)
+
+
+def _first(labels: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    """Position of the first neighbour with a true label, (n,); the number of neighbours where there is none."""
+    n, k = neighbours.shape
+    position = np.full(n, k)
+    open_rows = np.arange(n)
+    for start in range(0, k, _FIRST_LOOK):
+        known = labels[neighbours[open_rows, start:start + _FIRST_LOOK]]
+        seen = known.any(axis=1)
+        position[open_rows[seen]] = start + known[seen].argmax(axis=1)
+        open_rows = open_rows[~seen]
+        if not len(open_rows):
+            break
+    return position
+
+
+def _with_ties(labels: np.ndarray, distances: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """``unseen`` at the first true label, with one half where points of the other kind are just as near."""
+    first = np.where(labels.any(axis=1), labels.argmax(axis=1), labels.shape[1] - 1)
+    nearest_smaller = np.where(labels.any(axis=1), np.take_along_axis(distances, first[:, None], 1)[:, 0], np.inf)
+    nearer = (~labels & (distances < nearest_smaller[:, None])).sum(axis=1)
+    as_near = (~labels & (distances <= nearest_smaller[:, None])).sum(axis=1)
+    return (unseen[nearer] + unseen[as_near]) / 2
