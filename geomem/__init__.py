@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.geometry import refined_curves as refined_curves
     from geomem.geometry import shell_coverage as shell_coverage
     from geomem.geometry import training_risk as training_risk
+    from geomem.memorization import Leaning as Leaning
+    from geomem.memorization import leaning as leaning
     from geomem.memorization import memorization_rate as memorization_rate
     from geomem.noise import ConfidenceIntervalSampler as ConfidenceIntervalSampler
     from geomem.noise import GapSampler as GapSampler
@@ -59,6 +61,8 @@ _HOME = {
     "read_zone": "geomem.noise",
     "load_denoiser": "geomem.training",
     "memorization_rate": "geomem.memorization",
+    "leaning": "geomem.memorization",
+    "Leaning": "geomem.memorization",
     "Monitor": "geomem.training",
     "InputError": "geomem.errors",
 }
