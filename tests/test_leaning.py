@@ -111,7 +111,8 @@ def simulated(dimension, n_train, n_heldout, runs, n=200):
 @pytest.mark.parametrize(("dimension", "n_train", "n_heldout"), [(2, 50, 50), (64, 50, 150), (64, 150, 50)])
 def test_interval_and_test_of_honest_models(dimension, n_train, n_heldout):
     """The bounds are the 0.1% and 99.9% quantiles of the binomial laws at 95% and 5%."""
-    holds, fires = simulated(dimension, n_train, n_heldout, runs := 120)
+    runs = 120
+    holds, fires = simulated(dimension, n_train, n_heldout, runs)
     assert binom(runs, 0.95).ppf(0.001) <= holds
     assert fires <= binom(runs, 0.05).ppf(0.999)
 
@@ -120,7 +121,8 @@ def test_interval_and_test_of_honest_models(dimension, n_train, n_heldout):
 @pytest.mark.parametrize("dimension", [2, 64, 3072])
 @pytest.mark.parametrize(("n_train", "n_heldout"), [(50, 50), (50, 200), (200, 50), (200, 1000), (1000, 1000)])
 def test_interval_and_test_of_a_thousand_honest_models(dimension, n_train, n_heldout):
-    holds, fires = simulated(dimension, n_train, n_heldout, runs := 1000)
+    runs = 1000
+    holds, fires = simulated(dimension, n_train, n_heldout, runs)
     print(f"d = {dimension}, {n_train} training and {n_heldout} held-out points: interval holds 1/2 in "
           f"{holds / runs:.1%}, test at 5% fires in {fires / runs:.1%}")
     assert 0.93 <= holds / runs <= 0.97
