@@ -8,10 +8,10 @@ import pytest
 from commands import status
 
 from geomem import InputError, load_data
-from geomem.cli.bounds import default_sizes
 from geomem.geometry import concentration_thresholds, geometry_curves
 from geomem.plots import plot_bounds
 from geomem.theory import coverage_by_training_size
+from geomem.theory.summary import default_sizes
 
 SIGMAS = [0.1, 0.3, 0.5, 0.8, 1.2, 2.0, 10.0]
 ARGUMENTS = ["bounds", "digits", "--n-train", "80", "--n-heldout", "60", "--sigmas", ",".join(map(str, SIGMAS)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,12 @@ from geomem.cli.options import (
     say,
     tolerance_option,
 )
+from geomem.cli.risk_table import text_of
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
-    from geomem.geometry import TrainingRisk
-    from geomem.memorization import CopyCounts
+    from geomem.memorization import RiskReport
 
-COLUMNS = ("index", "label", "multiplicity", "group_size", "group", "nearest", "nearest_distance",
-           "neighbour_distance", "concentrated_below", "sigma_half", "score", "copies", "close_samples",
-           "nearest_samples")
 MOST_DRAWN = 60
 
 
@@ -65,9 +61,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
     """
     require_data(data, heldout)
     from geomem.generation import read_samples, require_comparable
-    from geomem.geometry import training_risk
-    from geomem.memorization import copies_per_point
-    from geomem.memorization.ratio import distinct_training
+    from geomem.memorization import risk_report
 
     if out:
         require_new_directory(out, "risk.json")
@@ -80,132 +74,37 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
             say(f"note: {samples} was made with other data than {dataset.name} as loaded here; give --n-train, "
                 "--shuffle and --seed as in training")
     started = time.perf_counter()
-    if tolerance is None:
-        tolerance = distinct_training(dataset.train, None, device=device).tolerance
     with progress_bar(len(dataset.train), "posterior weights", "point") as bar:
-        found = training_risk(dataset.train, tolerance=tolerance, seed=seed, device=device,
-                              progress=lambda done, total: bar.update(done - bar.n))
-    counts = None if generated is None else copies_per_point(generated.values, dataset.train, tolerance=tolerance,
-                                                             device=device)
-    document = document_of(dataset, found, counts, top=top, seconds=time.perf_counter() - started)
-    if counts is not None and generated is not None:
+        report = risk_report(dataset.train, None if generated is None else generated.values,
+                             labels=dataset.train_labels, tolerance=tolerance, seed=seed, device=device,
+                             progress=lambda done, _: bar.update(done - bar.n))
+    document = {**report.document(dataset, top), "seconds": round(time.perf_counter() - started, 3)}
+    if generated is not None:
         document["samples"] = {"file": samples, "about": generated.about, **document["samples"]}
     if out:
-        _write(out, document, dataset, found, counts)
+        _write(out, document, dataset, report)
         say(f"wrote {out}")
     answer(document, text_of, as_json)
 
 
-def document_of(dataset: DataSet, found: TrainingRisk, counts: CopyCounts | None, *, top: int,
-                seconds: float | None = None) -> dict[str, Any]:
-    """The JSON object of the command (format geomem.risk/1)."""
-    import numpy as np
-
-    columns = columns_of(dataset, found, counts)
-    ranking = found.ranking()
-    half = found.sigma_half
-    document: dict[str, Any] = {
-        "format": "geomem.risk/1",
-        "data": {"name": dataset.name, "n_train": len(dataset.train), "dim": dataset.dim, "sha256": dataset.sha256,
-                 "duplicates": dataset.duplicates, "groups": len(ranking)},
-        "top": [_row(columns, int(index)) for index in ranking[:top]],
-        "median": {name: _number(np.median(values[ranking])) for name, values in
-                   (("nearest_distance", found.nearest_distance), ("concentrated_below", found.concentrated_below),
-                    *(() if half is None else (("sigma_half", half),)))},
-        "samples": None,
-        "settings": {"q": found.q, "delta": found.delta, "tolerance": found.tolerance, "neighbours": found.neighbours,
-                     "draws": found.draws, "seed": found.seed, "top": top},
-        "seconds": None if seconds is None else round(seconds, 3),
-    }
-    if counts is not None:
-        document["samples"] = _comparison(dataset, found, counts, ranking)
-    return document
-
-
-def _comparison(dataset: DataSet, found: TrainingRisk, counts: CopyCounts, ranking: Any) -> dict[str, Any]:
-    """The copies, and the rank correlation of each predictor with them over the groups."""
-    import numpy as np
-
-    from geomem.statistics import rank_correlation
-
-    predictors = _predictors(dataset, found, ranking)
-    outcomes = {"copies": counts.copies, "close_samples": counts.close, "nearest_samples": counts.nearest}
-    correlations = {
-        name: {outcome: rank_correlation(values[usable], count[ranking][usable], seed=found.seed).to_dict()
-               for outcome, count in outcomes.items()}
-        for name, values in predictors.items() if np.count_nonzero(usable := np.isfinite(values)) >= 3}
-    copies, size, rate = counts.copies[ranking], found.group_size[ranking], counts.rate
-    tenth = max(1, len(ranking) // 10)
-    return {"n": rate.n, "memorized": {name: getattr(rate, name) for name in ("count", "rate", "low", "high")},
-            "close_distance": counts.close_distance, "points_copied": int((copies > 0).sum()),
-            "riskiest_tenth": {"points": tenth, "share_of_copies": float(copies[:tenth].sum() / max(1, copies.sum()))},
-            "by_group_size": {str(times): _mean(copies[size == times]) for times in np.unique(size).tolist()},
-            "correlations": correlations}
-
-
-def _predictors(dataset: DataSet, found: TrainingRisk, ranking: Any) -> dict[str, Any]:
-    """What might tell which points are copied, one value for each of ``ranking``."""
-    import numpy as np
-
-    from geomem.geometry.neighbours import as_rows
-
-    predictors = {name: getattr(found, name)[ranking] for name in (
-        "score", "group_size", "nearest_distance", "neighbour_distance", "concentrated_below", "sigma_half")
-        if getattr(found, name) is not None}
-    rows = as_rows(dataset.train, "train")
-    predictors["distance_to_mean"] = np.linalg.norm(rows[ranking] - rows.mean(axis=0, dtype=np.float64), axis=1)
-    return predictors
-
-
-def _mean(values: Any) -> dict[str, Any]:
-    """Number of points, mean and its standard error over the points (None for one point)."""
-    n = len(values)
-    return {"points": n, "mean_copies": float(values.mean()),
-            "stderr": float(values.std(ddof=1) / n**0.5) if n > 1 else None}
-
-
-def columns_of(dataset: DataSet, found: TrainingRisk, counts: CopyCounts | None) -> dict[str, Any]:
-    """One array (N,) per column of the table, those there are."""
-    import numpy as np
-
-    columns = {name: getattr(found, name, None) for name in COLUMNS}
-    columns["index"] = np.arange(len(dataset.train))
-    columns["label"] = dataset.train_labels
-    if counts is not None:
-        columns |= {"copies": counts.copies, "close_samples": counts.close, "nearest_samples": counts.nearest}
-    return {name: values for name, values in columns.items() if values is not None}
-
-
-def _row(columns: dict[str, Any], index: int) -> dict[str, Any]:
-    return {name: _number(values[index]) for name, values in columns.items()}
-
-
-def _number(value: Any) -> int | float | None:
-    """For JSON: a Python number, None for infinity."""
-    number = value.item() if hasattr(value, "item") else value
-    return number if math.isfinite(number) else None
-
-
-def _write(out: str, document: dict[str, Any], dataset: DataSet, found: TrainingRisk,
-           counts: CopyCounts | None) -> None:
+def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskReport) -> None:
     """risk.csv, the pictures, and last risk.json, which marks the directory as taken."""
-    from geomem.files import atomic_path, write_csv, write_json
+    from geomem.files import write_csv, write_figure, write_json
     from geomem.plots import plot_copies, plot_risk
 
-    columns = columns_of(dataset, found, counts)
-    write_csv(os.path.join(out, "risk.csv"), {name: values.tolist() for name, values in columns.items()})
-    top, ranking = document["top"][:MOST_DRAWN], found.ranking()
-    figures = {"risk.png": plot_risk(dataset.train, ranking[:len(top)], found.nearest, [_caption(row) for row in top],
+    write_csv(os.path.join(out, "risk.csv"), {name: values.tolist() for name, values in report.columns().items()})
+    risk, counts = report.risk, report.counts
+    top, ranking = document["top"][:MOST_DRAWN], risk.ranking()
+    figures = {"risk.png": plot_risk(dataset.train, ranking[:len(top)], risk.nearest, [_caption(row) for row in top],
                                      title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training "
-                                           "points", score=found.score)}
+                                           "points", score=risk.score)}
     if counts is not None:
         figures["copies.png"] = plot_copies(
-            found.score[ranking], counts.copies[ranking], found.group_size[ranking],
+            risk.score[ranking], counts.copies[ranking], risk.group_size[ranking],
             title=f"{dataset.name}: copies among {counts.rate.n:,} samples",
             correlation=_correlation_text(document["samples"]["correlations"].get("score")))
     for name, figure in figures.items():
-        with atomic_path(os.path.join(out, name)) as temporary:
-            figure.savefig(temporary, dpi=150)
+        write_figure(os.path.join(out, name), figure)
     write_json(os.path.join(out, "risk.json"), document)
 
 
@@ -228,55 +127,3 @@ def _correlation_text(pair: dict[str, Any] | None, part: str = "copies") -> str:
         return "no rank correlation: one side is constant"
     interval = "" if one["low"] is None else f" [{one['low']:.2f}, {one['high']:.2f}]"
     return f"rank correlation {one['rho']:.2f}{interval}, p = {one['p']:.1g}"
-
-
-def text_of(document: dict[str, Any]) -> str:
-    """The document for people."""
-    data, top, median, samples = document["data"], document["top"], document["median"], document["samples"]
-    merged = data["n_train"] - data["groups"]
-    lines = [f"{data['name']}: {data['n_train']:,} training points of {data['dim']:,} values"
-             + (f"; {merged:,} within {document['settings']['tolerance']:.3g} of another count as one with it"
-                if merged else ""), ""]
-    names = {"index": "point", "label": "label", "group_size": "times", "nearest_distance": "nearest",
-             "concentrated_below": "threshold", "sigma_half": "sigma 1/2", "score": "score", "copies": "copies"}
-    shown = [name for name in names if name in top[0]]
-    lines.append("  ".join([f"{'rank':>4}", *(f"{names[name]:>9}" for name in shown)]))
-    for rank, row in enumerate(top, start=1):
-        lines.append("  ".join([f"{rank:4}", *(f"{_cell(row[name]):>9}" for name in shown)]))
-    lines.append("  ".join([f"{'':>4}", *(f"{_cell(median[name]) if name in median else '':>9}" for name in shown)])
-                 + "  median of all")
-    lines += ["", "times: occurrences, near duplicates included; nearest: distance to the nearest other point; "
-                  "threshold: noise level", f"below which the point holds {document['settings']['q']:.0%} of the "
-                  "posterior weight (Theorem 4.2); sigma 1/2: where its mean weight", "falls to a half; "
-                  "score: times x 2 nearest / (nearest + median nearest)."]
-    if "sigma_half" not in median:
-        lines.append("note: sigma 1/2 is left out, it looks at all pairs of points")
-    if samples:
-        m, tenth = samples["memorized"], samples["riskiest_tenth"]
-        lines += ["", f"{samples['n']:,} samples, memorized {m['rate']:.1%} [{m['low']:.1%}, {m['high']:.1%}]; "
-                      f"{samples['points_copied']:,} of {data['groups']:,} points were copied"
-                      + (f"; the riskiest {tenth['points']} hold {tenth['share_of_copies']:.1%} of the copies"
-                         if samples["points_copied"] else ""),
-                  f"{'rank correlation with':>24}  {'copies':^26}  {'close samples':^26}  {'nearest samples':^26}"]
-        lines += [f"{name.replace('_', ' '):>24}  " + "  ".join(f"{_correlation_cell(one):^26}" for one in row.values())
-                  for name, row in samples["correlations"].items() if row["nearest_samples"]["rho"] is not None]
-        lines += ["copies: by the ratio rule, which forgives more at isolated points; close samples: as many, by "
-                  "distance alone;", "nearest samples: all samples, each at its nearest training point; constant: the "
-                  "same", "number at every point, so there is no correlation"]
-        if len(samples["by_group_size"]) > 1:
-            lines.append("mean copies of points that occur " + ", ".join(
-                f"{times} x: {one['mean_copies']:.1f}" + ("" if one["stderr"] is None else f" +- {one['stderr']:.1f}")
-                + f" ({one['points']} points)"
-                for times, one in samples["by_group_size"].items()))
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _cell(value: float | int | None) -> str:
-    return "any" if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
-
-
-def _correlation_cell(one: dict[str, Any]) -> str:
-    if one["rho"] is None:
-        return "constant"
-    interval = "" if one["low"] is None else f" [{one['low']:+.2f}, {one['high']:+.2f}]"
-    return f"{one['rho']:+.2f}{interval}"

@@ -5,6 +5,7 @@ from geomem.memorization.copies import CopyCounts, copies_per_point
 from geomem.memorization.leaning import Leaning, leaning
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
+from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
 from geomem.memorization.watch import Look, Watch, default_watch_every
 
@@ -14,6 +15,7 @@ __all__ = [
     "Look",
     "MemorizationRate",
     "PerNoiseLevel",
+    "RiskReport",
     "Watch",
     "control_windows",
     "copies_per_point",
@@ -21,6 +23,7 @@ __all__ = [
     "leaning",
     "memorization_per_noise_level",
     "memorization_rate",
+    "risk_report",
     "swapped_samples",
 ]
 __getattr__ = renamed(__name__)

@@ -3,6 +3,7 @@
     near a training point   denoiser and flow field              [G] Lemma A.1, Corollary A.2
     at large noise          pixel sensitivity, Gaussian limit    [G] Theorems 4.10 (D.4), 4.11 (C.4)
     by training set size    coverage and the danger zone         [G] Theorem 4.8, section 4.2
+    bounds                  all of these, with Theorems 4.2, 4.8 and 4.9
 """
 
 from geomem.theory.flow import FlowCosine, NearPoint, denoiser_near_point, flow_cosine
@@ -10,15 +11,19 @@ from geomem.theory.limits import (
     GaussianLaw,
     PixelSensitivity,
     SensitivityBound,
+    SensitivityByDistance,
     circulant_eigenvalues,
     gaussian_law,
     pixel_sensitivity,
     sensitivity_bound,
+    sensitivity_by_distance,
 )
+from geomem.theory.summary import Bounds, bounds
 from geomem.theory.training_size import CoverageBySize, coverage_by_training_size
 from geomem.theory.zone_trend import LogLogSlope, ZoneBySize, zone_by_training_size
 
 __all__ = [
+    "Bounds",
     "CoverageBySize",
     "FlowCosine",
     "GaussianLaw",
@@ -26,7 +31,9 @@ __all__ = [
     "NearPoint",
     "PixelSensitivity",
     "SensitivityBound",
+    "SensitivityByDistance",
     "ZoneBySize",
+    "bounds",
     "circulant_eigenvalues",
     "coverage_by_training_size",
     "denoiser_near_point",
@@ -34,5 +41,6 @@ __all__ = [
     "gaussian_law",
     "pixel_sensitivity",
     "sensitivity_bound",
+    "sensitivity_by_distance",
     "zone_by_training_size",
 ]

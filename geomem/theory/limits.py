@@ -42,6 +42,8 @@ RESAMPLES = 1000
 FIT_RANGE = (4.0, 40.0)  # levels of the slope, in units of the largest distance of a point to the mean
 FIT_LEVELS = 6
 BATCH_ENTRIES = 2**22  # float64 entries of the logits of one batch
+SENSITIVITY_LEVELS = (4.0, 16.0, 64.0)  # in standard deviations of the data
+MOST_GAUSSIAN, MOST_QUERIES = 4096, 64  # training points of the Gaussian denoiser, and noisy ones
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,23 @@ class PixelSensitivity:
     mean: np.ndarray
     largest: np.ndarray
     count: np.ndarray
+
+
+@dataclass(frozen=True)
+class SensitivityByDistance:
+    """Theorem 4.10 at one noise level: how the middle value of a denoiser's answer depends on its input.
+
+    By wrap-around ``distance`` 1, 2, ... (distances,): ``mean`` and ``largest`` of ``|J|``, its ``bound``, with the
+    sine, and ``simple_bound``. ``own``: the mean of ``|J|`` at distance 0.
+    """
+
+    sigma: float
+    distance: np.ndarray
+    mean: np.ndarray
+    largest: np.ndarray
+    bound: np.ndarray
+    simple_bound: np.ndarray
+    own: float
 
 
 def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: int = 4, seed: int = 0) -> GaussianLaw:
@@ -218,3 +237,31 @@ def pixel_sensitivity(denoiser: Callable[..., Tensor], x: Any, sigma: float,
         jacobian=jacobian, distance=np.array(bins), mean=np.array([size[:, distance == r].mean() for r in bins]),
         largest=np.array([size[:, distance == r].max() for r in bins]),
         count=np.array([(distance == r).sum() for r in bins]))
+
+
+def sensitivity_by_distance(train: Any, denoiser: Callable[..., Tensor] | None = None, *, points: int = MOST_QUERIES,
+                            seed: int = 0) -> tuple[SensitivityByDistance, ...]:
+    """Theorem 4.10 beside the truth, at 4, 16 and 64 standard deviations of the data.
+
+    ``train`` (N, ...) of a shape as for ``circulant_eigenvalues``; ``denoiser`` on the CPU (None: the Gaussian one of
+    at most 4,096 of the points); ``points`` how many noisy training points to measure at, 64 at most.
+    """
+    train = train.detach().cpu().numpy() if isinstance(train, Tensor) else train
+    shape = tuple(train.shape[1:])
+    rng = generator(seed, "sensitivity")
+    some = train[np.sort(rng.choice(len(train), min(len(train), MOST_GAUSSIAN), replace=False))]
+    if denoiser is None:
+        denoiser = GaussianDenoiser(torch.from_numpy(some))
+    eigenvalues = circulant_eigenvalues(some)
+    clean = torch.from_numpy(some[:min(len(some), points, MOST_QUERIES)]).float()
+    middle = (0,) * (len(shape) > 1) + tuple(length // 2 for length in shape[len(shape) > 1:])
+    parts = []
+    for sigma in float(some.std()) * np.array(SENSITIVITY_LEVELS):
+        noise = torch.from_numpy(rng.standard_normal(clean.shape)).float()
+        measured = pixel_sensitivity(denoiser, clean + sigma * noise, sigma, middle)
+        bound = sensitivity_bound(eigenvalues, sigma)
+        reached = len(measured.distance) - 1
+        parts.append(SensitivityByDistance(
+            float(sigma), measured.distance[1:], measured.mean[1:], measured.largest[1:], bound.sharp[:reached],
+            bound.simple[:reached], float(measured.mean[0])))
+    return tuple(parts)
