@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from commands import status
 
-from geomem.cli.repeat import training_command
 from geomem.errors import InputError
+from geomem.report import training_command
 
 BASE = ["--network", "mlp", "--iterations", "7", "--batch", "12"]
 

@@ -17,10 +17,10 @@ from PIL import Image
 
 import geomem
 from geomem import load_data
-from geomem.cli.collect import Collector, _Record
 from geomem.memorization import memorization_rate
 from geomem.quality import quality_report
-from geomem.report import found, pictures
+from geomem.report import pictures, saved
+from geomem.report.collect import Collector, _Subject
 from geomem.report.page import short, thinned
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -204,8 +204,9 @@ def test_data_of_official_files_below_a_data_root(copied, tmp_path, monkeypatch)
 
 
 def test_what_lies_in_the_run_is_used(copied, tmp_path, monkeypatch):
-    for name in ("generated", "noise_levels_of", "quality_report", "danger_zone"):
-        monkeypatch.setattr(f"geomem.cli.collect.{name}", None)
+    for name in ("levels_beside_references", "quality_report", "danger_zone"):
+        monkeypatch.setattr(f"geomem.report.collect.{name}", None)
+    monkeypatch.setattr("geomem.training.Pretrained.generate", None)
     words = require_sound(page_of(tmp_path, copied)).text
     for line in (f"Curves: found in {copied / 'danger-zone' / 'danger-zone.json'}",
                  f"samples: 30 found in {copied / 'memorization' / 'samples.npz'}",
@@ -242,7 +243,7 @@ def test_the_largest_samples_are_judged_by_points_that_steered_nothing(copied):
     assert quality.count('"n_samples": 30') == 1
     (copied / "quality.json").write_text(quality.replace('"n_samples": 30', '"n_samples": 29'))
     data, samples = load_data("digits", n_train=50), held["samples"]
-    facts = Collector((str(copied),), None, None, [0, 1], "cpu").facts(str(copied))
+    facts = Collector([str(copied)], seeds=[0, 1], device="cpu").facts()[0]
     found = memorization_rate(samples, data.train, device="cpu")
     assert facts.trajectory == found.to_dict()
     assert facts.heldout == memorization_rate(data.test, data.train, device="cpu").to_dict()
@@ -254,9 +255,9 @@ def test_the_largest_samples_are_judged_by_points_that_steered_nothing(copied):
     whole = zone.read_bytes()
     for change in (lambda d: d["data"].update(sha256="0" * 64), lambda d: d.update(space={"name": "pca:2"})):
         edited(zone, change)
-        assert Collector((str(copied),), None, None, [0], "cpu")._zone_found(data.sha256, _Record())[0] is None
+        assert _Subject(Collector([str(copied)], device="cpu"), str(copied)).zone_saved()[0] is None
         zone.write_bytes(whole)
-    assert Collector((str(copied),), None, None, [0], "cpu")._zone_found(data.sha256, _Record())[0] is not None
+    assert _Subject(Collector([str(copied)], device="cpu"), str(copied)).zone_saved()[0] is not None
 
 
 def test_without_the_data_the_page_says_what_is_missing(copied, tmp_path):
@@ -378,13 +379,14 @@ def test_no_run_is_refused_in_one_line(runs, copied, tmp_path, capsys):
 
 def test_huge_files_are_not_read(copied, tmp_path, monkeypatch):
     size = sum(part.file_size for part in zipfile.ZipFile(copied / "memorization" / "samples.npz").infolist())
-    monkeypatch.setattr(found, "MAX_SAMPLES_BYTES", size - 1)
-    monkeypatch.setattr("geomem.cli.collect.read_samples", None)
+    monkeypatch.setattr(saved, "MAX_SAMPLES_BYTES", size - 1)
+    monkeypatch.setattr("geomem.report.collect.read_samples", None)
     words = require_sound(page_of(tmp_path, copied, "--seeds", "0-3")).text
     assert f"samples.npz unpacks to {size:,} bytes" in words
-    (copied / "large.json").write_text(" " * found.MAX_JSON_BYTES + "{}")
+    (copied / "large.json").write_text(" " * saved.MAX_JSON_BYTES + "{}")
     ignored: list[str] = []
-    assert "large.json" not in {path.name for path, _ in found.documents_in(copied, "any", ignored.append)}
+    documents = saved.documents_in(copied, "any", saved.judgement, ignored.append)
+    assert "large.json" not in {path.name for path, _ in documents}
     assert [reason for reason in ignored if "large.json is larger than" in reason]
 
 
@@ -394,7 +396,7 @@ def test_links_out_of_a_run_are_not_followed(copied, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "far.json").write_text("{}")
     (copied / "folder").symlink_to(tmp_path / "elsewhere")
-    assert {path.name for path in found.files_in(copied, ".json")} == {
+    assert {path.name for path in saved.files_in(copied, ".json")} == {
         "config.json", "levels.json", "quality.json", "danger-zone.json", "curves.json", "memorization.json"}
 
 
@@ -448,17 +450,17 @@ def test_text_is_cut_and_rows_are_thinned():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", None, 1e31, [1]])
 def test_numbers_of_files_are_checked(value):
     with pytest.raises((ValueError, TypeError)):
-        found.number(value)
+        saved.number(value)
     with pytest.raises((ValueError, TypeError)):
-        found.numbers([0.5, value], 2, 0, 1)
+        saved.numbers([0.5, value], 0, 1)
     with pytest.raises((ValueError, TypeError)):
-        found.share({"rate": value, "low": 0, "high": 1, "n": 3})
+        saved.share({"rate": value, "low": 0, "high": 1, "n": 3})
 
 
 @pytest.mark.parametrize("sigma", [[], [0, 1], [2, 1], [1, 1], [-1, 2], "12", [1] * 3000, [1e-20, 1]])
 def test_noise_levels_of_files_are_checked(sigma):
     with pytest.raises(ValueError):
-        found.levels(sigma)
+        saved.levels(sigma)
 
 
 def luminance(colour):

@@ -101,6 +101,7 @@ def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int)
     import numpy as np
 
     from geomem.training import WithNoiseImages
+    from geomem.training.levels import class_indices
 
     if not -1 <= dummy_class <= MAX_SAMPLES:
         raise InputError(f"--dummy-class {dummy_class}: give a number of noise images, or none for as many as points")
@@ -111,27 +112,13 @@ def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int)
                              "train_labels, a folder per class, or a UCR file")
         found, labels = np.unique(dataset.train_labels, return_inverse=True)
         names, labels = found.tolist(), labels.astype(np.int64)
-        held = numbered(dataset.validation_labels, names, dataset) if dataset.n_validation else None
+        held = class_indices(dataset.validation_labels, names, dataset) if dataset.n_validation else None
     if dummy_class:
         count = len(dataset.train) if dummy_class == -1 else dummy_class
         both = WithNoiseImages(dataset.train, count, dataset.mean, dataset.std, seed, labels)
         held = np.zeros(dataset.n_validation, dtype=np.int64) if held is None else held
         return Classes(both, both.labels, held, int(both.labels.max()) + 1, names, count)
     return Classes(dataset.train, labels, held, 0 if names is None else len(names), names)
-
-
-def numbered(labels: np.ndarray | None, names: list[int], dataset: DataSet) -> np.ndarray:
-    """Held-out labels as classes 0, 1, ... of ``names``."""
-    import numpy as np
-
-    if labels is None:
-        raise InputError(f"{dataset.name}: the training points have labels and the held-out points none; add "
-                         "heldout_labels, or train without --conditional")
-    unknown = sorted(set(labels.tolist()) - set(names))
-    if unknown:
-        raise InputError(f"{dataset.name}: held-out points of class {unknown[0]}, but no training points of it; "
-                         "shuffle the data or train without --conditional")
-    return np.searchsorted(names, labels).astype(np.int64)
 
 
 @dataclass

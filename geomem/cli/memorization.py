@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from geomem.cli.engine import numbered
 from geomem.cli.options import (
     MAX_SAMPLES,
     Sigmas,
@@ -61,6 +60,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     from geomem.generation import data_of, read_samples, require_comparable
     from geomem.memorization import memorization_rate
     from geomem.training import load_denoiser
+    from geomem.training.levels import levels_beside_references
 
     if out:
         require_new_directory(out, MEMORIZATION_FILE)
@@ -81,7 +81,10 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
     if model is not None:
-        levels = noise_levels_of(model, dataset, sigmas, n_points, tolerance, seed, device)
+        with progress_bar(3, "noise levels", "denoiser") as bar:
+            levels = {name: part.to_dict() for name, part in levels_beside_references(
+                model, dataset, sigmas, n=n_points, tolerance=tolerance, seed=seed, device=device,
+                progress=lambda done, total: bar.update(done - bar.n)).items()}
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -89,34 +92,6 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         _pictures(out, document, samples.values, trajectory, dataset.train)
         say(f"wrote {out}")
     answer(document, _text, as_json)
-
-
-def noise_levels_of(model: Any, dataset: Any, sigmas: int | list[float], n_points: int, tolerance: float | None,
-                    seed: int, device: str) -> dict[str, Any]:
-    """Memorization and errors per noise level of the ``model`` and of two denoisers known exactly, ready for JSON."""
-    import numpy as np
-    import torch
-
-    from geomem.devices import resolve_device
-    from geomem.geometry.points import as_sigmas
-    from geomem.memorization import memorization_per_noise_level
-    from geomem.models import EmpiricalDenoiser, GaussianDenoiser
-
-    levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else as_sigmas(sigmas)
-    train = torch.from_numpy(np.array(dataset.train))
-    denoisers = {"model": model.denoiser, "empirical_optimal": EmpiricalDenoiser(train),
-                 "gaussian_linear": GaussianDenoiser(train)}
-    known = model.labels
-    labels = None if known is None else (numbered(dataset.train_labels, known, dataset),
-                                         numbered(dataset.test_labels, known, dataset))
-    results = {}
-    with progress_bar(len(denoisers), "noise levels", "denoiser") as bar:
-        for name, denoiser in denoisers.items():
-            results[name] = memorization_per_noise_level(
-                denoiser.to(resolve_device(device)), dataset.train, dataset.test, levels, n=n_points, seed=seed,
-                labels=labels if name == "model" else None, tolerance=tolerance, device=device).to_dict()
-            bar.update()
-    return results
 
 
 def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train: Any) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import click
 
-from geomem.cli.options import Seeds, data_root_option, device_option, require_data, say
-from geomem.errors import InputError
-from geomem.files import require_writable
-
-MAX_RUNS = 12
+from geomem.cli.options import (
+    LOG,
+    Seeds,
+    data_root,
+    data_root_option,
+    device_option,
+    load,
+    progress_bar,
+    require_data,
+)
 
 
 @click.command()
@@ -34,21 +39,18 @@ def report(runs: tuple[str, ...], out: str, data: str | None, weights: str | Non
       geomem report runs/digits --out digits.html
       geomem report runs/none runs/gap --weights last --out compared.html
     """
-    if not out.endswith(".html"):
-        raise InputError(f"--out {out}: the ending must be .html")
-    if len(runs) > MAX_RUNS:
-        raise InputError(f"{len(runs)} runs are too many for one page; give at most {MAX_RUNS}")
-    require_writable(out)
     require_data(data)
-    from geomem.cli.collect import Collector
-    from geomem.files import write_text
-    from geomem.report import judge, render_page
+    from geomem.report import judge, write_page
 
-    collector = Collector(runs, data, weights, seeds, device)
-    facts = [collector.facts(name) for name in runs]
-    write_text(out, render_page(facts))
-    for one in facts:
-        click.echo(judge(one, one.name).headline)
-        for part in one.missing:
-            say(f"missing: {part.what}: {part.why}")
-    say(f"wrote {out}")
+    with progress_bar(0, "generating", "sample") as bar:
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        facts = write_page(runs, out, data=data, weights=weights, seeds=seeds, device=device, data_root=data_root(),
+                           load=load, progress=show)
+    for run in facts:
+        click.echo(judge(run, run.name).headline)
+        for part in run.missing:
+            LOG.info("missing: %s: %s", part.what, part.why)
+    LOG.info("wrote %s", out)

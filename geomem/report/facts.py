@@ -23,9 +23,9 @@ class Missing:
 class DataFacts:
     """A data set and its geometry.
 
-    shape: of one point. n_steer, n_judge: held-out points that steered trainings and that only judge.
+    shape: of one point. n_validation, n_test: held-out points for model selection, and those kept from it.
     shown: the first training points (k, ...) for the picture.
-    zone: a checked danger-zone document (``found.zone_document``); zone_origin: where it came from.
+    zone: a checked danger-zone document (``saved.zone_document``); zone_origin: where it came from.
     Counts are None where neither the data nor a danger-zone file tell them.
     """
 
@@ -34,8 +34,8 @@ class DataFacts:
     shape: tuple[int, ...]
     n_train: int | None = None
     n_heldout: int | None = None
-    n_steer: int | None = None
-    n_judge: int | None = None
+    n_validation: int | None = None
+    n_test: int | None = None
     duplicates: int | None = None
     notes: tuple[str, ...] = ()
     shown: np.ndarray | None = None

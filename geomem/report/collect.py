@@ -1,0 +1,324 @@
+"""The facts of a page: what lies in a run directory is used, the rest is computed, and both are named."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomem.data import DataSet, load_data
+from geomem.errors import InputError
+from geomem.generation import Samples, data_of, fingerprint, read_samples, require_comparable
+from geomem.memorization import memorization_rate
+from geomem.noise import NoiseLevelSampler
+from geomem.noise.danger_zone import danger_zone
+from geomem.quality import quality_report
+from geomem.report import saved
+from geomem.report.commands import data_arguments, root_arguments, shell, training_command
+from geomem.report.facts import DataFacts, Missing, RunFacts, SampleFacts
+from geomem.training import Run, load_denoiser
+from geomem.training.levels import levels_beside_references
+
+_SHOWN_POINTS, _SHOWN_FIRST, _SHOWN_CLOSEST = 32, 16, 8
+_MAX_LAW = 200_000  # characters; a schedule of its own with 1,000 timesteps has some 20,000
+_LOG = logging.getLogger("geomem")
+
+
+@dataclass
+class Collector:
+    """Collects the facts of ``runs``; the data and danger zones that they share are taken once.
+
+    data, weights, seeds, device, data_root, load, progress: as in ``write_page``.
+    """
+
+    runs: Sequence[str]
+    data: str | None = None
+    weights: str | None = None
+    seeds: Sequence[int] = range(1000)
+    device: str = "auto"
+    data_root: str | None = None
+    load: Callable[..., DataSet] | None = None
+    progress: Callable[[int, int], None] | None = None
+    _data: dict[str, DataSet] = field(default_factory=dict)
+    _facts: dict[str, DataFacts] = field(default_factory=dict)
+
+    def facts(self) -> list[RunFacts]:
+        """Everything about each run. Raises InputError where there is none; whatever else is missing is recorded."""
+        return [_Subject(self, name).facts() for name in self.runs]
+
+    def dataset(self, config: dict[str, Any], name: str) -> DataSet:
+        key = json.dumps(config["data"], sort_keys=True, default=str)
+        if key not in self._data:
+            self._data[key] = data_of({"data": config["data"]}, self.data, name,
+                                      load=self.load or partial(load_data, data_root=self.data_root))
+        shape = self._data[key].train.shape[1:]
+        if shape != tuple(config["shape"]):
+            raise InputError(f"{name} makes points of shape {tuple(config['shape'])}, those of {self._data[key].name} "
+                             f"have {shape}")
+        return self._data[key]
+
+    def data_facts(self, subject: _Subject) -> DataFacts:
+        """The data set with its danger zone: the first one found in any of the runs, else computed."""
+        if subject.sha256 not in self._facts:
+            self._facts[subject.sha256] = subject.data_facts()
+        return self._facts[subject.sha256]
+
+
+class _Subject:
+    """A run with all that could be opened of it, what its part of the page rests on, and what that lacks."""
+
+    def __init__(self, asked: Collector, name: str) -> None:
+        self.asked, self.name, self.run = asked, name, Run(name)
+        self.folder, self.config = self.run.path, self.run.config
+        self.used: list[str] = []
+        self.missing: list[Missing] = []
+        self.dataset: DataSet | None = self.attempt(
+            "the data, and all that needs them", lambda: asked.dataset(self.config, name),
+            shell(["geomem", "report", name, "--data", "DATA", "--out", "PAGE.html"]))
+        self.levels: dict[str, Any] | None = self.attempt(
+            "the choice of weights per noise level",
+            lambda: None if self.run.levels is None else saved.bands(self.run.levels))
+        self.weights = asked.weights or (self.run.weights_without_levels if self.levels is None else "per-level")
+        self.model = self.attempt("the model", lambda: load_denoiser(self.run.path, self.weights))
+        self.sha256 = self.dataset.sha256 if self.dataset else str(self.config["data"].get("sha256"))[:64]
+        self.mark = self.model and fingerprint(self.model.denoiser)  # of the weights that are judged
+
+    def attempt(self, what: str, work: Callable[[], Any], command: str = "") -> Any:
+        """The result of ``work``, or None with its InputError on record."""
+        try:
+            return work()
+        except (InputError, OSError) as error:
+            self.missing.append(Missing(what, str(error), command))
+            return None
+
+    def ignored(self, reason: str) -> None:
+        self.used.append(f"not used: {reason}")
+
+    def facts(self) -> RunFacts:
+        data = self.asked.data_facts(self)
+        judged = self._judged()
+        stats = self.attempt("the loss along training", lambda: self._lines("stats.jsonl", saved.training_lines)) or []
+        watch = self.attempt("memorization along training",
+                             lambda: self._lines("watch.jsonl", saved.watch_lines)) or []
+        steps_done = _steps_done(self.folder)
+        self._note_gaps(stats, watch, steps_done)
+        command = self.attempt("the command of the training", lambda: training_command(
+            self.config, f"{self.name}-again", self.asked.data_root)) or ""
+        law = self.attempt("the law of the training noise levels", lambda: _law(self.config))
+        return RunFacts(self.name, data, self.config, command, steps_done, law, stats, watch, self.levels, self.weights,
+                        **judged, used=tuple(self.used), missing=tuple(self.missing), commands=self._commands())
+
+    def _lines(self, name: str, read: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        saved.require_readable(self.folder / name)
+        return read(self.run.lines(name))
+
+    # --- the data and their danger zone -------------------------------------------------------------------
+
+    def data_facts(self) -> DataFacts:
+        dataset = self.dataset
+        zone, origin = self.zone_saved()
+        command = self._zone_command()
+        if zone is None and dataset is not None:
+            _LOG.info("computing the danger zone of %s", dataset.name)
+            zone = self.attempt("the danger zone", lambda: _zone_computed(dataset, self.asked.device), command)
+            origin = "computed for this page"
+        elif zone is None:
+            self.missing.append(Missing("the danger zone", "it lies in no run and cannot be computed without the data",
+                                        command))
+        counts: dict[str, Any] = {}
+        if dataset is not None:
+            counts = {"n_train": len(dataset.train), "n_heldout": len(dataset.heldout), "notes": dataset.notes,
+                      "duplicates": dataset.duplicates, "n_validation": dataset.n_validation,
+                      "n_test": len(dataset.test), "shown": np.array(dataset.train[:_SHOWN_POINTS])}
+        elif zone is not None:
+            counts = {name: zone["data"][name] for name in ("n_train", "n_heldout", "duplicates")}
+        return DataFacts(dataset.name if dataset else str(self.config["data"].get("name")), self.sha256,
+                         tuple(self.config["shape"]), **counts, zone=zone, zone_origin=origin if zone else "",
+                         zone_command=command)
+
+    def zone_saved(self) -> tuple[dict[str, Any] | None, str]:
+        """The danger zone of these data that lies in one of the runs, and where."""
+        def read(path: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+            return saved.zone_document(path, document) if "zone" in document else None  # curves.json has none
+
+        for name in self.asked.runs:
+            for path, zone in saved.documents_in(Path(name), "geomem.danger-zone/1", read, self.ignored):
+                if zone and zone["data"]["sha256"] == self.sha256 and zone["space"] in (None, "data"):
+                    return zone, f"found in {path}"
+        return None, ""
+
+    def _zone_command(self) -> str:
+        root = self.asked.data_root
+        try:
+            spec = [self.asked.data, *root_arguments(root)] if self.asked.data else data_arguments(self.config["data"],
+                                                                                                   root)
+        except KeyError:
+            spec = ["DATA"]
+        return shell(["geomem", "danger-zone", *spec, "--out", self.folder / "danger-zone"])
+
+    # --- samples and what they tell -----------------------------------------------------------------------
+
+    def _fits(self, path: str | Path, about: dict[str, Any]) -> bool:
+        """Whether a report or samples are about these data and weights; a line where the run was trained on since."""
+        data = about.get("data")
+        if not isinstance(data, dict) or data.get("sha256") != self.sha256 or about.get("weights") != self.weights:
+            return False
+        made_with = about.get("weights_sha256")
+        if self.mark and made_with and made_with != self.mark:
+            self.ignored(f"{path} (made with other weights than the run holds now)")
+            return False
+        return True
+
+    def _judged(self) -> dict[str, Any]:
+        """The fields of ``RunFacts`` from trajectory to others, and the way the samples were made."""
+        dataset = self.dataset
+        reports = [report for _, report in saved.documents_in(self.folder, "geomem.memorization/1", saved.judgement,
+                                                              self.ignored)]
+        fitting = [report for report in reports if self._fits(report.path, report.about)]
+        facts: dict[str, Any] = {"others": tuple(
+            (str(report.path), str(report.about.get("weights")), report.trajectory) for report in reports
+            if report.about["data"]["sha256"] == self.sha256 and report.about.get("weights") != self.weights)}
+        samples = None if dataset is None else self._samples(dataset)
+        if dataset is not None and samples is not None:
+            facts |= self.attempt("the judgement of the samples", lambda: self._of_samples(dataset, samples)) or {}
+        elif fitting:
+            best = max(fitting, key=lambda report: report.trajectory["n"])
+            facts |= {"trajectory": best.trajectory, "heldout": best.heldout, "sampling": _sampling(best.about),
+                      "quality": self._quality_saved(best.trajectory["n"])}
+            self.used.append(f"memorized share: found in {best.path}")
+        shown = facts.get("trajectory")
+        for report in fitting:
+            found = report.trajectory
+            if shown and found["n"] == shown["n"] and abs(found["rate"] - shown["rate"]) > 1e-9:
+                self.used.append(f"{report.path} gives another memorized share for {shown['n']:,} samples, "
+                                 f"{found['rate']:.1%}; this page counted anew")
+        return facts | self._per_level(fitting)
+
+    def _samples(self, dataset: DataSet) -> Samples | None:
+        """The largest fitting sample file of the run, else new samples."""
+        best = None
+        for path in saved.files_in(self.folder, ".npz"):
+            try:
+                saved.require_bounded(path)
+                samples = read_samples(path)
+                if self._fits(path, samples.about):
+                    require_comparable(samples, dataset)
+                    best = samples if best is None or len(samples.values) > len(best.values) else best
+            except InputError as error:
+                self.ignored(str(error))
+        if best is not None:
+            self.used.append(f"samples: {len(best.values):,} found in {best.name}"
+                             + ("" if best.about.get("weights_sha256") else
+                                ", which does not say from which state of the training they are"))
+        elif self.model is not None:
+            _LOG.info("generating %s samples of %s", f"{len(self.asked.seeds):,}", self.folder)
+            best = self.model.generate(self.asked.seeds, device=self.asked.device, progress=self.asked.progress)
+            self.used.append(f"samples: {len(best.values):,} generated for this page")
+        return best
+
+    def _of_samples(self, dataset: DataSet, samples: Samples) -> dict[str, Any]:
+        n, device = len(samples.values), self.asked.device
+        rate = memorization_rate(samples.values, dataset.train, device=device)
+        heldout = memorization_rate(dataset.test, dataset.train, device=device)
+        self.used.append("memorized share: counted for this page from these samples")
+        quality = self._quality_saved(n)
+        if quality is None:
+            quality = self.attempt("quality", lambda: quality_report(
+                samples.values, dataset.train, dataset.test, device=device).to_dict())
+            self.used += ["quality: computed for this page from these samples"] if quality else []
+        chosen = np.concatenate([np.arange(min(n, _SHOWN_FIRST)),
+                                 np.argsort(rate.ratios, kind="stable")[:_SHOWN_CLOSEST]])
+        shown = SampleFacts(samples.values[chosen], np.stack([dataset.train[k] for k in rate.nearest[chosen].tolist()]),
+                            rate.ratios[chosen], rate.memorized[chosen], min(n, _SHOWN_FIRST))
+        return {"trajectory": rate.to_dict(), "heldout": heldout.to_dict(), "quality": quality, "samples": shown,
+                "sampling": _sampling(samples.about)}
+
+    def _quality_saved(self, n: int) -> dict[str, Any] | None:
+        for path, rows in saved.documents_in(self.folder, "geomem.quality/1", saved.quality_rows, self.ignored):
+            for about, quality in rows:
+                if quality["n_samples"] == n and self._fits(path, about):
+                    self.used.append(f"quality: found in {path}")
+                    return quality
+        return None
+
+    def _per_level(self, fitting: Sequence[saved.Judgement]) -> dict[str, Any]:
+        dataset, model = self.dataset, self.model
+        for report in fitting:
+            if report.per_noise_level is not None:
+                self.used.append(f"memorization per noise level: found in {report.path}")
+                return {"per_noise_level": report.per_noise_level, "references": report.references}
+        command = shell(["geomem", "memorization", self.folder, "--weights", self.weights, "--out",
+                         self.folder / "memorization"])
+        if dataset is None or model is None:
+            self.missing.append(Missing("memorization per noise level", "it needs the model and the data", command))
+            return {}
+        _LOG.info("measuring memorization per noise level of %s", self.folder)
+        levels = self.attempt("memorization per noise level", lambda: levels_beside_references(
+            model, dataset, device=self.asked.device), command)
+        if levels is None:
+            return {}
+        self.used.append("memorization per noise level: computed for this page")
+        model_level, *references = ((name, level.to_dict()) for name, level in levels.items())
+        return {"per_noise_level": model_level[1], "references": dict(references)}
+
+    # --- what is missing, and how to do it again ----------------------------------------------------------
+
+    def _note_gaps(self, stats: list[Any], watch: list[Any], steps_done: int | None) -> None:
+        settings = self.config.get("settings")
+        asked = settings.get("iterations") if isinstance(settings, dict) else None
+        if isinstance(asked, int) and steps_done is not None and steps_done < asked:
+            self.missing.append(Missing("the end of the training", f"{steps_done:,} of {asked:,} steps are done",
+                                        "the command of the training with --resume, unless it was meant to stop there"))
+        if not stats:
+            self.missing.append(Missing("the loss along training", "the run holds no stats.jsonl"))
+        if not watch:
+            self.missing.append(Missing("memorization along training", "the run was not watched; a new training is, "
+                                        "unless --watch-every is 0"))
+        if self.levels is None and not any("choice of weights" in part.what for part in self.missing):
+            self.missing.append(Missing("best weights per noise level", "the run kept none; a training with three or "
+                                        "more held-out points does"))
+
+    def _commands(self) -> tuple[str, ...]:
+        folder = self.folder / "memorization"
+        data = [*(["--data", self.asked.data] if self.asked.data else []), *root_arguments(self.asked.data_root)]
+        return (self._zone_command(),
+                shell(["geomem", "memorization", self.folder, *data, "--weights", self.weights, "--n-samples",
+                       len(self.asked.seeds), "--out", folder]),
+                shell(["geomem", "quality", folder / "samples.npz", *data, "--out", self.folder / "quality.json"]))
+
+
+def _zone_computed(dataset: DataSet, device: str) -> dict[str, Any]:
+    report = danger_zone(dataset.train, dataset.heldout, device=device)
+    return saved.zone_document(Path("danger-zone.json"), json.loads(json.dumps(report.document(dataset))))
+
+
+def _law(config: dict[str, Any]) -> NoiseLevelSampler:
+    described = config.get("sampler")
+    if not isinstance(described, dict) or len(json.dumps(described)) > _MAX_LAW:
+        raise InputError("config.json describes no law of noise levels, or one too long to draw")
+    return NoiseLevelSampler.from_dict(described)
+
+
+def _steps_done(run: Path) -> int | None:
+    """Steps of the last checkpoint; None where the run holds no state, as an exported one."""
+    from safetensors import SafetensorError, safe_open
+
+    path = run / "state.safetensors"
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            return int((file.metadata() or {})["steps_done"])
+    except (SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _sampling(about: dict[str, Any]) -> str:
+    return f"{str(about.get('method', 'unknown sampler'))[:40]}, {str(about.get('steps', 'unknown'))[:40]} noise levels"

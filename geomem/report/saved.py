@@ -1,0 +1,262 @@
+"""What a run directory holds already. It may come from a stranger.
+
+Files are read only up to a size; NaN, infinity and JSON nested without end are refused. An answer is built anew from
+numbers that were checked against a form, so what nobody looked for goes no further.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geomem.errors import InputError
+from geomem.files import MAX_JSON_BYTES, read_json
+
+MAX_SAMPLES_BYTES = 2**31
+MAX_FILES = 200
+MAX_LEVELS = 2000
+LARGEST = 1e30  # figures beyond it are no results, and drawing them overflows
+SIGMA_RANGE = (1e-12, 1e12)
+_DEPTH = 2  # a report lies in the run directory or in a directory of it
+_NOT_OURS = {"weights", "tensorboard"}
+
+
+def files_in(run: Path, suffix: str) -> list[Path]:
+    """Files of a run directory by suffix, in the order of their names; links and what has no end are left out."""
+    files: list[Path] = []
+    for folder, folders, names in os.walk(run):
+        depth = len(Path(folder).relative_to(run).parts)
+        folders[:] = sorted(name for name in folders if name not in _NOT_OURS) if depth < _DEPTH - 1 else []
+        paths = [Path(folder, name) for name in sorted(names) if name.endswith(suffix)]
+        files += [path for path in paths if path.is_file() and not path.is_symlink()]
+        if len(files) >= MAX_FILES:
+            break
+    return files[:MAX_FILES]
+
+
+def documents_in(run: Path, kind: str, read: Callable[[Path, dict[str, Any]], Any],
+                 ignored: Callable[[str], None]) -> Iterator[tuple[Path, Any]]:
+    """What ``read`` makes of the JSON files of a run whose format is ``kind``; ``ignored`` hears of the unreadable."""
+    for path in files_in(run, ".json"):
+        try:
+            document = read_json(path, "it is left out")
+        except InputError as error:
+            ignored(str(error))
+            continue
+        if document.get("format") == kind:
+            try:
+                yield path, read(path, document)
+            except InputError as error:
+                ignored(f"{path}: {error}")
+
+
+def require_readable(path: Path) -> None:
+    """Refuse a text file of a run that is too long to read."""
+    if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, more than the {MAX_JSON_BYTES:,} that are "
+                         "read")
+
+
+def require_bounded(path: Path) -> None:
+    """Refuse a file of samples that would unpack to more than is held in memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{path} is not an .npz ({error})") from None
+    if size > MAX_SAMPLES_BYTES:
+        raise InputError(f"{path} unpacks to {size:,} bytes, more than the {MAX_SAMPLES_BYTES:,} that are read")
+
+
+# --- values and forms: a form is a function that checks a value, or a mapping of names to forms ---------------------
+
+def number(value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
+    """A finite float in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{str(value)[:40]!r} is no number")
+    value = float(value)
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{value} is out of range")
+    return value
+
+
+def numbers(values: Any, low: float = -LARGEST, high: float = LARGEST) -> list[float]:
+    """At most ``MAX_LEVELS`` finite floats in [low, high]."""
+    if not isinstance(values, list) or len(values) > MAX_LEVELS:
+        raise ValueError("a list of numbers is missing or too long")
+    return [number(value, low, high) for value in values]
+
+
+def levels(values: Any, least: int = 1) -> list[float]:
+    """At least so many increasing noise levels."""
+    sigma = numbers(values, *SIGMA_RANGE)
+    if len(sigma) < least or sorted(set(sigma)) != sigma:
+        raise ValueError("noise levels are missing or do not increase")
+    return sigma
+
+
+def whole(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value <= 10**15:
+        raise ValueError(f"{str(value)[:40]!r} is no count")
+    return value
+
+
+def pair(values: Any) -> list[float]:
+    low, high = numbers(values, 0)
+    return [low, high]
+
+
+def text(value: Any, most: int = 500) -> str:
+    return str(value)[:most]
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """The form of a part that may be absent or null, and then is None."""
+
+    form: Any
+
+
+def checked(value: Any, form: Any) -> Any:
+    """The parts of ``value`` that the form names; lists in one table with ``sigma`` are as long as it."""
+    if isinstance(form, Maybe):
+        return None if value is None else checked(value, form.form)
+    if not isinstance(form, Mapping):
+        return form(value)
+    parts = {name: checked(value.get(name) if isinstance(part, Maybe) else value[name], part)
+             for name, part in form.items()}
+    if "sigma" in parts and any(len(column) != len(parts["sigma"]) for column in _columns(parts)):
+        raise ValueError("columns differ in length")
+    return parts
+
+
+def _columns(table: Mapping[str, Any]) -> Iterator[list[float]]:
+    for column in table.values():
+        if isinstance(column, dict):
+            yield from _columns(column)
+        elif isinstance(column, list):
+            yield column
+
+
+@contextmanager
+def _damaged(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"{name} is damaged ({error!r})") from None
+
+
+_POSITIVE, _UNIT = partial(number, low=0), partial(number, low=0, high=1)
+_ERRORS, _SHARES = partial(numbers, low=0), partial(numbers, low=0, high=1)
+_PROBABILITIES = partial(numbers, low=-1e-9, high=1 + 1e-9)
+_CURVE = {"estimate": _PROBABILITIES, "low": _PROBABILITIES, "high": _PROBABILITIES}
+_SHARE = {"rate": _UNIT, "low": _UNIT, "high": _UNIT, "n": partial(whole, least=1)}
+_HASH = {"sha256": partial(text, most=64)}
+_LEVELS = {"sigma": levels, "rate": _SHARES, "low": _SHARES, "high": _SHARES, "mse_train": _ERRORS,
+           "mse_heldout": _ERRORS, "n_heldout": partial(whole, least=1)}
+_ZONE_FILE = {
+    "data": {"n_train": whole, "n_heldout": whole, "dim": whole, "duplicates": whole, **_HASH},
+    "curves": {"sigma": levels, "max_posterior_weight": _CURVE, "self_posterior_weight": _CURVE, "coverage": _CURVE,
+               "coverage_lower_bound": _PROBABILITIES, "coverage_upper_bound": _PROBABILITIES},
+    "zone": Maybe({"sigma_low": partial(number, low=SIGMA_RANGE[0], high=SIGMA_RANGE[1]),
+                   "sigma_high": partial(number, low=SIGMA_RANGE[0], high=SIGMA_RANGE[1]), "threshold": _UNIT,
+                   "crossing": Maybe(_POSITIVE), "crossing_low": Maybe(_POSITIVE), "crossing_high": Maybe(_POSITIVE),
+                   "edm_mass": Maybe(_POSITIVE), "sigma_low_interval": Maybe(pair), "sigma_high_interval": Maybe(pair),
+                   "ddpm_timesteps": Maybe(pair), "note": Maybe(text)}),
+    "zone_reason": Maybe(text),
+    "thresholds": {"concentrated_below": {"mean": _POSITIVE}, "spread_above": Maybe({"mean": _POSITIVE}),
+                   "disjoint_below": Maybe(_POSITIVE)},
+    "space": Maybe(lambda space: text(space.get("name", "data"), 40)),
+}
+_QUALITY = {**dict.fromkeys(("frechet", "frechet_low", "frechet_high", "frechet_floor", "frechet_train",
+                             "nearest_samples", "nearest_heldout"), _POSITIVE),
+            **dict.fromkeys(("frechet_train_n", "n_samples", "n_train", "n_heldout", "seed"), whole),
+            "floor_n": lambda counts: [whole(n) for n in counts[:2]]}
+
+
+def share(part: Mapping[str, Any]) -> dict[str, Any]:
+    """rate, low, high and n of a share with its interval."""
+    clean = checked(part, _SHARE)
+    if not clean["low"] - 1e-9 <= clean["rate"] <= clean["high"] + 1e-9:
+        raise ValueError("a share lies outside its interval")
+    return clean
+
+
+def zone_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a danger-zone document that the page shows and draws, checked. Raises InputError."""
+    with _damaged(path.name):
+        clean = checked(document, _ZONE_FILE)
+        if clean["zone"] and clean["zone"]["sigma_low"] > clean["zone"]["sigma_high"]:
+            raise ValueError("the zone ends before it begins")
+        return clean
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a memorization report says, of which weights.
+
+    about: as in the samples file. trajectory, heldout, per_noise_level, references: as in ``RunFacts``.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    trajectory: dict[str, Any]
+    heldout: dict[str, Any]
+    per_noise_level: dict[str, Any] | None
+    references: dict[str, Any] | None
+
+
+def judgement(path: Path, document: Mapping[str, Any]) -> Judgement:
+    """A memorization report, format geomem.memorization/1. Raises InputError where it is damaged."""
+    with _damaged(path.name):
+        clean = checked(document, {
+            "trajectory": share, "heldout": share, "per_noise_level": Maybe(_LEVELS),
+            "reference_denoisers": Maybe({"empirical_optimal": _LEVELS, "gaussian_linear": _LEVELS})})
+        return Judgement(path, _about(document, document), clean["trajectory"], clean["heldout"],
+                         clean["per_noise_level"], clean["reference_denoisers"])
+
+
+def quality_rows(path: Path, document: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(about, figures) of each row of a file of ``geomem quality``, format geomem.quality/1. Raises InputError."""
+    with _damaged(path.name):
+        return [(_about(row, document), checked(row["quality"], _QUALITY)) for row in document["rows"][:MAX_FILES]]
+
+
+def _about(part: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(part["about"] if isinstance(part["about"], dict) else {}),
+            "data": {"sha256": document["data"]["sha256"]}}
+
+
+def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checked lines of stats.jsonl: step, loss and, where there was held-out data, heldout_mse per band."""
+    with _damaged("stats.jsonl"):
+        clean = [checked(line, {"step": whole, "loss": number, **({"heldout_mse": _ERRORS} if "heldout_mse" in line
+                                                                  else {})}) for line in lines]
+        if len({len(line.get("heldout_mse", ())) for line in clean}) > 1:
+            raise ValueError("lines differ in the number of noise levels")
+        return clean
+
+
+def watch_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checked lines of watch.jsonl, as ``plots.plot_watch`` takes them."""
+    form = {"step": whole, "floor_high": _UNIT, "sigma": partial(levels, least=0), "mse_train": _ERRORS,
+            "mse_heldout": _ERRORS, "has_set_in": lambda value: value is True}
+    with _damaged("watch.jsonl"):
+        return [checked(line, form) | share(line) for line in lines]
+
+
+def bands(part: Mapping[str, Any]) -> dict[str, Any]:
+    """levels.json: edges of the bands, the chosen step of each, the one early stop. Raises InputError."""
+    with _damaged("levels.json"):
+        clean = checked(part, {"edges": partial(levels, least=2), "early_stop": whole,
+                               "steps": lambda steps: [whole(step) for step in steps]})
+        if len(clean["steps"]) != len(clean["edges"]) - 1:
+            raise ValueError("bands and steps do not fit")
+        return clean
