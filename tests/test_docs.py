@@ -104,6 +104,17 @@ def here(stand_ins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def empty_pictures():
+    """Pictures are written without what is in them, which takes half of the time; other tests look at that."""
+    from matplotlib.figure import Figure
+
+    write = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, *where, **options: write(Figure((1, 1)), *where, **options))
+        yield
+
+
 def unet_of(channels):
     from diffusers import UNet2DModel
 
@@ -166,6 +177,15 @@ def test_the_readme_s_commands_answer_with_one_json_object(of_readme):
     assert {"danger-zone", "memorization", "quality", "risk", "bounds"} <= set(documents)
     for name, document in documents.items():
         assert document["format"].startswith("geomem."), name
+
+
+def test_the_output_in_the_readme_is_that_of_the_command(capsys):
+    """But for the figures themselves, which rounding may change."""
+    line = next(line for line in commands("README.md") if "--sigmas" in line)
+    assert status(*line.split()[1:], "--quiet") == 0
+    shown, written = (re.sub(r"[0-9.]+", "#", text).split()
+                      for text in (blocks("README.md", "text")[0], capsys.readouterr().out))
+    assert shown == written
 
 
 def test_every_command_is_documented():
