@@ -39,8 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def api_pages() -> dict[str, str]:
     """One page for each package with public names, and the list of those that ``geomem`` itself exports."""
-    packages = sorted(path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py") if path.parent.name != "cli")
-    pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n" for name in ["errors", *packages]}
+    packages = {path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py")} - {"cli"}
+    pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n"
+             for name in sorted(packages | {"errors", "statistics"})}
     rows = [f"| [`{name}`][{home}.{name}] | `{home}` |\n" for name, home in sorted(geomem._HOME.items())]
     return {"api/index.md": API + "".join(rows), **pages}
 

@@ -24,6 +24,7 @@ import torch
 from commands import status
 
 import geomem
+from geomem._renamed import RENAMED
 from geomem.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
@@ -269,6 +270,7 @@ def test_formulas_name_functions_that_exist():
     assert len(names) > 35
     for name in names:
         assert pkgutil.resolve_name(name) is not None
+        assert name not in RENAMED
 
 
 NUMBERED = {"G": ["Eq. 2", "Eq. 3", "Eq. 6", "Eq. 7", "Def. 4.1", "Thm 4.2", "Lemma 4.5", "Def. 4.6", "Def. 4.7",
