@@ -42,7 +42,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, pearsonr, permutation_test, rankdata, spearmanr, ttest_1samp
+from scipy.stats import beta, pearsonr, rankdata, spearmanr, ttest_1samp
 from scipy.stats import t as student
 
 from geomem.errors import InputError
@@ -385,7 +385,7 @@ def pareto_front(first: Sequence[float] | np.ndarray, second: Sequence[float] | 
     return np.array(front, dtype=np.int64)
 
 
-# Correlations, bootstrap, permutation
+# Correlations, bootstrap
 
 @dataclass(frozen=True)
 class Correlation(_Record):
@@ -490,16 +490,6 @@ def resampled_means(rng: np.random.Generator, values: np.ndarray, resamples: int
         times = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
         parts.append(times.astype(np.float64) @ values / n)
     return np.concatenate(parts)
-
-
-def permutation_p_value(first: np.ndarray, second: np.ndarray, statistic: Callable[..., np.ndarray], *,
-                        resamples: int = 9999, seed: int = 0) -> float:
-    """One-sided p value of ``statistic(first, second, axis)`` being as large as it is, (n,) and (m,) values, under
-    every assignment of the n + m values to the two sides alike; all of them where there are no more than
-    ``resamples``, otherwise that many random ones.
-    """
-    return float(permutation_test((first, second), statistic, vectorized=True, n_resamples=resamples,
-                                  alternative="greater", rng=generator(seed, "permutation test")).pvalue)
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:

@@ -13,7 +13,6 @@ from geomem.statistics import (
     nested_bootstrap,
     pareto_front,
     pearson_correlation,
-    permutation_p_value,
     share_stderr,
     wilson_interval,
 )
@@ -158,16 +157,3 @@ def test_standard_error_of_a_share_is_never_zero():
     assert share_stderr(3000, 10_000) == pytest.approx((0.3 * 0.7 / 10_000) ** 0.5, rel=0.01)
     assert share_stderr(0, 50) == wilson_interval(0, 50)[1] / Z_95
     assert share_stderr(50, 50) == pytest.approx(share_stderr(0, 50))
-
-
-def test_permutation_p_value_counts_the_assignments():
-    """Of the 10 ways to call two of five values the first, one has as large a difference of the means."""
-    def difference(first, second, axis):
-        return first.mean(axis) - second.mean(axis)
-
-    first, second = np.array([5.0, 4.0]), np.array([1.0, 2.0, 3.0])
-    assert permutation_p_value(first, second, difference) == pytest.approx(0.1)
-    assert permutation_p_value(second, first, difference) == 1
-    some = permutation_p_value(np.arange(20.0), np.arange(5.0, 25.0), difference, resamples=99, seed=1)
-    assert some == permutation_p_value(np.arange(20.0), np.arange(5.0, 25.0), difference, resamples=99, seed=1)
-    assert some > 0.9

@@ -95,7 +95,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
 
 
 def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train: Any) -> None:
-    from geomem.files import atomic_path
+    from geomem.files import write_figure
     from geomem.plots import plot_noise_levels, plot_samples
 
     figures = {"samples.png": plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized)}
@@ -104,8 +104,7 @@ def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train
                 *((name.replace("_", " "), levels) for name, levels in document["reference_denoisers"].items())]
         figures["noise-levels.png"] = plot_noise_levels(rows)
     for name, figure in figures.items():
-        with atomic_path(os.path.join(out, name)) as temporary:
-            figure.savefig(temporary, dpi=150)
+        write_figure(os.path.join(out, name), figure)
 
 
 def _text(document: dict[str, Any]) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import string
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,16 +28,12 @@ from geomem.cli.swap_table import text_of
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
     from geomem.data import DataSet
     from geomem.models import Window
+    from geomem.quality import SwapTable
     from geomem.training import Pretrained
 
-SKIP = "skip"
-WORDS = ("gaussian", "empirical", SKIP)  # what may be given in place of a run
-DRAWN = 12  # samples of each row in the picture
+WORDS = ("gaussian", "empirical", "skip")  # what may be given in place of a run
 
 
 @click.command()
@@ -92,13 +86,9 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
       geomem swap runs/small gaussian skip --weights-a last --direction a --window zone --window 0.1:1.5
     """
     require_data(data)
-    from geomem.devices import resolve_device
     from geomem.files import write_json
     from geomem.generation import data_of, sampler_levels
-    from geomem.geometry.neighbours import as_rows
-    from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
-    from geomem.quality import quality_report
-    from geomem.statistics import paired_share_difference
+    from geomem.quality import swap_experiment, swap_rows
     from geomem.training import load_denoiser
 
     if out:
@@ -110,109 +100,27 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
                          f"{dataset.train.shape[1:]}; choose the data it was trained on with --data")
     runs = {"A": model, **_other_runs(others, weights_b, model, dataset)}
     sigmas = sampler_levels(method, steps, model.schedule)
-    ranges = [_window(word, dataset, device)
-              for word in dict.fromkeys(windows or ("large", "medium", "small"))]
-    rows = list(_rows([*list(runs)[1:], *(word for word in others if word in WORDS)], ranges, sigmas, controls,
-                      direction))
+    ranges = [_window(word, dataset, device) for word in dict.fromkeys(windows or ("large", "medium", "small"))]
+    rows = list(swap_rows([*list(runs)[1:], *(word for word in others if word in WORDS)], ranges, sigmas,
+                          controls=controls, direction=direction))
     started = time.perf_counter()
-    on = resolve_device(device)
-    sampling = _Sampling({name: one.to(on) for name, one in _denoisers(runs, others, dataset).items()}, sigmas,
-                         model.shape, range(n_samples), method, batch, 0 if model.labels is None else len(model.labels))
-    training = distinct_training(dataset.train, tolerance, device=device)
-    heldout = apply_ratio_rule(as_rows(dataset.test), training, RATIO, device=device)
-    unswapped = sampling.of(rows[0])
-    report = quality_report(unswapped, dataset.train, dataset.test, device=device)
-    results: dict[tuple[Any, ...], dict[str, Any]] = {}  # windows that hold the same steps share theirs
     with progress_bar(len(rows), "swaps", "row") as bar:
-        for row in rows:
-            if row.key not in results:
-                samples = unswapped if row is rows[0] else sampling.of(row)
-                rate = apply_ratio_rule(as_rows(samples, "samples"), training, RATIO, device=device)
-                results[row.key] = {"rate": rate, "drawn": samples[:DRAWN], "quality": _frechet(samples, dataset.test)}
-            bar.update()
-
-    def change(row: Row) -> dict[str, Any] | None:
-        """From the denoiser outside alone, of one alone from A."""
-        if row is rows[0]:
-            return None
-        before = rows[0] if row.window is None else Row(row.outside)
-        return paired_share_difference(results[before.key]["rate"].memorized,
-                                       results[row.key]["rate"].memorized).to_dict()
-
+        table = swap_experiment({name: run.denoiser for name, run in runs.items()}, rows, dataset, sigmas, n=n_samples,
+                                method=method, batch=batch, classes=len(model.labels or ()), tolerance=tolerance,
+                                device=device, progress=lambda done, total: bar.update(done - bar.n))
     document = {
         "format": "geomem.swap/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                  "n_test": len(dataset.test)},
-        "models": {name: {"run": str(one.path), "weights": one.weights} for name, one in runs.items()},
+        "models": {name: {"run": str(run.path), "weights": run.weights} for name, run in runs.items()},
         "sampler": {"method": method, "sigma": sigmas.tolist()},
-        "rows": [{**row.to_dict(sigmas), "memorization": found["rate"].to_dict(), "difference": change(row),
-                  "quality": found["quality"]}
-                 for row in rows for found in (results[row.key],)],
-        "heldout": {"memorization": heldout.to_dict(), "frechet": report.frechet_floor,
-                    "floor_n": list(report.floor_n)},
+        **table.to_dict(),
         "seconds": round(time.perf_counter() - started, 3)}
     if out:
-        _pictures(out, document, [(row, results[row.key]) for row in rows], dataset)
+        _pictures(out, document, table)
         write_json(os.path.join(out, "swap.json"), document)
         say(f"wrote {out}")
     answer(document, text_of, as_json)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: the denoiser ``inside`` in the window and ``outside`` elsewhere, or, without, one alone.
-
-    steps: the first and the last step of the sampler in the window, counted from 0. control_of: the window that this
-    one is compared with.
-    """
-
-    outside: str
-    inside: str | None = None
-    window: Window | None = None
-    steps: tuple[int, int] | None = None
-    control_of: str | None = None
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for rows with the same samples."""
-        return self.outside, self.inside, self.steps
-
-    def to_dict(self, sigmas: np.ndarray) -> dict[str, Any]:
-        """For JSON; an end at infinity is None, and ``sigma`` are the largest and smallest level swapped."""
-        window = None
-        if self.window is not None and self.steps is not None:
-            high = self.window.high
-            window = {"name": self.window.name, "low": self.window.low, "high": high if math.isfinite(high) else None,
-                      "steps": list(self.steps), "sigma": sigmas[list(self.steps)].tolist(),
-                      "control_of": self.control_of}
-        return {"outside": self.outside, "inside": self.inside, "window": window}
-
-
-@dataclass(frozen=True)
-class _Sampling:
-    """How every row is sampled; ``classes`` take turns by seed, 0 for a model without any."""
-
-    denoisers: dict[str, nn.Module]
-    sigmas: np.ndarray
-    shape: tuple[int, ...]
-    seeds: range
-    method: str
-    batch: int
-    classes: int
-
-    def of(self, row: Row) -> np.ndarray:
-        import numpy as np
-
-        from geomem.generation import generate
-        from geomem.memorization.swap import swapped_samples
-
-        options: dict[str, Any] = {"sigmas": self.sigmas, "method": self.method, "batch": self.batch,
-                                   "labels": np.asarray(self.seeds) % self.classes if self.classes else None}
-        outside = self.denoisers[row.outside]
-        if row.window is None:
-            return generate(outside, self.seeds, self.shape, **options)
-        inside = None if row.inside == SKIP else self.denoisers[str(row.inside)]
-        return swapped_samples(outside, inside, row.window, self.seeds, self.shape, **options)
 
 
 def _other_runs(others: Sequence[str], weights: str | None, model: Pretrained, dataset: DataSet
@@ -263,20 +171,6 @@ def _say_what_it_saw(run: Pretrained, dataset: DataSet) -> None:
             f"{dataset.name}; where it is used, the Frechet distance flatters it")
 
 
-def _denoisers(runs: dict[str, Pretrained], others: Sequence[str], dataset: DataSet) -> dict[str, nn.Module]:
-    """By their names in the rows."""
-    import numpy as np
-    import torch
-
-    from geomem.models import EmpiricalDenoiser, GaussianDenoiser
-
-    denoisers = {name: one.denoiser for name, one in runs.items()}
-    for word, closed_form in (("gaussian", GaussianDenoiser), ("empirical", EmpiricalDenoiser)):
-        if word in others:
-            denoisers[word] = closed_form(torch.from_numpy(np.array(dataset.train)))
-    return denoisers
-
-
 def _window(word: str, dataset: DataSet, device: str) -> Window:
     """The noise levels that a value of --window names."""
     from geomem.models import PUBLISHED_WINDOWS, Window
@@ -300,63 +194,15 @@ def _window(word: str, dataset: DataSet, device: str) -> Window:
                          "existing danger-zone.json") from None
 
 
-def _rows(others: Sequence[str], windows: Sequence[Window], sigmas: np.ndarray, controls: int, direction: str
-          ) -> Iterator[Row]:
-    """The rows in order: each denoiser alone, then each pair of them with every window and its controls."""
-    import numpy as np
-
-    from geomem.memorization.swap import control_windows
-
-    if direction == "b" and SKIP in others:
-        raise InputError("skip puts no model inside, so nothing can be outside but RUN_A; use --direction a or both")
-    ranges: list[tuple[Window, str | None]] = []
-    for window in windows:
-        beside = control_windows(window, sigmas, controls)
-        if controls and not beside:
-            say(f"note: {window.name} leaves no room for a control window of as many steps")
-        ranges += [(window, None), *((control, window.name) for control in beside)]
-    yield Row("A")
-    yield from (Row(other) for other in others if other != SKIP)
-    for other in others:
-        for outside, inside in (("A", other), (other, "A")):
-            if (direction == "a" and outside != "A") or (direction == "b" and inside != "A") or outside == SKIP:
-                continue
-            for window, control_of in ranges:
-                steps = np.flatnonzero(window.holds(sigmas))
-                if not len(steps):
-                    raise InputError(f"--window {window.name} ({window.low:.4g}:{window.high:.4g}) holds none of the "
-                                     f"sampler's {len(sigmas)} noise levels; give a wider window or more --steps")
-                if inside == SKIP and len(steps) == len(sigmas):
-                    raise InputError(f"--window {window.name} holds every noise level of the sampler and cannot be "
-                                     "stepped over; give a narrower window")
-                yield Row(outside, inside, window, (int(steps[0]), int(steps[-1])), control_of)
-
-
-def _frechet(samples: np.ndarray, heldout: np.ndarray) -> dict[str, float]:
-    """The distance to held-out points with its 95% interval over the samples."""
-    from geomem.quality.frechet import frechet_with_stderr
-    from geomem.statistics import Z_95
-
-    value, stderr = frechet_with_stderr(samples, heldout)
-    return {"frechet": value, "frechet_low": max(0.0, value - Z_95 * stderr), "frechet_high": value + Z_95 * stderr}
-
-
-def _pictures(out: str, document: dict[str, Any], rows: list[tuple[Row, dict[str, Any]]], dataset: DataSet) -> None:
-    from geomem.files import atomic_path
+def _pictures(out: str, document: dict[str, Any], table: SwapTable) -> None:
+    from geomem.files import write_figure
     from geomem.plots import plot_swap, plot_swap_samples
 
     figures = {"swap.png": plot_swap(document["rows"], document["sampler"]["sigma"], document["heldout"])}
-    kinds = dataset.train.shape[1:]
+    kinds = table.results[0].shown.shape[1:]
     if len(kinds) == 2 or (len(kinds) == 3 and kinds[0] in (1, 3)):  # signals, or images that have colours
-        strips = [(_caption(row), found["drawn"], found["rate"].memorized[:DRAWN])
-                  for row, found in rows if row.control_of is None]
-        figures["samples.png"] = plot_swap_samples(strips)
+        figures["samples.png"] = plot_swap_samples([
+            (one.row.caption, one.shown, one.memorization.memorized[:len(one.shown)])
+            for one in table.results if one.row.control_of is None])
     for name, figure in figures.items():
-        with atomic_path(os.path.join(out, name)) as temporary:
-            figure.savefig(temporary, dpi=150)
-
-
-def _caption(row: Row) -> str:
-    if row.window is None:
-        return row.outside
-    return f"{row.outside}, {row.window.name} " + ("skipped" if row.inside == SKIP else f"from {row.inside}")
+        write_figure(os.path.join(out, name), figure)

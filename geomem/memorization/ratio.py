@@ -26,7 +26,7 @@ from geomem.errors import InputError
 from geomem.geometry.duplicates import DistinctPoints, distinct_points
 from geomem.geometry.neighbours import Array, Points, as_rows, nearest
 from geomem.geometry.points import PointSource, SubsetSource, as_source
-from geomem.statistics import wilson_interval
+from geomem.statistics import share_stderr, wilson_interval
 
 RATIO = 1 / 3
 _RELATIVE_TOLERANCE = 1e-3
@@ -48,7 +48,7 @@ class DistinctTraining:
 class MemorizationRate:
     """Memorized share of n samples.
 
-    rate, low, high: count / n and its 95% Wilson interval.
+    rate, low, high, stderr: count / n, its 95% Wilson interval and its standard error (``share_stderr``).
     ratio: the threshold on d_1 / d_2.
     ratios: (n,) float64, d_1 / d_2 of each sample.
     nearest: (n,) int64, index of the nearest training point in the array that was given.
@@ -60,6 +60,7 @@ class MemorizationRate:
     rate: float
     low: float
     high: float
+    stderr: float
     n: int
     count: int
     ratio: float
@@ -73,16 +74,10 @@ class MemorizationRate:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the numbers, and the distributions of the ratio and of d_1 as quantiles (every 5%)."""
-        return {
-            "rate": self.rate, "low": self.low, "high": self.high, "n": self.n, "count": self.count,
-            "ratio": self.ratio, "tolerance": self.tolerance, "merged": self.merged,
-            "median_nearest_distance": self.median_nearest_distance,
-            "quantiles": {
-                "probability": _QUANTILES.round(2).tolist(),
-                "ratio": np.quantile(self.ratios, _QUANTILES).tolist(),
-                "nearest_distance": np.quantile(self.nearest_distance, _QUANTILES).tolist(),
-            },
-        }
+        numbers = {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
+        return {**numbers, "quantiles": {"probability": _QUANTILES.round(2).tolist(),
+                                         "ratio": np.quantile(self.ratios, _QUANTILES).tolist(),
+                                         "nearest_distance": np.quantile(self.nearest_distance, _QUANTILES).tolist()}}
 
 
 def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
@@ -129,7 +124,7 @@ def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: flo
     count, n = int(memorized.sum()), len(samples)
     low, high = wilson_interval(count, n)
     return MemorizationRate(
-        rate=count / n, low=low, high=high, n=n, count=count, ratio=float(ratio),
+        rate=count / n, low=low, high=high, stderr=share_stderr(count, n), n=n, count=count, ratio=float(ratio),
         tolerance=training.tolerance, merged=training.distinct.merged,
         median_nearest_distance=float(np.median(distances[:, 0])),
         ratios=distances[:, 0] / distances[:, 1],  # d_2 > 0, since no two points are equal

@@ -1,4 +1,4 @@
-"""Distances between one-dimensional distributions: the comparison of [C] on principal components and on signals.
+"""The measures of [C]: distances between one-dimensional distributions, and the mean distance to the training points.
 
 *Components.* Principal components are fitted on the training points; samples and reference are projected on the
 first two, and compared component by component: Wasserstein-1 distance in data units (scipy), and Jensen-Shannon
@@ -10,6 +10,8 @@ what lies beyond, so that every set of samples is held against the same bins. (B
 beyond would make much of samples at -1.001 where all pixels of the data end at -1.) The Jensen-Shannon
 distance is the square root of the divergence in bits, in [0, 1]. [C] publishes neither the points its components are
 fitted on nor its bins. Both distances are biased upward at small n: the floor says by how much.
+
+*Mean distance* of the samples to all training points, the measure of memorization in [C].
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import bootstrap, wasserstein_distance
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows
+from geomem.geometry.neighbours import Array, Points, as_rows
+from geomem.geometry.points import as_source, runs
 from geomem.rng import generator
 
 BINS = 30
 COMPONENTS = 2
 RESAMPLES = 200
+BLOCK_ENTRIES = 2**22  # float64 values of points, or distances, held at a time
 
 
 def bin_edges(reference: Array, bins: int = BINS) -> np.ndarray:
@@ -71,6 +75,32 @@ def jensen_shannon(samples: Array, reference: Array, edges: np.ndarray, *, seed:
                                                             size=RESAMPLES)
     value, *resampled = jensenshannon(np.stack([counts.sum(axis=0), *(uses @ counts)]), fixed[None], base=2, axis=1)
     return float(value), float(np.std(resampled, ddof=1))
+
+
+def mean_training_distance(samples: Array, train: Points) -> np.ndarray:
+    """For each of the samples (n, ...) the mean Euclidean distance to all training points (N, ...), (n,) float64.
+
+    [C] takes the mean of these as the distance of a model from its training set, the smaller the more it memorizes.
+    But it is a mean over all of the training set: samples that shrink towards its centre lower it too, and copies of
+    the points do not. So hold it against the same figure of held-out points, and against the ratio rule.
+
+    Training points are read in blocks. Raises InputError if the points differ in size or a value is not finite.
+    """
+    rows, source = as_rows(samples, "samples"), as_source("train", train)
+    if rows.shape[1] != source.shape[1]:
+        raise InputError(f"samples have {rows.shape[1]} values each and training points {source.shape[1]}; "
+                         "they must agree")
+    total = np.zeros(len(rows))
+    centre = rows.mean(axis=0, dtype=np.float64)
+    length = max(1, min(BLOCK_ENTRIES // rows.shape[1], int(BLOCK_ENTRIES**0.5)))
+    for part in runs(0, source.shape[0], length):
+        x = source.take(part) - centre
+        squared = np.einsum("nd,nd->n", x, x)
+        for block in runs(0, len(rows), length):
+            q = rows[block] - centre
+            between = np.einsum("nd,nd->n", q, q)[:, None] + squared - 2 * q @ x.T
+            total[block] += np.sqrt(between.clip(min=0)).sum(axis=1)
+    return total / source.shape[0]
 
 
 def _checked(samples: Array, reference: Array) -> tuple[np.ndarray, np.ndarray]:

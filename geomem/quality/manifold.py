@@ -18,7 +18,7 @@ import torch
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import runs
-from geomem.statistics import wilson_interval
+from geomem.statistics import share_stderr, wilson_interval
 
 NEIGHBOURS = 3
 _BLOCK_ENTRIES = 2**22  # distances held at a time
@@ -26,16 +26,18 @@ _BLOCK_ENTRIES = 2**22  # distances held at a time
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Both shares with their 95% Wilson intervals: of precision over the n samples, the reference held fixed; of
-    recall over the reference_n reference points, the samples held fixed.
+    """Both shares with their 95% Wilson intervals and standard errors (``share_stderr``): of precision over the n
+    samples, the reference held fixed; of recall over the reference_n reference points, the samples held fixed.
     """
 
     precision: float
     precision_low: float
     precision_high: float
+    precision_stderr: float
     recall: float
     recall_low: float
     recall_high: float
+    recall_stderr: float
     neighbours: int
     n: int
     reference_n: int
@@ -58,8 +60,9 @@ def precision_recall(samples: Array, reference: Array, *, neighbours: int = NEIG
                          "neighbours, 1 at least")
     radii = [nearest(points, points, neighbours + 1, device=device)[0][:, -1] for points in (reference, samples)]
     real = int(_in_some_ball(samples, reference, radii[0]).sum())
-    found = int(_in_some_ball(reference, samples, radii[1]).sum())
-    return PrecisionRecall(real / n, *wilson_interval(real, n), found / m, *wilson_interval(found, m), neighbours, n, m)
+    covered = int(_in_some_ball(reference, samples, radii[1]).sum())
+    return PrecisionRecall(real / n, *wilson_interval(real, n), share_stderr(real, n),
+                           covered / m, *wilson_interval(covered, m), share_stderr(covered, m), neighbours, n, m)
 
 
 def _in_some_ball(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:

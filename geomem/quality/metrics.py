@@ -21,6 +21,7 @@ Principal components are those of the training points.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,18 +33,23 @@ import torch
 from geomem.errors import InputError
 from geomem.geometry import principal_components
 from geomem.geometry.neighbours import Array, Points, as_rows
-from geomem.quality.distances import mean_training_distance
-from geomem.quality.distributions import COMPONENTS, bin_edges, jensen_shannon, wasserstein_1
+from geomem.quality.distributions import (
+    COMPONENTS,
+    bin_edges,
+    jensen_shannon,
+    mean_training_distance,
+    wasserstein_1,
+)
 from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.inception import InceptionFeatures, require_images
 from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import precision_recall
-from geomem.quality.split import samples_at_floor_size, split_heldout
+from geomem.quality.report import samples_at_floor_size, split_heldout
 from geomem.statistics import Z_95, standard_error
 
-INCEPTION_METRICS = ("fid", "kid", "inception-pr")
 _STANDARD_INCEPTION, _OTHER_INCEPTION = "Inception", "Inception with other weights"
-METRICS = ("frechet", "mmd", "pr", "components", "values", "mean-distance", *INCEPTION_METRICS)
+LIMITS = {"memorized": (0.0, 1.0), "precision": (0.0, 1.0), "recall": (0.0, 1.0), "Jensen-Shannon": (0.0, 1.0),
+          "kernel distance": (-math.inf, math.inf), "KID": (-math.inf, math.inf)}  # others are 0 or more
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,9 @@ class Measurement:
     """One figure for one set of samples.
 
     name, features: what was measured and on what (``pixels``, ``pca:20``, ``component 1``, ``Inception``).
-    value, low, high: with a 95% interval over the sampling of the samples, the reference held fixed; of recall over
-        the sampling of the reference. Biases of small n are not removed.
+    value, low, high, stderr: with its 95% interval, cut to what is possible, and its standard error over the sampling
+        of the samples, the reference held fixed; of recall over the sampling of the reference. Biases of small n are
+        not removed.
     n, reference, reference_n: samples, and what they were held against: ``held-out`` or ``training`` points.
     floor, floor_n: the same figure for ``floor_n[0]`` held-out points against ``floor_n[1]`` reference points.
     at_floor_size: the same figure for as many of the samples, random ones, against the same reference points; this is
@@ -65,6 +72,7 @@ class Measurement:
     value: float
     low: float
     high: float
+    stderr: float
     n: int
     reference: str
     reference_n: int
@@ -105,8 +113,8 @@ class Judge:
                              "network that they are measured with")
         if len(heldout) < 8:
             raise InputError(f"{len(heldout)} held-out points; halves with neighbours of their own need at least 8")
-        self.metrics, self.seed, self._device = tuple(dict.fromkeys(metrics)), seed, device
-        self._train, self._heldout = train, heldout
+        self.metrics, self.seed, self.device = tuple(dict.fromkeys(metrics)), seed, device
+        self.train, self._heldout = train, heldout
         self._inception = _STANDARD_INCEPTION if inception is None or inception.standard else _OTHER_INCEPTION
         self._maps: dict[str, Callable[[Array], np.ndarray]] = {"pixels": as_rows}
         self._chosen = features
@@ -119,7 +127,7 @@ class Judge:
             require_images(heldout, "held-out points")
             self._maps[self._inception] = inception
         self._reference: dict[str, np.ndarray] = {}
-        self._floors: dict[tuple[str, int], list[_Figure]] = {}
+        self._floors: dict[tuple[str, int], list[Figure]] = {}
 
     def measure(self, samples: Array) -> list[Measurement]:
         """All metrics of samples (n, ...), n >= 4. Raises InputError if they are of another shape or not finite."""
@@ -128,79 +136,101 @@ class Judge:
                              f"{tuple(self._heldout.shape[1:])}; bring both to one")
         if len(samples) < 4:
             raise InputError(f"{len(samples)} samples; a third neighbour and an error need at least 4")
-        found = []
+        measurements = []
         for metric in self.metrics:
             space = self._space(metric)
-            heldout, points = self._features_of_heldout(space), self._maps[space](samples)
-            some, rest = split_heldout(len(heldout), len(samples), self.seed)
-            if (metric, len(some)) not in self._floors:
-                self._floors[metric, len(some)] = self._figures(metric, heldout[some], heldout[rest])
-            kind, total, part = (("training", self._train.shape[0], self._train.shape[0]) if metric == "mean-distance"
-                                 else ("held-out", len(heldout), len(rest)))
-            few = samples_at_floor_size(len(points), len(some), self.seed)
-            found += [Measurement(one.name, one.features, *one.interval, n=len(points), reference=kind,
-                                  reference_n=total, floor=floor.interval[0], floor_n=(len(some), part),
-                                  at_floor_size=fewer.interval[0], better=one.better)
-                      for one, fewer, floor in zip(self._figures(metric, points, heldout),
-                                                   self._figures(metric, points[few], heldout[rest]),
-                                                   self._floors[metric, len(some)], strict=True)]
-        return found
+            heldout, points = self.reference(space), self._maps[space](samples)
+            part, rest = split_heldout(len(heldout), len(samples), self.seed)
+            if (metric, len(part)) not in self._floors:
+                self._floors[metric, len(part)] = self._figures(metric, heldout[part], heldout[rest])
+            kind, total, others = (("training", self.train.shape[0], self.train.shape[0]) if metric == "mean-distance"
+                                   else ("held-out", len(heldout), len(rest)))
+            subset = samples_at_floor_size(len(points), len(part), self.seed)
+            measurements += [
+                Measurement(**figure._asdict(), n=len(points), reference=kind, reference_n=total, floor=floor.value,
+                            floor_n=(len(part), others), at_floor_size=at_floor_size.value)
+                for figure, at_floor_size, floor in zip(self._figures(metric, points, heldout),
+                                                        self._figures(metric, points[subset], heldout[rest]),
+                                                        self._floors[metric, len(part)], strict=True)]
+        return measurements
 
-    def _space(self, metric: str) -> str:
-        """Name of the features that a metric is measured on."""
-        if metric in INCEPTION_METRICS:
-            return self._inception
-        return {"components": "components", "values": "pixels", "mean-distance": "pixels"}.get(metric, self._chosen)
-
-    def _features_of_heldout(self, space: str) -> np.ndarray:
+    def reference(self, space: str) -> np.ndarray:
+        """Features of the held-out points, (M, d)."""
         if space not in self._reference:
             self._reference[space] = self._maps[space](self._heldout)
         return self._reference[space]
 
-    def _figures(self, metric: str, points: np.ndarray, reference: np.ndarray) -> list[_Figure]:
+    def _space(self, metric: str) -> str:
+        """Name of the features that a metric is measured on."""
+        space = _REGISTRY[metric][0]
+        return self._inception if space == "Inception" else space or self._chosen
+
+    def _figures(self, metric: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
         """What a metric gives for features (n, d) against reference features (m, d)."""
-        space = self._space(metric)
-        known = space == _STANDARD_INCEPTION
-        if metric in ("frechet", "fid"):
-            return [_Figure("FID" if known else "Frechet distance", space,
-                            _interval(*frechet_with_stderr(points, reference), smallest=0.0))]
-        if metric in ("mmd", "kid"):
-            return [_Figure("KID" if known else "kernel distance", space,
-                            _interval(*kernel_distance(points, reference)))]
-        if metric in ("pr", "inception-pr"):
-            both = precision_recall(points, reference, device=self._device)
-            return [_Figure("precision", space, (both.precision, both.precision_low, both.precision_high), "higher"),
-                    _Figure("recall", space, (both.recall, both.recall_low, both.recall_high), "higher")]
-        if metric == "components":
-            return [figure for k in range(points.shape[1])
-                    for figure in self._component(k, points[:, k], reference[:, k])]
-        if metric == "values":
-            edges = bin_edges(self._reference["pixels"])
-            return [_Figure("Jensen-Shannon", space, _interval(
-                *jensen_shannon(points, reference, edges, seed=self.seed), smallest=0.0, largest=1.0))]
-        distance = mean_training_distance(points, self._train)
-        return [_Figure("mean distance", space, _interval(float(distance.mean()), standard_error(distance),
-                                                          smallest=0.0), "near the floor")]
-
-    def _component(self, k: int, points: np.ndarray, reference: np.ndarray) -> list[_Figure]:
-        """Both distances of [C] along the k-th principal component, from the scores (n,) and (m,)."""
-        edges = bin_edges(self._reference["components"][:, k])
-        return [_Figure("Wasserstein-1", f"component {k + 1}", _interval(
-                    *wasserstein_1(points, reference, seed=self.seed), smallest=0.0)),
-                _Figure("Jensen-Shannon", f"component {k + 1}", _interval(
-                    *jensen_shannon(points, reference, edges, seed=self.seed), smallest=0.0, largest=1.0))]
+        return _REGISTRY[metric][1](self, self._space(metric), points, reference)
 
 
-class _Figure(NamedTuple):
-    """A value with its 95% interval, (value, low, high); the rest as in ``Measurement``."""
+class Figure(NamedTuple):
+    """A value with its standard error and 95% interval; the rest as in ``Measurement``."""
 
     name: str
     features: str
-    interval: tuple[float, float, float]
-    better: str = "lower"
+    value: float
+    low: float
+    high: float
+    stderr: float
+    better: str
 
 
-def _interval(value: float, stderr: float, *, smallest: float = -np.inf,
-              largest: float = np.inf) -> tuple[float, float, float]:
-    """The value and its 95% interval, cut to what is possible."""
-    return value, max(smallest, value - Z_95 * stderr), min(largest, value + Z_95 * stderr)
+def _figure(name: str, features: str, value: float, stderr: float, better: str = "lower") -> Figure:
+    """With a normal interval, cut to what is possible."""
+    smallest, largest = LIMITS.get(name, (0.0, math.inf))
+    return Figure(name, features, value, max(smallest, value - Z_95 * stderr), min(largest, value + Z_95 * stderr),
+                  stderr, better)
+
+
+def _frechet(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
+    name = "FID" if space == _STANDARD_INCEPTION else "Frechet distance"
+    return [_figure(name, space, *frechet_with_stderr(points, reference))]
+
+
+def _kernel(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
+    name = "KID" if space == _STANDARD_INCEPTION else "kernel distance"
+    return [_figure(name, space, *kernel_distance(points, reference))]
+
+
+def _precision_recall(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
+    both = precision_recall(points, reference, device=judge.device)
+    return [Figure("precision", space, both.precision, both.precision_low, both.precision_high, both.precision_stderr,
+                   "higher"),
+            Figure("recall", space, both.recall, both.recall_low, both.recall_high, both.recall_stderr, "higher")]
+
+
+def _components(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
+    """Both distances of [C] along each principal component, from the scores (n, K) and (m, K)."""
+    figures = []
+    for k, (a, b, all_heldout) in enumerate(zip(points.T, reference.T, judge.reference(space).T, strict=True), start=1):
+        figures += [_figure("Wasserstein-1", f"component {k}", *wasserstein_1(a, b, seed=judge.seed)),
+                    _figure("Jensen-Shannon", f"component {k}",
+                            *jensen_shannon(a, b, bin_edges(all_heldout), seed=judge.seed))]
+    return figures
+
+
+def _values(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
+    edges = bin_edges(judge.reference(space))
+    return [_figure("Jensen-Shannon", space, *jensen_shannon(points, reference, edges, seed=judge.seed))]
+
+
+def _mean_distance(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
+    distance = mean_training_distance(points, judge.train)
+    return [_figure("mean distance", space, float(distance.mean()), standard_error(distance), "near the floor")]
+
+
+# The features that a metric is measured on, "" for those the caller chose, and how.
+_REGISTRY: dict[str, tuple[str, Callable[[Judge, str, np.ndarray, np.ndarray], list[Figure]]]] = {
+    "frechet": ("", _frechet), "mmd": ("", _kernel), "pr": ("", _precision_recall),
+    "components": ("components", _components), "values": ("pixels", _values),
+    "mean-distance": ("pixels", _mean_distance),
+    "fid": ("Inception", _frechet), "kid": ("Inception", _kernel), "inception-pr": ("Inception", _precision_recall)}
+METRICS = tuple(_REGISTRY)
+INCEPTION_METRICS = tuple(name for name, (space, _) in _REGISTRY.items() if space == "Inception")

@@ -19,7 +19,6 @@ from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows, nearest
 from geomem.geometry.points import as_source
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
-from geomem.quality.split import samples_at_floor_size, split_heldout
 from geomem.rng import generator
 from geomem.statistics import Z_95
 
@@ -28,9 +27,9 @@ from geomem.statistics import Z_95
 class QualityReport:
     """Frechet distances in pixels, squared data units; distances in data units.
 
-    frechet, frechet_low, frechet_high: samples against held-out points, with a 95% interval over the sampling
-        of the samples (normal, from the infinitesimal jackknife; the held-out points are held fixed, and the
-        upward bias of order d / n is not removed).
+    frechet, frechet_low, frechet_high, frechet_stderr: samples against held-out points, with a 95% interval and a
+        standard error over the sampling of the samples (normal, from the infinitesimal jackknife; the held-out points
+        are held fixed, and the upward bias of order d / n is not removed).
     frechet_floor: the same for ``floor_n[0]`` held-out points against ``floor_n[1]`` others.
     frechet_at_floor_size: the same for ``floor_n[0]`` of the samples against those ``floor_n[1]`` others; compare this
         with the floor, since a Frechet distance is larger the fewer the points.
@@ -41,6 +40,7 @@ class QualityReport:
     frechet: float
     frechet_low: float
     frechet_high: float
+    frechet_stderr: float
     frechet_floor: float
     floor_n: tuple[int, int]
     frechet_at_floor_size: float
@@ -75,17 +75,32 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
     samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_source("train", train)
     frechet, stderr = frechet_with_stderr(samples, heldout)
     floor, rest = split_heldout(len(heldout), len(samples), seed)
-    few = samples_at_floor_size(len(samples), len(floor), seed)
-    some = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
+    subset = samples_at_floor_size(len(samples), len(floor), seed)
+    known = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
     return QualityReport(
         frechet=frechet,
         frechet_low=max(0.0, frechet - Z_95 * stderr),
         frechet_high=frechet + Z_95 * stderr,
+        frechet_stderr=stderr,
         frechet_floor=frechet_distance(heldout[floor], heldout[rest]),
         floor_n=(len(floor), len(rest)),
-        frechet_at_floor_size=frechet_distance(samples[few], heldout[rest]),
-        frechet_train=frechet_distance(source.take(some), heldout),
-        frechet_train_n=len(some),
+        frechet_at_floor_size=frechet_distance(samples[subset], heldout[rest]),
+        frechet_train=frechet_distance(source.take(known), heldout),
+        frechet_train_n=len(known),
         nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),
         nearest_heldout=float(np.median(nearest(heldout, source, 1, device=device)[0])),
         n_samples=len(samples), n_train=source.shape[0], n_heldout=len(heldout), seed=seed)
+
+
+def split_heldout(n_heldout: int, n_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two parts of the held-out points, as perfect samples and what to compare them with: as many as there
+    are samples, or half where there are fewer than twice as many, and the others, at random by ``seed``.
+    """
+    order = generator(seed, "floor").permutation(n_heldout)
+    size = max(2, min(n_samples, n_heldout // 2))
+    return order[:size], order[size:]
+
+
+def samples_at_floor_size(n_samples: int, size: int, seed: int) -> np.ndarray:
+    """Indices of ``size`` of the samples, at random by ``seed``: as many as there are held-out points in the floor."""
+    return generator(seed, "samples at the size of the floor").permutation(n_samples)[:size]

@@ -1,0 +1,178 @@
+"""Several sets of samples beside each other: how much of each is memorized, how good it is, means over runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from geomem.data import DataSet
+from geomem.errors import InputError
+from geomem.generation import Samples
+from geomem.geometry.neighbours import as_rows
+from geomem.memorization import MemorizationRate
+from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.quality.inception import InceptionFeatures
+from geomem.quality.metrics import LIMITS, Judge, Measurement
+from geomem.quality.report import QualityReport, quality_report
+from geomem.statistics import MeanOverRuns, mean_over_runs
+
+FORMAT = "geomem.quality/1"
+_SHORT = {"Frechet distance": "Frechet", "kernel distance": "MMD^2", "Wasserstein-1": "W1", "Jensen-Shannon": "JS",
+          "mean distance": "mean L2"}
+_FEATURES = {"pixels": "px", "Inception with other weights": "other Inception"}
+
+
+class Column(NamedTuple):
+    """What a row says of one measure: the fields as in ``Measurement``; ``floor`` is that of held-out points."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    stderr: float
+    floor: float | None
+    better: str
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What was measured of one set of samples. about: what is known of them."""
+
+    label: str
+    memorization: MemorizationRate
+    quality: QualityReport
+    metrics: list[Measurement]
+    about: dict[str, Any]
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """By title, the memorized share first."""
+        m, q = self.memorization, self.quality
+        columns = {"memorized": Column("memorized", m.rate, m.low, m.high, m.stderr, None, "lower"),
+                   "Frechet (px)": Column("Frechet distance", q.frechet, q.frechet_low, q.frechet_high,
+                                          q.frechet_stderr, q.frechet_floor, "lower")}
+        for one in self.metrics:
+            space = "" if one.name in ("FID", "KID") else \
+                f" ({_FEATURES.get(one.features, one.features.replace('component ', 'pc'))})"
+            columns[_SHORT.get(one.name, one.name) + space] = Column(one.name, one.value, one.low, one.high, one.stderr,
+                                                                     one.floor, one.better)
+        return columns
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"label": self.label, "memorization": self.memorization.to_dict(), "quality": self.quality.to_dict(),
+                "metrics": [one.to_dict() for one in self.metrics], "about": self.about}
+
+
+@dataclass(frozen=True)
+class SettingMean:
+    """Means over the runs of one setting. n: samples of all of them. columns: by title.
+
+    nearest_samples: mean over the runs of their median distances to the nearest training point, in data units.
+    """
+
+    label: str
+    runs: int
+    n: int
+    columns: dict[str, MeanOverRuns]
+    nearest_samples: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What ``compare_samples`` found: a row for each set of samples, and a mean for each label that came several times.
+
+    heldout: the ratio rule on the held-out points. data, settings: for JSON.
+    """
+
+    data: dict[str, Any]
+    rows: list[Row]
+    heldout: MemorizationRate
+    means: list[SettingMean]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, of the format geomem.quality/1."""
+        return {"format": FORMAT, "data": self.data, "rows": [row.to_dict() for row in self.rows],
+                "heldout": {"memorization": self.heldout.to_dict()}, "means": [asdict(mean) for mean in self.means],
+                "settings": self.settings}
+
+    def pareto(self) -> dict[str, Any]:
+        """Arguments of ``geomem.plots.plot_pareto``: of each setting the memorized share, and the first measure asked
+        for that has a better and a worse, else the Frechet distance in pixels.
+        """
+        first = next((title for title, column in list(self.rows[0].columns.items())[2:]
+                      if column.better in ("lower", "higher")), "Frechet (px)")
+        quality = self.rows[0].columns[first]
+
+        def point(row: Row) -> dict[str, Any]:
+            columns = row.columns
+            return {"quality": columns[first]._asdict(), "memorized": columns["memorized"]._asdict()}
+
+        settings = []
+        averages = {mean.label: mean.columns for mean in self.means}
+        for label in dict.fromkeys(row.label for row in self.rows):
+            runs = [point(row) for row in self.rows if row.label == label]
+            average = runs[0] if label not in averages else {
+                part: {"value": mean.mean, "low": mean.low, "high": mean.high}
+                for part, mean in (("quality", averages[label][first]), ("memorized", averages[label]["memorized"]))}
+            settings.append((label, average, runs))
+        sizes = sorted({row.memorization.n for row in self.rows})
+        return {"settings": settings, "floor": (quality.floor, self.heldout.rate), "title": self.data["name"],
+                "xlabel": f"{first}, {' or '.join(f'{n:,}' for n in sizes)} samples against "
+                          f"{self.data['n_test']:,} held-out points", "better": quality.better}
+
+
+def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Sequence[str] | None = None,
+                    metrics: Sequence[str] = (), features: str = "pixels", inception: InceptionFeatures | None = None,
+                    seed: int = 0, device: str | torch.device = "auto",
+                    progress: Callable[[int, int], None] | None = None) -> Comparison:
+    """Measure each of ``samples`` against the training points and the test part of the held-out points.
+
+    labels: of the settings, one for each of the samples; those of one label are runs of one setting. None for the names
+        of the samples. metrics, features, inception, seed: as in ``Judge``. progress: called with (done, total).
+
+    Raises InputError for fewer than 2 samples, 4 with metrics, and as ``Judge`` and ``quality_report`` do.
+    """
+    least = 4 if metrics else 2  # for a third neighbour; for a covariance
+    for one in samples:
+        if len(one.values) < least:
+            raise InputError(f"{one.name} holds {len(one.values)} samples; what is measured needs {least} or more")
+    test = dataset.test
+    judge = Judge(dataset.train, test, metrics, features=features, inception=inception, seed=seed,
+                  device=device) if metrics else None
+    training = distinct_training(dataset.train, None, device=device)
+    rows = []
+    for label, one in zip(labels or [one.name for one in samples], samples, strict=True):
+        report = quality_report(one.values, dataset.train, test, seed=seed, device=device)
+        rate = apply_ratio_rule(as_rows(one.values, "samples"), training, RATIO, device=device)
+        rows.append(Row(label, rate, report, judge.measure(one.values) if judge else [], one.about))
+        if progress:
+            progress(len(rows), len(samples))
+    return Comparison(
+        {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train), "n_test": len(test)}, rows,
+        apply_ratio_rule(as_rows(test, "held-out points"), training, RATIO, device=device), _means(rows),
+        {"metrics": list(dict.fromkeys(metrics)), "features": features, "seed": seed, "fid_weights":
+            None if inception is None else {"sha256": inception.sha256, "standard": inception.standard}})
+
+
+def _means(rows: Sequence[Row]) -> list[SettingMean]:
+    """Of each label of several rows; intervals are cut to what is possible."""
+    means = []
+    for label in dict.fromkeys(row.label for row in rows):
+        runs = [row for row in rows if row.label == label]
+        if len(runs) < 2:
+            continue
+        columns = {}
+        for title in runs[0].columns:
+            cells = [run.columns[title] for run in runs]
+            mean = mean_over_runs([cell.value for cell in cells], [cell.stderr for cell in cells])
+            smallest, largest = LIMITS.get(cells[0].name, (0.0, math.inf))
+            columns[title] = replace(mean, low=max(smallest, mean.low), high=min(largest, mean.high))
+        means.append(SettingMean(label, len(runs), sum(run.memorization.n for run in runs), columns,
+                                 sum(run.quality.nearest_samples for run in runs) / len(runs)))
+    return means
