@@ -12,7 +12,6 @@ import click
 
 from geomem.cli.options import (
     MAX_SAMPLES,
-    Interval,
     answer,
     data_root_option,
     device_option,
@@ -29,7 +28,6 @@ from geomem.errors import InputError
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
-    from geomem.models import Window
     from geomem.quality import SwapTable
     from geomem.training import Pretrained
 
@@ -88,7 +86,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
     require_data(data)
     from geomem.files import write_json
     from geomem.generation import data_of, sampler_levels
-    from geomem.quality import swap_experiment, swap_rows
+    from geomem.quality import named_window, swap_experiment, swap_rows
     from geomem.training import load_denoiser
 
     if out:
@@ -100,8 +98,9 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
                          f"{dataset.train.shape[1:]}; choose the data it was trained on with --data")
     runs = {"A": model, **_other_runs(others, weights_b, model, dataset)}
     sigmas = sampler_levels(method, steps, model.schedule)
-    ranges = [_window(word, dataset, device) for word in dict.fromkeys(windows or ("large", "medium", "small"))]
-    rows = list(swap_rows([*list(runs)[1:], *(word for word in others if word in WORDS)], ranges, sigmas,
+    swapped = [named_window(word, dataset, device=device)
+               for word in dict.fromkeys(windows or ("large", "medium", "small"))]
+    rows = list(swap_rows([*list(runs)[1:], *(word for word in others if word in WORDS)], swapped, sigmas,
                           controls=controls, direction=direction))
     started = time.perf_counter()
     with progress_bar(len(rows), "swaps", "row") as bar:
@@ -169,29 +168,6 @@ def _say_what_it_saw(run: Pretrained, dataset: DataSet) -> None:
     if shared:
         say(f"note: {run.path} was trained on {shared:,} of the {len(dataset.test):,} held-out points of "
             f"{dataset.name}; where it is used, the Frechet distance flatters it")
-
-
-def _window(word: str, dataset: DataSet, device: str) -> Window:
-    """The noise levels that a value of --window names."""
-    from geomem.models import PUBLISHED_WINDOWS, Window
-    from geomem.noise import read_zone
-    from geomem.noise.danger_zone import danger_zone
-
-    if word in PUBLISHED_WINDOWS:
-        return PUBLISHED_WINDOWS[word]
-    if word == "zone":
-        zone = danger_zone(dataset.train, dataset.heldout, device=device).zone
-        if zone is None:
-            raise InputError(f"--window zone: {dataset.name} has no danger zone; give LO:HI")
-        return Window(zone.sigma_low, zone.sigma_high, word)
-    if os.path.exists(word):
-        return Window(*read_zone(word), word)
-    try:
-        low, high = Interval().convert(word, None, None)
-        return Window(low, high, word)
-    except click.BadParameter as error:
-        raise InputError(f"--window {error.message}; give {', '.join(PUBLISHED_WINDOWS)}, zone, LO:HI in sigma or an "
-                         "existing danger-zone.json") from None
 
 
 def _pictures(out: str, document: dict[str, Any], table: SwapTable) -> None:

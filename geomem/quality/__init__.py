@@ -9,7 +9,7 @@ from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import PrecisionRecall, precision_recall
 from geomem.quality.metrics import METRICS, Judge, Measurement
 from geomem.quality.report import QualityReport, quality_report
-from geomem.quality.swaps import SwapTable, swap_experiment, swap_rows
+from geomem.quality.swaps import SwapTable, named_window, swap_experiment, swap_rows
 
 __all__ = [
     "METRICS",
@@ -26,6 +26,7 @@ __all__ = [
     "jensen_shannon",
     "kernel_distance",
     "mean_training_distance",
+    "named_window",
     "precision_recall",
     "quality_report",
     "swap_experiment",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,10 @@ from geomem.geometry.neighbours import as_rows
 from geomem.memorization import MemorizationRate
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.memorization.swap import control_windows, swapped_samples
-from geomem.models import EmpiricalDenoiser, GaussianDenoiser, Window
+from geomem.models import PUBLISHED_WINDOWS, EmpiricalDenoiser, GaussianDenoiser, Window
+from geomem.noise import read_zone
+from geomem.noise.danger_zone import danger_zone
+from geomem.noise.gaps import parse_range
 from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.report import quality_report
 from geomem.statistics import Z_95, PairedShareDifference, paired_share_difference
@@ -106,6 +110,26 @@ class SwapTable:
                 for one in self.results]
         return {"rows": rows, "heldout": {"memorization": self.heldout.to_dict(), "frechet": self.frechet_floor,
                                           "floor_n": list(self.floor_n)}}
+
+
+def named_window(word: str, dataset: DataSet, *, device: str | torch.device = "auto") -> Window:
+    """The noise levels that ``word`` names: a window of the paper's table, ``zone`` for the danger zone of the data,
+    ``LO:HI`` in sigma, or a danger-zone.json. Raises InputError for anything else.
+    """
+    if word in PUBLISHED_WINDOWS:
+        return PUBLISHED_WINDOWS[word]
+    if word == "zone":
+        zone = danger_zone(dataset.train, dataset.heldout, device=device).zone
+        if zone is None:
+            raise InputError(f"--window zone: {dataset.name} has no danger zone; give LO:HI")
+        return Window(zone.sigma_low, zone.sigma_high, word)
+    if os.path.exists(word):
+        return Window(*read_zone(word), word)
+    try:
+        return Window(*parse_range(word), word)
+    except ValueError as error:
+        raise InputError(f"--window {error}; give {', '.join(PUBLISHED_WINDOWS)}, zone, LO:HI in sigma or an "
+                         "existing danger-zone.json") from None
 
 
 def swap_rows(others: Sequence[str], windows: Sequence[Window], sigmas: np.ndarray, *, controls: int = 1,
