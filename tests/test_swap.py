@@ -1,15 +1,12 @@
 """Swap experiments: windows, swapped and skipping denoisers, paired differences, and ``geomem swap``."""
 
 import json
-from itertools import product
-from math import comb
 
 import numpy as np
 import pytest
 import torch
 from commands import status
 from PIL import Image
-from scipy.stats import binomtest
 from torch import nn
 
 from geomem import InputError, load_data
@@ -230,85 +227,6 @@ def test_windows_that_cannot_be_swapped_are_refused():
                                   (None, Window(100, 200), "holds none")):
         with pytest.raises(InputError, match=words):
             swapped_samples(Constant(1.0), inside, window, [0], (2,), sigmas=LEVELS)
-
-
-# paired differences
-
-
-def pairs(both, lost, gained, neither):
-    """The two rows of a 2 x 2 table."""
-    counts = (both, lost, gained, neither)
-    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
-
-
-@pytest.mark.parametrize(("table", "low", "high"), [
-    ((14, 0, 5, 22), 0.011, 0.226),  # Altman et al. 2000, Statistics with Confidence, p. 52
-    ((1, 1, 7, 12), 0.026, 0.507),  # Bentur 2009 in Fagerland, Lydersen and Laake 2014
-])
-def test_newcombes_interval_in_print(table, low, high):
-    found = paired_share_difference(*pairs(*table))
-    assert (found.lost, found.gained, found.n) == (table[1], table[2], sum(table))
-    assert found.difference == pytest.approx((table[2] - table[1]) / sum(table))
-    assert (round(found.low, 3), round(found.high, 3)) == (low, high)
-    back = paired_share_difference(*reversed(pairs(*table)))
-    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
-
-
-def test_newcombes_interval_from_its_definition():
-    """Every table of 8 pairs and some of 40. scipy has Wilson's intervals, and numpy the correlation of the rows: the
-    interval does not rest on the examples in print.
-    """
-    tables = [(a, b, c, 8 - a - b - c) for a, b, c in product(range(9), repeat=3) if a + b + c <= 8]
-    for table in [*tables, (14, 3, 5, 18), (2, 17, 11, 10), (30, 1, 4, 5)]:
-        rows, n = pairs(*table), sum(table)
-        (p, l1, u1), (q, l2, u2) = (
-            (row.mean(), *binomtest(int(row.sum()), n).proportion_ci(0.95, method="wilson")) for row in rows)
-        phi = 0.0
-        if 0 < p < 1 and 0 < q < 1:
-            spread = n**2 * np.sqrt(p * (1 - p) * q * (1 - q))  # root of the product of the margins
-            product_of_diagonals = np.corrcoef(*rows)[0, 1] * spread
-            phi = max(product_of_diagonals - n / 2, 0) / spread if product_of_diagonals > 0 else \
-                product_of_diagonals / spread
-        # |v - w|^2 = v^2 - 2 v w cos + w^2 of two sides with cosine phi between them
-        turned = np.array([phi, np.sqrt(max(0.0, 1 - phi**2))])
-        low = q - p - np.linalg.norm((q - l2) * np.array([1, 0]) - (u1 - p) * turned)
-        high = q - p + np.linalg.norm((u2 - q) * np.array([1, 0]) - (p - l1) * turned)
-        found = paired_share_difference(*rows)
-        assert (found.difference, found.low, found.high) == pytest.approx((q - p, low, high), abs=1e-9), table
-
-
-def test_interval_has_a_width_where_no_pair_differs():
-    for table in ((10, 0, 0, 0), (0, 0, 0, 10), (6, 0, 0, 4)):
-        found = paired_share_difference(*pairs(*table))
-        assert found.difference == 0
-        assert -0.45 < found.low < -0.01
-        assert found.high == pytest.approx(-found.low)
-    lost = paired_share_difference(*pairs(0, 10, 0, 0))
-    assert (lost.difference, lost.low) == (-1, -1)
-    assert lost.high < -0.5
-
-
-def test_interval_covers_as_often_as_it_says():
-    """Exact coverage by every table of 12 pairs, over pairs of shares and correlations: 95% on average."""
-    n, covered = 12, []
-    tables = [(a, b, c, n - a - b - c) for a, b, c in product(range(n + 1), repeat=3) if a + b + c <= n]
-    found = [paired_share_difference(*pairs(*table)) for table in tables]
-    ways = np.array([comb(n, a) * comb(n - a, b) * comb(n - a - b, c) for a, b, c, _ in tables], dtype=float)
-    counts = np.array(tables)
-    for law in ([0.3, 0.2, 0.2, 0.3], [0.5, 0.25, 0.05, 0.2], [0.1, 0.4, 0.1, 0.4], [0.05, 0.6, 0.05, 0.3],
-                [0.4, 0.1, 0.1, 0.4], [0.2, 0.3, 0.3, 0.2]):
-        probability = ways * np.prod(np.array(law) ** counts, axis=1)
-        assert probability.sum() == pytest.approx(1)
-        truth = law[2] - law[1]
-        covered.append(sum(p for p, one in zip(probability, found, strict=True) if one.low <= truth <= one.high))
-    assert min(covered) > 0.91
-    assert np.mean(covered) > 0.94
-
-
-def test_pairs_must_match():
-    for first, second in ((np.ones(3), np.ones(4)), (np.ones((2, 2)), np.ones((2, 2))), ([], [])):
-        with pytest.raises(InputError, match="one value per seed"):
-            paired_share_difference(first, second)
 
 
 # geomem swap

@@ -106,14 +106,14 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     if min(map(len, parts)) < SMALLEST_SET:
         raise InputError(f"leaning needs {SMALLEST_SET} distinct points of each kind; there are {len(parts[0])} "
                          f"training and {len(parts[1])} held-out points that are not training points; give more")
-    rest = {"tolerance": float(tolerance), "seed": seed, "leaked": leaked,
+    rest: dict[str, Any] = {"tolerance": float(tolerance), "seed": seed, "leaked": leaked,
             "merged": len(known) + len(unseen) - leaked - sum(map(len, parts))}
     order = generator(seed, "leaning floor").permutation(len(parts[1]))
     halves = parts[1][order[:len(order) // 2]], parts[1][order[len(order) // 2:]]
     floor = None
     if len(halves[1]) >= SMALLEST_SET:
         floor = Leaning(floor=None, **_measure(halves[0], parts[0], halves[1], relabelings, seed, device), **rest)
-    return Leaning(floor=floor, **_measure(asked, *parts, relabelings, seed, device), **rest)
+    return Leaning(floor=floor, **_measure(asked, parts[0], parts[1], relabelings, seed, device), **rest)
 
 
 def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,
