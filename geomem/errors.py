@@ -1,5 +1,9 @@
 """The one exception for what a caller got wrong, and how text from strangers is shown."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _LONGEST = 1000
 
 
@@ -11,6 +15,33 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+def file_error(where: object, what: str) -> InputError:
+    """InputError "where: what"."""
+    return InputError(f"{where}: {what}")
+
+
+@contextmanager
+def as_input_error(where: object, kind: str, advice: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an InputError "where: cannot be read as kind (reason); advice".
+
+    All exceptions are meant: on a damaged file the decoders of other libraries raise almost anything.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise file_error(where, f"cannot be read as {kind} ({reason(error)}); {advice}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an exception says, without memory addresses; its name where it says nothing."""
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"it lacks {text}"
+    return re.sub(r" <[^>]* at 0x\w+>", "", text).rstrip(".")
 
 
 class LostProcess(RuntimeError):

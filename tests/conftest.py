@@ -2,4 +2,15 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def one_child():
+    """One child process reads the Parquet, MATLAB and pickle files of all tests of a module."""
+    from geomem.data import child
+
+    with child.one_child():
+        yield

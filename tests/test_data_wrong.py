@@ -178,7 +178,7 @@ def test_npz_content(tmp_path, arrays, words):
 
 
 def test_bombs(tmp_path, monkeypatch):
-    monkeypatch.setattr("geomem.data.refusal.MAX_UNPACKED_BYTES", 100_000)
+    monkeypatch.setattr("geomem.data.unpacking.MAX_UNPACKED_BYTES", 100_000)
     zeros = np.zeros((10, 50_000), np.float32)
     np.savez_compressed(tmp_path / "d.npz", train=zeros)
     refused(tmp_path / "d.npz", "d.npz", "2,000,128", "bomb")

@@ -34,6 +34,7 @@ from geomem.geometry.zone_file import read_document
 from geomem.models.weights import read_matching
 from geomem.training import Run
 
+pytestmark = pytest.mark.usefixtures("one_child")
 LONGER = int(os.environ.get("GEOMEM_FUZZ", "0"))
 BUDGET = settings(
     deadline=None,
@@ -326,7 +327,7 @@ def test_hub_rows(data, kinds, parts):
         found[part] = datasets.Dataset(InMemoryTable(pa.table(rows, shape.arrow_schema)))
     with (
         mock.patch.object(datasets, "load_dataset", return_value=found),
-        mock.patch("geomem.data.hub.answers", return_value=True),
+        mock.patch("geomem.data.hub._answers", return_value=True),
     ):
         read_or_refused(lambda: load_data("hf:some/rows"))
 

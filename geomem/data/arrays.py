@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from geomem.data.points import as_points, joined_points
-from geomem.data.refusal import reading, refuse_bomb, wrong
 from geomem.data.source import Source
+from geomem.data.unpacking import refuse_bomb
+from geomem.errors import as_input_error, file_error
 
 # Points and labels, of both parts; the names of others are known too, Keras' last.
 _KEYS = (("train", "train_labels", "heldout", "heldout_labels"),
@@ -33,7 +34,7 @@ def read_npy(path: Path) -> Source:
 
 def shards(folder: Path) -> list[Path]:
     """The ``.npy`` files directly in a folder, by name; hidden ones are left out."""
-    with reading(folder, "a folder of arrays", "check its permissions"):
+    with as_input_error(folder, "a folder of arrays", "check its permissions"):
         return sorted(path for path in folder.iterdir()
                       if path.suffix.lower() == ".npy" and not path.name.startswith("."))
 
@@ -44,15 +45,15 @@ def read_shards(folder: Path, paths: list[Path]) -> Source:
     kind = arrays[0].dtype, arrays[0].shape[1:]
     for path, array in zip(paths, arrays, strict=True):
         if array.ndim == 0 or (array.dtype, array.shape[1:]) != kind:
-            raise wrong(path, f"holds {array.dtype} of shape {array.shape}, but {paths[0].name} {arrays[0].dtype} of "
-                              f"shape {arrays[0].shape}; shards have one type and one shape of a row")
+            raise file_error(path, f"holds {array.dtype} of shape {array.shape}, but {paths[0].name} {arrays[0].dtype} "
+                                   f"of shape {arrays[0].shape}; shards have one type and one shape of a row")
     return Source(folder.resolve().name, joined_points(arrays, folder))
 
 
 def _memory_map(path: Path) -> np.ndarray:
-    with reading(path, "a NumPy array", _ADVICE):
+    with as_input_error(path, "a NumPy array", _ADVICE):
         if not path.is_file():
-            raise wrong(path, "is not a file; remove it or give the file itself")
+            raise file_error(path, "is not a file; remove it or give the file itself")
         with open(path, "rb") as file:
             _check_header(file, path, path.stat().st_size)
         return np.lib.format.open_memmap(path, mode="r")
@@ -75,7 +76,7 @@ def _check_header(file: Any, where: object, size: int) -> None:
         raise ValueError(f"it announces values of type {dtype} and shape {shape}")
     announced = start.tell() + math.prod(shape) * dtype.itemsize
     if announced != size:
-        raise wrong(where, f"has {size:,} bytes, but its header announces {announced:,}; {_ADVICE}")
+        raise file_error(where, f"has {size:,} bytes, but its header announces {announced:,}; {_ADVICE}")
 
 
 def read_npz(path: Path) -> Source:
@@ -86,8 +87,8 @@ def read_npz(path: Path) -> Source:
     def choose(there: Iterable[str]) -> tuple[str, ...]:
         keys = next((keys for keys in _KEYS if keys[0] in there), None)
         if keys is None:
-            raise wrong(path, f"has no key 'train' (keys: {', '.join(there) or 'none'}); "
-                              "save it with np.savez(path, train=..., heldout=...)")
+            raise file_error(path, f"has no key 'train' (keys: {', '.join(there) or 'none'}); "
+                                   "save it with np.savez(path, train=..., heldout=...)")
         return keys
 
     arrays = arrays_of(path, choose)
@@ -103,13 +104,13 @@ def arrays_of(path: Path, choose: Callable[[Iterable[str]], Iterable[str]]) -> d
 
     Raises InputError for a damaged file, Python objects, and one that unpacks to too much.
     """
-    with reading(path, "an .npz file", "save it again with np.savez"), zipfile.ZipFile(path) as archive:
+    with as_input_error(path, "an .npz file", "save it again with np.savez"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         wanted = {key: members[key] for key in choose(members) if key in members}
         refuse_bomb(path, path.stat().st_size, sum(info.file_size for info in wanted.values()))
         arrays = {}
         for key, info in wanted.items():
-            with reading(f"{path}: {key}", "a NumPy array", _ADVICE):
+            with as_input_error(f"{path}: {key}", "a NumPy array", _ADVICE):
                 with archive.open(info) as file:
                     _check_header(file, f"{path}: {key}", info.file_size)
                 with archive.open(info) as file:

@@ -7,22 +7,17 @@ cache until they are asked for.
 from __future__ import annotations
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import as_points, class_names
-from geomem.data.refusal import reading, wrong
 from geomem.data.source import Part, Source
+from geomem.errors import as_input_error, file_error
 
 HUB_PREFIX = "hf:"
 TRAIN_SPLITS = ("train", "training")
@@ -50,14 +45,14 @@ def read_hub_spec(spec: str) -> Source:
     """
     name, _, config = spec.removeprefix(HUB_PREFIX).partition(":")
     if not name:
-        raise wrong(repr(spec), "names no data set; give hf:NAME or hf:NAME:CONFIG, such as hf:ylecun/mnist")
+        raise file_error(repr(spec), "names no data set; give hf:NAME or hf:NAME:CONFIG, such as hf:ylecun/mnist")
     return read_hub(HubData(name, config or None))
 
 
 def read_hub(data: HubData) -> Source:
     """Read both splits. Raises InputError where the hub cannot be reached or a split or column is missing."""
     where = f"hf:{data.name}" + (f":{data.config}" if data.config else "")
-    with reading(where, "a data set of the Hugging Face hub", _ADVICE):
+    with as_input_error(where, "a data set of the Hugging Face hub", _ADVICE):
         import datasets
 
         found = _load(data, datasets)
@@ -72,11 +67,11 @@ def read_hub(data: HubData) -> Source:
 
 
 def _load(data: HubData, datasets: Any) -> Any:
-    """From the hub or its cache; at once from the cache where the hub does not answer. The library would look there
-    only after half a minute.
+    """From the hub or its cache; soon from the cache where the hub does not answer. ``datasets`` alone would look
+    there only after half a minute.
     """
     hub = datasets.config.HF_ENDPOINT
-    if datasets.config.HF_HUB_OFFLINE or os.path.exists(data.name) or answers(hub):
+    if datasets.config.HF_HUB_OFFLINE or os.path.exists(data.name) or _answers(hub, data):
         return datasets.load_dataset(data.name, data.config, revision=data.revision)
     datasets.config.HF_HUB_OFFLINE = True
     try:
@@ -87,34 +82,25 @@ def _load(data: HubData, datasets: Any) -> Any:
         datasets.config.HF_HUB_OFFLINE = False
 
 
-def answers(url: str) -> bool:
-    """Whether a server, or the proxy on the way there, takes a connection within ``HF_HUB_ETAG_TIMEOUT`` seconds, or 3.
+def _answers(hub: str, data: HubData) -> bool:
+    """Whether the hub says anything of the data set within ``HF_HUB_ETAG_TIMEOUT`` seconds, or 3."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
-    No byte has to be sent, so slow ones do. Looking up a name has no time limit: a thread does it, and is left behind.
-    """
-    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 3)
-    server = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(server.scheme) or proxies.get("all")
-    if proxy and not proxy_bypass(server.netloc):
-        server = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = server.port or {"http": 80, "https": 443}.get(server.scheme, 1080)
-    taken: list[bool] = []
-
-    def connect() -> None:
-        with suppress(OSError), socket.create_connection((server.hostname or "", port), timeout=seconds):
-            taken.append(True)
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(taken)
+    try:
+        HfApi(hub).dataset_info(data.name, revision=data.revision,
+                                timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 3))
+    except HfHubHTTPError:
+        return True  # with a refusal, which the library puts into words
+    except Exception:  # of the library for HTTP, which is another one from version to version
+        return False
+    return True
 
 
 def _named(where: str, kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str | None:
     """``wanted``, which must be there, or the first usual name that is."""
     if wanted is not None and wanted not in there:
-        raise wrong(where, f"has no {kind} {wanted}; there are {', '.join(there)}")
+        raise file_error(where, f"has no {kind} {wanted}; there are {', '.join(there)}")
     return wanted or next((name for name in usual if name in there), None)
 
 
@@ -126,7 +112,7 @@ def _data_column(where: str, features: Any, datasets: Any) -> str:
     for name, feature in features.items():
         if _is_numbers(feature, datasets):
             return name
-    raise wrong(where, f"has no column of images or of lists of floats; there are {', '.join(features)}")
+    raise file_error(where, f"has no column of images or of lists of floats; there are {', '.join(features)}")
 
 
 def _is_numbers(feature: Any, datasets: Any) -> bool:
@@ -148,7 +134,7 @@ def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) 
 
     def read(positions: np.ndarray) -> Iterator[bytes]:
         for i in positions:
-            with reading(f"{where}: row {i}", "an image", "choose another data set"):
+            with as_input_error(f"{where}: row {i}", "an image", "choose another data set"):
                 content = _content(encoded[int(i)][column], allowed)
             yield content
 

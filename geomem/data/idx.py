@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from geomem.data.points import Points, as_points
-from geomem.data.refusal import reading, refuse_bomb
-from geomem.data.room import room
 from geomem.data.source import Source
+from geomem.data.unpacking import refuse_bomb, scratch_array
+from geomem.errors import as_input_error
 from geomem.files import require_file
 
 GZIP = b"\x1f\x8b"
@@ -69,7 +69,7 @@ def _beside(path: Path, old: str, new: str) -> Path | None:
 
 def _read_file(path: Path) -> np.ndarray:
     require_file(path, _ADVICE)
-    with reading(path, "an IDX file", _ADVICE), open(path, "rb") as file:
+    with as_input_error(path, "an IDX file", _ADVICE), open(path, "rb") as file:
         size = path.stat().st_size
         if file.read(2) == GZIP:
             file.seek(0)
@@ -105,7 +105,7 @@ def unpacked_array(file: Any, where: object, packed: int) -> np.ndarray:
     kind, shape = read_header(file)
     announced = math.prod(shape) * kind.itemsize
     refuse_bomb(where, packed, announced)
-    values = room(where, (announced,)) if announced else np.empty(0, np.uint8)
+    values = scratch_array(where, (announced,)) if announced else np.empty(0, np.uint8)
     found = 0
     while found < announced and (piece := file.read(min(_PIECE, announced - found))):
         values[found:found + len(piece)] = np.frombuffer(piece, dtype=np.uint8)

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
-from geomem.data.refusal import reading, wrong
 from geomem.data.source import Source
+from geomem.errors import as_input_error, file_error
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 HELDOUT_FOLDERS = ("heldout", "test", "val")
@@ -32,13 +32,13 @@ Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
 
 def holds_images(folder: Path) -> bool:
     """Whether there is an image anywhere below the folder."""
-    with reading(folder, "a folder of images", "check its permissions"):
+    with as_input_error(folder, "a folder of images", "check its permissions"):
         return any(map(_is_image, _files_below(folder)))
 
 
 def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
-    with reading(folder, "a folder of images", "check its permissions"):
+    with as_input_error(folder, "a folder of images", "check its permissions"):
         names = _image_names(folder, _files_below(folder))
     return _in_parts(folder, folder.resolve().name, names,
                      pictures_of_files(folder, folder, ["/".join(name) for name in names]))
@@ -49,12 +49,12 @@ def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictur
 
     def read(positions: np.ndarray) -> Iterator[bytes]:
         for i in positions:
-            with reading(f"{where}: {names[i]}", "an image", "repair or remove it"):
+            with as_input_error(f"{where}: {names[i]}", "an image", "repair or remove it"):
                 file = folder / names[i]
                 if not file.is_file():
-                    raise wrong(f"{where}: {names[i]}", "is missing, or is no file; remove it")
+                    raise file_error(f"{where}: {names[i]}", "is missing, or is no file; remove it")
                 if file.stat().st_size > MAX_ENCODED_BYTES:
-                    raise wrong(f"{where}: {names[i]}", "is too large for one image; scale it down")
+                    raise file_error(f"{where}: {names[i]}", "is too large for one image; scale it down")
                 content = file.read_bytes()
             yield content
 
@@ -68,7 +68,7 @@ def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictur
 
 def read_zip(path: Path) -> Source:
     """Images in a zip file."""
-    with reading(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
+    with as_input_error(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
         names = _image_names(path, {tuple(info.filename.split("/")) for info in archive.infolist()})
     return _in_parts(path, path.stem, names, pictures_of_members(path, ["/".join(name) for name in names]))
 
@@ -79,14 +79,14 @@ def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
     def read(positions: np.ndarray) -> Iterator[bytes]:
         with zipfile.ZipFile(path) as archive:
             for i in positions:
-                with reading(f"{path}: {names[i]}", "an image", _ZIP_ADVICE):
+                with as_input_error(f"{path}: {names[i]}", "an image", _ZIP_ADVICE):
                     if archive.getinfo(names[i]).file_size > MAX_ENCODED_BYTES:
-                        raise wrong(f"{path}: {names[i]}", "is too large for one image; scale it down")
+                        raise file_error(f"{path}: {names[i]}", "is too large for one image; scale it down")
                     content = archive.read(names[i])
                 yield content
 
     def sizes(positions: np.ndarray) -> tuple[int, int]:
-        with reading(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
+        with as_input_error(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
             return path.stat().st_size, sum(archive.getinfo(names[i]).file_size for i in positions)
 
     return Pictures(str(path), read, sizes, names.__getitem__, np.arange(len(names)))
@@ -101,7 +101,7 @@ def _files_below(folder: Path) -> Iterator[Name]:
         here = os.path.join(folder, *above)
         real = os.path.realpath(here)
         if real in met:
-            raise wrong(here, "is a folder that is met on another way too; remove the link")
+            raise file_error(here, "is a folder that is met on another way too; remove the link")
         met.add(real)
         with os.scandir(here) as entries:
             for entry in entries:
@@ -116,7 +116,7 @@ def _image_names(where: Path, names: Iterable[Name]) -> list[Name]:
     """Sorted names of the images, without hidden files and the shadow files that macOS puts in zip files."""
     chosen = sorted(name for name in names if _is_image(name))
     if not chosen:
-        raise wrong(where, f"holds no images; known are {', '.join(SUFFIXES)}")
+        raise file_error(where, f"holds no images; known are {', '.join(SUFFIXES)}")
     return chosen
 
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from geomem.data.child import one_child
 from geomem.data.dataset import DataSet
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
 from geomem.data.points import Points, as_points
 from geomem.data.readers import FORMS, read_path
 from geomem.data.recipes import known_recipes, read_recipe
-from geomem.data.refusal import wrong
 from geomem.data.source import Part, Source, read_parts
 from geomem.data.split import random_order, split_off_heldout
-from geomem.errors import one_line
+from geomem.errors import file_error, one_line
 
 ROOT_VARIABLE = "GEOMEM_DATA"
 
@@ -48,7 +48,21 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     ------
     InputError : for anything wrong with the input, with a message of one line.
     """
-    root = data_root or os.environ.get(ROOT_VARIABLE) or None
+    with one_child():
+        return _load(spec, heldout, n_train, n_heldout, shuffle, seed,
+                     data_root or os.environ.get(ROOT_VARIABLE) or None)
+
+
+def require_there(spec: str) -> None:
+    """Raise InputError where a spec is neither a recipe nor a path nor a name on the hub. Nothing is read."""
+    if spec not in known_recipes() and not spec.startswith(HUB_PREFIX) and not os.path.lexists(spec):
+        raise file_error(repr(spec), f"no such recipe or file; recipes: {', '.join(known_recipes()) or 'none'}; "
+                                     f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: "
+                                     "hf:NAME[:CONFIG]")
+
+
+def _load(spec: Any, heldout: Any, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
+          root: str | os.PathLike[str] | None) -> DataSet:
     source = _read(spec, root)
     parts: list[tuple[Source, Part]] = [(source, source.train)]
     split_note = []
@@ -77,19 +91,12 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
                  *(f"{parts[1][0].name}: {note}" for note in [*parts[1][0].notes, *other_notes])]
     for part, found, least in (("train", points, 2), ("heldout", held, 1)):
         if len(found) < least:
-            raise wrong(where, f"has {len(found)} {part} points; at least {least} are needed")
+            raise file_error(where, f"has {len(found)} {part} points; at least {least} are needed")
     _check_alike(where, points, held)
     notes += _missing_classes("training", points.labels, everything[0].labels)
     notes += _missing_classes("held-out", held.labels, everything[1].labels)
     return DataSet(one_line(source.name), points.values, np.asarray(held.values), points.labels, held.labels,
                    points.pixels, tuple(notes))
-
-
-def require_there(spec: str) -> None:
-    """Raise InputError where a spec is neither a recipe nor a path nor a name on the hub. Nothing is read."""
-    if spec not in known_recipes() and not spec.startswith(HUB_PREFIX) and not os.path.lexists(spec):
-        raise wrong(repr(spec), f"no such recipe or file; recipes: {', '.join(known_recipes()) or 'none'}; "
-                                f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: hf:NAME[:CONFIG]")
 
 
 def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
@@ -110,18 +117,18 @@ def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
 
 def _check_alike(where: object, train: Points, heldout: Points) -> None:
     if train.values.shape[1:] != heldout.values.shape[1:]:
-        raise wrong(where, f"held-out points have shape {heldout.values.shape[1:]}, training points "
-                           f"{train.values.shape[1:]}; give held-out points of the same shape")
+        raise file_error(where, f"held-out points have shape {heldout.values.shape[1:]}, training points "
+                                f"{train.values.shape[1:]}; give held-out points of the same shape")
     if train.pixels != heldout.pixels:
         kind = {False: "float", True: "uint8 images"}
-        raise wrong(where, f"training points are {kind[train.pixels]}, held-out points "
-                           f"{kind[heldout.pixels]}; give both as one type: only uint8 is scaled to [-1, 1]")
+        raise file_error(where, f"training points are {kind[train.pixels]}, held-out points "
+                                f"{kind[heldout.pixels]}; give both as one type: only uint8 is scaled to [-1, 1]")
 
 
 def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuffle: bool, seed: int) -> Part:
     if n is not None and not least <= n <= len(points):
-        raise wrong(f"n_{part}", f"{n} asked for, but {where} has {len(points)} {part} points; "
-                                 f"give a number from {least} to {len(points)}")
+        raise file_error(f"n_{part}", f"{n} asked for, but {where} has {len(points)} {part} points; "
+                                      f"give a number from {least} to {len(points)}")
     return points.take(random_order(len(points), seed, f"subset of {part}")[:n] if shuffle else slice(n))
 
 

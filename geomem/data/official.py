@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from geomem.data.child import in_child
 from geomem.data.images import pictures_of_files, pictures_of_members
-from geomem.data.matlab import read_mat_integers
-from geomem.data.refusal import reading, wrong
 from geomem.data.source import Source
+from geomem.errors import as_input_error, file_error
 
 _ADVICE = "fetch it again"
 _MAX_TEXT_BYTES = 1 << 26
@@ -39,7 +40,7 @@ def celeba_files(folder: Path) -> tuple[Path, Path] | None:
 
 def read_celeba(images: Path, partition: Path) -> Source:
     """Aligned images; those for test are held out."""
-    with reading(partition, "CelebA's partition", _ADVICE):
+    with as_input_error(partition, "CelebA's partition", _ADVICE):
         if partition.stat().st_size > _MAX_TEXT_BYTES:
             raise ValueError(f"it has {partition.stat().st_size:,} bytes")
         names, parts = read_partition(partition.read_bytes())
@@ -48,7 +49,7 @@ def read_celeba(images: Path, partition: Path) -> Source:
         folder = inner if inner.is_dir() else images
         pictures = pictures_of_files(images, folder, names)
     else:
-        with reading(images, "a zip file", _ADVICE), zipfile.ZipFile(images) as archive:
+        with as_input_error(images, "a zip file", _ADVICE), zipfile.ZipFile(images) as archive:
             there = {info.filename.rsplit("/", 1)[-1]: info.filename for info in archive.infolist()}
             if missing := [name for name in names if name not in there]:
                 raise ValueError(f"it lacks {missing[0]}")
@@ -82,12 +83,12 @@ def read_flowers(images: Path, split: Path) -> Source:
     parts = _mat_integers(split, ("trnid", "valid", "tstid"))
     numbers = np.unique(np.concatenate(list(parts.values())))
     if len(numbers) != sum(map(len, parts.values())) or not len(numbers) or numbers[0] < 1 or numbers[-1] > 99_999:
-        raise wrong(split, "names an image twice, or one that cannot be; " + _ADVICE)
+        raise file_error(split, "names an image twice, or one that cannot be; " + _ADVICE)
     labels = None
     if (file := split.with_name("imagelabels.mat")).is_file():
         labels = _mat_integers(file, ("labels",))["labels"]
         if len(labels) < numbers[-1]:
-            raise wrong(file, f"has {len(labels):,} labels, too few for image {numbers[-1]:,}; {_ADVICE}")
+            raise file_error(file, f"has {len(labels):,} labels, too few for image {numbers[-1]:,}; {_ADVICE}")
         labels = labels[numbers - 1]
     names = [f"image_{number:05}.jpg" for number in numbers]
     pictures = replace(pictures_of_files(images, images, names), labels=labels)
@@ -97,7 +98,22 @@ def read_flowers(images: Path, split: Path) -> Source:
 
 
 def _mat_integers(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    with reading(path, "a MATLAB file", _ADVICE):
+    """The named lists of whole numbers in a MATLAB file, each flat and int64."""
+    with as_input_error(path, "a MATLAB file", _ADVICE):
         if path.stat().st_size > _MAX_MAT_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, too many for a list of images")
-        return read_mat_integers(path.read_bytes(), names)
+        (lists,) = in_child(_read_mat, path, names)
+    return lists
+
+
+def _read_mat(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, np.ndarray]]:
+    """In the child, since scipy can crash on damaged files."""
+    from scipy.io import loadmat
+
+    found = loadmat(path, variable_names=names)
+    for name in names:
+        values = found[name]
+        if values.dtype.kind not in "iuf" or values.ndim != 2 or min(values.shape) != 1 \
+                or not (np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**31)).all():
+            raise ValueError(f"{name} is no list of whole numbers")
+    yield {name: found[name].ravel().astype(np.int64) for name in names}

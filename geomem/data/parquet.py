@@ -1,32 +1,45 @@
 """Parquet files: tables with a column of encoded images, or of lists of floats, and perhaps one of labels.
 
-A file is read page by page and image by image, after :mod:`geomem.data.pages` has looked at its sizes.
-``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder is the split, as in the data sets of the
-Hugging Face hub; files of one part follow each other by name.
+pyarrow reads them in a child process, some rows at a time: it makes room for whatever a file says of itself, and ends
+the process over some of it. ``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder is the split, as
+in the data sets of the Hugging Face hub; files of one part follow each other by name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from geomem.data.child import in_child
 from geomem.data.hub import HELDOUT_SPLITS, LABEL_COLUMNS, TRAIN_SPLITS
-from geomem.data.pages import Footer, read_footer
-from geomem.data.pictures import Pictures
-from geomem.data.points import MAX_CLASS_NAME, class_names, joined_points
-from geomem.data.refusal import reading, refuse_bomb, wrong
+from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
+from geomem.data.points import class_names, joined_points
 from geomem.data.source import Part, Source
+from geomem.data.unpacking import refuse_bomb
+from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
 _ADVICE = "fetch or write it again"
-_ROWS = 256  # read at a time, fewer where pages are so large that these could take more than _BATCH_BYTES
-_BATCH_BYTES = 1 << 27
-_LABEL_BYTES = 4 * MAX_CLASS_NAME + 8  # in UTF-8, with its length
+_ROWS = 256  # read at a time, fewer where by the file's own account they would take more than _BATCH_BYTES
+_BATCH_BYTES = 1 << 26
+_PIECE_BYTES = 1 << 24  # of images that are handed over together
 _BUFFER = 1 << 20  # bytes read ahead; without a number, whole columns of a row group are
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a file holds: ``column`` is one of encoded images, or of numbers."""
+
+    rows: int
+    column: str
+    images: bool
+    label: str | None
+    labels: np.ndarray | None
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -49,22 +62,22 @@ def read_parquet(paths: list[Path], where: Path) -> Source:
 
 
 def _part(paths: list[Path], where: Path) -> Part:
-    columns = {_columns(path) for path in paths}
-    if len(columns) > 1:
-        raise wrong(where, "holds Parquet files with other columns than each other; give them one by one")
-    (column, inner), label = columns.pop()
-    counts = [_rows(path) for path in paths]
-    labels = None if label is None else np.concatenate([_labels(path, label) for path in paths])
-    if inner is None:
-        return joined_points([_numbers(path, column) for path in paths], where, labels)
-    starts = np.cumsum([0, *counts])
-    leaf = f"{column}.{inner}" if inner else column
+    tables = [table for path in paths for table in _from_child(path, _describe)]
+    if len({(table.column, table.images, table.label) for table in tables}) > 1:
+        raise file_error(where, "holds Parquet files with other columns than each other; give them one by one")
+    column = tables[0].column
+    known = [table.labels for table in tables if table.labels is not None]
+    labels = np.concatenate(known) if known else None
+    if not tables[0].images:
+        return joined_points([_joined_numbers(path, column) for path in paths], where, labels)
+    starts = np.cumsum([0, *(table.rows for table in tables)])
 
     def read(positions: np.ndarray) -> Iterator[bytes]:
         for path, low, high in zip(paths, starts, starts[1:], strict=False):
             inside = positions[(positions >= low) & (positions < high)] - low
             if len(inside):
-                yield from images_of(path, leaf, inside)
+                for contents in _from_child(path, _images, column, inside):
+                    yield from contents
 
     def sizes(positions: np.ndarray) -> tuple[int, int]:
         size = sum(path.stat().st_size for path in paths)
@@ -73,113 +86,139 @@ def _part(paths: list[Path], where: Path) -> Part:
     return Pictures(str(where), read, sizes, lambda i: f"row {i}", np.arange(starts[-1]), labels)
 
 
-def _open(path: Path, **options: Any) -> tuple[Any, Footer]:
-    """pyarrow's ``ParquetFile``, and the footer that says what its columns take."""
+def _joined_numbers(path: Path, column: str) -> np.ndarray:
+    pieces, size = [], 0
+    with as_input_error(f"{path}: {column}", "lists of floats", _ADVICE):
+        for piece in in_child(_numbers, path, column):
+            pieces.append(piece)
+            size += piece.nbytes
+            refuse_bomb(path, path.stat().st_size, size)
+        return np.concatenate(pieces)
+
+
+def _from_child(path: Path, reader: Any, *arguments: Any) -> Iterator[Any]:
+    require_file(path, _ADVICE)
+    with as_input_error(path, "a Parquet file", _ADVICE):
+        yield from in_child(reader, path, *arguments)
+
+
+# In the child
+
+
+def _open(path: Path) -> Any:
     import pyarrow.parquet
 
-    require_file(path, _ADVICE)
-    footer = read_footer(path)
-    return pyarrow.parquet.ParquetFile(path, metadata=footer.metadata(), buffer_size=_BUFFER, **options), footer
+    return pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
 
 
-def _batch(footer: Footer, column: str) -> int:
-    """How many rows of a column to read at a time; raises ValueError or InputError where it unpacks to too much."""
-    return max(1, min(_ROWS, _BATCH_BYTES // max(1, footer.unpacked(column).largest)))
+def _describe(path: Path) -> Iterator[_Table]:
+    """One ``_Table``. No more rows are believed than a file with one byte per row could hold."""
+    table = _open(path)
+    rows, size = table.metadata.num_rows, path.stat().st_size
+    if not 0 <= rows <= size:
+        raise ValueError(f"{size:,} bytes announce {rows:,} rows")
+    column, images, label = _columns(path, table.schema_arrow)
+    yield _Table(rows, column, images, label, None if label is None else _labels(path, table, label, rows))
 
 
-def _rows(path: Path) -> int:
-    """Number of rows, which is no larger than a file with one byte per row could hold."""
-    with reading(path, "a Parquet file", _ADVICE):
-        rows, size = _open(path)[0].metadata.num_rows, path.stat().st_size
-        if not 0 <= rows <= size:
-            raise ValueError(f"{size:,} bytes announce {rows:,} rows")
-        return rows
+def _columns(path: Path, schema: Any) -> tuple[str, bool, str | None]:
+    """The column of images, or the field of it that holds them, else the first of numbers; and that of labels."""
+    import pyarrow.types as kinds
+
+    label = next((name for name in LABEL_COLUMNS if name in schema.names and any(
+        is_kind(_plain(schema.field(name).type)) for is_kind in (kinds.is_integer, kinds.is_string,
+                                                                 kinds.is_large_string))), None)
+    for field in schema:
+        kind = _plain(field.type)
+        if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type):
+            return f"{field.name}.bytes", True, label
+        if _is_binary(kind):
+            return field.name, True, label
+    for field in schema:
+        kind = _plain(field.type)
+        if (kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)) \
+                and kinds.is_floating(kind.value_type):
+            return field.name, False, label
+    raise file_error(path, f"has no column of images or of lists of floats; there are {', '.join(schema.names)}")
 
 
-def _columns(path: Path) -> tuple[tuple[str, str | None], str | None]:
-    """(column, field of it with the encoded images, "" for the column itself, None for numbers), column of labels."""
-    import pyarrow as pa
-
-    with reading(path, "a Parquet file", _ADVICE):
-        schema = _open(path)[0].schema_arrow
-        label = next((name for name in LABEL_COLUMNS if name in schema.names and (
-            pa.types.is_integer(schema.field(name).type) or pa.types.is_string(schema.field(name).type))), None)
-        for field in schema:
-            kind = field.type
-            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 \
-                    and pa.types.is_binary(kind.field("bytes").type):
-                return (field.name, "bytes"), label
-            if pa.types.is_binary(kind):
-                return (field.name, ""), label
-        for field in schema:
-            kind = field.type
-            if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type):
-                return (field.name, None), label
-        raise wrong(path, f"has no column of images or of lists of floats; there are {', '.join(schema.names)}")
+def _plain(kind: Any) -> Any:
+    """The type in which the values of an extension or dictionary type are stored."""
+    kind = getattr(kind, "storage_type", kind)
+    return kind.value_type if hasattr(kind, "index_type") else kind
 
 
-def images_of(path: Path, leaf: str, rows: np.ndarray) -> Iterator[bytes]:
-    """Contents of a binary column, at ascending rows. Raises InputError.
+def _is_binary(kind: Any) -> bool:
+    import pyarrow.types as kinds
 
-    The column is kept as a dictionary, so that a value that stands in many rows is in memory once.
-    """
-    with reading(path, "a Parquet file", _ADVICE):
-        table, footer = _open(path, read_dictionary=[leaf])
-        size = _batch(footer, leaf)
-        groups = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
-    starts = np.cumsum([0, *groups])
-    for group, low, high in zip(range(len(groups)), starts, starts[1:], strict=False):
-        inside = rows[(rows >= low) & (rows < high)] - low
-        if not len(inside):
-            continue
-        first = 0
-        batches = table.iter_batches(batch_size=size, row_groups=[group], columns=[leaf])
-        while first <= inside[-1]:
-            with reading(path, "a Parquet file", _ADVICE):
-                batch = next(batches, None)
-                if batch is None or not len(batch):
-                    raise ValueError("it holds fewer rows than it announces")
-                values = batch.column(0)
-                values = values.field("bytes") if "." in leaf and hasattr(values, "field") else values
-                wanted = inside[(inside >= first) & (inside < first + len(values))] - first
+    return kinds.is_binary(_plain(kind)) or kinds.is_large_binary(_plain(kind))
+
+
+def _batches(table: Any, group: int, column: str) -> Iterator[Any]:
+    """Arrays of some rows of a column, one after another."""
+    about = table.metadata.row_group(group)
+    leaves = [about.column(i) for i in range(about.num_columns)]
+    size = sum(leaf.total_uncompressed_size for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}."))
+    rows = max(1, min(_ROWS, _BATCH_BYTES * about.num_rows // max(1, size)))
+    for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column], use_threads=False):
+        values = getattr(batch.column(0), "storage", batch.column(0))
+        values = values.field("bytes") if column.endswith(".bytes") and hasattr(values, "field") else values
+        yield values.dictionary_decode() if hasattr(values, "dictionary") else values
+
+
+def _images(path: Path, column: str, rows: np.ndarray) -> Iterator[list[bytes]]:
+    """Contents of a binary column, at ascending rows."""
+    table = _open(path)
+    piece: list[bytes] = []
+    first = done = 0
+    for group in range(table.num_row_groups):
+        end = first + table.metadata.row_group(group).num_rows
+        if done < len(rows) and rows[done] < end:
+            for values in _batches(table, group, column):
+                while done < len(rows) and rows[done] < first + len(values):
+                    content = values[int(rows[done]) - first].as_py()
+                    with as_input_error(f"{path}: row {rows[done]}", "an image", _ADVICE):
+                        if not isinstance(content, bytes) or len(content) > MAX_ENCODED_BYTES:
+                            raise ValueError("it is missing" if content is None else "it is too large for one image")
+                    piece.append(content)
+                    done += 1
+                    if sum(map(len, piece)) > _PIECE_BYTES:
+                        yield piece
+                        piece = []
                 first += len(values)
-            for row in wanted:
-                with reading(f"{path}: row {low + first - len(values) + row}", "an image", _ADVICE):
-                    content = values[int(row)].as_py()
-                    if not isinstance(content, bytes):
-                        raise ValueError("it is missing")
-                yield content
+                if done == len(rows):
+                    break
+        first = end
+    if done < len(rows):
+        raise ValueError("it holds fewer rows than it announces")
+    yield piece
 
 
-def _labels(path: Path, column: str) -> np.ndarray:
-    """Integers or class names ``(rows,)``; names are kept as a dictionary until their lengths are known."""
-    with reading(f"{path}: {column}", "labels", _ADVICE):
-        table, footer = _open(path, read_dictionary=[column])
-        if footer.unpacked(column).total > _BUFFER + _LABEL_BYTES * _rows(path):
-            raise ValueError("they are too long for class names")
-        values = table.read([column]).column(0)
-        if values.null_count or len(values) != _rows(path):
-            raise ValueError(f"{values.null_count or 'some'} are missing")
-        return np.concatenate([
-            class_names(chunk.dictionary.to_pylist())[chunk.indices.to_numpy(zero_copy_only=False)]
-            if hasattr(chunk, "dictionary") else chunk.to_numpy(zero_copy_only=False) for chunk in values.chunks])
+def _labels(path: Path, table: Any, column: str, rows: int) -> np.ndarray:
+    """Integers or class names ``(rows,)``."""
+    with as_input_error(f"{path}: {column}", "labels", _ADVICE):
+        found: list[Any] = []
+        for group in range(table.num_row_groups):
+            for values in _batches(table, group, column):
+                if values.null_count:
+                    raise ValueError(f"{values.null_count} are missing")
+                found += values.to_pylist()
+        if len(found) != rows:
+            raise ValueError("some are missing")
+        return class_names(found) if found and isinstance(found[0], str) else np.array(found, dtype=np.int64)
 
 
-def _numbers(path: Path, column: str) -> np.ndarray:
+def _numbers(path: Path, column: str) -> Iterator[np.ndarray]:
     """float ``(rows, values)`` of a column of lists of one length."""
-    with reading(f"{path}: {column}", "lists of floats", _ADVICE):
-        pieces, found = [], 0
-        table, footer = _open(path)
-        for batch in table.iter_batches(batch_size=_batch(footer, column), columns=[column]):
-            values = batch.column(0)
+    table = _open(path)
+    lengths = set[int]()
+    for group in range(table.num_row_groups):
+        for values in _batches(table, group, column):
             flat = values.flatten()
-            found += flat.nbytes
-            refuse_bomb(path, path.stat().st_size, found)
-            if values.null_count or flat.null_count or len(flat) % max(1, len(values)):
-                raise ValueError("some are missing or of another length")
-            if len(values.value_lengths().unique()) != 1:
+            if values.null_count or flat.null_count:
+                raise ValueError("some are missing")
+            lengths |= {values.type.list_size} if hasattr(values.type, "list_size") \
+                else set(values.value_lengths().to_pylist())
+            if len(lengths) > 1:
                 raise ValueError("they have several lengths")
-            pieces.append(flat.to_numpy(zero_copy_only=False).reshape(len(values), -1))
-        if len({piece.shape[1] for piece in pieces}) != 1:
-            raise ValueError("they have several lengths")
-        return np.concatenate(pieces)
+            yield flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)

@@ -1,7 +1,6 @@
 """Pictures: images of a folder, archive or table that are not decoded yet.
 
-What is cut away is never read. Decoded images that take much memory go to a temporary file, see
-:mod:`geomem.data.room`.
+What is cut away is never read. Decoded images that take much memory go to a temporary file.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geomem.data.points import Points, as_points
-from geomem.data.refusal import reading, refuse_bomb, wrong
-from geomem.data.room import room
-from geomem.errors import one_line
+from geomem.data.unpacking import refuse_bomb, scratch_array
+from geomem.errors import as_input_error, file_error, one_line
 
 # What lies in a file decides, not its name, and for other forms Pillow starts other programs (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -63,7 +61,7 @@ def decoded(parts: Sequence[Pictures], form: Form | None = None) -> tuple[list[P
     """
     positions = np.concatenate([part.chosen for part in parts])
     if not len(positions):
-        raise wrong(parts[0].where, "has no images to read; at least one is needed")
+        raise file_error(parts[0].where, "has no images to read; at least one is needed")
     order = np.argsort(positions, kind="stable")
     images, notes = _decode(parts[0], positions[order], form or Form())
     back = np.empty_like(order)
@@ -92,18 +90,18 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
         if images is None:
             size = image.shape[:2]
             refuse_bomb(place.where, packed, len(positions) * image.size)
-            images = room(place.where, (len(positions), *image.shape))
+            images = scratch_array(place.where, (len(positions), *image.shape))
         if image.shape[:2] != size:
-            raise wrong(here, f"is {image.shape[1]} x {image.shape[0]}, but {first} is {size[1]} x {size[0]}; all "
-                              "images must have one size: scale them, or write a recipe with size in [points]")
+            raise file_error(here, f"is {image.shape[1]} x {image.shape[0]}, but {first} is {size[1]} x {size[0]}; all "
+                                   "images must have one size: scale them, or write a recipe with size in [points]")
         if image.ndim == 3 and images.ndim == 3:  # the first colour image after grey ones
-            grey, images = images, room(place.where, (*images.shape, 3))
+            grey, images = images, scratch_array(place.where, (*images.shape, 3))
             for row in range(i):
                 images[row] = grey[row, ..., None]
         n_grey += image.ndim == 2
         images[i] = image if image.ndim == images.ndim - 1 else image[..., None]
     if images is None or i + 1 != len(positions):
-        raise wrong(place.where, f"gave {i + 1:,} of {len(positions):,} images; make it again")
+        raise file_error(place.where, f"gave {i + 1:,} of {len(positions):,} images; make it again")
     notes = [f"transparency of {n_transparent:,} images dropped"] if n_transparent else []
     if 0 < n_grey < len(positions):
         notes.append(f"{n_grey:,} grey images made RGB beside {len(positions) - n_grey:,} colour images")
@@ -115,13 +113,13 @@ def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
     from PIL import Image
 
     if len(content) > MAX_ENCODED_BYTES:
-        raise wrong(here, f"has {len(content):,} bytes, too many for one image; scale it down")
-    with reading(here, "an image", "repair or remove it"), warnings.catch_warnings():
+        raise file_error(here, f"has {len(content):,} bytes, too many for one image; scale it down")
+    with as_input_error(here, "an image", "repair or remove it"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged files, which are refused or read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.mode.startswith(("I", "F")):
-            raise wrong(here, f"has more than 8 bits per value (mode {image.mode}); convert it to 8 bits")
+            raise file_error(here, f"has more than 8 bits per value (mode {image.mode}); convert it to 8 bits")
         transparent = "A" in image.getbands() or "transparency" in image.info
         if transparent:
             image = image.convert("RGBA" if image.mode == "P" else image.mode)

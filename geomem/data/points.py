@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from geomem.data.pixels import channels_first
-from geomem.data.refusal import wrong
 from geomem.data.stored import StoredPoints
+from geomem.errors import file_error
 
 STORED_BYTES = 1 << 30
 MAX_CLASS_NAME = 255  # as long as a folder's
@@ -56,7 +56,7 @@ def as_points(array: Any, where: object, labels: Any = None) -> Points:
     not fit, and NaN or infinite values.
     """
     if not isinstance(array, np.ndarray):
-        raise wrong(where, f"is a {type(array).__name__}, not an array; give a NumPy array or a tensor")
+        raise file_error(where, f"is a {type(array).__name__}, not an array; give a NumPy array or a tensor")
     return joined_points([array], where, labels)
 
 
@@ -64,18 +64,19 @@ def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = Non
     """As ``as_points``, of arrays of one row shape and dtype, one after another."""
     first = arrays[0]
     if first.ndim == 0:
-        raise wrong(where, "has shape (); give one point per row, (N, values)")
+        raise file_error(where, "has shape (); give one point per row, (N, values)")
     shape = (sum(map(len, arrays)), *first.shape[1:])
     if 0 in shape:
-        raise wrong(where, f"is empty (shape {shape}); at least one point is needed")
+        raise file_error(where, f"is empty (shape {shape}); at least one point is needed")
     if len(shape) < 2:
-        raise wrong(where, f"has shape {shape}; give one point per row, (N, values)")
+        raise file_error(where, f"has shape {shape}; give one point per row, (N, values)")
     pixels = first.dtype == np.uint8
     if pixels and channels_first(first) is None:
-        raise wrong(where, f"is uint8 of shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or "
-                           "3 channels: reshape it, or convert to float what is no image")
+        raise file_error(where, f"is uint8 of shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
+                                "or 3 channels: reshape it, or convert to float what is no image")
     if not pixels and first.dtype.kind != "f":
-        raise wrong(where, f"holds values of type {first.dtype}; convert them to uint8 (images, 0 to 255) or to float")
+        raise file_error(where, f"holds values of type {first.dtype}; convert them to uint8 (images, 0 to 255) or "
+                                "to float")
     stored = pixels or (isinstance(first, np.memmap) and 4 * math.prod(shape) > STORED_BYTES)
     values = StoredPoints(arrays) if stored else _in_memory(arrays)
     if not pixels:
@@ -112,8 +113,8 @@ def _refuse_nonfinite(values: Values, where: object) -> None:
             first_row = first + int(np.flatnonzero(bad)[0])
         count += int(bad.sum())
     if count:
-        raise wrong(where, f"holds {count:,} NaN or infinite values (as float32), the first in row "
-                           f"{first_row} counted from 0; repair or remove them")
+        raise file_error(where, f"holds {count:,} NaN or infinite values (as float32), the first in row "
+                                f"{first_row} counted from 0; repair or remove them")
 
 
 def class_names(names: Sequence[str]) -> np.ndarray:
@@ -126,6 +127,6 @@ def class_names(names: Sequence[str]) -> np.ndarray:
 def _checked_labels(labels: Any, n: int, where: object) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (n,) or labels.dtype.kind not in "iubU":
-        raise wrong(where, f"labels have shape {labels.shape} and type {labels.dtype}; "
-                           f"give one integer or class name for each of the {n:,} points")
+        raise file_error(where, f"labels have shape {labels.shape} and type {labels.dtype}; "
+                                f"give one integer or class name for each of the {n:,} points")
     return labels

@@ -23,9 +23,9 @@ from geomem.data.idx import GZIP, images_in, is_idx, read_idx
 from geomem.data.images import holds_images, read_folder, read_zip
 from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
 from geomem.data.parquet import parquet_files, read_parquet
-from geomem.data.refusal import reading, wrong
 from geomem.data.series import read_series, training_file
 from geomem.data.source import Source
+from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
 _BY_SUFFIX = {".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx,
@@ -46,15 +46,15 @@ def read_path(path: Path) -> Source:
         with open(path, "rb") as file:  # missing or not permitted: said once, for every reader
             start = file.read(512)
     except OSError as error:
-        raise wrong(path, f"cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise file_error(path, f"cannot be read ({error.strerror}); check the path and its permissions") from error
     reader = _by_content(path, start) or _BY_SUFFIX.get(path.suffix.lower())
     if reader is None:
-        raise wrong(path, f"is of no known form; known are {FORMS}")
+        raise file_error(path, f"is of no known form; known are {FORMS}")
     return reader(path)
 
 
 def _read_folder(folder: Path) -> Source:
-    with reading(folder, "a folder of data", "check its permissions"):
+    with as_input_error(folder, "a folder of data", "check its permissions"):
         if batches(folder):
             return read_cifar(folder)
         if (images := images_in(folder)) is not None:
@@ -75,7 +75,7 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
     if start.startswith(b"\x93NUMPY"):
         return read_npy
     if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
-        with reading(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
+        with as_input_error(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
             return read_npz if any(name.endswith(".npy") for name in archive.namelist()) else read_zip
     if start.startswith(GZIP):
         return read_idx

@@ -37,9 +37,9 @@ from geomem.data.hub import HubData, read_hub
 from geomem.data.pictures import Form, Pictures
 from geomem.data.points import Points, as_points
 from geomem.data.readers import read_path
-from geomem.data.refusal import reading, wrong
 from geomem.data.source import Part, Source, read_parts
 from geomem.data.split import random_order
+from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
 _TEXTS = {"title", "description", "licence"}
@@ -91,7 +91,7 @@ def known_recipes() -> dict[str, Path]:
 def recipe_table(path: Path) -> dict[str, Any]:
     """The recipe as it is written. Raises InputError where it is not well formed."""
     require_file(path, _ADVICE)
-    with reading(path, "a recipe", _ADVICE):
+    with as_input_error(path, "a recipe", _ADVICE):
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -117,15 +117,16 @@ def read_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Sourc
     prepared = prepare_recipe(path, root)
     for check in prepared.checks:
         if not check.kept:
-            raise wrong(path, f"the data have {check.what} = {check.found}, but the recipe expects {check.expected}; "
-                              f"the source ({prepared.origin}) has changed, or a file was damaged: fetch it again")
+            raise file_error(path, f"the data have {check.what} = {check.found}, but the recipe expects "
+                                   f"{check.expected}; the source ({prepared.origin}) has changed, or a file was "
+                                   "damaged: fetch it again")
     return prepared.source
 
 
 def prepare_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Prepared:
     """As :func:`read_recipe`, but promises that are not kept are only reported."""
     recipe = recipe_table(path)
-    with reading(path, "a recipe", _ADVICE):
+    with as_input_error(path, "a recipe", _ADVICE):
         source, origin, known_hash = _find_source(recipe, path, root)
         parts, rows = _chosen(source, recipe.get("split"), path)
         form = recipe.get("points", {})
@@ -146,11 +147,11 @@ def _refuse_unknown(recipe: dict[str, Any], path: Path) -> None:
     for local in recipe.get("local", []):
         unknown |= {f"local.{key}" for key in local.keys() - _LOCAL}
         if "path" not in local:
-            raise wrong(path, "has a [[local]] table without path; say where the official files are")
+            raise file_error(path, "has a [[local]] table without path; say where the official files are")
     if unknown:
-        raise wrong(path, f"unknown in a recipe: {', '.join(sorted(unknown))}; remove or correct it")
+        raise file_error(path, f"unknown in a recipe: {', '.join(sorted(unknown))}; remove or correct it")
     if "source" not in recipe and not recipe.get("local"):
-        raise wrong(path, "has no [source] table; say where the data come from")
+        raise file_error(path, "has no [source] table; say where the data come from")
 
 
 def _find_source(recipe: dict[str, Any], path: Path,
@@ -159,7 +160,7 @@ def _find_source(recipe: dict[str, Any], path: Path,
     local = recipe.get("local", [])
     if local and root is not None:
         if not Path(root).is_dir():
-            raise wrong(root, "is no folder; give the one with the official files (--data-root or GEOMEM_DATA)")
+            raise file_error(root, "is no folder; give the one with the official files (--data-root or GEOMEM_DATA)")
         for entry in local:
             found = _below(Path(root), entry["path"])
             if found is not None:
@@ -167,8 +168,8 @@ def _find_source(recipe: dict[str, Any], path: Path,
     source = recipe.get("source")
     if source is None:
         paths = ", ".join(entry["path"] for entry in local)
-        raise wrong(path.stem, f"is read from official files, and there are none in {root or 'the data root'}: put "
-                               f"one of {paths} there and name the folder with --data-root or GEOMEM_DATA")
+        raise file_error(path.stem, f"is read from official files, and there are none in {root or 'the data root'}: "
+                                    f"put one of {paths} there and name the folder with --data-root or GEOMEM_DATA")
     return _read_source(source, path, bool(local), root)
 
 
@@ -199,15 +200,16 @@ def _read_source(source: dict[str, Any], path: Path, has_local: bool,
         except Exception as error:
             if has_local:
                 looked = f"not found in {root}" if root is not None else "no folder given"
-                raise wrong(path.stem, f"{error}; official files ({looked}) are read too, see --data-root") from error
+                raise file_error(path.stem, f"{error}; official files ({looked}) are read too, see "
+                                             "--data-root") from error
             raise
-    raise wrong(path, f"unknown source {source['kind']} {source.get('name', '')}; known are file, hub and sklearn "
-                      f"{', '.join(_SKLEARN)}")
+    raise file_error(path, f"unknown source {source['kind']} {source.get('name', '')}; known are file, hub and sklearn "
+                           f"{', '.join(_SKLEARN)}")
 
 
 def _size(size: Any, path: Path) -> int | None:
     if size is not None and not (type(size) is int and 1 <= size <= _MAX_SIZE):
-        raise wrong(path, f"[points] size is {size}; give a number of pixels from 1 to {_MAX_SIZE}")
+        raise file_error(path, f"[points] size is {size}; give a number of pixels from 1 to {_MAX_SIZE}")
     return size
 
 
@@ -218,8 +220,8 @@ def _chosen(source: Source, split: dict[str, Any] | None, path: Path) -> tuple[l
         return both, [np.arange(len(part)) for part in both]
     rule = split["rule"]
     if rule == "permutation" and source.heldout is not None and not split.get("pool"):
-        raise wrong(path, "has a [split] table, but its source has a held-out part; keep one of them, or add "
-                          "pool = true")
+        raise file_error(path, "has a [split] table, but its source has a held-out part; keep one of them, or add "
+                               "pool = true")
     n_train, n_heldout = split["train"], split["heldout"]
     if rule == "permutation":
         both = [_pooled(both)]
@@ -245,8 +247,9 @@ def _chosen(source: Source, split: dict[str, Any] | None, path: Path) -> tuple[l
 
 
 def _impossible(path: Path, n: int) -> Exception:
-    return wrong(path, f"[split] cannot be made on {n:,} points; the rules are permutation, with train and heldout "
-                       "together at most that many, and, where the source has a held-out part, first and index")
+    return file_error(path, f"[split] cannot be made on {n:,} points; the rules are permutation, with train and "
+                            "heldout together at most that many, and, where the source has a held-out part, first "
+                            "and index")
 
 
 def _of_class(part: Part, number: int | None, path: Path) -> np.ndarray:
@@ -254,7 +257,7 @@ def _of_class(part: Part, number: int | None, path: Path) -> np.ndarray:
     if number is None:
         return np.arange(len(part))
     if part.labels is None:
-        raise wrong(path, f"[split] asks for class {number}, but the source has no labels")
+        raise file_error(path, f"[split] asks for class {number}, but the source has no labels")
     labels = part.labels
     if labels.dtype.kind == "U":
         labels = np.unique(labels, return_inverse=True)[1]
@@ -283,17 +286,17 @@ def _formed(points: Points, form: dict[str, Any], path: Path) -> Points:
         values = np.asarray(values)  # stored points are read: keep what is larger than memory in its final form
         low, high = form["range"]
         if not (np.isfinite([low, high]).all() and low < high):
-            raise wrong(path, f"[points] range is {low} to {high}; give two finite numbers, the smaller one first")
+            raise file_error(path, f"[points] range is {low} to {high}; give two finite numbers, the smaller one first")
         if points.pixels or values.min() < low or values.max() > high:
-            raise wrong(path, f"[points] range is {low} to {high}, but the source holds "
-                              f"{'uint8 images' if points.pixels else f'{values.min()} to {values.max()}'}")
+            raise file_error(path, f"[points] range is {low} to {high}, but the source holds "
+                                   f"{'uint8 images' if points.pixels else f'{values.min()} to {values.max()}'}")
         values = (values - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
     if "shape" in form and list(values.shape[1:]) != form["shape"]:
         found = values.shape[1:]
         if not points.pixels:
             values = np.asarray(values).reshape(-1, *form["shape"])
         if points.pixels or len(values) != len(points):
-            raise wrong(path, f"[points] shape is {form['shape']}, but the points of the source are {found}")
+            raise file_error(path, f"[points] shape is {form['shape']}, but the points of the source are {found}")
     return Points(values, points.labels, points.pixels)
 
 
@@ -302,7 +305,7 @@ def _checks(points: list[Points], rows: list[np.ndarray], expected: dict[str, An
     promised = known_hash or expected.get("sha256")
     if len(points) < 2:
         if promised or {"heldout", "index_sha256"} & expected.keys():
-            raise wrong(path, "expects a hash or held-out points but has no held-out part; add a [split] table")
+            raise file_error(path, "expects a hash or held-out points but has no held-out part; add a [split] table")
         return (Check("train", expected.get("train"), len(points[0])),)
     train, heldout = points
     counts = [Check("train", expected.get("train"), len(train)),

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from geomem.data.points import Points, as_points, class_names
-from geomem.data.refusal import reading, wrong
 from geomem.data.source import Source
+from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
 _UCR = "each line is an integer label and then the values of a signal, with no header"
@@ -46,14 +46,14 @@ def training_file(folder: Path) -> Path | None:
     found = [path for path in folder.glob("*_TRAIN*")
              if path.stem.endswith("_TRAIN") and path.suffix in ("", ".txt", ".tsv", ".csv", ".ts", ".arff")]
     if len({path.stem for path in found}) > 1:
-        raise wrong(folder, f"holds several data sets ({', '.join(sorted({path.stem for path in found})[:4])}); "
-                            "give the file itself")
+        raise file_error(folder, f"holds several data sets ({', '.join(sorted({path.stem for path in found})[:4])}); "
+                                 "give the file itself")
     return min(found, key=lambda path: (path.suffix not in (".txt", ".tsv", ".csv"), path.suffix), default=None)
 
 
 def _read_file(path: Path) -> Points:
     require_file(path, "give a file of text")
-    with reading(path, "UTF-8 text", _UCR), open(path, encoding="utf-8-sig") as file:
+    with as_input_error(path, "UTF-8 text", _UCR), open(path, encoding="utf-8-sig") as file:
         first = next((line for line in _lines(file, str(path)) if line.strip()), "")
         file.seek(0)
         reader: Callable[[io.TextIOBase, str], Table] = read_ucr
@@ -77,7 +77,7 @@ def read_ucr(file: io.TextIOBase, where: str) -> Table:
         if line.strip():
             rows.append(_read_line(line, f"{where}: line {number}", len(rows[0]) if rows else None))
     if not rows:
-        raise wrong(where, f"is empty; {_UCR}")
+        raise file_error(where, f"is empty; {_UCR}")
     table = np.stack(rows)
     return table[:, None, 1:], table[:, 0].astype(np.int64)
 
@@ -85,19 +85,19 @@ def read_ucr(file: io.TextIOBase, where: str) -> Table:
 def _lines(file: io.TextIOBase, where: str) -> Iterator[str]:
     while line := file.readline(_MAX_LINE):
         if len(line) == _MAX_LINE:
-            raise wrong(where, f"has a line of more than {_MAX_LINE:,} characters, too many for one signal as "
-                               "text; save long signals as a .npy file")
+            raise file_error(where, f"has a line of more than {_MAX_LINE:,} characters, too many for one signal as "
+                                    "text; save long signals as a .npy file")
         yield line
 
 
 def _read_line(line: str, where: str, expected: int | None) -> np.ndarray:
-    with reading(where, "numbers", _UCR):
+    with as_input_error(where, "numbers", _UCR):
         row = np.array([float(field) for field in (line.split(",") if "," in line else line.split())])
     if len(row) < 2 or not row[0].is_integer() or abs(row[0]) > _MAX_LABEL:
-        raise wrong(where, f"has no integer label followed by values; {_UCR}")
+        raise file_error(where, f"has no integer label followed by values; {_UCR}")
     if expected not in (None, len(row)):
-        raise wrong(where, f"has {len(row)} numbers, the first line {expected}; "
-                           "all signals must have one length")
+        raise file_error(where, f"has {len(row)} numbers, the first line {expected}; "
+                                "all signals must have one length")
     return row
 
 
@@ -115,22 +115,22 @@ def read_ts(file: io.TextIOBase, where: str) -> Table:
             if words[0] == "@classlabel":
                 labelled = words[1:2] == ["true"]
             elif words[:2] == ["@timestamps", "true"]:
-                raise wrong(here, "says that values have time stamps, which are not read; save the values alone")
+                raise file_error(here, "says that values have time stamps, which are not read; save the values alone")
             inside = words[0] == "@data"
             if not line.startswith("@"):
-                raise wrong(here, f"comes before @data; {_TS}")
+                raise file_error(here, f"comes before @data; {_TS}")
             continue
         fields = line.split(":")
         if labelled:
             labels.append(fields.pop().strip())
-        with reading(here, "a signal", _TS):
+        with as_input_error(here, "a signal", _TS):
             signals.append(np.array([[float(value) for value in channel.split(",")] for channel in fields], np.float64))
         if signals[-1].shape != signals[0].shape or not signals[-1].size:
-            raise wrong(here, f"has {_channels(signals[-1])}, the first signal {_channels(signals[0])}; all signals "
-                              "must have one length")
+            raise file_error(here, f"has {_channels(signals[-1])}, the first signal {_channels(signals[0])}; all "
+                                   "signals must have one length")
     if not signals:
-        raise wrong(where, f"has no signals; {_TS}")
-    with reading(where, "signals", _TS):
+        raise file_error(where, f"has no signals; {_TS}")
+    with as_input_error(where, "signals", _TS):
         return np.stack(signals), _classes(labels) if labelled else None
 
 
@@ -143,7 +143,7 @@ def read_arff(file: io.TextIOBase, where: str) -> Table:
 
     One channel only: attributes within attributes are refused.
     """
-    with reading(where, "an ARFF file", _ARFF):
+    with as_input_error(where, "an ARFF file", _ARFF):
         from scipy.io.arff import loadarff
 
         for _ in _lines(file, where):  # scipy would read a line of any length
