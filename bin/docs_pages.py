@@ -2,6 +2,8 @@
 
 import html
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -30,11 +32,18 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not kept in docs/, and the figures with their results."""
-    for name, text in {"reproduction.md": reproduction_page(), **api_pages()}.items():
+    made = {"reproduction.md": reproduction_page(), "hostile-input.md": hostile_page(), **api_pages()}
+    for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     for path in [*(ROOT / "figures").glob("*.png"), *(ROOT / "figures").glob("results/*.json")]:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
+
+
+def hostile_page() -> str:
+    """What the tests of hostile input try."""
+    return subprocess.run([sys.executable, ROOT / "tests" / "hostile_inputs.py"], check=True, capture_output=True,
+                          text=True).stdout
 
 
 def api_pages() -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS_SPACE = 1 << 30  # bytes that a command may map
-SECONDS = 30  # that a command may take
+SECONDS = 60  # that a command may take
 NOBODY = 65534
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process with several threads cannot be forked safely
@@ -37,6 +37,8 @@ class Outcome:
     err: str
     grown: int
     """Bytes of memory that it took at its peak, beyond those when it began."""
+    child: int
+    """Bytes that the largest of its child processes took."""
     seconds: float
 
     @property
@@ -49,7 +51,7 @@ class Outcome:
 def run(arguments: list[Any], folder: Path, *, as_nobody: bool = False, ctrl_c_after: float = 0) -> Outcome:
     """Run ``geomem ARGUMENTS`` in a folder; ``ctrl_c_after`` so many seconds Ctrl-C is pressed, 0 for never."""
     with tempfile.TemporaryDirectory() as kept:
-        texts = [Path(kept) / name for name in ("out", "err", "grown")]
+        texts = [Path(kept) / name for name in ("out", "err", "sizes")]
         process = _server.Process(target=_command, args=([os.fsdecode(a) if isinstance(a, bytes) else str(a)
                                                           for a in arguments], folder, texts, as_nobody, ctrl_c_after))
         started = time.perf_counter()
@@ -62,9 +64,10 @@ def run(arguments: list[Any], folder: Path, *, as_nobody: bool = False, ctrl_c_a
             status = None
         else:
             status = process.exitcode
-        out, err, grown = (path.read_bytes().decode(errors="backslashreplace") if path.exists() else ""
+        out, err, sizes = (path.read_bytes().decode(errors="backslashreplace") if path.exists() else ""
                            for path in texts)
-        return Outcome(status, out, err, int(grown or 0), seconds)
+        grown, child = map(int, (sizes or "0 0").split())
+        return Outcome(status, out, err, grown, child, seconds)
 
 
 def _command(arguments: list[str], folder: Path, texts: list[Path], as_nobody: bool,
@@ -79,7 +82,7 @@ def _command(arguments: list[str], folder: Path, texts: list[Path], as_nobody: b
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    grown = os.open(texts[2], os.O_WRONLY | os.O_CREAT)
+    sizes = os.open(texts[2], os.O_WRONLY | os.O_CREAT)
     mapped, resident = (int(pages) * resource.getpagesize()
                         for pages in Path("/proc/self/statm").read_text().split()[:2])
     resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESS_SPACE,) * 2)
@@ -101,6 +104,7 @@ def _command(arguments: list[str], folder: Path, texts: list[Path], as_nobody: b
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(grown, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident).encode())
+    own, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    os.write(sizes, f"{own - resident} {child}".encode())
     os._exit(status or 0)
 

@@ -15,7 +15,6 @@ import pickletools
 import struct
 import tempfile
 import warnings
-import zlib
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +24,7 @@ from hostile_inputs import GOOD, PICTURE_FORMATS, PIXELS, npy, npz, png, safeten
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from official_files import python2_batch, python3_batch
-from parquet_files import Long, page, parquet, plain
+from scipy.io import savemat
 
 from geomem.data import load_data
 from geomem.errors import InputError
@@ -36,13 +35,8 @@ from geomem.training import Run
 
 pytestmark = pytest.mark.usefixtures("one_child")
 LONGER = int(os.environ.get("GEOMEM_FUZZ", "0"))
-BUDGET = settings(
-    deadline=None,
-    derandomize=not LONGER,
-    max_examples=LONGER or 40,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+BUDGET = settings(deadline=None, derandomize=not LONGER, max_examples=LONGER or 40, database=None,
+                  suppress_health_check=list(HealthCheck))
 IDX = b"\0\0\x08\3" + struct.pack(">3I", 20, 8, 8) + PIXELS.tobytes()
 TEXT = b"".join(b"%d 0.5 %d 2e3\n" % (k % 2, k) for k in range(12))
 TS = b"@problemName x\n@classLabel true 0 1\n@data\n" + b"".join(b"0.5,%d,2e3:%d\n" % (k, k % 2) for k in range(12))
@@ -82,30 +76,12 @@ FILES |= {
     for k, (ending, form) in enumerate(PICTURE_FORMATS.items())
 }
 
-bytes_to_put = st.one_of(
-    st.binary(min_size=1, max_size=8),
-    st.sampled_from(
-        [
-            b"\0" * 8,
-            b"\xff" * 4,
-            b"\x7f\xff\xff\xff",
-            b"nan",
-            b"-1",
-            b"1e400",
-            b"9" * 30,
-            b"\n",
-            b"[",
-            b'"',
-            b"{",
-            b"\x1b[2J",
-        ]
-    ),
-)
+bytes_to_put = st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([
+    b"\0" * 8, b"\xff" * 4, b"\x7f\xff\xff\xff", b"nan", b"-1", b"1e400", b"9" * 30, b"\n", b"[", b'"', b"{",
+    b"\x1b[2J"]))
 changes = st.lists(
     st.tuples(st.sampled_from(["put", "insert", "cut", "remove", "repeat"]), st.floats(0, 1), bytes_to_put),
-    min_size=1,
-    max_size=4,
-)
+    min_size=1, max_size=4)
 
 
 def damaged(content: bytes, done: list[tuple[str, float, bytes]]) -> bytes:
@@ -144,37 +120,6 @@ def test_data(name, done):
         read_or_refused(lambda: load_data(path.parent if "/" in name else path))
 
 
-NUMBERS = st.one_of(st.integers(-2, 40), st.sampled_from([-(2**31), 2**20, 2**31 - 1, 2**40, 2**63 - 1]))
-sizes = st.fixed_dictionaries(
-    {}, optional={"size": NUMBERS, "packed": NUMBERS, "encoding": st.integers(0, 10), "kind": st.integers(0, 4)}
-)
-pages = st.lists(
-    st.tuples(st.one_of(st.just(plain([png()] * 10)), st.binary(max_size=20)), st.one_of(st.just(10), NUMBERS), sizes),
-    min_size=1,
-    max_size=3,
-)
-
-
-@BUDGET
-@given(
-    pages=pages,
-    rows=st.one_of(st.sampled_from([10, 20]), NUMBERS),
-    values=st.none() | NUMBERS,
-    floats=st.booleans(),
-    codec=st.integers(-1, 8),
-    chunk=st.dictionaries(st.sampled_from([5, 6, 7, 9, 11]), NUMBERS, max_size=2),
-    done=st.one_of(st.just([]), changes),
-)
-def test_parquet_pages(pages, rows, values, floats, codec, chunk, done):
-    """Headers of pages and columns that say anything."""
-    content = b"".join(page(content, n, **said) for content, n, said in pages)
-    said = {field: Long(number) for field, number in chunk.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "d.parquet"
-        path.write_bytes(damaged(parquet(content, rows, values=values, floats=floats, codec=codec, chunk=said), done))
-        read_or_refused(lambda: load_data(path))
-
-
 def opcodes(content: bytes) -> list[bytes]:
     """A pickle cut into its instructions."""
     places = [place for _, _, place in pickletools.genops(content)]
@@ -185,21 +130,11 @@ INSTRUCTIONS = opcodes(FILES["data_batch_1"])
 
 
 @BUDGET
-@given(
-    edits=st.lists(
-        st.tuples(
-            st.sampled_from(["put", "insert", "drop"]),
-            st.floats(0, 1),
-            st.one_of(
-                st.sampled_from(INSTRUCTIONS[:40] + INSTRUCTIONS[-12:]),
-                st.sampled_from([code.code.encode("latin1") for code in pickletools.opcodes]),
-                st.binary(max_size=3),
-            ),
-        ),
-        min_size=1,
-        max_size=6,
-    )
-)
+@given(edits=st.lists(st.tuples(
+    st.sampled_from(["put", "insert", "drop"]), st.floats(0, 1),
+    st.one_of(st.sampled_from(INSTRUCTIONS[:40] + INSTRUCTIONS[-12:]),
+              st.sampled_from([code.code.encode("latin1") for code in pickletools.opcodes]), st.binary(max_size=3))),
+    min_size=1, max_size=6))
 def test_pickles(edits):
     """Instructions of a sound batch in other places, and any others among them."""
     program = list(INSTRUCTIONS)
@@ -212,26 +147,6 @@ def test_pickles(edits):
         read_or_refused(lambda: load_data(path))
 
 
-def mat(*variables: bytes) -> bytes:
-    """A MATLAB file of level 5."""
-    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + b"".join(variables)
-
-
-def element(kind: int, content: bytes, said: int | None = None) -> bytes:
-    """A part of a MATLAB file, which says how many bytes it has."""
-    return struct.pack("<II", kind, len(content) if said is None else said) + content + bytes(-len(content) % 8)
-
-
-def variable(
-    name: str, kind: int, shape: list[int], numbers: bytes, inner: int, said: int | None, packed: bool
-) -> bytes:
-    """A variable of a class (6 double, 9 uint8, 12 int32) whose numbers lie there as those of another."""
-    flags, dims = struct.pack("<II", kind, 0), struct.pack(f"<{len(shape)}i", *shape)
-    parts = element(6, flags) + element(5, dims) + element(1, name.encode()) + element(inner, numbers, said)
-    whole = element(14, parts)
-    return struct.pack("<II", 15, len(zlib.compress(whole))) + zlib.compress(whole) if packed else whole
-
-
 def split_files(folder: Path, split: bytes) -> Path:
     """Flowers-102 with six images and this split."""
     (folder / "jpg").mkdir()
@@ -242,12 +157,9 @@ def split_files(folder: Path, split: bytes) -> Path:
 
 
 def sound_split(packed: bool) -> bytes:
-    return mat(
-        *(
-            variable(name, 9, [1, 2], bytes(range(first, first + 2)), 2, None, packed)
-            for first, name in ((1, "trnid"), (3, "valid"), (5, "tstid"))
-        )
-    )
+    buffer = io.BytesIO()
+    savemat(buffer, {"trnid": [1, 2], "valid": [3, 4], "tstid": [5, 6]}, do_compression=packed)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -258,49 +170,18 @@ def test_matlab(packed, done):
         read_or_refused(lambda: load_data(split_files(Path(folder), damaged(sound_split(packed), done))))
 
 
-@BUDGET
-@given(
-    variables=st.lists(
-        st.builds(
-            variable,
-            st.sampled_from(["trnid", "valid", "tstid", "", "__function_workspace__"]),
-            st.one_of(st.sampled_from([6, 9, 12]), st.integers(0, 20)),
-            st.lists(st.sampled_from([0, 1, 2, 6, -1, 2**20, 2**31 - 1]), max_size=3),
-            st.binary(max_size=16),
-            st.one_of(st.sampled_from([2, 9]), st.integers(0, 20)),
-            st.one_of(st.none(), st.sampled_from([0, 3, 2**20, 2**28, 2**31, 2**32 - 1])),
-            st.booleans(),
-        ),
-        max_size=5,
-    ),
-    sound=st.booleans(),
-)
-def test_matlab_variables(variables, sound):
-    """Variables of any class, shape and length, after sound ones or not."""
-    with tempfile.TemporaryDirectory() as folder:
-        content = (sound_split(False) if sound else mat()) + b"".join(variables)
-        read_or_refused(lambda: load_data(split_files(Path(folder), content)))
-
-
 cells = {
-    "images": st.one_of(
-        st.none(),
-        st.fixed_dictionaries(
-            {
-                "bytes": st.one_of(st.none(), st.just(png()), st.binary(max_size=30)),
-                "path": st.one_of(st.none(), st.sampled_from(["", "x.png", "/etc/passwd", "/dev/zero", "..", "\0"])),
-            }
-        ),
-    ),
+    "images": st.one_of(st.none(), st.fixed_dictionaries({
+        "bytes": st.one_of(st.none(), st.just(png()), st.binary(max_size=30)),
+        "path": st.one_of(st.none(), st.sampled_from(["", "x.png", "/etc/passwd", "/dev/zero", "..", "\0"]))})),
     "lists": st.one_of(st.none(), st.lists(st.floats(width=32), max_size=3)),
     "tables": st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), max_size=2),
     "numbers": st.one_of(st.none(), st.integers(0, 2), st.integers(-(2**63), 2**63 - 1)),
     "texts": st.one_of(st.none(), st.text(max_size=3), st.just("x" * 300)),
     "truths": st.booleans(),
 }
-columns = st.lists(
-    st.tuples(st.sampled_from(["img", "label", "x", "\x1b[2J"]), st.sampled_from(list(cells))), min_size=1, max_size=3
-)
+columns = st.lists(st.tuples(st.sampled_from(["img", "label", "x", "\x1b[2J"]), st.sampled_from(list(cells))),
+                   min_size=1, max_size=3)
 
 
 @BUDGET
@@ -358,17 +239,8 @@ def test_weights(done):
 
 
 def _config() -> dict:
-    return {
-        "format": "geomem.run/1",
-        "shape": [1, 8, 8],
-        "objective": "edm",
-        "network": "mlp",
-        "dropout": 0.0,
-        "classes": 2,
-        "labels": [0, 1],
-        "sigma_data": 0.5,
-        "data": {"spec": "digits", "sha256": "x"},
-    }
+    return {"format": "geomem.run/1", "shape": [1, 8, 8], "objective": "edm", "network": "mlp", "dropout": 0.0,
+            "classes": 2, "labels": [0, 1], "sigma_data": 0.5, "data": {"spec": "digits", "sha256": "x"}}
 
 
 def _zone() -> dict:
@@ -376,24 +248,11 @@ def _zone() -> dict:
     return {
         "format": "geomem.danger-zone/1",
         "data": {"name": "d", "n_train": 5, "n_heldout": 5, "dim": 2, "duplicates": 0},
-        "curves": {
-            "sigma": [0.1, 1.0],
-            "max_posterior_weight": curve,
-            "self_posterior_weight": curve,
-            "coverage": curve,
-            "coverage_lower_bound": [0, 0],
-            "coverage_upper_bound": [1, 1],
-            "coverage_plain_upper_bound": [1, 1],
-            "heldout_nearest_distance": 1.0,
-        },
-        "thresholds": {
-            "concentrated_below": {"mean": 0.1},
-            "spread_above": None,
-            "disjoint_below": 0.05,
-            "b": 1.0,
-            "q": 0.95,
-            "delta": 0.05,
-        },
+        "curves": {"sigma": [0.1, 1.0], "max_posterior_weight": curve, "self_posterior_weight": curve,
+                   "coverage": curve, "coverage_lower_bound": [0, 0], "coverage_upper_bound": [1, 1],
+                   "coverage_plain_upper_bound": [1, 1], "heldout_nearest_distance": 1.0},
+        "thresholds": {"concentrated_below": {"mean": 0.1}, "spread_above": None, "disjoint_below": 0.05, "b": 1.0,
+                       "q": 0.95, "delta": 0.05},
         "settings": {"posterior_draws": 4, "coverage_draws": 8, "queries": None, "shell_t": 5.0, "seed": 0},
         "zone": {"sigma_low": 0.2, "sigma_high": 0.4, "crossing": 0.3, "crossing_low": None, "crossing_high": None},
     }
