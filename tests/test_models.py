@@ -1,5 +1,7 @@
 """The denoiser contract, preconditioning against its formulas and diffusers, and the reference denoisers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,15 +10,21 @@ from torch import nn
 from geomem.errors import InputError
 from geomem.models import (
     NETWORKS,
+    Denoiser,
     EDMDenoiser,
     EmpiricalDenoiser,
     EpsilonDenoiser,
+    FixedClass,
     GaussianDenoiser,
     PiecewiseDenoiser,
+    SigmaDenoiser,
+    TimestepDenoiser,
     build_network,
     default_network,
 )
+from geomem.models.denoiser import TimestepOfSigma
 from geomem.noise import DDPMSchedule
+from geomem.training import denoising_loss
 
 SHAPES = {"mlp": (3, 5), "unet1d": (2, 13), "unet-tiny": (1, 7, 9), "unet-small": (3, 8, 8),
           "unet-grey": (1, 9, 8)}
@@ -127,7 +135,7 @@ def test_optimal_denoiser_tends_to_the_gaussian_one():
     assert np.all((ratios > 3) & (ratios < 5.5)), ratios
 
 
-def test_piecewise_denoiser_takes_the_right_weights():
+def test_piecewise_denoiser_takes_the_right_weights(monkeypatch):
     parts = [lambda x, s, labels=None, k=k: torch.full_like(x, k) for k in range(3)]
 
     class Part(nn.Module):
@@ -144,6 +152,10 @@ def test_piecewise_denoiser_takes_the_right_weights():
     x = torch.zeros(6, 2)
     sigma = torch.tensor([0.05, 0.1, 0.99, 1.0, 9.9, 10.0])
     assert denoiser(x, sigma)[:, 0].tolist() == [0, 1, 1, 0, 0, 2]
+    with monkeypatch.context() as patch:  # the way of tensors on another device, with values to look at
+        patch.setattr(torch.Tensor, "device", SimpleNamespace(type="elsewhere"))
+        assert denoiser(x, sigma)[:, 0].tolist() == [0, 1, 1, 0, 0, 2]
+        assert denoiser(x, sigma[5])[:, 0].tolist() == [2] * 6
     for level, expected in zip(sigma.tolist(), [0, 1, 1, 0, 0, 2], strict=True):
         # 0.1 and 10.0 in float32 and float64 differ: the scalar is compared as the sampler gives it
         assert denoiser(x, level)[0, 0] == expected
@@ -151,6 +163,45 @@ def test_piecewise_denoiser_takes_the_right_weights():
         PiecewiseDenoiser([a, b], [0.1, 1.0])
     with pytest.raises(InputError, match="increase"):
         PiecewiseDenoiser([a, b, c], [1.0, 0.1])
+
+
+def on_every_device_alike():
+    """A denoiser of every kind, and the shape of its points."""
+    with torch.random.fork_rng():
+        train = torch.randn(20, 1, 8, 8)
+    mlp = build_network("mlp", (1, 8, 8), classes=3)
+    edm, epsilon = EDMDenoiser(mlp), EpsilonDenoiser(mlp)
+    return {
+        "edm unet-tiny": EDMDenoiser(build_network("unet-tiny", (1, 8, 8), classes=3)),
+        "edm unet-small": EDMDenoiser(build_network("unet-small", (1, 8, 8), classes=3)),
+        "edm mlp": edm, "epsilon": epsilon, "sigma": SigmaDenoiser(mlp, "v", scaling="vp"),
+        "timestep": TimestepDenoiser(mlp, DDPMSchedule()),
+        "nearest timestep": TimestepDenoiser(mlp, DDPMSchedule(), between="nearest"),
+        "empirical": EmpiricalDenoiser(train), "gaussian": GaussianDenoiser(train),
+        "piecewise": PiecewiseDenoiser([edm, GaussianDenoiser(train), edm], [0.1, 1.0]),
+        "fixed class": FixedClass(edm, 2),
+    }
+
+
+@pytest.mark.parametrize("name", on_every_device_alike())
+def test_a_forward_pass_asks_the_device_for_no_value(name):
+    """Tensors on the device meta have no values: what asks for one raises."""
+    denoiser = on_every_device_alike()[name].to("meta")
+    x, labels = torch.empty(4, 1, 8, 8, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    for sigma in (0.5, torch.empty((), device="meta"), torch.empty(4, device="meta")):
+        assert denoiser(x, sigma, labels).shape == x.shape
+    if isinstance(denoiser, Denoiser):
+        assert denoising_loss(denoiser, x, x, torch.empty(4, device="meta"), labels).device.type == "meta"
+
+
+@pytest.mark.parametrize("given", [None, np.geomspace(0.99, 1e-4, 57)])
+def test_timestep_on_the_device_is_that_of_the_schedule(given):
+    """At the levels, between and beyond them; also after the denoiser is made half precise."""
+    schedule = DDPMSchedule() if given is None else DDPMSchedule.from_alpha_bar(given)
+    sigma = np.r_[schedule.sigmas, np.random.default_rng(0).uniform(0, 200, 500), 1e-9, 1e9]
+    table = TimestepOfSigma(schedule).half()
+    # Two libraries' logarithms differ in the last bit, which the slope, up to T per unit, carries on.
+    np.testing.assert_allclose(table(torch.from_numpy(sigma)).numpy(), schedule.timestep(sigma), rtol=1e-13, atol=1e-11)
 
 
 def test_presets():

@@ -8,7 +8,8 @@ answer F is one of three, and the clean estimate follows:
     x0        F = clean                                   D = F
 
 Any module serves whose forward takes ``(x, noise level)``, and ``(x, noise level, labels)`` where classes are given, by
-position; it answers with a tensor, a tuple that begins with one, or an object with ``.sample``, as diffusers' do::
+position, and other conditioning by name; it answers with a tensor, a tuple that begins with one, or an object with
+``.sample``, as diffusers' do::
 
     denoiser = TimestepDenoiser(unet, scheduler.alphas_cumprod)      # diffusers: UNet2DModel and DDPMScheduler
     denoiser = SigmaDenoiser(net, "v", scaling="vp")                 # a network of sigma that sees x_VP
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.models.denoiser import Denoiser, expand_sigma
+from geomem.models.denoiser import Denoiser, TimestepOfSigma, expand_sigma
 from geomem.noise.schedules import DDPMSchedule
 
 PREDICTIONS = ("epsilon", "v", "x0")
@@ -42,12 +43,13 @@ class ForeignNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         if noise_level.is_floating_point() and dtype == torch.float64:
             noise_level = noise_level.double()  # half precision would round timesteps
-        answer = self.network(x.to(dtype), noise_level, *(() if labels is None else (labels,)))
+        answer = self.network(x.to(dtype), noise_level, *(() if labels is None else (labels,)),
+                              **conditioning)
         if not isinstance(answer, Tensor):
             answer = answer[0] if isinstance(answer, tuple) else answer.sample
         if answer.shape != x.shape:
@@ -90,10 +92,11 @@ class SigmaDenoiser(PredictionDenoiser):
             raise InputError(f"unknown scaling {scaling!r}; choose ve or vp")
         self.scaling = scaling
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         s, x = expand_sigma(sigma, x), x.float()
         seen = x if self.scaling == "ve" else x / (1 + s**2).sqrt()
-        return self.clean_estimate(self.net(seen, s.flatten(), labels), x, s)
+        return self.clean_estimate(self.net(seen, s.flatten(), labels, **conditioning), x, s)
 
 
 class TimestepDenoiser(PredictionDenoiser):
@@ -114,17 +117,16 @@ class TimestepDenoiser(PredictionDenoiser):
             raise InputError(f"between timesteps: {between!r} is unknown; choose interpolate or nearest")
         self.schedule = (alphas_cumprod if isinstance(alphas_cumprod, DDPMSchedule)
                          else DDPMSchedule.from_alpha_bar(np.asarray(alphas_cumprod, dtype=np.float64)))
+        self.timestep = TimestepOfSigma(self.schedule)
         self.between = between
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         s, x = expand_sigma(sigma, x), x.float()
-        output = self.net(x / (1 + s**2).sqrt(), self.timestep(s.flatten()), labels)
-        return self.clean_estimate(output, x, s)
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """What the network sees for sigma (B,): float32, or int64 for ``nearest``."""
-        t = self.schedule.timestep(sigma.cpu().numpy().astype(np.float64))
+        t = self.timestep(s.flatten())
+        nearest = t.round()
         if self.between == "nearest":
-            return torch.as_tensor(np.rint(t), dtype=torch.int64, device=sigma.device)
-        t = np.where(np.abs(t - np.rint(t)) < _ON_TIMESTEP, np.rint(t), t)
-        return torch.as_tensor(t, dtype=torch.float32, device=sigma.device)
+            t = nearest.long()
+        else:
+            t = torch.where((t - nearest).abs() < _ON_TIMESTEP, nearest, t).float()
+        return self.clean_estimate(self.net(x / (1 + s**2).sqrt(), t, labels, **conditioning), x, s)

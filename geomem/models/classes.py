@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ class FixedClass(nn.Module):
         super().__init__()
         self.denoiser, self.label = denoiser, label
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         """Clean estimate of ``x`` (B, ...)."""
-        return self.denoiser(x, sigma, torch.full((len(x),), self.label, dtype=torch.int64, device=x.device))
+        labels = torch.full((len(x),), self.label, dtype=torch.int64, device=x.device)
+        return self.denoiser(x, sigma, labels, **conditioning)

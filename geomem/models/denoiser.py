@@ -1,16 +1,21 @@
 """The denoiser contract, and the two parametrizations that turn a network into a denoiser.
 
-Contract, everywhere in geomem: ``net(x, sigma, labels=None) -> x0`` with
+Contract, everywhere in geomem: ``net(x, sigma, labels=None, **conditioning) -> x0`` with
 
-    x       (B, ...) noisy points, clean + sigma noise (variance exploding, never rescaled), float32
-    sigma   () or (B,) noise level in data units
-    labels  (B,) integer classes, or None for an unconditional model
-    x0      (B, ...) the estimate of the clean points, float32
+    x             (B, ...) noisy points, clean + sigma noise (variance exploding, never rescaled), float32
+    sigma         noise level in data units: a number, or a tensor of shape () or (B,)
+    labels        (B,) integer classes, or None for an unconditional model
+    conditioning  whatever else a network takes by name; networks of geomem take nothing else
+    x0            (B, ...) the estimate of the clean points, float32
 
-What the network inside really sees and predicts (scaled input, noise, timesteps) stays inside these classes.
+What the network inside really sees and predicts (scaled input, noise, timesteps) stays inside these classes. A forward
+pass asks the device for no value, so nothing waits for it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +25,47 @@ from geomem.noise.schedules import DDPMSchedule
 
 
 def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
-    """sigma, () or (B,), as float32 of shape (B, 1, ...) that broadcasts against x, (B, ...)."""
+    """sigma, a number, () or (B,), as float32 of shape (B, 1, ...) that broadcasts against x, (B, ...)."""
+    if isinstance(sigma, int | float):
+        sigma = torch.full((), sigma, dtype=torch.float32, device=x.device)  # is filled on the device
     sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
     return sigma.expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
+class TimestepOfSigma(nn.Module):
+    """The real-valued DDPM timestep of sigma (B,), float64: linear in log sigma, clipped to [0, T-1]."""
+
+    log_sigmas: Tensor
+    slopes: Tensor
+
+    def __init__(self, schedule: DDPMSchedule) -> None:
+        super().__init__()
+        levels = np.log(schedule.sigmas)
+        self.register_buffer("log_sigmas", torch.from_numpy(levels), persistent=False)
+        self.register_buffer("slopes", torch.from_numpy(np.append(1 / np.diff(levels), 0.0)), persistent=False)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        level = sigma.double().log()
+        below = (torch.searchsorted(self.log_sigmas, level, right=True) - 1).clamp(min=0)
+        return (self.slopes[below] * (level - self.log_sigmas[below]) + below).clamp(min=0)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TimestepOfSigma:
+        tables = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, table in tables.items():  # another device, but never another precision
+            self._buffers[name] = None if table is None else table.to(getattr(self, name).device)
+        return self
+
+
 class Denoiser(nn.Module):
-    """A trainable denoiser around ``net(x, noise_label, labels) -> output`` of the shape of x."""
+    """A trainable denoiser around ``net(x, noise_label, labels, **conditioning) -> output`` of the shape of x."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         """Clean estimate; see the contract in the module docstring."""
         raise NotImplementedError
 
@@ -44,22 +77,23 @@ class Denoiser(nn.Module):
 class EDMDenoiser(Denoiser):
     """EDM preconditioning, Karras et al. 2022, Table 1 and Eq. 7-8.
 
-    ``D = c_skip x + c_out F(c_in x, log(sigma) / 4)`` with ``c_skip = sd^2/(s^2+sd^2)``,
-    ``c_out = s sd/sqrt(s^2+sd^2)``, ``c_in = 1/sqrt(s^2+sd^2)`` and loss weight ``(s^2+sd^2)/(s sd)^2``, which
-    makes the loss that of F against a target of unit variance. ``sigma_data`` (sd) is the standard deviation of
-    the data, in data units.
+    ``D = c_skip x + c_out F(c_in x, c_noise)`` with ``c_skip = sd^2/(s^2+sd^2)``, ``c_out = s sd/sqrt(s^2+sd^2)``,
+    ``c_in = 1/sqrt(s^2+sd^2)``, ``c_noise = log(s)/4`` and loss weight ``1/c_out^2``, which makes the loss that of F
+    against a target of unit variance. ``sigma_data`` (sd) is the standard deviation of the data, in data units.
     """
 
     def __init__(self, net: nn.Module, sigma_data: float = 0.5) -> None:
         super().__init__(net)
         self.sigma_data = float(sigma_data)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
-        s, sd = expand_sigma(sigma, x), self.sigma_data
-        norm = s**2 + sd**2
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
+        s, sigma_data = expand_sigma(sigma, x), self.sigma_data
+        variance = s**2 + sigma_data**2
+        root = variance.sqrt()  # 1 / c_in
+        c_skip, c_out, c_noise = sigma_data**2 / variance, s * sigma_data / root, s.flatten().log() / 4
         x = x.float()
-        output = self.net(x / norm.sqrt(), s.flatten().log() / 4, labels)
-        return (sd**2 / norm) * x + (s * sd / norm.sqrt()) * output.float()
+        return c_skip * x + c_out * self.net(x / root, c_noise, labels, **conditioning).float()
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
@@ -76,13 +110,13 @@ class EpsilonDenoiser(Denoiser):
     def __init__(self, net: nn.Module, schedule: DDPMSchedule | None = None) -> None:
         super().__init__(net)
         self.schedule = schedule or DDPMSchedule()
+        self.timestep = TimestepOfSigma(self.schedule)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
-        s = expand_sigma(sigma, x)
-        t = self.schedule.timestep(s.flatten().cpu().numpy().astype(np.float64)) / self.schedule.timesteps
-        x = x.float()
-        noise_label = torch.as_tensor(t, dtype=torch.float32, device=x.device)
-        return x - s * self.net(x / (1 + s**2).sqrt(), noise_label, labels).float()
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
+        s, x = expand_sigma(sigma, x), x.float()
+        noise_label = (self.timestep(s.flatten()) / self.schedule.timesteps).float()
+        return x - s * self.net(x / (1 + s**2).sqrt(), noise_label, labels, **conditioning).float()
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return 1 / sigma**2

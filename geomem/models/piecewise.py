@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from geomem.errors import InputError
 class PiecewiseDenoiser(nn.Module):
     """Uses ``denoisers[k]`` for ``edges[k-1] <= sigma < edges[k]``; the first and last ranges are open.
 
+    Where sigma is a number, or a tensor on the CPU, each point is given to one denoiser. A tensor elsewhere is not
+    asked for its values: every point is given to every distinct denoiser, and the right estimates are taken.
+
     Parameters
     ----------
     denoisers : one more than there are edges; entries may repeat, and are then held once.
@@ -21,6 +25,7 @@ class PiecewiseDenoiser(nn.Module):
     """
 
     edges: Tensor
+    choice: Tensor
 
     def __init__(self, denoisers: Sequence[nn.Module], edges: Sequence[float]) -> None:
         super().__init__()
@@ -31,18 +36,31 @@ class PiecewiseDenoiser(nn.Module):
         distinct = list({id(denoiser): denoiser for denoiser in denoisers}.values())
         place = {id(denoiser): k for k, denoiser in enumerate(distinct)}
         self.denoisers = nn.ModuleList(distinct)
-        self.choice = [place[id(denoiser)] for denoiser in denoisers]
-        self.register_buffer("edges", torch.tensor(list(edges), dtype=torch.float64))
+        # Twice, so that numbers are compared on the host and tensors where they are.
+        self._host_edges = torch.tensor(list(edges), dtype=torch.float64, device="cpu")
+        self._host_choice = torch.tensor([place[id(denoiser)] for denoiser in denoisers], device="cpu")
+        self.register_buffer("edges", self._host_edges.clone())
+        self.register_buffer("choice", self._host_choice.clone(), persistent=False)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
-        sigma = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
-        ranges = torch.bucketize(sigma, self.edges, right=True)
-        chosen = torch.tensor(self.choice, device=x.device)[ranges]
-        if chosen.numel() == 1 or bool((chosen == chosen.flatten()[0]).all()):
-            return self.denoisers[int(chosen.flatten()[0])](x, sigma, labels)
+        if isinstance(sigma, Tensor) and sigma.device.type != "cpu":
+            chosen = self.choice[torch.bucketize(sigma.double(), self.edges, right=True).expand(len(x))]
+            chosen = chosen.reshape(-1, *[1] * (x.ndim - 1))
+            result = self.denoisers[0](x, sigma, labels, **conditioning)
+            for k, denoiser in enumerate(self.denoisers[1:], start=1):
+                result = torch.where(chosen == k, denoiser(x, sigma, labels, **conditioning), result)
+            return result
+        level = torch.as_tensor(sigma, dtype=torch.float64)
+        chosen = self._host_choice[torch.bucketize(level, self._host_edges, right=True)]
+        used = chosen.unique().tolist()
+        if len(used) == 1:
+            return self.denoisers[used[0]](x, sigma, labels, **conditioning)
         result = torch.empty_like(x, dtype=torch.float32)
-        for k in chosen.unique().tolist():
+        for k in used:
             rows = chosen == k
-            result[rows] = self.denoisers[k](x[rows], sigma[rows], None if labels is None else labels[rows])
+            part = {name: value[rows] if isinstance(value, Tensor) and value.shape[:1] == rows.shape else value
+                    for name, value in conditioning.items()}
+            result[rows] = self.denoisers[k](x[rows], level[rows], None if labels is None else labels[rows], **part)
         return result

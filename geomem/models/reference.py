@@ -8,6 +8,8 @@ With the training set ``D = {x_1..x_N}``, mean ``mu`` and covariance ``Sigma``:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,8 @@ class EmpiricalDenoiser(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("points", points - mean)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         query = x.double().flatten(1) - self.mean
         s = expand_sigma(sigma, x).double().flatten(1)
@@ -60,7 +63,8 @@ class GaussianDenoiser(nn.Module):
         self.register_buffer("variances", singular[kept] ** 2 / len(points))
         self.register_buffer("directions", directions[kept])
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         s = expand_sigma(sigma, x).double().flatten(1)
         scores = (x.double().flatten(1) - self.mean) @ self.directions.T

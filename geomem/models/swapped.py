@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,12 +79,13 @@ class SkippingDenoiser(nn.Module):
         self.denoiser, self.window = denoiser, window
         self._level, self._estimate = 0.0, torch.empty(0)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``, for one noise level."""
         level = float(sigma)
         if level > self._level:
             self._estimate = torch.zeros_like(x)
         self._level = level
         if not self.window.low <= level < self.window.high:
-            self._estimate = self.denoiser(x, sigma, labels)
+            self._estimate = self.denoiser(x, sigma, labels, **conditioning)
         return self._estimate
