@@ -51,7 +51,15 @@ def api_pages() -> dict[str, str]:
     packages = {path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py")} - {"cli"}
     pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n"
              for name in sorted(packages | {"errors", "statistics"})}
-    rows = [f"| [`{name}`][{home}.{name}] | `{home}` |\n" for name, home in sorted(geomem._HOME.items())]
+    rows = []
+    for name, home in sorted(geomem._HOME.items()):
+        package = home.split(".")[1]
+        target = f"{home}.{name}"
+        if (ROOT / "geomem" / package / f"{name}.py").exists():  # its module has the same name and hides it
+            module = f"geomem.{package}.{name}"
+            target = f"{module}.{name}"
+            pages[f"api/{package}.md"] += f"\n## {module}\n\n::: {module}\n"
+        rows.append(f"| [`{name}`][{target}] | `geomem.{package}` |\n")
     return {"api/index.md": API + "".join(rows), **pages}
 
 

@@ -255,7 +255,7 @@ def test_every_block_of_python_runs(page, number, here):
 def test_the_documentation_builds(tmp_path):
     """Strictly: a link, an anchor or a name that leads nowhere is an error. Formulas become MathML."""
     pytest.importorskip("mkdocs")
-    built = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path],
+    built = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
                            cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     formulas = (tmp_path / "formulas" / "index.html").read_text(encoding="utf-8")
