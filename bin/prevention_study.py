@@ -28,19 +28,26 @@ from PIL import Image
 from prevention_summary import over_sets, summary, text_of
 
 from geomem import __version__, load_data
-from geomem.cli.engine import Classes, classes_of
 from geomem.data import DataSet
 from geomem.files import write_json
 from geomem.generation import generate
-from geomem.memorization import Watch, default_watch_every, memorization_rate
+from geomem.memorization import default_watch_every, memorization_rate
 from geomem.models import NETWORKS
 from geomem.models.denoiser import expand_sigma
 from geomem.noise import resolve_law
 from geomem.quality import quality_report
-from geomem.training import BestWeights, Trainer, TrainingSettings, initial_denoiser
+from geomem.training import (
+    BestWeights,
+    Classes,
+    Trainer,
+    TrainingSettings,
+    classes_of,
+    evaluation_steps,
+    heldout_monitor,
+    initial_denoiser,
+    watch_steps,
+)
 from geomem.training.bfloat16 import bfloat16_products
-from geomem.training.loop import evaluation_steps, loss_shares, validation_batch, watch_steps
-from geomem.training.loss import heldout_losses
 from geomem.training.trainer import Batch
 
 SAMPLES = 1000
@@ -186,10 +193,10 @@ class ClosingTrainer(Trainer):
 
 def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes) -> dict[str, Any]:
     """1,000 samples: their memorized share, and their distances to held-out points as ``geomem quality`` has them."""
-    samples = generate(classes.unconditional(denoiser), range(SAMPLES), dataset.train.shape[1:])
-    found = memorization_rate(samples, dataset.train)
+    samples = generate(denoiser, range(SAMPLES), dataset.train.shape[1:], labels=classes.in_turns(SAMPLES))
+    memorized = memorization_rate(samples, dataset.train)
     report = quality_report(samples, dataset.train, dataset.test)
-    return {"memorized": {name: getattr(found, name) for name in ("rate", "low", "high", "n", "count")},
+    return {"memorized": {name: getattr(memorized, name) for name in ("rate", "low", "high", "n", "count")},
             "quality": report.to_dict()}
 
 
@@ -204,37 +211,35 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
                                  "classes": classes.count, "objective": "edm", "sigma_data": dataset.std}, seed, name)
     trainer_class = ClosingTrainer if WAYS[way].get("closes") else Trainer
     trainer = trainer_class(denoiser, levels.law, classes.train, settings, classes.labels)
-    best = BestWeights.log_spaced(average_weights=loss_shares(trainer)) if way in STEERED else None
-    points, noise, _ = validation_batch(trainer, dataset.validation)
-    stops_at = WAYS[way].get("stops")
-    watch = Watch(dataset.train, None, [], seed=seed, device="cpu") if stops_at else None
-    looks = watch_steps(chosen.iterations, chosen.batch, default_watch_every(chosen.iterations * chosen.batch))
-    evaluations = set(evaluation_steps(chosen.iterations))
-    checkpoints = {round(share * chosen.iterations) for share in CHECKPOINTS} if watch is None else set()
+    stops_at, steps = WAYS[way].get("stops"), chosen.iterations
+    looks = watch_steps(steps, chosen.batch, default_watch_every(steps * chosen.batch))
+    monitor = heldout_monitor(trainer, dataset.train, dataset.validation if way in STEERED else None,
+                              every=looks if stops_at else None, sigmas=[], device="cpu")
+    evaluations = set(evaluation_steps(steps))
+    checkpoints = set() if stops_at else {round(share * steps) for share in CHECKPOINTS}
     snapshots = {}
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
-    while trainer.steps_done < chosen.iterations:
+    for step in range(1, steps + 1):
         trainer.step()
-        step = trainer.steps_done
-        if watch is not None and step in evaluations:
-            snapshots[step] = {name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()}
-            if step in looks and watch.look(trainer.ema).rate >= stops_at:
-                break
-        if best is not None and step in evaluations:
-            losses = heldout_losses(trainer.ema, points, noise, best.centres.tolist())
-            best.update(step, losses, trainer.ema.state_dict())
-            if isinstance(trainer, ClosingTrainer):
-                trainer.close(best, losses)
+        if step in evaluations:
+            losses = monitor.evaluate(step, trainer.ema)
+            if isinstance(trainer, ClosingTrainer) and losses is not None and monitor.best_weights is not None:
+                trainer.close(monitor.best_weights, losses)
+            if stops_at:
+                snapshots[step] = {name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()}
         if step in checkpoints:
             rows.append({"weights": "last", "step": step, "loss": trainer.mean_loss,
                          **judged(trainer.ema, dataset, classes)})
             trainer.losses.clear()
-    if watch is not None:
+        if monitor.is_due(step) and monitor.look(step, trainer.ema).rate >= stops_at:
+            break
+    if stops_at:
         half = max((kept for kept in snapshots if kept <= trainer.steps_done / 2), default=min(snapshots))
         for weights, step in (("last", trainer.steps_done), ("half the steps", half)):
             trainer.ema.load_state_dict(snapshots[step])
             rows.append({"weights": weights, "step": step, **judged(trainer.ema, dataset, classes)})
+    best = monitor.best_weights
     if best is not None:
         rows.append({"weights": "per level", "steps": best.steps,
                      **judged(best.stitched(trainer.ema), dataset, classes)})

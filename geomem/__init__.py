@@ -35,7 +35,9 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.noise import read_zone as read_zone
     from geomem.noise.danger_zone import ZoneReport as ZoneReport
     from geomem.noise.danger_zone import danger_zone as danger_zone
+    from geomem.run_training import train as train
     from geomem.training import Monitor as Monitor
+    from geomem.training import Run as Run
     from geomem.training import load_denoiser as load_denoiser
 
 _HOME = {
@@ -64,6 +66,8 @@ _HOME = {
     "leaning": "geomem.memorization",
     "Leaning": "geomem.memorization",
     "Monitor": "geomem.training",
+    "Run": "geomem.training",
+    "train": "geomem.run_training",
     "InputError": "geomem.errors",
 }
 __all__ = ["__version__", *_HOME]

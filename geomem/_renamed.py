@@ -28,6 +28,7 @@ RENAMED: dict[str, str] = {  # the old name: where it is now
     "geomem.models.gaussian_law": "geomem.theory.gaussian_law",
     "geomem.models.pixel_sensitivity": "geomem.theory.pixel_sensitivity",
     "geomem.models.sensitivity_bound": "geomem.theory.sensitivity_bound",
+    "geomem.memorization.Look": "geomem.memorization.MemorizationCheck",
     "geomem.memorization.Monitor": "geomem.training.Monitor",
     "geomem.memorization.PairedShareDifference": "geomem.statistics.PairedShareDifference",
     "geomem.memorization.RankCorrelation": "geomem.statistics.RankCorrelation",
@@ -42,6 +43,7 @@ RENAMED: dict[str, str] = {  # the old name: where it is now
     "geomem.quality.nested_bootstrap": "geomem.statistics.nested_bootstrap",
     "geomem.quality.pareto_front": "geomem.statistics.pareto_front",
     "geomem.quality.pearson_correlation": "geomem.statistics.pearson_correlation",
+    "geomem.training.Origin": "geomem.training.InitialWeights",
 }
 
 

@@ -62,7 +62,7 @@ def leave_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
-def put_together(parts: Sequence[tuple[str, torch.Tensor]], group: ProcessGroup) -> None:
+def reduce(parts: Sequence[tuple[str, torch.Tensor]], group: ProcessGroup) -> None:
     """Replace each tensor by the sum, max or min (the word beside it) over the processes.
 
     Raises LostProcess if one of them has ended.
@@ -85,7 +85,7 @@ def require_same(what: Any, group: ProcessGroup) -> None:
     digest = sha256(what if isinstance(what, bytes) else repr(what).encode()).digest()[:7]
     low = torch.tensor([int.from_bytes(digest)])
     high = low.clone()
-    put_together([("min", low), ("max", high)], group)
+    reduce([("min", low), ("max", high)], group)
     if low.item() != high.item():
         with suppress(RuntimeError):  # nobody leaves before all know
             torch.distributed.barrier(group)

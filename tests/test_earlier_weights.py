@@ -1,17 +1,25 @@
 """Weights from before the copies: which are kept, which are chosen, and that a run brings them back."""
 
 import itertools
-import os
-import signal
 
 import numpy as np
 import pytest
 import torch
 from commands import status
-from test_training import POINTS, make
+from test_training import POINTS, after_step, make, terminate
 
 from geomem.errors import InputError
-from geomem.training import EarlierWeights, Run, evaluation_steps, load_denoiser, train
+from geomem.memorization import MemorizationCheck
+from geomem.training import (
+    EarlierWeights,
+    Interrupted,
+    Run,
+    evaluation_steps,
+    heldout_monitor,
+    load_denoiser,
+    train,
+    train_steps,
+)
 
 
 def weights_of(step):
@@ -70,29 +78,34 @@ def test_snapshots_are_copies_and_may_be_rounded():
         EarlierWeights().copies_seen(3)
 
 
+def copies_at(trainer, step, monkeypatch, heldout=None):
+    """A monitor that finds copies from ``step`` on, and the weights that it looked at."""
+    monitor, seen = heldout_monitor(trainer, POINTS, heldout, every=evaluation_steps(160), n=8, sigmas=[]), {}
+
+    def look(denoiser):
+        seen[trainer.steps_done] = {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}
+        rate = float(trainer.steps_done >= step)
+        return MemorizationCheck(rate, rate / 2, rate, 8, 0.0, 0.1, [], [], [], [])
+
+    monkeypatch.setattr(monitor.watch, "look", look)
+    return monitor, seen
+
+
 @pytest.mark.parametrize("killed_at", [None, 60, 110, 140])
-def test_a_run_that_was_interrupted_has_the_same_weights(tmp_path, killed_at):
+def test_a_run_that_was_interrupted_has_the_same_weights(tmp_path, killed_at, monkeypatch):
     """Copies are seen at step 125: the choice is step 50, of 25, 50, 75, 100, 125."""
-    def watch(trainer):
-        seen[trainer.steps_done] = {name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()}
-        if trainer.steps_done == 125:
-            earlier.copies_seen(125)
-        return False
-
-    def kill(step, loss):
-        if step == killed_at and not again:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    seen, again = {}, False
-    earlier = EarlierWeights()
-    run, trainer = make(tmp_path / "run", iterations=160)
-    if killed_at:
-        with pytest.raises(Exception, match=f"stopped at step {killed_at}"):
-            train(run, trainer, None, watch=watch, watch_every=1, earlier=earlier, on_step=kill)
-        again, earlier = True, EarlierWeights()
+    seen = {}
+    for attempt in range(2 if killed_at else 1):
         run, trainer = make(tmp_path / "run", iterations=160)
-    train(run, trainer, None, watch=watch, watch_every=1, earlier=earlier, on_step=kill)
-    assert (earlier.copies_at, run.step_before_copies) == (125, 50)
+        monitor, looked = copies_at(trainer, 125, monkeypatch)
+        if killed_at and attempt == 0:
+            after_step(trainer, killed_at, terminate)
+            with pytest.raises(Interrupted, match=f"stopped at step {killed_at}"):
+                list(train_steps(run, trainer, monitor))
+        else:
+            list(train_steps(run, trainer, monitor))
+        seen |= looked
+    assert (monitor.earlier.copies_at, run.step_before_copies) == (125, 50)
     assert [path.name for path in (run.path / "weights").iterdir()] == ["step-0000050.safetensors"]
     found = run.denoiser("before-copies").state_dict()
     assert all(torch.equal(found[name], seen[50][name]) for name in found)
@@ -102,20 +115,30 @@ def test_a_run_that_was_interrupted_has_the_same_weights(tmp_path, killed_at):
         run.denoiser("before-copies")
 
 
-def test_a_training_without_copies_has_no_such_weights(tmp_path, capsys):
+def test_weights_from_before_the_copies_stay_where_nobody_looks_any_more(tmp_path, monkeypatch):
+    run, trainer = make(tmp_path / "run", iterations=160)
+    after_step(trainer, 130, terminate)
+    with pytest.raises(Interrupted):
+        list(train_steps(run, trainer, copies_at(trainer, 125, monkeypatch)[0]))
+    run, trainer = make(tmp_path / "run", iterations=160)
+    train(run, trainer, None)
+    assert run.step_before_copies == 50
+    assert run.snapshot_path(50).exists()
+
+
+def test_a_training_without_copies_has_no_such_weights(tmp_path, capsys, monkeypatch):
     run, trainer = make(tmp_path / "run", iterations=30)
-    train(run, trainer, POINTS[:20], earlier=EarlierWeights())
+    list(train_steps(run, trainer, copies_at(trainer, 99, monkeypatch)[0]))
     assert Run(run.path).weights_without_levels == "last"
     assert status("generate", run.path, "--weights", "before-copies", "--out", tmp_path / "s.npz") == 2
     assert "saw no copies, or was not watched" in capsys.readouterr().err
 
 
-def test_weights_chosen_by_losses_come_first_and_both_are_kept(tmp_path):
-    earlier = EarlierWeights()
+def test_weights_chosen_by_losses_come_first_and_both_are_kept(tmp_path, monkeypatch):
     run, trainer = make(tmp_path / "run", iterations=100)
-    best = train(run, trainer, POINTS[:20], earlier=earlier, watch_every=1,
-                 watch=lambda trainer: trainer.steps_done == 75 and earlier.copies_seen(75) is None)
+    monitor, _ = copies_at(trainer, 75, monkeypatch, POINTS[:20])
+    list(train_steps(run, trainer, monitor))
     assert load_denoiser(run.path).weights == "per-level"
     kept = {int(path.stem.split("-")[1]) for path in (run.path / "weights").iterdir()}
-    assert kept == {*best.snapshots, earlier.step}
+    assert kept == {*monitor.best_weights.snapshots, monitor.earlier.step}
     assert np.isfinite([p.sum().item() for p in run.denoiser("before-copies").parameters()]).all()

@@ -14,7 +14,7 @@ from torch import nn
 from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
 from geomem.statistics import Z_95
-from geomem.training import BestWeights, Trainer, TrainingSettings, denoising_loss
+from geomem.training import BestWeights, Monitor, Trainer, TrainingSettings, denoising_loss
 
 
 @pytest.fixture(scope="module")
@@ -145,15 +145,12 @@ def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(found, s
     monkeypatch.setattr(study, "default_watch_every", lambda images: 1)
     rates, seen = iter(found), []
 
-    class Watch:
-        def __init__(self, train, heldout, sigmas, **options):
-            assert (heldout, sigmas) == (None, [])  # needs no held-out points
+    def look(monitor, step, denoiser):
+        assert (monitor.watch.heldout, monitor.watch.sigmas) == (None, [])  # needs no held-out points
+        seen.append({name: tensor.clone() for name, tensor in denoiser.state_dict().items()})
+        return SimpleNamespace(rate=next(rates))
 
-        def look(self, denoiser):
-            seen.append({name: tensor.clone() for name, tensor in denoiser.state_dict().items()})
-            return SimpleNamespace(rate=next(rates))
-
-    monkeypatch.setattr(study, "Watch", Watch)
+    monkeypatch.setattr(Monitor, "look", look)
     judged = []
     monkeypatch.setattr(study, "judged", lambda denoiser, *_: judged.append(
         {name: tensor.clone() for name, tensor in denoiser.state_dict().items()}) or {})

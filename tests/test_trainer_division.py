@@ -12,13 +12,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import CONFIG, POINTS, assert_same_run, make
+from test_training import CONFIG, POINTS, after_step, assert_same_run, make, terminate
 
 from geomem.cli.main import main
 from geomem.errors import InputError
 from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
-from geomem.training import Interrupted, Run, Trainer, TrainingDiverged, TrainingSettings, denoising_loss, train
+from geomem.training import (
+    Interrupted,
+    Run,
+    Trainer,
+    TrainingDiverged,
+    TrainingSettings,
+    denoising_loss,
+    train,
+    train_steps,
+)
 from geomem.training.trainer import pieces
 
 IMAGES = np.random.default_rng(2).standard_normal((40, 1, 8, 8), dtype=np.float32)
@@ -98,23 +107,23 @@ def test_compiled_network_is_the_one_that_trains(monkeypatch):
 SCRIPT = """
 import os, signal, sys, torch
 sys.path.insert(0, {tests!r})
-from test_training import POINTS
+from test_training import POINTS, after_step
 from test_trainer_division import plain
 from geomem.errors import LostProcess
 from geomem.processes import leave_at_once, process_group
-from geomem.training import Interrupted, train
+from geomem.training import Interrupted, heldout_monitor, train_steps
 path, what = sys.argv[1:]
 rank = int(os.environ["RANK"])
-def on_step(step, loss):
-    if rank == 1 and what == "kill" and step == 30:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if rank == 1 and what == "term" and step == 37:
-        os.kill(os.getpid(), signal.SIGTERM)
 try:
     with process_group() as group:
         run, trainer = plain(path, group)
-        enough = (lambda trainer: True) if what == "enough" else None
-        train(run, trainer, POINTS[:20], on_step=on_step, watch=enough, watch_every=1)
+        monitor = heldout_monitor(trainer, None, POINTS[:20], every=None) if rank == 0 else None
+        if rank == 1 and what in ("kill", "term"):
+            number = signal.SIGKILL if what == "kill" else signal.SIGTERM
+            after_step(trainer, 37, lambda: os.kill(os.getpid(), number))
+        for state in train_steps(run, trainer, monitor):
+            if monitor is not None and what == "enough" and state.step == 24:
+                monitor.should_stop = True
     print(trainer.steps_done, file=sys.stderr)
 except (LostProcess, Interrupted) as error:
     print(f"{{type(error).__name__}}: {{error}}", file=sys.stderr)
@@ -192,9 +201,9 @@ def test_a_signal_to_one_process_stops_all_and_one_alone_goes_on(alone, tmp_path
 
 def test_two_processes_go_on_with_what_one_alone_began(alone, tmp_path):
     run, trainer = plain(tmp_path / "run")
+    after_step(trainer, 37, terminate)
     with pytest.raises(Interrupted, match="stopped at step 37"):
-        train(run, trainer, POINTS[:20],
-              on_step=lambda step, loss: os.kill(os.getpid(), signal.SIGTERM) if step == 37 else None)
+        train(run, trainer, POINTS[:20])
     for status, err in run_processes(tmp_path / "run", "train"):
         assert (status, err.strip()) == (0, "80")
     assert_same_curve(alone, tmp_path / "run")
@@ -245,9 +254,9 @@ def test_snapshots_in_bf16_take_half_the_space_and_resume_exactly(tmp_path):
         dtype = None if name == "fp32" else torch.bfloat16
         for stop_at in ((37,) if name == "stopped" else ()):
             run, trainer = make(tmp_path / name)
-            with pytest.raises(Exception, match="stopped at step 37"):
-                train(run, trainer, POINTS[:20], snapshot_dtype=dtype, on_step=lambda step, loss, at=stop_at:
-                      os.kill(os.getpid(), signal.SIGTERM) if step == at else None)
+            after_step(trainer, stop_at, terminate)
+            with pytest.raises(Interrupted, match="stopped at step 37"):
+                train(run, trainer, POINTS[:20], snapshot_dtype=dtype)
         run, trainer = make(tmp_path / name)
         train(run, trainer, POINTS[:20], snapshot_dtype=dtype)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -264,21 +273,19 @@ def test_snapshots_in_bf16_take_half_the_space_and_resume_exactly(tmp_path):
 def test_checkpoints_by_images(tmp_path):
     """960 images in 60 steps of 16: after each 250 of them the next step saves, and the last one."""
     run, trainer = make(tmp_path / "run")
-    saved = []
-    train(run, trainer, None, checkpoint_every=250, on_checkpoint=lambda trainer: saved.append(trainer.steps_done))
-    assert saved == [16, 32, 47, 60]
+    assert [state.step for state in train_steps(run, trainer, checkpoint_every=250) if state.saved] == [16, 32, 47, 60]
 
 
 def test_divergence_names_the_last_good_checkpoint(tmp_path):
     run, trainer = make(tmp_path / "run", learning_rate=1e-3)
 
-    def on_step(step, loss):
-        if step == 33:
-            with torch.no_grad():
-                next(trainer.denoiser.parameters()).fill_(float("nan"))
+    def diverge():
+        with torch.no_grad():
+            next(trainer.denoiser.parameters()).fill_(float("nan"))
 
+    after_step(trainer, 33, diverge)
     with pytest.raises(TrainingDiverged, match=r"between steps 25 and 47; .* keeps the checkpoint of step 32"):
-        train(run, trainer, None, checkpoint_every=250, on_step=on_step)
+        train(run, trainer, None, checkpoint_every=250)
     _, again = make(tmp_path / "run", learning_rate=1e-3)
     run.restore(again)
     assert again.steps_done == 32

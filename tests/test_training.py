@@ -49,6 +49,22 @@ def make(path, iterations=60, **settings):
                         TrainingSettings(iterations=iterations, batch=16, **settings))
 
 
+def after_step(trainer, step, action):
+    """Have ``action`` done at the end of a step."""
+    take_step = trainer.step
+
+    def step_and_act():
+        take_step()
+        if trainer.steps_done == step:
+            action()
+
+    trainer.step = step_and_act
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_loss_written_out():
     """Mean over the batch of weight x squared error per value, EDM weights, row by row."""
     torch.manual_seed(0)
@@ -178,13 +194,9 @@ def test_stopping_and_resuming_changes_nothing(tmp_path):
     for stop_at in (1, 37, 80):
         path = tmp_path / f"stopped-{stop_at}"
         run, trainer = make(path, iterations=120)
-
-        def on_step(step, loss, stop_at=stop_at):
-            if step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
+        after_step(trainer, stop_at, terminate)
         with pytest.raises(Exception, match=f"stopped at step {stop_at}"):
-            train(run, trainer, POINTS[:20], on_step=on_step)
+            train(run, trainer, POINTS[:20])
         run, trainer = make(path, iterations=120)
         train(run, trainer, POINTS[:20])
         assert_same_run(tmp_path / "whole", path)

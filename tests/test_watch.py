@@ -1,8 +1,5 @@
 """Looking at a training: when it warns, when it stops, what it leaves, and that it changes nothing."""
 
-import json
-import os
-import signal
 import sys
 import types
 from pathlib import Path
@@ -11,16 +8,27 @@ import numpy as np
 import pytest
 import torch
 from commands import status
-from test_training import POINTS, assert_same_run, make
+from test_training import POINTS, after_step, assert_same_run, make, terminate
 
-from geomem.cli.engine import MAX_GRIDS, Board, levels_to_watch, thin_grids
 from geomem.errors import InputError
-from geomem.memorization import Look, Watch, default_watch_every
+from geomem.memorization import MemorizationCheck, Watch, default_watch_every
 from geomem.memorization.watch import EVALUATIONS
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
+from geomem.noise import GapSampler, LogNormalSampler, ResolvedLaw
 from geomem.plots import plot_watch
+from geomem.run_training import MAX_GRIDS, thin_grids
 from geomem.statistics import wilson_interval
-from geomem.training import Run, evaluation_steps, train, watch_steps
+from geomem.training import (
+    Interrupted,
+    Run,
+    evaluation_steps,
+    heldout_monitor,
+    train,
+    train_steps,
+    watch_steps,
+)
+from geomem.training.plan import levels_to_watch
+from geomem.training.tensorboard import TensorBoardLog
 
 RNG = np.random.default_rng(5)
 TRAIN, HELDOUT = (RNG.standard_normal((n, 16)).astype(np.float32) for n in (30, 50))
@@ -44,7 +52,7 @@ def test_a_few_copies_by_chance_are_no_alarm():
     """1 of 64 with 0 of 400 held out: [0.3%, 8.3%] against [0%, 0.95%] overlap; 3 of 64 do not."""
     for count, expected in ((1, False), (3, True)):
         low, high = wilson_interval(count, 64)
-        look = Look(count / 64, low, high, 64, 0.0, wilson_interval(0, 400)[1], [], [], [], [])
+        look = MemorizationCheck(count / 64, low, high, 64, 0.0, wilson_interval(0, 400)[1], [], [], [], [])
         assert look.has_set_in is expected
         assert look.shows_copies() is expected
         assert look.shows_copies(0.03 if expected else 0.01) is expected
@@ -75,35 +83,41 @@ def test_default_costs_less_than_a_twentieth_of_the_training(images):
     assert looks * EVALUATIONS < 0.05 * 3 * images
 
 
-def test_looking_changes_nothing_and_resumes(tmp_path):
-    def look(trainer):
-        seen.append(trainer.steps_done)
-        torch.randn(7)
-        trainer.run_path.joinpath("watch.jsonl").open("a").write(json.dumps({"step": trainer.steps_done}) + "\n")
-        return False
+def watched(trainer, steps, **options):
+    return heldout_monitor(trainer, POINTS, POINTS[:20], every=steps, n=8, sigmas=[0.5], **options)
 
-    seen = []
+
+def test_looking_changes_nothing_and_resumes(tmp_path):
+    steps = watch_steps(120, 16, 401)
+    assert steps == [50, 75, 100, 120]
     run, trainer = make(tmp_path / "plain", iterations=120)
     train(run, trainer, POINTS[:20])
     run, trainer = make(tmp_path / "watched", iterations=120)
-    trainer.run_path = run.path
-    with pytest.raises(Exception, match="stopped at step 60"):
-        train(run, trainer, POINTS[:20], watch=look, watch_every=401,
-              on_step=lambda step, loss: os.kill(os.getpid(), signal.SIGTERM) if step == 60 else None)
+    after_step(trainer, 60, terminate)
+    with pytest.raises(Interrupted, match="stopped at step 60"):
+        list(train_steps(run, trainer, watched(trainer, steps)))
     run.append("watch.jsonl", {"step": 75})  # seen after the checkpoint, by a process that was killed
     run, trainer = make(tmp_path / "watched", iterations=120)
-    trainer.run_path = run.path
-    train(run, trainer, POINTS[:20], watch=look, watch_every=401)
-    assert seen == [50, 75, 100, 120]
-    assert [line["step"] for line in run.lines("watch.jsonl")] == seen
+    monitor = watched(trainer, steps)
+    looks = [(state.step, state.look) for state in train_steps(run, trainer, monitor) if state.look is not None]
+    assert looks == monitor.looks
+    assert [line["step"] for line in run.lines("watch.jsonl")] == [50, *(step for step, _ in looks)] == steps
+    assert run.lines("watch.jsonl")[-1] == {"step": 120, "images": 1920, **looks[-1][1].to_dict()}
+    for path in (run.path / "weights").iterdir():  # those that weights from before the copies would be chosen from
+        if not (tmp_path / "plain" / "weights" / path.name).exists():
+            path.unlink()
     assert_same_run(tmp_path / "plain", tmp_path / "watched")
 
 
-def test_enough_saves_and_ends(tmp_path):
+def test_enough_saves_and_ends(tmp_path, monkeypatch):
     run, trainer = make(tmp_path / "run", iterations=120)
-    best = train(run, trainer, POINTS[:20], watch=lambda trainer: trainer.steps_done >= 70, watch_every=1)
-    assert trainer.steps_done == 75
-    assert max(best.steps) <= 75
+    monitor = watched(trainer, [25, 75, 100], stop_at=0.3)
+    rates = iter([0.1, 0.4])
+    monkeypatch.setattr(monitor.watch, "look", lambda denoiser: MemorizationCheck(
+        rate := next(rates), rate / 2, 1, 8, 0, 0, [], [], [], []))
+    states = list(train_steps(run, trainer, monitor))
+    assert (len(states), states[-1].saved, monitor.should_stop) == (75, True, True)
+    assert max(monitor.best_weights.steps) <= 75
     _, again = make(tmp_path / "run", iterations=120)
     run.restore(again)
     assert again.steps_done == 75
@@ -151,15 +165,19 @@ def test_figure_shows_every_look():
         plot_watch([])
 
 
-def test_levels_to_watch_are_finite_and_positive():
+@pytest.mark.parametrize(("gaps", "zone", "levels"), [
+    ([(1.0, 4.0)], (0.2, 0.8), [0.2, 0.4, 0.8]),
+    ([(1.0, 4.0), (5.0, 6.0)], None, [1, 2, 4]),
+    ([], None, [0.25, 0.5, 1]),
+    ([(0.0, 0.2)], None, [0.002, 0.02, 0.2]),
+    ([(20.0, np.inf)], None, [20, 40, 80]),
+    ([(144.0, np.inf)], None, [144])])
+def test_levels_to_watch_are_finite_and_positive(gaps, zone, levels):
     """The middle is the geometric mean; gaps reach 0 and infinity where they begin or end with the timesteps."""
-    zone = {"zone": {"sigma_low": 0.2, "sigma_high": 0.8}}
-    assert levels_to_watch([(1.0, 4.0)], zone, 0.5) == pytest.approx([0.2, 0.4, 0.8])
-    assert levels_to_watch([(1.0, 4.0), (5.0, 6.0)], {"zone": None}, 0.5) == [1, 2, 4]
-    assert levels_to_watch([], None, 0.5) == [0.25, 0.5, 1]
-    assert levels_to_watch([(0.0, 0.2)], None, 0.5) == pytest.approx([0.002, 0.02, 0.2])
-    assert levels_to_watch([(20.0, np.inf)], None, 0.5) == pytest.approx([20, 40, 80])
-    assert levels_to_watch([(144.0, np.inf)], None, 0.5) == [144]
+    base = LogNormalSampler()
+    document = {"zone": zone and {"sigma_low": zone[0], "sigma_high": zone[1]}}
+    law = ResolvedLaw(GapSampler(base, gaps) if gaps else base, ("plain", base), "", document)
+    assert levels_to_watch(law, 0.5) == pytest.approx(levels)
 
 
 def test_board_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypatch):
@@ -177,9 +195,9 @@ def test_board_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypat
             pass
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    board = Board(Run(tmp_path))
-    board({"step": 50, "loss": 2.0, "heldout_mse": [1.0, 3.0]})
-    board({"step": 75, "loss": 1.0})
+    board = TensorBoardLog(tmp_path / "tensorboard")
+    board.write({"step": 50, "loss": 2.0, "heldout_mse": [1.0, 3.0]})
+    board.write({"step": 75, "loss": 1.0})
     assert written == [(str(tmp_path / "tensorboard"), 50), ("loss", 2.0, 50), ("heldout_mse", 4.0, 50),
                        ("loss", 1.0, 75)]
 
@@ -192,7 +210,7 @@ def test_tensorboard_reads_what_a_run_writes_and_what_a_resumed_one_writes_again
     out = tmp_path / "run"
     assert status("train", "digits", "--n-train", "40", "--network", "mlp", "--batch", "8", "--iterations", "50",
                   "--watch-every", "0", "--out", str(out), "--tensorboard") == 0
-    Board(Run(out))({"step": 50, "loss": 7.0})
+    TensorBoardLog(out / "tensorboard").write({"step": 50, "loss": 7.0})
     found = EventAccumulator(str(out / "tensorboard"))
     found.Reload()
     assert sorted(found.Tags()["scalars"]) == ["heldout_mse", "loss"]

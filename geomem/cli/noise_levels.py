@@ -23,7 +23,7 @@ class IntervalOrAuto(Interval):
 def noise_level_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--gap``, ``--gap-keep``, ``--sampler`` and ``--ci``."""
     options = [
-        click.option("--gap", "gaps", multiple=True, default=["none"], show_default=True,
+        click.option("--gap", multiple=True, default=["none"], show_default=True,
                      metavar="auto|zone|none|LO:HI|LOt:HIt|FILE",
                      help="Noise levels to leave out of training: the danger zone of the data (zone), the wider range "
                           "that geomem recommends (auto), a range of sigma in data units (0.3:1.5) or of DDPM "

@@ -244,14 +244,6 @@ def require_data(*specs: str | None) -> None:
             require_there(spec)
 
 
-def lasting_spec(spec: str | None) -> str | None:
-    """The spec as it can be used from any directory: paths made absolute, recipes and names on the hub left alone."""
-    from geomem.data.hub import HUB_PREFIX
-    from geomem.data.recipes import known_recipes
-
-    return spec if spec is None or spec in known_recipes() or spec.startswith(HUB_PREFIX) else os.path.abspath(spec)
-
-
 def say(text: str) -> None:
     """A line for people, unless they asked for quiet; stdout belongs to results."""
     LOG.info("%s", text)

@@ -94,7 +94,7 @@ def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,
         data = load(given)
         note_other_data(about, data, given, origin)
         return data
-    if not recorded:
+    if not recorded or (isinstance(recorded, dict) and "spec" in recorded and recorded["spec"] is None):
         raise InputError(f"{origin} does not say which data it belongs to; name them with --data")
     try:
         spec, expected = str(recorded["spec"]), recorded["sha256"]

@@ -29,7 +29,7 @@ from geomem.geometry.projections import (
     require_spread,
 )
 from geomem.geometry.workers import Run, workers
-from geomem.processes import put_together, require_same
+from geomem.processes import reduce, require_same
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -166,7 +166,7 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
                 if advance:
                     advance(done / steps)
             if group is not None:
-                put_together([sums for part in queries for collector in part.collectors()
+                reduce([sums for part in queries for collector in part.collectors()
                               for sums in collector.parts()], group)
             run([partial(collector.finish, tile.rows) for part, tile in tiles for collector in part.collectors()])
             for part in queries:

@@ -7,12 +7,12 @@ from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_lev
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
 from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
-from geomem.memorization.watch import Look, Watch, default_watch_every
+from geomem.memorization.watch import MemorizationCheck, Watch, default_watch_every
 
 __all__ = [
     "CopyCounts",
     "Leaning",
-    "Look",
+    "MemorizationCheck",
     "MemorizationRate",
     "PerNoiseLevel",
     "RiskReport",

@@ -6,7 +6,7 @@ with the interval [l', u']. **Memorization has set in** where l > u'. Beside it,
 error on training and on held-out points (``levels``): copying shows there as an error that is small on training points
 only.
 
-The held-out points must be those that may steer a training, not those that judge its result: a look may stop it.
+The held-out points must be validation points, not those that test the result: a look may stop the training.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ COPIES = 0.03  # share of the samples, two of 64, from which on a model copies
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look saw.
+class MemorizationCheck:
+    """Memorization of a model in training, as one look found it.
 
     rate, low, high, n: memorized share of the samples with its 95% Wilson interval. floor, floor_high: that of held-out
     points and the upper end of its interval, 0 where there are none. sigma, mse_train, mse_heldout, rate_per_level: at
@@ -75,7 +75,7 @@ class Watch:
 
     Parameters
     ----------
-    train : (N, ...), all points the denoiser is trained on. heldout : (M, ...) others that may steer, or None.
+    train : (N, ...), all points the denoiser is trained on. heldout : (M, ...) validation points, or None.
     sigmas : noise levels at which errors are measured.
     labels : classes (N,) and (M,) of the points, for class-conditional denoisers; samples take the classes in turn.
     """
@@ -91,22 +91,22 @@ class Watch:
         self.training = distinct_training(train, None, device=device)
         self.floor = (0.0, 0.0)
         if self.heldout is not None:
-            found = apply_ratio_rule(as_rows(self.heldout), self.training, ratio, device=device)
-            self.floor = found.rate, found.high
+            floor = apply_ratio_rule(as_rows(self.heldout), self.training, ratio, device=device)
+            self.floor = floor.rate, floor.high
 
-    def look(self, denoiser: nn.Module) -> Look:
+    def look(self, denoiser: nn.Module) -> MemorizationCheck:
         """A look at ``denoiser``, on its own device."""
         classes = None if self.labels is None else np.arange(self.n) % (int(self.labels[0].max()) + 1)
         samples = generate(denoiser, range(self.n), self.train.shape[1:], sigmas=edm_steps(STEPS), labels=classes)
-        found = apply_ratio_rule(as_rows(samples, "samples"), self.training, self.ratio, device=self.device)
+        rate = apply_ratio_rule(as_rows(samples, "samples"), self.training, self.ratio, device=self.device)
         levels: dict[str, list[float]] = {"sigma": [], "mse_train": [], "mse_heldout": [], "rate": []}
         if self.heldout is not None and self.sigmas:
             result = memorization_per_noise_level(
                 denoiser, self.train, self.heldout, self.sigmas, n=self.n, seed=self.seed, ratio=self.ratio,
                 labels=self.labels, training=self.training, device=self.device).to_dict()
             levels = {name: result[name] for name in levels}
-        return Look(found.rate, found.low, found.high, found.n, *self.floor, levels["sigma"], levels["mse_train"],
-                    levels["mse_heldout"], levels["rate"])
+        return MemorizationCheck(rate.rate, rate.low, rate.high, rate.n, *self.floor, levels["sigma"],
+                                 levels["mse_train"], levels["mse_heldout"], levels["rate"])
 
 
 def default_watch_every(images: int) -> int:

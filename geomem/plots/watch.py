@@ -16,7 +16,8 @@ from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure
 def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = None) -> Figure:
     """Left: memorized share of the samples with its 95% band. Right: denoising error on held-out over training points.
 
-    lines: those of watch.jsonl, ``Look.to_dict()`` with the step of each. stop_at: share at which training stops.
+    lines: those of watch.jsonl, ``MemorizationCheck.to_dict()`` with the step of each. stop_at: share at which training
+        stops.
 
     Raises InputError without lines.
     """

@@ -24,7 +24,7 @@ def root_arguments(root: str | None) -> list[str]:
 
 def data_arguments(data: Mapping[str, Any], root: str | None = None) -> list[str]:
     """DATA and its options, from the part "data" of a config; ``root``: the folder with official files."""
-    arguments = [str(data["spec"])]
+    arguments = ["DATA" if data["spec"] is None else str(data["spec"])]
     for name in ("heldout", "n_train", "n_heldout"):
         if data.get(name) is not None:
             arguments += [f"--{name.replace('_', '-')}", str(data[name])]

@@ -2,35 +2,53 @@
 
 from geomem._renamed import renamed
 from geomem.training.best_weights import BestWeights
+from geomem.training.classes import Classes, classes_of
 from geomem.training.dummy import WithNoiseImages
 from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
-from geomem.training.loop import Interrupted, TrainingDiverged, evaluation_steps, train, watch_steps
+from geomem.training.loop import (
+    Interrupted,
+    TrainingDiverged,
+    TrainingState,
+    evaluation_steps,
+    heldout_monitor,
+    train,
+    train_steps,
+    watch_steps,
+)
 from geomem.training.loss import denoising_loss, heldout_losses
 from geomem.training.monitor import Monitor
-from geomem.training.pretrained import Origin, Pretrained, load_denoiser
+from geomem.training.plan import TrainingPlan, plan_training
+from geomem.training.pretrained import InitialWeights, Pretrained, load_denoiser
 from geomem.training.run import Run, initial_denoiser, untrained_denoiser
 from geomem.training.trainer import Trainer, TrainingSettings
 
 __all__ = [
     "BestWeights",
+    "Classes",
     "EarlierWeights",
+    "InitialWeights",
     "Interrupted",
     "Monitor",
-    "Origin",
     "Pretrained",
     "Run",
     "Trainer",
     "TrainingDiverged",
+    "TrainingPlan",
     "TrainingSettings",
+    "TrainingState",
     "WithNoiseImages",
+    "classes_of",
     "denoising_loss",
     "evaluation_steps",
     "export_run",
     "heldout_losses",
+    "heldout_monitor",
     "initial_denoiser",
     "load_denoiser",
+    "plan_training",
     "train",
+    "train_steps",
     "untrained_denoiser",
     "watch_steps",
 ]

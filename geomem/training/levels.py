@@ -9,10 +9,10 @@ import torch
 
 from geomem.data import DataSet
 from geomem.devices import resolve_device
-from geomem.errors import InputError
 from geomem.geometry.points import as_sigmas
 from geomem.memorization import PerNoiseLevel, memorization_per_noise_level
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
+from geomem.training.classes import class_indices
 from geomem.training.pretrained import Pretrained
 
 
@@ -38,15 +38,3 @@ def levels_beside_references(model: Pretrained, data: DataSet, sigmas: int | Seq
         if progress is not None:
             progress(len(results), 3)
     return results
-
-
-def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet) -> np.ndarray:
-    """Held-out labels as classes 0, 1, ... of ``names``, int64. Raises InputError for none, or one that has no name."""
-    if labels is None:
-        raise InputError(f"{data.name}: the training points have labels and the held-out points none; add "
-                         "heldout_labels, or train without --conditional")
-    unknown = sorted(set(labels.tolist()) - set(names))
-    if unknown:
-        raise InputError(f"{data.name}: held-out points of class {unknown[0]}, but no training points of it; "
-                         "shuffle the data or train without --conditional")
-    return np.searchsorted(names, labels).astype(np.int64)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from geomem.data.points import Values
+from geomem.memorization.watch import MemorizationCheck
 from geomem.noise.samplers import GapSampler
-from geomem.processes import put_together, require_same
-from geomem.rng import torch_generator
+from geomem.processes import reduce, require_same
 from geomem.training.best_weights import BestWeights
-from geomem.training.earlier import EarlierWeights
-from geomem.training.loss import heldout_losses
+from geomem.training.monitor import Monitor
 from geomem.training.run import Run
 from geomem.training.trainer import Trainer, TrainingSettings
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0
 MAX_VALIDATION_POINTS = 256
-_ENOUGH = 1 << 10  # above every signal number: what the look at a training asked for
+_ENOUGH = 1 << 10  # above every signal number: the monitor asked for the end
 
 
 class Interrupted(Exception):
@@ -65,84 +68,104 @@ def watch_steps(iterations: int, batch: int, every: int) -> list[int]:
     return steps
 
 
-def train(run: Run, trainer: Trainer, validation: np.ndarray | None, *,
-          validation_labels: np.ndarray | None = None,
-          on_step: Callable[[int, float | None], None] | None = None,
-          on_evaluation: Callable[[dict[str, Any]], None] | None = None,
-          on_checkpoint: Callable[[Trainer], None] | None = None,
-          watch: Callable[[Trainer], bool] | None = None, watch_every: int | None = None,
-          earlier: EarlierWeights | None = None, checkpoint_every: int | None = None,
-          snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
-    """Train to the settings' last step, going on from the run's checkpoint if it has one.
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training stands after a step.
 
-    ``validation`` (M, ...) are held-out points that may steer the training; None turns the best weights per noise
-    level off. ``on_step(step, loss)`` is called after every step, with the loss at every tenth and None between
-    (on a GPU reading it costs a wait); ``on_evaluation(line)`` with each line of stats.jsonl;
-    ``on_checkpoint(trainer)`` after each checkpoint. ``watch(trainer)`` looks at the training at the ``watch_steps`` of
-    ``watch_every`` images; where it returns True, the training is saved and ends early. ``earlier`` is given the
-    weights of every evaluation and saved with the run; ``watch`` may tell it of copies. A checkpoint is written every
-    ``checkpoint_every`` images (None: every minute); ``snapshot_dtype`` is that of the best weights per noise level.
+    loss: of the step, a scalar on the device of the training; reading it waits for a GPU. evaluation: the line of
+    stats.jsonl where held-out losses were measured, else None. look: what the monitor found where it looked, else None.
+    saved: whether a checkpoint was written.
+    """
 
-    Of several processes (``trainer.group``) the first one evaluates, watches and writes, and None is the best weights
-    of the others. SIGINT and SIGTERM, to any of them, finish the step, save, and raise Interrupted in all. A loss that
-    is not finite raises TrainingDiverged and leaves the last checkpoint as it was.
+    step: int
+    loss: Tensor
+    evaluation: dict[str, Any] | None = None
+    look: MemorizationCheck | None = None
+    saved: bool = False
+
+
+def train_steps(run: Run, trainer: Trainer, monitor: Monitor | None = None, *,
+                checkpoint_every: int | None = None) -> Generator[TrainingState]:
+    """Train to the settings' last step, going on from the run's checkpoint if it has one; the state after each step.
+
+    ``monitor`` measures held-out losses at the ``evaluation_steps`` and looks where a look is due; where it
+    ``should_stop`` the training is saved and ends. A checkpoint is written every ``checkpoint_every`` images (None:
+    every minute).
+
+    Of several processes (``trainer.group``) the first one evaluates, looks and writes; the others need no monitor.
+    SIGINT and SIGTERM, to any of them, finish the step, save, and raise Interrupted in all. A loss that is not finite
+    raises TrainingDiverged and leaves the last checkpoint as it was. Whoever may leave the steps early closes them
+    (``contextlib.closing``): until then the signals are theirs.
     """
     settings, group = trainer.settings, trainer.group
     first = group is None or group.rank() == 0
     if first:
         run.tidy()
-    best = run.restore(trainer, snapshot_dtype, earlier)
+    run.restore(trainer, monitor)
     if group is not None:
         require_same(trainer.steps_done, group)
-    saved = trainer.steps_done or None
+    saved_at = trainer.steps_done or None
     if first:
         run.rewind(trainer.steps_done)
-        if saved is not None:
-            run.save(trainer, best, earlier)  # a kill may have come between the state and the files derived from it
-    held_out = None
-    if validation is not None and first:
-        held_out = validation_batch(trainer, validation, validation_labels)
-        if best is None:
-            best = BestWeights.log_spaced(average_weights=loss_shares(trainer), dtype=snapshot_dtype)
+        if saved_at is not None:
+            run.save(trainer, monitor)  # a kill may have come between the state and the files derived from it
     evaluations = set(evaluation_steps(settings.iterations))
-    looks = set(watch_steps(settings.iterations, settings.batch, watch_every)) if watch and watch_every else set()
     started = last_saved = time.monotonic()
     with _signals(patient=group is not None) as received:
         while trainer.steps_done < settings.iterations:
             trainer.step()
-            step, stop = trainer.steps_done, 0
-            if on_step is not None:
-                on_step(step, None if step % 10 else float(trainer.losses[-1]))
+            step, loss = trainer.steps_done, trainer.losses[-1]
+            line, look = None, None
             if step in evaluations:
-                _require_finite(run, trainer, saved)
-                line: dict[str, Any] = {"step": step, "images": step * settings.batch, "loss": trainer.mean_loss,
-                                        "seconds": round(time.monotonic() - started, 3)}
+                _require_finite(run, trainer, saved_at)
+                line = {"step": step, "images": step * settings.batch, "loss": trainer.mean_loss,
+                        "seconds": round(time.monotonic() - started, 3)}
                 trainer.losses.clear()
-                if best is not None and held_out is not None:
-                    mse = heldout_losses(trainer.ema, *held_out[:2], best.centres.tolist(), held_out[2])
-                    best.update(step, mse, trainer.ema.state_dict())
-                    line["heldout_mse"] = mse.tolist()
-                if earlier is not None and first:
-                    earlier.update(step, trainer.ema.state_dict())
-                if first:
-                    run.append("stats.jsonl", line)
-                if first and on_evaluation is not None:
-                    on_evaluation(line)
-                if first and step in looks and watch is not None and watch(trainer):
-                    stop = _ENOUGH
-            stop = _agreed(max(stop, *received, 0), group)
-            if first and (stop or step == settings.iterations or _is_due(step, settings, checkpoint_every, last_saved)):
+            if first and line is not None:
+                losses = None if monitor is None else monitor.evaluate(step, trainer.ema)
+                line |= {} if losses is None else {"heldout_mse": losses.tolist()}
+                run.append("stats.jsonl", line)
+            if first and monitor is not None and monitor.is_due(step):
+                look = monitor.look(step, trainer.ema)
+                run.append("watch.jsonl", {"step": step, "images": step * settings.batch, **look.to_dict()})
+            stop = _agreed(_ENOUGH if monitor is not None and monitor.should_stop else max(received, default=0), group)
+            save = first and bool(stop or step == settings.iterations
+                                  or _is_due(step, settings, checkpoint_every, last_saved))
+            if save:
                 if trainer.losses:
-                    _require_finite(run, trainer, saved)
-                run.save(trainer, best, earlier)
-                last_saved, saved = time.monotonic(), step
-                if on_checkpoint is not None:
-                    on_checkpoint(trainer)
+                    _require_finite(run, trainer, saved_at)
+                run.save(trainer, monitor)
+                last_saved, saved_at = time.monotonic(), step
+            yield TrainingState(step, loss, line, look, save)
             if stop == _ENOUGH:
                 break
             if stop and step < settings.iterations:
                 raise Interrupted(step, stop)
-    return best if first else None
+
+
+def train(run: Run, trainer: Trainer, validation: np.ndarray | None = None, *,
+          validation_labels: np.ndarray | None = None, checkpoint_every: int | None = None,
+          snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
+    """All of ``train_steps`` with held-out losses and without looks; returns the best weights per noise level.
+
+    ``validation`` (M, ...) are validation points with classes ``validation_labels`` (M,), ``snapshot_dtype`` the type
+    of the weights that are kept. Without the points, and in all processes but the first one, there are none: None.
+    """
+    first = trainer.group is None or trainer.group.rank() == 0
+    labels = None if validation_labels is None else (np.empty(0), validation_labels)
+    monitor = None if not first else heldout_monitor(trainer, None, validation, every=None, labels=labels,
+                                                     dtype=snapshot_dtype)
+    for _ in train_steps(run, trainer, monitor, checkpoint_every=checkpoint_every):
+        pass
+    return None if monitor is None else monitor.best_weights
+
+
+def heldout_monitor(trainer: Trainer, train: Values | None, validation: np.ndarray | None, **options: Any) -> Monitor:
+    """The monitor of geomem's own trainings, with the options of ``Monitor``: the one early stop is chosen by the
+    expected training loss.
+    """
+    return Monitor(train, validation, seed=trainer.settings.seed, validation=MAX_VALIDATION_POINTS,
+                   average_weights=loss_shares(trainer), **options)
 
 
 def _is_due(step: int, settings: TrainingSettings, checkpoint_every: int | None, last_saved: float) -> bool:
@@ -156,7 +179,7 @@ def _agreed(stop: int, group: ProcessGroup | None) -> int:
     if group is None:
         return stop
     wanted = torch.tensor([stop])  # on the CPU: the GPU is not waited for
-    put_together([("max", wanted)], group)
+    reduce([("max", wanted)], group)
     return int(wanted)
 
 
@@ -169,16 +192,8 @@ def _require_finite(run: Run, trainer: Trainer, saved: int | None) -> None:
 
 
 def _is_finite(trainer: Trainer) -> bool:
-    return math.isfinite(trainer.mean_loss) and all(bool(p.isfinite().all()) for p in trainer.ema.parameters())
-
-
-def validation_batch(trainer: Trainer, validation: np.ndarray, labels: np.ndarray | None = None,
-                     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The held-out points that steer a training, their noise and their classes, the same at every evaluation."""
-    points = torch.from_numpy(np.ascontiguousarray(validation[:MAX_VALIDATION_POINTS])).to(trainer.device)
-    noise = torch.randn(points.shape, generator=torch_generator(trainer.settings.seed, "validation noise"))
-    classes = None if labels is None else torch.from_numpy(labels[:MAX_VALIDATION_POINTS]).to(trainer.device)
-    return points, noise.to(trainer.device), classes
+    return math.isfinite(trainer.mean_loss) and bool(torch.stack([p.isfinite().all() for p in trainer.ema.parameters()]
+                                                                 ).all())
 
 
 def loss_shares(trainer: Trainer) -> np.ndarray:
@@ -195,9 +210,12 @@ def loss_shares(trainer: Trainer) -> np.ndarray:
 @contextmanager
 def _signals(patient: bool) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM; a second one interrupts at once, unless ``patient``: torchrun passes on what the
-    terminal has sent already.
+    terminal has sent already. Outside the main thread, where Python hears no signals, none come.
     """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         if received and not patient:

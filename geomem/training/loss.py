@@ -31,12 +31,10 @@ def heldout_losses(denoiser: nn.Module, clean: Tensor, noise: Tensor, sigmas: Se
     ``clean`` and ``noise`` have shape (M, ...). All levels use the same noise, and repeated calls with the same
     noise are comparable far beyond their sampling error.
     """
-    losses = []
-    for sigma in sigmas:
-        total = torch.zeros((), dtype=torch.float64, device=clean.device)
+    totals = torch.zeros(len(sigmas), dtype=torch.float64, device=clean.device)
+    for k, sigma in enumerate(sigmas):
         for start in range(0, len(clean), chunk):
             part = slice(start, start + chunk)
             estimate = denoiser(clean[part] + sigma * noise[part], sigma, None if labels is None else labels[part])
-            total += (estimate - clean[part]).double().square().sum()
-        losses.append(float(total) / clean.numel())
-    return np.array(losses)
+            totals[k] += (estimate - clean[part]).double().square().sum()
+    return totals.cpu().numpy() / clean.numel()

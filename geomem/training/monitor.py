@@ -1,22 +1,23 @@
-"""A training that geomem does not run: looks at its memorization, and the best weights per noise level.
+"""Monitoring a training: is it memorizing yet, which weights are best per noise level, and when is it enough?
 
 For a loop of one's own, or the callbacks of a trainer::
 
     monitor = Monitor(train, heldout, every=500)
     for step, batch in enumerate(batches, start=1):
         ...                                            # the training itself
-        look = monitor(step, denoiser)                 # a Look at steps 500, 1000, ..., else None
+        look = monitor(step, denoiser)                 # a MemorizationCheck at steps 500, 1000, ..., else None
     samples = generate(monitor.best(denoiser), range(1000), train.shape[1:])
 
 Without held-out points, train until ``look.shows_copies()`` and take ``monitor.before_copies(denoiser)``.
 
 ``denoiser`` is the network that is trained, or its moving average, as ``D(x, sigma)``: see ``geomem.models.adapters``.
+``train_steps`` monitors the trainings of geomem in the same way, with more held-out losses than looks.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import nn
 from geomem.errors import InputError
 from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.levels import evaluation_mode
-from geomem.memorization.watch import SAMPLES, Look, Watch
+from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.rng import torch_generator
 from geomem.training.best_weights import BestWeights
@@ -36,58 +37,98 @@ VALIDATION = 500  # held-out points whose loss chooses the weights, at most
 
 
 class Monitor:
-    """Looks at a denoiser at every so many steps and keeps its best weights per noise level.
+    """Measures a denoiser at every so many steps, keeps its best weights per noise level and says when to stop.
 
     Nothing of the training changes: weights, gradients, modes of the modules and the global random numbers stay as they
     are.
 
     Parameters
     ----------
-    train : (N, ...), all training points, as the network gets them. heldout : (M, ...) others that may steer, or None;
-        without them no weights are chosen.
-    every : steps between two looks.
+    train : (N, ...), all training points, as the network gets them; None where there are no looks.
+    heldout : (M, ...) validation points, or None; without them no weights are chosen.
+    every : steps between two looks, or the steps of the looks; None for no looks.
     sigmas : noise levels at which a look measures errors; None takes half, once and twice the standard deviation of the
         training values.
     n : samples made at a look. seed : of the noise on held-out points.
     device : where distances are computed; the denoiser stays on its own.
+    labels : classes (N,) and (M,) of the points, for class-conditional denoisers.
+    stop_at : share of memorized samples at which ``should_stop`` becomes True; None for never.
+    validation : held-out points, at most, whose losses choose the weights.
+    average_weights, dtype : as ``BestWeights`` has them.
 
-    ``looks`` holds (step, Look) of every look so far. Raises InputError for ``every`` below 1 and for points that are
-    not finite, or too few to judge samples by.
+    ``looks`` holds (step, MemorizationCheck) of every look so far. Raises InputError for ``every`` below 1 and for
+    points that are not finite, or too few to judge samples by.
     """
 
-    def __init__(self, train: Array, heldout: Array | None, *, every: int, sigmas: Sequence[float] | None = None,
-                 n: int = SAMPLES, seed: int = 0, device: str | torch.device = "auto") -> None:
-        if every < 1:
+    def __init__(self, train: Array | None, heldout: Array | None, *, every: int | Collection[int] | None,
+                 sigmas: Sequence[float] | None = None, n: int = SAMPLES, seed: int = 0,
+                 device: str | torch.device = "auto", labels: tuple[np.ndarray, np.ndarray] | None = None,
+                 stop_at: float | None = None, validation: int = VALIDATION,
+                 average_weights: Sequence[float] | np.ndarray | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        if isinstance(every, int) and every < 1:
             raise InputError(f"a look every {every} steps: give 1 or more")
-        if sigmas is None:
-            sigma_data = float(as_rows(train, "train").std(dtype=np.float64, ddof=1))
-            sigmas = [sigma_data / 2, sigma_data, 2 * sigma_data]
         known = (None if heldout is None or not len(heldout) else
                  as_rows(heldout, "heldout").reshape(tuple(heldout.shape)))
-        self.every = every
-        self.watch = Watch(train, known, sigmas, n=n, seed=seed, device=device)
-        self.looks: list[tuple[int, Look]] = []
-        self.earlier = EarlierWeights()
+        self.every, self.stop_at, self.should_stop = every, stop_at, False
+        self.looks: list[tuple[int, MemorizationCheck]] = []
+        self.watch: Watch | None = None
+        self.earlier: EarlierWeights | None = None
         self.best_weights: BestWeights | None = None
+        if every is not None:
+            if train is None:
+                raise InputError("looks need the training points")
+            if sigmas is None:
+                sigma_data = float(as_rows(train, "train").std(dtype=np.float64, ddof=1))
+                sigmas = [sigma_data / 2, sigma_data, 2 * sigma_data]
+            self.watch = Watch(train, known, sigmas, labels=labels, n=n, seed=seed, device=device)
+            self.earlier = EarlierWeights(dtype)
         if known is not None:
-            self.best_weights = BestWeights.log_spaced()
-            self._clean = torch.from_numpy(known[:VALIDATION]).float()
+            self.best_weights = BestWeights.log_spaced(average_weights=average_weights, dtype=dtype)
+            self._clean = torch.from_numpy(known[:validation]).float()
             self._noise = torch.randn(self._clean.shape, generator=torch_generator(seed, "validation noise"))
+            self._classes = None if labels is None else torch.from_numpy(labels[1][:validation])
 
-    def __call__(self, step: int, denoiser: nn.Module) -> Look | None:
-        """A look at the weights after ``step`` steps, where ``every`` divides it; else None, and nothing is done."""
-        if step % self.every:
+    def __call__(self, step: int, denoiser: nn.Module) -> MemorizationCheck | None:
+        """Evaluate and look at the weights after ``step`` steps where a look is due; else None, and nothing is done."""
+        if not self.is_due(step):
             return None
+        self.evaluate(step, denoiser)
+        return self.look(step, denoiser)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a look is to be taken after ``step`` steps."""
+        return self.every is not None and (step % self.every == 0 if isinstance(self.every, int) else
+                                           step in self.every)
+
+    def evaluate(self, step: int, denoiser: nn.Module) -> np.ndarray | None:
+        """Held-out losses (bands,) of the weights after ``step`` steps, at ``best_weights.centres``, or None.
+
+        The weights are kept where they are the best so far, and thinly for ``before_copies``.
+        """
+        losses = None
         with evaluation_mode(denoiser):
             if self.best_weights is not None:
                 device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-                losses = heldout_losses(denoiser, self._clean.to(device), self._noise.to(device),
-                                        self.best_weights.centres.tolist())
+                self._clean, self._noise = self._clean.to(device), self._noise.to(device)
+                self._classes = None if self._classes is None else self._classes.to(device)
+                losses = heldout_losses(denoiser, self._clean, self._noise, self.best_weights.centres.tolist(),
+                                        self._classes)
                 self.best_weights.update(step, losses, denoiser.state_dict())
+        if self.earlier is not None:
             self.earlier.update(step, denoiser.state_dict())
+        return losses
+
+    def look(self, step: int, denoiser: nn.Module) -> MemorizationCheck:
+        """Whether a few samples are copies of training points. Raises InputError for a monitor without looks."""
+        if self.watch is None or self.earlier is None:
+            raise InputError("this monitor takes no looks; give every=...")
+        self.earlier.update(step, denoiser.state_dict())
+        with evaluation_mode(denoiser):
             look = self.watch.look(denoiser)
-        if look.shows_copies():
+        if look.shows_copies(self.stop_at):
             self.earlier.copies_seen(step)
+            self.should_stop = self.stop_at is not None
         self.looks.append((step, look))
         return look
 
@@ -105,8 +146,8 @@ class Monitor:
 
         Raises InputError as long as no look found copies.
         """
-        if self.earlier.step is None:
+        if self.earlier is None or self.earlier.step is None:
             raise InputError("no look has seen copies yet, so no weights are before them; train on, or take the last")
-        found = copy.deepcopy(denoiser).eval()
-        found.load_state_dict(self.earlier.snapshots[self.earlier.step])
-        return found
+        earlier = copy.deepcopy(denoiser).eval()
+        earlier.load_state_dict(self.earlier.snapshots[self.earlier.step])
+        return earlier

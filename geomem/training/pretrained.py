@@ -106,7 +106,7 @@ def _schedule(denoiser: nn.Module) -> DDPMSchedule:
     return schedule if isinstance(schedule, DDPMSchedule) else DDPMSchedule()
 
 
-class Origin:
+class InitialWeights:
     """What ``--init`` names: a run, a diffusers folder, or a safetensors file of weights.
 
     ``config`` are the options of the new run that it decides: network, objective, preconditioning, descriptions.

@@ -3,12 +3,12 @@
     config.json           resolved options: data, network, objective, sampler, settings
     model.safetensors     averaged weights of the last step
     levels.json           noise-level bands with the chosen step of each, and the one early stop
-    before-copies.json  the step of the weights from before the copies, once copies were seen
+    before-copies.json    the step of the weights from before the copies, once copies were seen
     weights/step-N.safetensors   the distinct snapshots that these two name, and those that may be named yet
     state.safetensors     everything needed to go on; its header names the step and the snapshots it belongs to
     stats.jsonl           one line per evaluation: step, images, mean training loss, held-out MSE per band
                           (squared data units per value), seconds since this start of the training
-    watch.jsonl           one line per look at the training: memorization of a few samples (cli/train.py)
+    watch.jsonl           one line per look at the training: memorization of a few samples
     samples-N.png         samples during training
 
 Only JSON and safetensors are read: nothing in a run directory can execute code.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, parse_json, read_json, require_file, write_json, write_text
+from geomem.generation import Samples
 from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, build_network
 from geomem.models.diffusers_folder import diffusers_denoiser
 from geomem.models.weights import read_matching, refuse_pickle
 from geomem.rng import key
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.earlier import EarlierWeights
+from geomem.training.monitor import Monitor
 from geomem.training.trainer import Trainer
 
 FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
@@ -194,13 +196,20 @@ class Run:
         """File of the snapshot of a step."""
         return self.path / "weights" / f"step-{step:07d}.safetensors"
 
+    def generate(self, seeds: Sequence[int], *, weights: str | None = None, **options: Any) -> Samples:
+        """A sample for each seed. weights: as ``load_denoiser`` has them; options: those of ``Pretrained.generate``."""
+        from geomem.training.pretrained import load_denoiser
+
+        return load_denoiser(self.path, weights).generate(seeds, **options)
+
     # --- state --------------------------------------------------------------------------------------------
 
-    def save(self, trainer: Trainer, best: BestWeights | None, earlier: EarlierWeights | None = None) -> None:
+    def save(self, trainer: Trainer, monitor: Monitor | None = None) -> None:
         """Write a checkpoint. Killed at any moment, the directory still holds the last whole one.
 
         The order matters: snapshots first, then the state that names them, then what is derived from it.
         """
+        best, earlier = (None, None) if monitor is None else (monitor.best_weights, monitor.earlier)
         snapshots = {**(earlier.snapshots if earlier else {}), **(best.snapshots if best else {})}
         for step, snapshot in snapshots.items():
             if not self.snapshot_path(step).exists():
@@ -230,29 +239,31 @@ class Run:
                 if leftover.is_file():
                     leftover.unlink()
 
-    def restore(self, trainer: Trainer, snapshot_dtype: torch.dtype | None = None,
-                earlier: EarlierWeights | None = None) -> BestWeights | None:
-        """Load the last checkpoint into the trainer, and into ``earlier`` what was kept of before; returns its best
-        weights. No checkpoint: nothing changes.
+    def restore(self, trainer: Trainer, monitor: Monitor | None = None) -> None:
+        """Load the last checkpoint into the trainer, and into ``monitor`` the weights that it kept.
+
+        No checkpoint: nothing changes. Weights from before the copies stay, even where nobody looks any more.
         """
         path = self.path / "state.safetensors"
         if not path.is_file():
-            return None
+            return
         tensors = _read_tensors(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
         try:
             trainer.load_state(tensors, int(metadata["steps_done"]))
-            if earlier is not None and "earlier" in metadata:
+            if monitor is not None and "earlier" in metadata:
                 before = parse_json(metadata["earlier"], f"{path} is damaged", "start again in another --out")
-                earlier.restore(before, {int(step): self.snapshot(int(step)) for step in before["steps"]})
-            if "best" not in metadata:
-                return None
-            state = parse_json(metadata["best"], f"{path} is damaged", "start again in another --out")
-            steps = {int(step) for band in state["candidates"] for step, _ in band}
-            steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
-            return BestWeights.from_dict(state, {step: self.snapshot(step) for step in sorted(steps)},
-                                         snapshot_dtype)
+                if monitor.earlier is None and before["copies_at"] is not None:
+                    monitor.earlier = EarlierWeights()
+                if monitor.earlier is not None:
+                    monitor.earlier.restore(before, {int(step): self.snapshot(int(step)) for step in before["steps"]})
+            if monitor is not None and monitor.best_weights is not None and "best" in metadata:
+                state = parse_json(metadata["best"], f"{path} is damaged", "start again in another --out")
+                steps = {int(step) for band in state["candidates"] for step, _ in band}
+                steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
+                monitor.best_weights = BestWeights.from_dict(
+                    state, {step: self.snapshot(step) for step in sorted(steps)}, monitor.best_weights.dtype)
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -29,7 +29,7 @@ from geomem.data.points import Values
 from geomem.errors import InputError
 from geomem.models.denoiser import Denoiser
 from geomem.noise.samplers import NoiseLevelSampler
-from geomem.processes import put_together
+from geomem.processes import reduce
 from geomem.rng import generator, key, torch_generator
 from geomem.training.bfloat16 import bfloat16_products
 from geomem.training.dummy import WithNoiseImages
@@ -185,7 +185,7 @@ class Trainer:
         losses = [self._add_gradient(batch[piece], piece.start) for piece in self.pieces]
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         if self.group is not None:
-            loss = self._put_together(loss)
+            loss = self._reduced(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
@@ -204,12 +204,12 @@ class Trainer:
         loss.backward()
         return loss.detach()
 
-    def _put_together(self, loss: Tensor) -> Tensor:
+    def _reduced(self, loss: Tensor) -> Tensor:
         """Replace the gradients by their sums over the processes; returns the summed loss. One message for all."""
         assert self.group is not None
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         flat = torch.cat([loss[None], *(gradient.reshape(-1) for gradient in gradients)])
-        put_together([("sum", flat)], self.group)
+        reduce([("sum", flat)], self.group)
         total_loss, *sums = flat.split([1, *(gradient.numel() for gradient in gradients)])
         for parameter, total in zip(self._parameters, sums, strict=True):
             if parameter.grad is not None:

@@ -1,0 +1,142 @@
+"""A training from data to run directory: weights, curves, pictures."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomem.files import write_figure
+from geomem.generation import generate
+from geomem.memorization import MemorizationCheck, memorization_rate
+from geomem.plots import plot_density, plot_samples, plot_watch
+from geomem.processes import process_group, require_same
+from geomem.training.loop import TrainingState, train_steps
+from geomem.training.monitor import Monitor
+from geomem.training.plan import TrainingPlan, plan_training
+from geomem.training.run import Run
+from geomem.training.tensorboard import TensorBoardLog
+from geomem.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+LOG = logging.getLogger("geomem")
+MAX_GRIDS = 12  # pictures of samples that a run keeps
+GRID_SAMPLES = 16
+
+
+def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callable[[int, int], None] | None = None,
+          **options: Any) -> Run:
+    """Train a denoiser on ``data`` and leave it in the new directory ``out``, as ``geomem train`` does.
+
+    ``data``: a DataSet, DATA as ``load_data`` takes it, or arrays (train, heldout); ``options``: those of the command,
+    as ``training.plan_training`` describes them. ``resume`` goes on from the last checkpoint in ``out`` and ends like
+    an uninterrupted run. ``progress(done, total)`` is called after each step. Processes that torchrun started share
+    the work.
+
+    Raises InputError for options that are wrong, ``training.Interrupted`` where a signal stopped the training, which is
+    saved then, and ``training.TrainingDiverged``.
+    """
+    run = Run(out)
+    with process_group() as group:
+        if not resume and (group is None or group.rank() == 0):
+            run.require_new()
+        plan = plan_training(data, group=group, **options)
+        with closing(start_training(plan, run, resume=resume, group=group)) as states:
+            for state in states:
+                if progress is not None:
+                    progress(state.step, plan.settings.iterations)
+    return run
+
+
+def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
+                   group: ProcessGroup | None = None) -> Generator[TrainingState]:
+    """Make the run directory, or check that it is of the same plan, and return the steps of the training.
+
+    The steps are those of ``training.train_steps``; between them pictures are drawn and people are told what they
+    should know. Whoever may leave them early closes them.
+    """
+    denoiser = plan.denoiser()
+    if group is not None:
+        require_same(plan.config, group)
+    first = group is None or group.rank() == 0
+    if first:
+        if resume:
+            run.continue_with(plan.config)
+        else:
+            run.create(plan.config)
+            write_figure(run.path / "noise-level-law.png",
+                         plot_density(plan.law.named, (plan.law.document or {}).get("zone")), dpi=150)
+        if plan.law.document is not None:
+            run.write_json("danger-zone.json", plan.law.document)
+    trainer = plan.trainer(denoiser, group)
+    monitor = plan.monitor(trainer) if first else None
+    dataset = plan.dataset
+    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+    LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
+             f"{dataset.name}; {dataset.n_validation:,} held-out points steer, {len(dataset.test):,} judge")
+    return _steps(plan, run, trainer, monitor)
+
+
+def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | None) -> Generator[TrainingState]:
+    board = TensorBoardLog(run.path / "tensorboard") if plan.tensorboard else None
+    warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
+    with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every)) as states:
+        for state in states:
+            if monitor is not None and state.evaluation is not None and board is not None:
+                board.write(state.evaluation)
+            if state.look is not None and state.look.has_set_in and not warned:
+                warned = True
+                LOG.warning(f"warning: memorization has set in: {_words(state.step, state.look)}")
+            if state.saved:
+                _draw(plan, run, trainer)
+            yield state
+    if monitor is not None:
+        _tell(plan, run, trainer, monitor)
+
+
+def _draw(plan: TrainingPlan, run: Run, trainer: Trainer) -> None:
+    """Some samples of the averaged weights, each beside its nearest training point, and what the looks found so far."""
+    train = plan.dataset.train
+    samples = generate(trainer.ema, range(GRID_SAMPLES), train.shape[1:], labels=plan.classes.in_turns(GRID_SAMPLES))
+    rate = memorization_rate(samples, train)
+    write_figure(run.path / f"samples-{trainer.steps_done:07d}.png",
+                 plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized), dpi=120)
+    thin_grids(run)
+    lines = run.lines("watch.jsonl") if plan.watch_every else []
+    if lines:
+        write_figure(run.path / "watch.png", plot_watch(lines, stop_at=plan.stop_at), dpi=120)
+
+
+def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> None:
+    """How the training ended and which weights it kept."""
+    if monitor.should_stop:
+        LOG.info(f"{run.path}: stopped and saved, as --stop-at-memorization {plan.stop_at:g} asks: "
+                 f"{_words(*monitor.looks[-1])}")
+    LOG.info(f"{run.path}: {trainer.steps_done:,} steps done")
+    best, earlier = monitor.best_weights, monitor.earlier
+    if best is not None:
+        first, last = min(best.steps), max(best.steps)
+        chosen = (f"step {last:,} for all" if first == last else
+                  f"{len(set(best.steps))} snapshots, steps {first:,} to {last:,}")
+        LOG.info(f"best weights per noise level: {chosen}; one early stop: step {best.early_stop:,}")
+    if earlier is not None and earlier.step is not None:
+        LOG.info(f"copies were seen at step {earlier.copies_at:,}; weights before-copies: step {earlier.step:,}")
+
+
+def _words(step: int, look: MemorizationCheck) -> str:
+    return (f"{look.rate:.1%} of {look.n} samples at step {step:,} [{look.low:.1%}, {look.high:.1%}], "
+            f"{look.floor:.1%} of held-out points")
+
+
+def thin_grids(run: Run) -> None:
+    """Keep at most MAX_GRIDS pictures of samples: the first, the last, and others evenly spread in log step."""
+    paths = sorted(run.path.glob("samples-*.png"))
+    while len(paths) > MAX_GRIDS:
+        places = [math.log(max(1, int(path.stem.split("-")[1]))) for path in paths]
+        closest = min(range(1, len(paths) - 1), key=lambda k: places[k + 1] - places[k - 1])
+        paths.pop(closest).unlink()

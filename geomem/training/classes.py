@@ -1,0 +1,82 @@
+"""The classes of a training: those of the data, and noise images as one more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomem.data import DataSet
+from geomem.data.points import Values
+from geomem.errors import InputError
+from geomem.training.dummy import WithNoiseImages
+
+MAX_NOISE_IMAGES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the trainer is given in place of the data set's points, and what the run records about classes.
+
+    ``labels`` and ``validation_labels`` are numbered 0, 1, ... in the order of ``names``, the labels in the data.
+    """
+
+    train: Values | WithNoiseImages
+    labels: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
+    count: int = 0
+    names: list[int] | None = None
+    dummies: int = 0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"classes": self.count, "labels": self.names, "dummy_class": self.dummies}
+
+    @property
+    def of_points(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Classes of the data's training and validation points, for a monitor; None for an unconditional denoiser."""
+        if self.labels is None or self.validation_labels is None:
+            return None
+        return self.labels[:len(self.labels) - self.dummies], self.validation_labels
+
+    def in_turns(self, n: int) -> np.ndarray | None:
+        """Classes of n samples: those of the data take turns. None for an unconditional denoiser."""
+        return None if self.labels is None else np.arange(n) % (1 if self.names is None else len(self.names))
+
+
+def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int) -> Classes:
+    """The classes to train: those of the data where ``conditional``, and ``dummy_class`` noise images as one more.
+
+    ``dummy_class`` 0 stands for none, -1 for as many as training points. Raises InputError for ``conditional`` without
+    labels, or with labels that only held-out points have.
+    """
+    if not -1 <= dummy_class <= MAX_NOISE_IMAGES:
+        raise InputError(f"--dummy-class {dummy_class}: give a number of noise images, or none for as many as points")
+    labels, names, held = None, None, None
+    if conditional:
+        if dataset.train_labels is None:
+            raise InputError(f"--conditional: {dataset.name} has no labels; leave it out or give an .npz with "
+                             "train_labels, a folder per class, or a UCR file")
+        known, labels = np.unique(dataset.train_labels, return_inverse=True)
+        names, labels = known.tolist(), labels.astype(np.int64)
+        held = (class_indices(dataset.validation_labels, names, dataset) if dataset.n_validation
+                else np.empty(0, dtype=np.int64))
+    if dummy_class:
+        count = len(dataset.train) if dummy_class == -1 else dummy_class
+        both = WithNoiseImages(dataset.train, count, dataset.mean, dataset.std, seed, labels)
+        held = np.zeros(dataset.n_validation, dtype=np.int64) if held is None else held
+        return Classes(both, both.labels, held, int(both.labels.max()) + 1, names, count)
+    return Classes(dataset.train, labels, held, 0 if names is None else len(names), names)
+
+
+def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet) -> np.ndarray:
+    """Held-out labels as classes 0, 1, ... of ``names``, int64. Raises InputError for none, or one that has no name."""
+    if labels is None:
+        raise InputError(f"{data.name}: the training points have labels and the held-out points none; add "
+                         "heldout_labels, or train without --conditional")
+    unknown = sorted(set(labels.tolist()) - set(names))
+    if unknown:
+        raise InputError(f"{data.name}: held-out points of class {unknown[0]}, but no training points of it; "
+                         "shuffle the data or train without --conditional")
+    return np.searchsorted(names, labels).astype(np.int64)

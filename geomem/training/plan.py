@@ -1,0 +1,216 @@
+"""From the options of a training to everything it needs, checked before anything is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geomem import __version__
+from geomem.data import DataSet, load_data
+from geomem.data.hub import HUB_PREFIX
+from geomem.data.recipes import known_recipes
+from geomem.devices import resolve_device
+from geomem.errors import InputError
+from geomem.memorization import default_watch_every
+from geomem.models import NETWORKS, Denoiser, build_network, default_network
+from geomem.noise import SIGMA_MAX, SIGMA_MIN, ResolvedLaw, resolve_law
+from geomem.training.classes import Classes, classes_of
+from geomem.training.loop import heldout_monitor, watch_steps
+from geomem.training.monitor import Monitor
+from geomem.training.pretrained import InitialWeights
+from geomem.training.run import initial_denoiser
+from geomem.training.trainer import Trainer, TrainingSettings, require_compiler, require_divisible
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training with all its options resolved.
+
+    config: what config.json holds. origin: the name of the data in errors. watch_every: images between two looks, 0 for
+    none. The others are options as ``plan_training`` has them.
+    """
+
+    config: dict[str, Any]
+    origin: str
+    dataset: DataSet
+    classes: Classes
+    law: ResolvedLaw
+    settings: TrainingSettings
+    initial: InitialWeights | None
+    device: torch.device
+    watch_every: int
+    stop_at: float | None
+    checkpoint_every: int | None
+    tensorboard: bool
+
+    def denoiser(self) -> Denoiser:
+        """With the weights that the training begins with. Raises InputError where those of ``init`` do not fit."""
+        denoiser = initial_denoiser(self.config, self.settings.seed, self.origin)
+        if self.initial is not None:
+            self.initial.load_into(denoiser)
+        return denoiser
+
+    def trainer(self, denoiser: Denoiser, group: ProcessGroup | None = None) -> Trainer:
+        """The trainer of ``denoiser``, which is moved to the device."""
+        division = {name: self.config["engine"][name] for name in ("accumulate", "compiled", "channels_last")}
+        return Trainer(denoiser.to(self.device), self.law.law, self.classes.train, self.settings, self.classes.labels,
+                       group=group, **division)
+
+    def monitor(self, trainer: Trainer) -> Monitor:
+        """Held-out losses and, unless ``watch_every`` is 0, looks."""
+        settings, dataset = self.settings, self.dataset
+        looks = watch_steps(settings.iterations, settings.batch, self.watch_every) if self.watch_every else None
+        return heldout_monitor(
+            trainer, dataset.train, dataset.validation, every=looks,
+            sigmas=levels_to_watch(self.law, self.config["sigma_data"]), labels=self.classes.of_points,
+            stop_at=self.stop_at, device=self.device,
+            dtype=torch.bfloat16 if self.config["snapshots"] == "bf16" else None)
+
+
+def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
+                  shuffle: bool = False, seed: int = 0, gap: str | Sequence[str] = "none", gap_keep: float = 0.0,
+                  sampler: str | None = None, ci: tuple[float, float] | str | None = None,
+                  objective: str | None = None, network: str | None = None, init: str | os.PathLike[str] | None = None,
+                  iterations: int = 4000, batch: int = 128, learning_rate: float | None = None, decay: float = 0.0,
+                  dropout: float = 0.0, flip: bool = False, precision: str = "fp32", accumulate: int = 1,
+                  compile: bool = False, channels_last: bool = False, conditional: bool = False, dummy_class: int = 0,
+                  watch_every: int | None = None, stop_at_memorization: float | None = None,
+                  checkpoint_every: int | None = None, snapshots: str = "fp32", tensorboard: bool = False,
+                  device: str | torch.device = "auto", group: ProcessGroup | None = None,
+                  load: Callable[..., DataSet] = load_data) -> TrainingPlan:
+    """Resolve and check the options of ``geomem train``; nothing is written.
+
+    Parameters
+    ----------
+    data : a DataSet, DATA as ``load_data`` takes it, or arrays (train, heldout). heldout, n_train, n_heldout, shuffle,
+        seed : as ``load_data`` has them; none of the first four with a DataSet. seed is that of the training too.
+    gap, gap_keep, sampler, ci : the law of the noise levels, as ``noise.resolve_law`` has them (``gap`` for ``gaps``).
+    objective : ``edm`` (default) or ``ddpm``. network : one of ``models.NETWORKS``; None chooses by shape.
+    init : a run, a diffusers folder or a safetensors file whose weights the training begins with.
+    iterations, batch, learning_rate, decay, flip, precision : as in ``TrainingSettings``. dropout : share of features.
+    accumulate, compile, channels_last, group : as in ``Trainer``.
+    conditional : train with the labels of the data. dummy_class : that many noise images as one more class, -1 for as
+        many as training points.
+    watch_every : images between two looks at memorization, 0 for never, None for within 5% of the time.
+    stop_at_memorization : share of memorized samples that ends the training.
+    checkpoint_every : images between two checkpoints, None for a minute. snapshots : type of the kept weights, ``fp32``
+        or ``bf16``. tensorboard : write losses for TensorBoard too.
+    device : ``auto``, ``cpu`` or ``cuda``. load : reads the data.
+
+    Raises InputError for options that are wrong, contradict each other or do not suit the data.
+    """
+    _require_possible(batch, accumulate * (1 if group is None else group.size()), compile, tensorboard,
+                      stop_at_memorization, watch_every)
+    on = resolve_device(device)
+    gaps = [gap] if isinstance(gap, str) else list(gap)
+    dataset, spec = _loaded(data, load, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle,
+                            seed=seed)
+    name = data if isinstance(data, str) else dataset.name
+    shape = dataset.train.shape[1:]
+    initial = InitialWeights(os.fspath(init), shape) if init else None
+    taken = {} if initial is None else _decided_by(initial, network=network, objective=objective)
+    network, objective = taken.get("network", network or default_network(shape)), taken.get(
+        "objective", objective or "edm")
+    if "diffusers" not in taken:
+        build_network(network, shape)  # refuses an unknown name or shape
+    elif dropout:
+        taken["diffusers"]["unet"]["dropout"] = dropout
+    _require_suitable(dataset, name, flip)
+    classes = classes_of(dataset, conditional, dummy_class, seed)
+    if classes.count and "diffusers" in taken:
+        raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
+                         "--dummy-class")
+    law = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
+                      device=device)
+    usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
+    settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
+                                learning_rate=learning_rate or usual_rate, flip=flip)
+    config = {
+        "geomem": __version__,
+        "data": {"spec": spec, "heldout": _lasting(heldout), "n_train": n_train, "n_heldout": n_heldout,
+                 "shuffle": shuffle, "seed": seed, "name": dataset.name, "sha256": dataset.sha256},
+        "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
+        "sigma_data": dataset.std, "sampler": law.law.to_dict(), "gap": gaps, "snapshots": snapshots,
+        "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
+        "engine": {"accumulate": accumulate, "compiled": compile, "channels_last": channels_last,
+                   "processes": 1 if group is None else group.size(), "watch_every": watch_every,
+                   "stop_at": stop_at_memorization},
+    }
+    every = default_watch_every(iterations * batch) if watch_every is None else watch_every
+    return TrainingPlan(config, str(name), dataset, classes, law, settings, initial, on, every, stop_at_memorization,
+                        checkpoint_every, tensorboard)
+
+
+def _require_possible(batch: int, divisions: int, compiled: bool, tensorboard: bool, stop_at: float | None,
+                      watch_every: int | None) -> None:
+    if stop_at and watch_every == 0:
+        raise InputError("--stop-at-memorization needs --watch-every above 0")
+    require_divisible(batch, divisions)
+    if compiled:
+        require_compiler()
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: the package tensorboard is not installed; pip install tensorboard, or leave "
+                         "the option out (stats.jsonl holds the same)")
+
+
+def _loaded(data: Any, load: Callable[..., DataSet], *, seed: int, **chosen: Any) -> tuple[DataSet, str | None]:
+    """The data set, and the spec by which it can be loaded again, None for arrays."""
+    if isinstance(data, DataSet):
+        given = [name for name, value in chosen.items() if value]
+        if given:
+            raise InputError(f"{given[0]} has no effect on a DataSet; give it to load_data")
+        return data, None
+    if isinstance(data, tuple):
+        if chosen["heldout"] is not None:
+            raise InputError("heldout points are given twice; give (train, heldout), or train and heldout")
+        data, chosen["heldout"] = data
+    return load(data, **chosen, seed=seed), _lasting(data)
+
+
+def _lasting(spec: Any) -> str | None:
+    """The spec as it can be used from any directory: paths made absolute, recipes and names on the hub left alone."""
+    if not isinstance(spec, str | Path):
+        return None
+    spec = str(spec)
+    return spec if spec in known_recipes() or spec.startswith(HUB_PREFIX) else os.path.abspath(spec)
+
+
+def _decided_by(initial: InitialWeights, **asked: str | None) -> dict[str, Any]:
+    """The options that the weights to start from decide. Raises InputError where one was given that says otherwise."""
+    for name, value in asked.items():
+        if value is not None and initial.config.get(name, value) != value:
+            raise InputError(f"--init {initial.path} has the {name} {initial.config[name]}; leave out --{name} {value}")
+    return initial.config
+
+
+def _require_suitable(dataset: DataSet, name: Any, flip: bool) -> None:
+    shape = dataset.train.shape[1:]
+    if flip and len(shape) != 3:
+        raise InputError(f"--flip mirrors images; the points of {name} have shape {shape}")
+    if not 0.05 <= dataset.std <= 10:
+        raise InputError(f"{name}: the standard deviation of the values is {dataset.std:.3g}, but the noise levels, "
+                         "0.002 to 80, suit one near 0.5; rescale the data so that it lies in [0.05, 10]")
+    if len(dataset.train) - dataset.duplicates < 2:
+        raise InputError(f"{name}: all training points are equal; at least 2 distinct ones are needed")
+
+
+def levels_to_watch(law: ResolvedLaw, sigma_data: float) -> list[float]:
+    """Both ends and the middle of the danger zone where it is known, else of the first gap, else around sigma_data.
+
+    A gap that reaches to 0 or infinity ends where EDM's noise levels do.
+    """
+    zone = None if law.document is None else law.document["zone"]
+    low, high = ((zone["sigma_low"], zone["sigma_high"]) if zone else
+                 law.gaps[0] if law.gaps else (sigma_data / 2, sigma_data * 2))
+    low = max(low, SIGMA_MIN)
+    high = max(low, min(high, SIGMA_MAX))
+    return sorted({low, (low * high) ** 0.5, high})
