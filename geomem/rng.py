@@ -27,6 +27,15 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key(seed, purpose, *index)))
 
 
+def random_order(n: int, seed: int, purpose: str) -> np.ndarray:
+    """A permutation of 0..n-1.
+
+    It sorts raw 64-bit draws: NumPy never changes those, while ``Generator.permutation`` may differ between
+    versions, and recipes and published subsets depend on this order.
+    """
+    return np.argsort(generator(seed, purpose).bit_generator.random_raw(n), kind="stable")
+
+
 def torch_generator(seed: int, purpose: str, *index: int, device: str = "cpu") -> torch.Generator:
     """Torch generator of the stream (seed, purpose, index...); the draws depend on the kind of device."""
     import torch

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from geomem.data import DataSet, from_uint8, load_data, to_uint8
-from geomem.data.split import random_order
+from geomem.rng import random_order
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

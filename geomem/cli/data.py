@@ -175,9 +175,9 @@ def _class_line(classes: list[dict[str, Any]]) -> str:
 def _draw(dataset: DataSet, out: str, n: int) -> None:
     import numpy as np
 
-    from geomem.data.split import random_order
     from geomem.files import write_figure
     from geomem.plots import plot_points
+    from geomem.rng import random_order
 
     index = np.sort(random_order(len(dataset.train), 0, "points to show")[:n])
     figure = plot_points(np.asarray(dataset.train[index]),

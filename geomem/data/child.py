@@ -46,17 +46,19 @@ def one_child() -> Iterator[None]:
             _kept.child = None
 
 
-def in_child(function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+def in_child(function: Callable[..., Iterator[Any]], *arguments: Any, file_bytes: int = 0) -> Iterator[Any]:
     """What the generator ``function(*arguments)`` yields in a child process.
 
-    ``function`` is found there by its name, and what it yields is pickled. Raises the InputError that it raises,
-    ValueError with the text of any other exception, and ChildProcessError where the child ended or was too slow.
+    ``function`` is found there by its name, and what it yields is pickled. The child may take ``MEMORY`` bytes, and
+    three for each of ``file_bytes``: a page of large photographs is as large as its file. Raises the InputError that
+    it raises, ValueError with the text of any other exception, and ChildProcessError where the child ended or was too
+    slow.
     """
     child, _kept.child = _kept.child or _start(), None
     kind = "piece"
     try:
         with suppress(OSError):  # of a child that has ended, which the answer tells
-            pickle.dump((function, arguments), child.stdin)  # type: ignore[arg-type]
+            pickle.dump((function, arguments, MEMORY + 3 * file_bytes), child.stdin)  # type: ignore[arg-type]
             child.stdin.flush()  # type: ignore[union-attr]
         while True:
             kind, value = _answer(child)
@@ -75,8 +77,7 @@ def in_child(function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterato
 
 
 def _start() -> subprocess.Popen[bytes]:
-    code = (f"import sys; sys.path[:] = {list(map(str, sys.path))}; from geomem.data.child import serve; "
-            f"serve({MEMORY})")
+    code = f"import sys; sys.path[:] = {list(map(str, sys.path))}; from geomem.data.child import serve; serve()"
     few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, env=os.environ | few)
@@ -106,16 +107,17 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             pipe.close()  # type: ignore[union-attr]
 
 
-def serve(memory: int) -> None:
+def serve() -> None:
     """The child: answers requests until there are no more."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    _limit(memory)
+    mapped = _mapped()
     while True:
         try:
-            function, arguments = pickle.load(sys.stdin.buffer)
+            function, arguments, memory = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        _limit(mapped + memory)
         end: tuple[str, Any] = "end", None
         try:
             for piece in function(*arguments):
@@ -131,15 +133,20 @@ def serve(memory: int) -> None:
         answers.flush()
 
 
+def _mapped() -> int:
+    """Bytes that this process has mapped, 0 where the system does not tell."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 def _limit(memory: int) -> None:
-    """Let this process map so many bytes more, and leave no image of itself behind when it crashes."""
+    """Let this process map so many bytes, and leave no image of itself behind when it crashes."""
     try:
         import resource
     except ImportError:  # Windows
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError, ValueError):
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        bound = mapped + memory if most == resource.RLIM_INFINITY else min(mapped + memory, most)
-        resource.setrlimit(resource.RLIMIT_AS, (bound, most))
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    with suppress(OSError, ValueError):  # macOS takes no bound
+        resource.setrlimit(resource.RLIMIT_AS, (memory if most == resource.RLIM_INFINITY else min(memory, most), most))

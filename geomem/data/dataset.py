@@ -15,7 +15,7 @@ from hashlib import blake2b, sha256
 import numpy as np
 
 from geomem.data.points import Values, row_chunks
-from geomem.data.split import random_order
+from geomem.rng import random_order
 
 MAX_VALIDATION = 500
 

@@ -21,12 +21,15 @@ from geomem.data.points import Points, as_points
 from geomem.data.readers import FORMS, read_path
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
-from geomem.data.split import random_order, split_off_heldout
 from geomem.errors import file_error, one_line
+from geomem.rng import random_order
 
 ROOT_VARIABLE = "GEOMEM_DATA"
+HELDOUT_SHARE = 5  # one point in so many
+MAX_HELDOUT = 10_000
 
 
+@one_child()
 def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
               shuffle: bool = False, seed: int = 0, data_root: str | os.PathLike[str] | None = None) -> DataSet:
     """Load training and held-out points.
@@ -48,33 +51,19 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     ------
     InputError : for anything wrong with the input, with a message of one line.
     """
-    with one_child():
-        return _load(spec, heldout, n_train, n_heldout, shuffle, seed,
-                     data_root or os.environ.get(ROOT_VARIABLE) or None)
-
-
-def require_there(spec: str) -> None:
-    """Raise InputError where a spec is neither a recipe nor a path nor a name on the hub. Nothing is read."""
-    if spec not in known_recipes() and not spec.startswith(HUB_PREFIX) and not os.path.lexists(spec):
-        raise file_error(repr(spec), f"no such recipe or file; recipes: {', '.join(known_recipes()) or 'none'}; "
-                                     f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: "
-                                     "hf:NAME[:CONFIG]")
-
-
-def _load(spec: Any, heldout: Any, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
-          root: str | os.PathLike[str] | None) -> DataSet:
+    root = data_root or os.environ.get(ROOT_VARIABLE) or None
     source = _read(spec, root)
     parts: list[tuple[Source, Part]] = [(source, source.train)]
     split_note = []
     if heldout is not None:
-        other = _read(heldout, root)
+        second = _read(heldout, root)
         if source.heldout is not None:
-            split_note = [f"held-out points from {other.name} in place of those of {source.name}"]
-        parts.append((other, other.train))
+            split_note = [f"held-out points from {second.name} in place of those of {source.name}"]
+        parts.append((second, second.train))
     elif source.heldout is not None:
         parts.append((source, source.heldout))
     else:
-        train, held_part = split_off_heldout(source.train, seed)
+        train, held_part = _split_off_heldout(source.train, seed)
         parts = [(source, train), (source, held_part)]
         split_note = [f"no held-out part: {len(held_part):,} of {len(source.train):,} points held out at random "
                       f"(seed {seed})"]
@@ -89,14 +78,22 @@ def _load(spec: Any, heldout: Any, n_train: int | None, n_heldout: int | None, s
         ((points,), notes), ((held,), other_notes) = read_parts(chosen[:1]), read_parts(chosen[1:])
         notes = [*source.notes, *notes, *split_note,
                  *(f"{parts[1][0].name}: {note}" for note in [*parts[1][0].notes, *other_notes])]
-    for part, found, least in (("train", points, 2), ("heldout", held, 1)):
-        if len(found) < least:
-            raise file_error(where, f"has {len(found)} {part} points; at least {least} are needed")
+    for part, chosen_points, least in (("train", points, 2), ("heldout", held, 1)):
+        if len(chosen_points) < least:
+            raise file_error(where, f"has {len(chosen_points)} {part} points; at least {least} are needed")
     _check_alike(where, points, held)
     notes += _missing_classes("training", points.labels, everything[0].labels)
     notes += _missing_classes("held-out", held.labels, everything[1].labels)
     return DataSet(one_line(source.name), points.values, np.asarray(held.values), points.labels, held.labels,
                    points.pixels, tuple(notes))
+
+
+def require_there(spec: str) -> None:
+    """Raise InputError where a spec is neither a recipe nor a path nor a name on the hub. Nothing is read."""
+    if spec not in known_recipes() and not spec.startswith(HUB_PREFIX) and not os.path.lexists(spec):
+        raise file_error(repr(spec), f"no such recipe or file; recipes: {', '.join(known_recipes()) or 'none'}; "
+                                     f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: "
+                                     "hf:NAME[:CONFIG]")
 
 
 def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
@@ -113,6 +110,13 @@ def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
         spec = spec.detach().cpu()
         spec = (spec.float() if spec.is_floating_point() else spec).numpy()
     return Source("array", as_points(spec, "array"))
+
+
+def _split_off_heldout(points: Part, seed: int) -> tuple[Part, Part]:
+    """(training part in the order of the file, held-out part in random order, so that its first points are fair)."""
+    n_heldout = min(MAX_HELDOUT, max(1, len(points) // HELDOUT_SHARE))
+    order = random_order(len(points), seed, "split")
+    return points.take(np.sort(order[n_heldout:])), points.take(order[:n_heldout])
 
 
 def _check_alike(where: object, train: Points, heldout: Points) -> None:

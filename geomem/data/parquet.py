@@ -87,19 +87,19 @@ def _part(paths: list[Path], where: Path) -> Part:
 
 
 def _joined_numbers(path: Path, column: str) -> np.ndarray:
-    pieces, size = [], 0
+    pieces, size, packed = [], 0, path.stat().st_size
     with as_input_error(f"{path}: {column}", "lists of floats", _ADVICE):
-        for piece in in_child(_numbers, path, column):
+        for piece in in_child(_numbers, path, column, file_bytes=packed):
             pieces.append(piece)
             size += piece.nbytes
-            refuse_bomb(path, path.stat().st_size, size)
+            refuse_bomb(path, packed, size)
         return np.concatenate(pieces)
 
 
 def _from_child(path: Path, reader: Any, *arguments: Any) -> Iterator[Any]:
     require_file(path, _ADVICE)
     with as_input_error(path, "a Parquet file", _ADVICE):
-        yield from in_child(reader, path, *arguments)
+        yield from in_child(reader, path, *arguments, file_bytes=path.stat().st_size)
 
 
 # In the child
@@ -170,7 +170,7 @@ def _images(path: Path, column: str, rows: np.ndarray) -> Iterator[list[bytes]]:
     """Contents of a binary column, at ascending rows."""
     table = _open(path)
     piece: list[bytes] = []
-    first = done = 0
+    first = done = size = 0
     for group in range(table.num_row_groups):
         end = first + table.metadata.row_group(group).num_rows
         if done < len(rows) and rows[done] < end:
@@ -182,9 +182,10 @@ def _images(path: Path, column: str, rows: np.ndarray) -> Iterator[list[bytes]]:
                             raise ValueError("it is missing" if content is None else "it is too large for one image")
                     piece.append(content)
                     done += 1
-                    if sum(map(len, piece)) > _PIECE_BYTES:
+                    size += len(content)
+                    if size > _PIECE_BYTES:
                         yield piece
-                        piece = []
+                        piece, size = [], 0
                 first += len(values)
                 if done == len(rows):
                     break

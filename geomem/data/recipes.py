@@ -38,9 +38,9 @@ from geomem.data.pictures import Form, Pictures
 from geomem.data.points import Points, as_points
 from geomem.data.readers import read_path
 from geomem.data.source import Part, Source, read_parts
-from geomem.data.split import random_order
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
+from geomem.rng import random_order
 
 _TEXTS = {"title", "description", "licence"}
 _HUB = {"name", "config", "revision", "train", "heldout", "column", "label"}
