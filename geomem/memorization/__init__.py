@@ -4,6 +4,7 @@ from geomem._renamed import renamed
 from geomem.memorization.copies import CopyCounts, copies_per_point
 from geomem.memorization.leaning import Leaning, leaning
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
+from geomem.memorization.near_copies import NearCopies, near_copies
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
 from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
@@ -14,6 +15,7 @@ __all__ = [
     "Leaning",
     "MemorizationCheck",
     "MemorizationRate",
+    "NearCopies",
     "PerNoiseLevel",
     "RiskReport",
     "Watch",
@@ -23,6 +25,7 @@ __all__ = [
     "leaning",
     "memorization_per_noise_level",
     "memorization_rate",
+    "near_copies",
     "risk_report",
     "swapped_samples",
 ]

@@ -33,16 +33,13 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from geomem.errors import InputError
-from geomem.geometry.duplicates import distinct_points
 from geomem.geometry.neighbours import Array, as_rows, nearest
-from geomem.memorization.ratio import default_tolerance
+from geomem.memorization.heldout import SMALLEST_SET, distinct_sets
 from geomem.rng import generator
 from geomem.statistics import wilson
 
 RELABELINGS = 999
 LARGER = 8  # points of the larger set for each of the smaller one, at most: more hardly make s more certain
-SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 _UNSEEN = 1e-6  # chance that no point of the smaller set is among the neighbours that are looked at
 _FIRST_LOOK = 8
 
@@ -90,30 +87,14 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
     """
-    if not samples.shape[1:] == train.shape[1:] == heldout.shape[1:]:
-        raise InputError(f"samples, training and held-out points have shapes {tuple(samples.shape[1:])}, "
-                         f"{tuple(train.shape[1:])} and {tuple(heldout.shape[1:])}; bring them to one")
-    asked, known, unseen = (as_rows(part, name) for part, name in (
-        (samples, "samples"), (train, "train"), (heldout, "heldout")))
-    if tolerance is None:
-        tolerance = default_tolerance(known, device=device)
-    distinct = distinct_points(np.concatenate([known, unseen]), tolerance)
-    first_heldout = len(known)
-    representatives = distinct.index
-    known_groups = representatives < first_heldout  # a group's first point is a training point if any of it is one
-    leaked = int((known_groups[distinct.group[first_heldout:]]).sum())
-    parts = [known[representatives[known_groups]], unseen[representatives[~known_groups] - first_heldout]]
-    if min(map(len, parts)) < SMALLEST_SET:
-        raise InputError(f"leaning needs {SMALLEST_SET} distinct points of each kind; there are {len(parts[0])} "
-                         f"training and {len(parts[1])} held-out points that are not training points; give more")
-    rest: dict[str, Any] = {"tolerance": float(tolerance), "seed": seed, "leaked": leaked,
-            "merged": len(known) + len(unseen) - leaked - sum(map(len, parts))}
-    order = generator(seed, "leaning floor").permutation(len(parts[1]))
-    halves = parts[1][order[:len(order) // 2]], parts[1][order[len(order) // 2:]]
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, device=device)
+    rest = {"tolerance": sets.tolerance, "seed": seed, "leaked": sets.leaked, "merged": sets.merged}
+    order = generator(seed, "leaning floor").permutation(len(sets.heldout))
+    halves = sets.heldout[order[:len(order) // 2]], sets.heldout[order[len(order) // 2:]]
     floor = None
     if len(halves[1]) >= SMALLEST_SET:
-        floor = Leaning(floor=None, **_measure(halves[0], parts[0], halves[1], relabelings, seed, device), **rest)
-    return Leaning(floor=floor, **_measure(asked, parts[0], parts[1], relabelings, seed, device), **rest)
+        floor = Leaning(floor=None, **_measure(halves[0], sets.train, halves[1], relabelings, seed, device), **rest)
+    return Leaning(floor=floor, **_measure(asked, sets.train, sets.heldout, relabelings, seed, device), **rest)
 
 
 def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,

@@ -1,0 +1,54 @@
+"""Training and held-out points made comparable: duplicates once, and no held-out point that is a training point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from geomem.errors import InputError
+from geomem.geometry.duplicates import distinct_points
+from geomem.geometry.neighbours import Array, as_rows
+from geomem.memorization.ratio import default_tolerance
+
+SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
+
+
+@dataclass(frozen=True, eq=False)
+class DistinctSets:
+    """Distinct training points (N, d) and held-out points (M, d) that are not among them.
+
+    index: (N,) of each training point, in the array that was given. merged: points dropped as duplicates within a
+    kind. leaked: held-out points left out because a training point is within ``tolerance`` (data units) of them.
+    """
+
+    train: np.ndarray
+    heldout: np.ndarray
+    index: np.ndarray
+    merged: int
+    leaked: int
+    tolerance: float
+
+
+def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float | None, *,
+                  device: str | torch.device = "auto") -> DistinctSets:
+    """What samples (n, ...) may be held against; arguments as for ``leaning``.
+
+    Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
+    """
+    if not samples.shape[1:] == train.shape[1:] == heldout.shape[1:]:
+        raise InputError(f"samples, training and held-out points have shapes {tuple(samples.shape[1:])}, "
+                         f"{tuple(train.shape[1:])} and {tuple(heldout.shape[1:])}; bring them to one")
+    known, unseen = as_rows(train, "train"), as_rows(heldout, "heldout")
+    if tolerance is None:
+        tolerance = default_tolerance(known, device=device)
+    distinct = distinct_points(np.concatenate([known, unseen]), tolerance)
+    is_train = distinct.index < len(known)  # a group's first point is a training point if any of it is one
+    index, rest = distinct.index[is_train], distinct.index[~is_train] - len(known)
+    leaked = int(is_train[distinct.group[len(known):]].sum())
+    if min(len(index), len(rest)) < SMALLEST_SET:
+        raise InputError(f"there are {len(index)} distinct training points and {len(rest)} held-out points that are "
+                         f"not among them ({leaked} are); give at least {SMALLEST_SET} of each")
+    merged = len(known) + len(unseen) - leaked - len(index) - len(rest)
+    return DistinctSets(known[index], unseen[rest], index, merged, leaked, float(tolerance))
