@@ -20,8 +20,11 @@ HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sk
 
 
 def imports(path):
-    """Modules named in the file, imports inside functions included."""
-    package = ".".join(["geomem", *path.relative_to(PACKAGE).parent.parts])
+    """Modules named in a file of the package, imports inside functions included."""
+    return named_in(path, ".".join(["geomem", *path.relative_to(PACKAGE).parent.parts]))
+
+
+def named_in(path, package=""):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -49,6 +52,18 @@ def test_no_import_points_upward(path):
     if path.relative_to(PACKAGE) == Path("noise/danger_zone.py"):
         upward -= {"plots"}  # of ZoneReport.plot, when it is called
     assert not upward, f"{here} imports {upward}"
+
+
+OUTSIDE = [path for folder in ("geomem", "bin", "figures") for path in sorted((PACKAGE.parent / folder).rglob("*.py"))
+           if path.parent != PACKAGE / "cli" and path.parent.name != "__pycache__"]
+
+STILL_BY_COMMANDS = {"bin/risk_study.py", "bin/experiments/bench.py"}  # to become empty
+
+
+def test_only_the_program_itself_imports_the_command_line():
+    users = {str(path.relative_to(PACKAGE.parent)) for path in OUTSIDE
+             if any(module == "geomem.cli" or module.startswith("geomem.cli.") for module in named_in(path))}
+    assert users == {"geomem/__main__.py"} | STILL_BY_COMMANDS
 
 
 def test_every_room_is_in_the_order_and_in_the_wheel():

@@ -16,9 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomem.errors import InputError
-from geomem.models import NETWORKS, EDMDenoiser, build_network
+from geomem.models import NETWORKS, EDMDenoiser, EpsilonDenoiser, build_network
 from geomem.noise import LogNormalSampler
 from geomem.rng import generator
 from geomem.training import (
@@ -110,6 +111,30 @@ def test_average_of_weights_is_the_stated_one(tmp_path):
         decay = 0.5 ** (16 / halflife)
         average = decay * average + (1 - decay) * dict(trainer.denoiser.named_parameters())[name].detach()
     torch.testing.assert_close(dict(trainer.ema.named_parameters())[name], average, rtol=1e-5, atol=1e-6)
+
+
+class NoWaits(TorchDispatchMode):
+    """Refuses what makes a GPU finish its work first: reading a value, and copies to the processor."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        assert operation is not torch.ops.aten._local_scalar_dense.default, "a value is read"
+        assert operation is not torch.ops.aten.nonzero.default, "a shape depends on values"
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["edm", "ddpm", "classes"])
+def test_a_step_does_not_wait_for_the_device(kind):
+    """The optimizer's is taken as it is: on a GPU the fused AdamW waits for nothing either."""
+    net = build_network("mlp", (6,), dropout=0.1, classes=2 if kind == "classes" else 0)
+    trainer = Trainer(EpsilonDenoiser(net) if kind == "ddpm" else EDMDenoiser(net, 1.0), LogNormalSampler(), POINTS,
+                      TrainingSettings(iterations=9, batch=16), np.arange(40) % 2 if kind == "classes" else None)
+    trainer.step()
+    batch = trainer.batch(1)
+    with NoWaits():
+        trainer._add_gradient(batch, 0)
+        trainer._average()
+    with NoWaits(), pytest.raises(AssertionError, match="a value is read"):
+        float(trainer.losses[-1])
 
 
 def test_training_learns(tmp_path):
@@ -215,7 +240,7 @@ loop.train(run, trainer, POINTS[:20])
 """
 
 
-@pytest.mark.parametrize("attempts", [4, pytest.param(14, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attempts", [3, pytest.param(14, marks=pytest.mark.slow)])
 def test_kill_dash_nine_and_resume_changes_nothing(tmp_path, attempts):
     """Killed at random moments, writing a checkpoint every few steps, until a process reaches the end."""
     def start(path):
@@ -231,7 +256,7 @@ def test_kill_dash_nine_and_resume_changes_nothing(tmp_path, attempts):
         time.sleep(delays.uniform(0.05, 0.5))
         process.kill()
         kills += process.wait() == -signal.SIGKILL
-    assert kills >= (2 if attempts == 4 else 10)
+    assert kills >= (1 if attempts == 3 else 10)
     (tmp_path / "killed" / ".geomem-half.safetensors").write_bytes(b"half")
     assert start(tmp_path / "killed").wait() == 0
     assert not list((tmp_path / "killed").rglob(".*")), "temporary files left behind"

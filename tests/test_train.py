@@ -1,0 +1,55 @@
+"""geomem.train: the run directory of the command line, from Python."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import status
+
+import geomem
+from geomem.errors import InputError
+
+OPTIONS = {"network": "mlp", "iterations": 27, "batch": 8, "n_train": 40, "watch_every": 160, "gap": "0.3:1",
+           "device": "cpu"}
+
+
+def contents(folder):
+    """Bytes of what a run leaves, without times and the order of a header."""
+    stats = [{name: value for name, value in json.loads(line).items() if name != "seconds"}
+             for line in (folder / "stats.jsonl").read_text().splitlines()]
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name not in ("stats.jsonl", "state.safetensors")} | {"stats": stats}
+
+
+def test_same_run_as_the_command(tmp_path):
+    steps = []
+    run = geomem.train("digits", tmp_path / "python", progress=lambda *done: steps.append(done), **OPTIONS)
+    assert steps == [(step, 27) for step in range(1, 28)]
+    words = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert status("train", "digits", *words, "--out", tmp_path / "command") == 0
+    python, command = contents(run.path), contents(tmp_path / "command")
+    assert python == command
+    assert {"config.json", "noise-level-law.png", "samples-0000027.png", "watch.png"} <= {str(name) for name in python}
+    with pytest.raises(InputError, match="not empty"):
+        geomem.train("digits", run.path, **OPTIONS)
+    geomem.train("digits", run.path, resume=True, **OPTIONS)
+    samples = run.generate(range(3), steps=4, device="cpu")
+    assert samples.values.shape == (3, 1, 8, 8)
+    assert (samples.about["weights"], samples.seeds.tolist()) == ("per-level", [0, 1, 2])
+
+
+def test_arrays_and_data_sets(tmp_path, capsys):
+    """They have no name that they could be loaded by again."""
+    rng = np.random.default_rng(0)
+    train, heldout = (rng.standard_normal((n, 4)).astype(np.float32) for n in (30, 20))
+    options = {"network": "mlp", "iterations": 2, "batch": 8, "watch_every": 0}
+    first = geomem.train((train, heldout), tmp_path / "arrays", **options)
+    data = geomem.load_data(train, heldout=heldout)
+    second = geomem.train(data, tmp_path / "set", **options)
+    assert first.config["data"]["spec"] is None
+    assert (first.path / "model.safetensors").read_bytes() == (second.path / "model.safetensors").read_bytes()
+    assert status("memorization", first.path) == 2
+    assert "does not say which data it belongs to; name them with --data" in capsys.readouterr().err
+    with pytest.raises(InputError, match="n_train has no effect on a DataSet"):
+        geomem.train(data, tmp_path / "x", n_train=3, **options)
+    assert not (tmp_path / "x").exists()
