@@ -48,9 +48,9 @@ def hostile_page() -> str:
 
 def api_pages() -> dict[str, str]:
     """One page for each package with public names, and the list of those that ``geomem`` itself exports."""
-    packages = {path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py")} - {"cli"}
-    pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n"
-             for name in sorted(packages | {"errors", "statistics"})}
+    rooms = {path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py")} - {"cli"}
+    rooms |= {home.split(".")[1] for home in geomem._HOME.values()} | {"statistics"}
+    pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n" for name in sorted(rooms)}
     rows = []
     for name, home in sorted(geomem._HOME.items()):
         package = home.split(".")[1]

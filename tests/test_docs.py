@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from commands import status
+from test_layers import ORDER
 
 import geomem
 from geomem._renamed import RENAMED
@@ -45,7 +46,8 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "report": "--seeds 0-7",
 }
 SHORTER = {"every=500": "every=2", "range(1000)": "range(8)", "max_steps=2000": "max_steps=2",
-           "n_train=200": "n_train=40", "np.geomspace(0.02, 20, 20)": "[0.1, 1.0]"}
+           "n_train=200": "n_train=40",
+           "iterations=1500": "iterations=2, batch=8, network='mlp', watch_every=0", "np.geomspace(0.02, 20, 20)": "[0.1, 1.0]"}
 NOT_RUN = ("pip ", "bin/", "eval ", "#")  # how other lines begin
 
 
@@ -315,6 +317,11 @@ def test_every_key_of_every_file_is_documented(of_readme):
     known = documented_keys("A run")
     for path in (folder / "runs/run").iterdir():
         assert re.sub("-[0-9]+", "-N", path.name) + "/" * path.is_dir() in known, path.name
+
+
+def test_the_layers_are_those_that_are_tested():
+    shown = next(text for text in blocks("CONTRIBUTING.md", "") if "->" in text)
+    assert re.findall(r"[a-z_]+", shown) == [layer for layer in ORDER if layer != "_renamed"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])  # those in docs/ are followed when it is built
