@@ -46,8 +46,8 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "report": "--seeds 0-7",
 }
 SHORTER = {"every=500": "every=2", "range(1000)": "range(8)", "max_steps=2000": "max_steps=2",
-           "n_train=200": "n_train=40",
-           "iterations=1500": "iterations=2, batch=8, network='mlp', watch_every=0", "np.geomspace(0.02, 20, 20)": "[0.1, 1.0]"}
+           "n_train=200": "n_train=40", "iterations=1500": "iterations=2, batch=8, network='mlp', watch_every=0",
+           "np.geomspace(0.02, 20, 20)": "[0.1, 1.0]"}
 NOT_RUN = ("pip ", "bin/", "eval ", "#")  # how other lines begin
 
 
