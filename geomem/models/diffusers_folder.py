@@ -125,9 +125,9 @@ def require_divisible(configs: Mapping[str, Mapping[str, Any]], shape: tuple[int
 def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str) -> None:
     """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_ddpm_pipeline`` wants it."""
     diffusers: Any = import_module("diffusers")
-    schedule: Any = denoiser.schedule
+    schedule: DDPMSchedule = denoiser.schedule  # type: ignore[assignment]
     options: dict[str, Any] = {"num_train_timesteps": schedule.timesteps}
-    if isinstance(schedule, DDPMSchedule):
+    if schedule.given is None:
         options |= {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
     else:
         fractions = torch.as_tensor([1.0, *schedule.alpha_bar], dtype=torch.float64)
