@@ -4,7 +4,7 @@
 * Floating-point arrays are taken as they are, whatever their range, as float32.
 
 Points in memory maps of which the float32 values take more than ``STORED_BYTES`` stay on disk. Images stay uint8
-until ``settled`` is called, so that of many only the chosen ones are ever turned into floats.
+until ``in_memory_if_small`` is called, so that of many only the chosen ones are ever turned into floats.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = Non
     return Points(values, None if labels is None else _checked_labels(labels, len(values), where), pixels)
 
 
-def settled(points: Points) -> Points:
+def in_memory_if_small(points: Points) -> Points:
     """Float32 points in memory, but for those in memory maps that would take more than ``STORED_BYTES`` there."""
     values = points.values
     if isinstance(values, np.ndarray) or (values.on_disk and values.nbytes > STORED_BYTES):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from geomem.data.pictures import Form, Pictures, decoded
-from geomem.data.points import Points, settled
+from geomem.data.points import Points, in_memory_if_small
 
 Part: TypeAlias = Points | Pictures
 
@@ -34,4 +34,4 @@ def read_parts(parts: Sequence[Part], form: Form | None = None) -> tuple[list[Po
         points, told = decoded(list(there.values()), form)
         done |= zip(there, points, strict=True)
         notes += told
-    return [settled(done[i]) for i in range(len(parts))], notes
+    return [in_memory_if_small(done[i]) for i in range(len(parts))], notes
