@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments import MODULES
+from experiments import RESULTS as NAMES
 
 RESULTS = Path(__file__).parents[1] / "figures" / "results"
 HEAD = """# The papers' experiments
@@ -22,7 +22,7 @@ CREDIT = ("The digits are those of the UCI Machine Learning Repository (Alpaydin
 
 def reproduction_page() -> str:
     """The whole page, in Markdown."""
-    results = {module: json.loads(path.read_text(encoding="utf-8")) for module in MODULES
+    results = {module: json.loads(path.read_text(encoding="utf-8")) for module in NAMES
                if (path := RESULTS / f"reproduce_{module}.json").exists()}
     return "\n".join([HEAD, *_contradictions(list(results.values())),
                       *(line for module, document in results.items() for line in _section(module, document))])

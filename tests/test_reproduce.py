@@ -1,6 +1,5 @@
 """Every experiment runs at scale smoke, goes on where it stopped, and says plainly what agrees and what does not."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -23,10 +22,9 @@ DATA = Path(os.environ.get("GEOMEM_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 @pytest.fixture(scope="module", autouse=True)
 def packages():
-    """bin/ and figures/ can be imported, as bin/reproduce and the figure scripts do it."""
+    """bin/ can be imported, as bin/reproduce does it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "bin"))
-        patch.syspath_prepend(str(ROOT / "figures"))
         yield
 
 
@@ -42,50 +40,48 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("reproduce")
 
 
-def modules():
+def names():
     sys.path.insert(0, str(ROOT / "bin"))
     try:
-        from experiments import MODULES
+        from experiments import RESULTS
     finally:
         sys.path.pop(0)
-    return MODULES
+    return [name.replace("_", "-") for name in RESULTS]
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("name", names())
 def test_every_experiment_runs(name, main, out):
-    module = main._module(name)
-    document = main.perform(module, "smoke", out, None)
-    written = json.loads((out / f"{module.NAME}.json").read_text())
+    experiment = main.all_experiments()[name]
+    document = main.perform(experiment, "smoke", out, None)
+    written = json.loads((out / f"{name}.json").read_text())
     assert written == document
     assert document["compared"]
     assert {row["verdict"] for row in document["compared"]} == {"not judged at scale smoke"}
     assert document["deviations"]
-    table = np.genfromtxt(out / f"{module.NAME}.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+    table = np.genfromtxt(out / f"{name}.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     assert table.size
-    with Image.open(out / f"{module.NAME}.png") as picture:
+    with Image.open(out / f"{name}.png") as picture:
         assert min(picture.size) > 300
     text = main.report(document)
     for row in document["compared"]:
         assert row["quantity"] in text
     for line in document["deviations"]:
         assert line in text
-    assert set(module.SCALES) == {"smoke", "small", "paper"}
-    assert len({type(settings) for settings in module.SCALES.values()}) == 1
+    assert set(experiment.scales) == {"smoke", "small", "paper"}
+    assert len({type(settings) for settings in experiment.scales.values()}) == 1
     with pytest.raises(AttributeError):  # a frozen record
-        module.SCALES["small"].seed = 1
+        experiment.scales["small"].seed = 1
 
 
 def test_kept_results_are_of_this_code_and_have_their_pictures(main):
     """A committed result belongs to an experiment, at the settings it now has."""
-    for name in modules():
-        module = main._module(name)
-        path = ROOT / "figures" / "results" / f"reproduce_{name}.json"
-        assert importlib.util.find_spec(f"reproduce_{name}"), "a script for the picture"
+    for name, experiment in main.all_experiments().items():
+        path = main.result_of(experiment)
         if path.exists():
             document = json.loads(path.read_text())
-            assert document["experiment"] == module.NAME
-            assert document["settings"] == json.loads(json.dumps(main.asdict(module.SCALES[document["scale"]])))
-            assert (ROOT / "figures" / f"reproduce-{name.replace('_', '-')}.png").exists()
+            assert document["experiment"] == name
+            assert document["settings"] == json.loads(json.dumps(main.asdict(experiment.scales[document["scale"]])))
+            assert (ROOT / "figures" / f"reproduce-{name}.png").exists()
 
 
 def test_longer_run_ends_with_the_weights_of_one_long_training(out, monkeypatch):
@@ -94,20 +90,20 @@ def test_longer_run_ends_with_the_weights_of_one_long_training(out, monkeypatch)
 
     bench = Bench(out / "lengthened", "test")
     data = digits(bench, 20, 12)
-    options = ("--network", "mlp", "--batch", 8)
-    bench.model("short", data, 3, *options)
+    options = {"network": "mlp", "batch": 8}
+    bench.model("short", data, 3, **options)
     steps, step = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer.steps_done), step(trainer)))
-    longer = bench.model("longer", data, 7, *options, after="short")
+    longer = bench.model("longer", data, 7, **options, after="short")
     assert steps == [3, 4, 5, 6]
-    whole = bench.model("whole", data, 7, *options)
+    whole = bench.model("whole", data, 7, **options)
     ours, theirs = (Run(path).denoiser("last").state_dict() for path in (longer, whole))
     assert all((ours[name] == theirs[name]).all() for name in theirs)
     before = (longer / "model.safetensors").read_bytes()
-    bench.model("longer", data, 7, *options, after="short")  # again: nothing is left to do
+    bench.model("longer", data, 7, **options, after="short")  # again: nothing is left to do
     assert (longer / "model.safetensors").read_bytes() == before
     with pytest.raises(InputError, match=r"settings\.batch"):
-        bench.model("longer", data, 7, "--network", "mlp", "--batch", 9)
+        bench.model("longer", data, 7, network="mlp", batch=9)
 
 
 def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
@@ -127,16 +123,17 @@ def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
 
 def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
     """Interrupted in its second part: the first is kept, and the result is that of an undisturbed run."""
-    module = main._module("weight_and_coverage")
-    twice = {"smoke": replace(module.SCALES["smoke"], data=(("digits", 60, 60, 8), ("cars", 60, 60, 8)))}
     from experiments import sources
-    monkeypatch.setattr(module, "SCALES", twice)
+
+    once = main.all_experiments()["weight-and-coverage"]
+    twice = replace(once, scales={"smoke": replace(once.scales["smoke"],
+                                                   data=(("digits", 60, 60, 8), ("cars", 60, 60, 8)))})
     monkeypatch.setitem(sources.SOURCES, "cars", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        main.perform(module, "smoke", tmp_path, None)
+        main.perform(twice, "smoke", tmp_path, None)
     monkeypatch.setitem(sources.SOURCES, "cars", sources.digits)
     first = (tmp_path / "parts" / "weight-and-coverage" / "digits.json").read_bytes()
-    document = main.perform(module, "smoke", tmp_path, None)
+    document = main.perform(twice, "smoke", tmp_path, None)
     assert (tmp_path / "parts" / "weight-and-coverage" / "digits.json").read_bytes() == first
     assert document["result"]["cars"]["curves"] == document["result"]["digits"]["curves"]
     assert document["seconds"] is None  # of one part of the experiment they would say nothing
@@ -349,9 +346,8 @@ def test_real_data_are_what_they_are_called(tmp_path):
 
 
 def test_pictures_survive_json():
-    from experiments.tiles import encoded
+    from experiments.pictures import encoded, shown
     from matplotlib.figure import Figure
-    from reproduce_common import shown
 
     images = np.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
     axes = Figure().subplots()
@@ -384,10 +380,21 @@ def test_wrong_input_is_one_line(arguments, message, main, tmp_path, monkeypatch
 def test_list_shows_what_has_been_run(main):
     result = CliRunner().invoke(main.reproduce, ["--list"])
     lines = {line.split()[0]: line for line in result.output.splitlines()}
-    assert len(lines) == len(modules())
+    assert list(lines) == names()
     assert "small: run, paper: not yet run" in lines["weight-and-coverage"]
-    for line, name in zip(lines.values(), modules(), strict=True):
-        assert line.endswith(f"  {main._module(name).TITLE}")  # a column of its own
+    for line, experiment in zip(lines.values(), main.all_experiments().values(), strict=True):
+        assert line.endswith(f"  {experiment.title}")  # a column of its own
+
+
+def test_kept_results_are_drawn_again(main, tmp_path, monkeypatch):
+    for name in ("concentration", "one_step"):
+        (tmp_path / "results").mkdir(exist_ok=True)
+        kept = f"results/reproduce_{name}.json"
+        (tmp_path / kept).write_bytes((ROOT / "figures" / kept).read_bytes())
+    monkeypatch.setattr(main, "FIGURES", tmp_path)
+    assert CliRunner().invoke(main.reproduce, ["--draw"]).exit_code == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["reproduce-concentration.png",
+                                                                    "reproduce-one-step.png"]
 
 
 def test_ours_is_what_the_commands_find(out):

@@ -1,8 +1,8 @@
-"""The experiments of the two papers, one module each, in three scales (``bin/reproduce --list``).
+"""The experiments of the two papers in three scales (``bin/reproduce --list``).
 
-[G] is arXiv 2602.17846, [C] is arXiv 2601.21348. A module has one frozen record of settings per scale in ``SCALES``,
-and ``run(bench, settings)``, which gives what was found, ours beside the published figures, and every deviation.
-All of the science is geomem's: models are trained by ``geomem train`` and judged by geomem's functions.
+[G] is arXiv 2602.17846, [C] is arXiv 2601.21348. Each is an ``Experiment`` of a module here: one frozen record of
+settings per scale, ``run(bench, settings)``, which gives what was found, ours beside the published figures, and every
+deviation, and ``draw(document)``, its picture. All of the science is geomem's.
 
     smoke   seconds, on digits: that the experiment runs; its figures say nothing about the papers
     small   two cores, under an hour, on real data in sizes cut down
@@ -10,5 +10,5 @@ All of the science is geomem's: models are trained by ``geomem train`` and judge
 """
 
 MODULES = ("weight_and_coverage", "bounds_against_coverage", "self_weight", "concentration", "flow_cosine", "denoising",
-           "swapped_windows", "one_step", "dummy_and_gap", "timestep_gaps", "gap_samples", "ci_ecg5000", "ci_pokemon",
-           "ci_flowers")
+           "swapped_windows", "one_step", "dummy_and_gap", "timestep_gaps", "gap_samples", "confidence_intervals")
+RESULTS = (*MODULES[:-1], "ci_ecg5000", "ci_pokemon", "ci_flowers")  # files figures/results/reproduce_*.json, in order

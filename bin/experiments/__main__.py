@@ -9,16 +9,15 @@ import time
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
 
 import geomem
-from experiments import MODULES
-from experiments.bench import Bench, Compared, Outcome
+from experiments import MODULES, RESULTS
+from experiments.bench import Bench, Compared, Experiment
 from geomem.errors import InputError
-from geomem.files import atomic_path, write_csv, write_json
+from geomem.files import write_csv, write_figure, write_json
 
 FORMAT = "geomem.reproduce/1"
 FIGURES = Path(__file__).parents[2] / "figures"
@@ -35,55 +34,62 @@ SCALES = ("smoke", "small", "paper")
 @click.option("--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
               help="The real data.  [default: GEOMEM_TEST_DATA]")
 @click.option("--list", "listed", is_flag=True, help="Show all experiments and which of them have been run.")
-def reproduce(experiment: str | None, scale: str, out: Path | None, folder: Path | None, listed: bool) -> None:
+@click.option("--draw", "drawn", is_flag=True, help="Draw the pictures of the results in figures/results again.")
+def reproduce(experiment: str | None, scale: str, out: Path | None, folder: Path | None, listed: bool,
+              drawn: bool) -> None:
     """Repeat an experiment of [G] arXiv 2602.17846 or [C] arXiv 2601.21348."""
-    modules = {module.NAME: module for module in map(_module, MODULES)}
+    known = all_experiments()
     if listed:
-        click.echo(overview(modules))
+        click.echo(overview(known))
         return
-    if experiment not in modules:
+    if drawn:
+        for one in known.values():
+            if result_of(one).exists():
+                write_figure(FIGURES / f"reproduce-{one.name}.png", one.draw(json.loads(result_of(one).read_text())))
+        return
+    if experiment not in known:
         raise InputError(f"{'no experiment is named' if experiment is None else f'unknown experiment {experiment!r}'}; "
-                         f"choose one of {', '.join(modules)}")
+                         f"choose one of {', '.join(known)}")
     if folder is None and os.environ.get("GEOMEM_TEST_DATA"):
         folder = Path(os.environ["GEOMEM_TEST_DATA"])
-    click.echo(report(perform(modules[experiment], scale, out or Path("reproduce") / scale, folder)))
+    click.echo(report(perform(known[experiment], scale, out or Path("reproduce") / scale, folder)))
 
 
-def _module(name: str) -> ModuleType:
-    return import_module(f"experiments.{name}")
+def all_experiments() -> dict[str, Experiment]:
+    """By name, in the order of ``RESULTS``."""
+    found = [value for name in MODULES for value in vars(import_module(f"experiments.{name}")).values()
+             if isinstance(value, Experiment)]
+    return {one.name: one for one in sorted(found, key=lambda one: RESULTS.index(one.name.replace("-", "_")))}
 
 
-def perform(module: ModuleType, scale: str, out: Path, folder: Path | None) -> dict[str, Any]:
+def result_of(experiment: Experiment) -> Path:
+    """The result that is kept."""
+    return FIGURES / "results" / f"reproduce_{experiment.name.replace('-', '_')}.json"
+
+
+def perform(experiment: Experiment, scale: str, out: Path, folder: Path | None) -> dict[str, Any]:
     """Run an experiment; its result document, written to ``out`` with table and picture.
 
     ``seconds`` are those of the whole experiment, or None where models, samples or partial results were there already.
     """
-    settings = module.SCALES[scale]
-    bench = Bench(out.absolute(), module.NAME, folder)
+    settings = experiment.scales[scale]
+    bench = Bench(out.absolute(), experiment.name, folder)
     started = time.monotonic()
-    outcome: Outcome = module.run(bench, settings)
+    outcome = experiment.run(bench, settings)
     seconds = None if bench.used_again else round(time.monotonic() - started, 1)
     rows = outcome.compared
     if scale == "smoke":
         rows = [replace(row, verdict="not judged at scale smoke") for row in rows]
     document = json.loads(json.dumps({
-        "format": FORMAT, "experiment": module.NAME, "paper": module.PAPER, "title": module.TITLE, "scale": scale,
-        "geomem": geomem.__version__, "settings": asdict(settings), "seconds": seconds,
+        "format": FORMAT, "experiment": experiment.name, "paper": experiment.paper, "title": experiment.title,
+        "scale": scale, "geomem": geomem.__version__, "settings": asdict(settings), "seconds": seconds,
         "compared": [asdict(row) for row in rows], "deviations": outcome.deviations,
         "result": outcome.result}))
-    write_json(out / f"{module.NAME}.json", document)
-    write_csv(out / f"{module.NAME}.csv", outcome.table)
-    with atomic_path(out / f"{module.NAME}.png") as temporary:
-        figure_script(module.NAME).draw(document).savefig(temporary, dpi=150)
-    click.echo(f"wrote {out / module.NAME}.json, .csv and .png", err=True)
+    write_json(out / f"{experiment.name}.json", document)
+    write_csv(out / f"{experiment.name}.csv", outcome.table)
+    write_figure(out / f"{experiment.name}.png", experiment.draw(document))
+    click.echo(f"wrote {out / experiment.name}.json, .csv and .png", err=True)
     return document
-
-
-def figure_script(name: str) -> ModuleType:
-    """figures/reproduce_NAME.py."""
-    if str(FIGURES) not in sys.path:
-        sys.path.append(str(FIGURES))
-    return import_module(f"reproduce_{name.replace('-', '_')}")
 
 
 def report(document: dict[str, Any]) -> str:
@@ -98,14 +104,14 @@ def report(document: dict[str, Any]) -> str:
                       *(f"  - {line}" for line in document["deviations"])])
 
 
-def overview(modules: dict[str, ModuleType]) -> str:
+def overview(experiments: dict[str, Experiment]) -> str:
     """Each experiment with the scale of the result that is kept in figures/results."""
     table = []
-    for name, module in modules.items():
-        kept = FIGURES / "results" / f"reproduce_{name.replace('-', '_')}.json"
+    for name, experiment in experiments.items():
+        kept = result_of(experiment)
         scale = json.loads(kept.read_text())["scale"] if kept.exists() else None
         state = ", ".join(f"{one}: {'run' if one == scale else 'not yet run'}" for one in SCALES[1:])
-        table.append((name, module.PAPER, state, module.TITLE))
+        table.append((name, experiment.paper, state, experiment.title))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
                      for row in table)

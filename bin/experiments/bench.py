@@ -1,8 +1,8 @@
 """What an experiment works with: data, trained models, samples and partial results, all kept in one directory.
 
     OUT/data/NAME.npz              points as they are used
-    OUT/models/NAME/               runs of geomem train
-    OUT/samples/NAME.npz           samples of geomem generate
+    OUT/models/NAME/               runs
+    OUT/samples/NAME.npz           their samples
     OUT/parts/EXPERIMENT/NAME.json partial results
     OUT/EXPERIMENT.json, .csv, .png  the result, its table and its picture
 
@@ -17,12 +17,10 @@ else, stands beside ours without a verdict.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
@@ -30,8 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from geomem.cli.main import cli
+import geomem
+from geomem import load_denoiser
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json
 
@@ -142,6 +142,20 @@ def unlike(quantity: str, ours: str, published: str, why: str) -> Compared:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """One experiment: ``scales`` are the settings by name, ``run(bench, settings)`` finds its ``Outcome`` and
+    ``draw(document)`` its picture, from the result document alone.
+    """
+
+    name: str
+    paper: str
+    title: str
+    scales: Mapping[str, Any]
+    run: Callable[[Bench, Any], Outcome]
+    draw: Callable[[Mapping[str, Any]], Figure]
+
+
+@dataclass(frozen=True)
 class Bench:
     """``out`` holds everything; ``folder`` is where the real data lie, None without them."""
 
@@ -167,8 +181,8 @@ class Bench:
                              "GEOMEM_TEST_DATA, or take --scale smoke")
         return self.folder / name
 
-    def model(self, name: str, data: Path, iterations: int, *options: Any, after: str | None = None) -> Path:
-        """The run ``name`` of geomem train on ``data``, trained to ``iterations`` steps; goes on where it stopped.
+    def model(self, name: str, data: Path, iterations: int, *, after: str | None = None, **options: Any) -> Path:
+        """The run ``name`` on ``data``, trained by ``geomem.train`` to ``iterations`` steps; goes on where it stopped.
 
         ``after`` names a run with the same options and fewer steps: training goes on from its state, and ends with
         the very weights of one long training.
@@ -178,8 +192,8 @@ class Bench:
         if after is not None and not run.exists():
             self._lengthened(self.out / "models" / after, run, iterations)
         self.say(f"model {name}")
-        geomem("train", data, "--out", run, "--iterations", iterations, "--watch-every", 0, *options,
-               *(["--resume"] if (run / "config.json").exists() else []))
+        geomem.train(str(data), run, iterations=iterations, watch_every=0, resume=(run / "config.json").exists(),
+                     **options)
         return run
 
     def _lengthened(self, shorter: Path, run: Path, iterations: int) -> None:
@@ -192,13 +206,13 @@ class Bench:
         write_json(temporary / "config.json", config)
         temporary.rename(run)
 
-    def samples(self, run: Path, n: int, *options: Any) -> Path:
-        """The samples of seeds 0..n-1 of a run."""
+    def samples(self, run: Path, n: int, **options: Any) -> Path:
+        """The samples of seeds 0..n-1 of a run with its last weights; options as of ``Pretrained.generate``."""
         path = self.out / "samples" / f"{run.name}-{n}.npz"
         self._note(path)
         if not path.exists():
             self.say(f"{n:,} samples of {run.name}")
-            geomem("generate", run, "--seeds", f"0-{n - 1}", "--out", path, *options)
+            load_denoiser(run, "last").generate(range(n), **options).save(path)
         return path
 
     def part(self, name: str, settings: dict[str, Any], find: Callable[[], Any]) -> Any:
@@ -223,9 +237,3 @@ class Bench:
     def say(self, text: str) -> None:
         """A line for people."""
         print(f"{self.experiment}: {text}", file=sys.stderr, flush=True)
-
-
-def geomem(*arguments: Any) -> None:
-    """Run a command of geomem in this process; its errors are raised, and what it prints for people is left out."""
-    with redirect_stdout(io.StringIO()):
-        cli.main([str(argument) for argument in arguments], prog_name="geomem", standalone_mode=False)

@@ -6,19 +6,22 @@ the mean over all subsets at once, from one pass over the pool (``coverage_by_tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import sources
-from experiments.bench import Bench, Compared, Interval, Outcome, claim, computed, measured
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, claim, computed, measured
+from experiments.pictures import caption
 from geomem import coverage_bounds, load_data, shell_coverage
 from geomem.noise import edm_steps
+from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
 from geomem.statistics import wilson
 from geomem.theory import coverage_by_training_size
 
-NAME, PAPER, TITLE = "bounds-against-coverage", "[G] Figure 6", "coverage between the bounds of Theorem 4.8"
 # Not of [G], whose figures are not printed: an independent, unpublished run on the first 1,000 training and test images
 # of CIFAR-10, t = 5, exact g: lower bound, coverage by 8 draws, sharper upper bound.
 RERUN = "independent run"
@@ -107,3 +110,30 @@ def curves(path: Any, settings: Settings) -> dict[str, Any]:
                            "coverage": coverage.estimate.tolist(), "low": coverage.low.tolist(),
                            "high": coverage.high.tolist()}
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in result.items()}
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """The trials with 95% intervals, the mean over all subsets, and the bounds."""
+    result, settings = document["result"], document["settings"]
+    sigma = result["sigma"]
+    with look():
+        figure = new_figure(6.4, 4.2)
+        axes = figure.subplots()
+        axes.plot(sigma, result["plain_upper"], "--", color=GREY, label="upper bound, plain")
+        axes.plot(sigma, result["upper"], color=GREEN, label="upper bound, sharper")
+        axes.plot(sigma, result["lower"], color=BLUE, label="lower bound")
+        axes.plot(sigma, result["all_subsets"], ":", color=ORANGE, lw=2, label="mean over all subsets")
+        sides = [[abs(end - trial) for end, trial in zip(result[name], result["trials"], strict=True)]
+                 for name in ("trials_low", "trials_high")]
+        axes.errorbar(sigma, result["trials"], sides, fmt=".", color=ORANGE, capsize=2,
+                      label=f"{settings['trials']} trials, 95%")
+        axes.set(ylabel="coverage", ylim=(-.03, 1.03))
+        sigma_axis(axes)
+        axes.legend(loc="center left")
+        figure.suptitle(caption(document, f"subsets of {settings['subset']:,} of {settings['pool']:,} points"),
+                        fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("bounds-against-coverage", "[G] Figure 6", "coverage between the bounds of Theorem 4.8",
+                        SCALES, run, draw)

@@ -6,16 +6,19 @@ most 1 - q.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import sources
-from experiments.bench import Bench, Outcome, claim, computed
+from experiments.bench import Bench, Experiment, Outcome, claim, computed
+from experiments.pictures import caption
 from geomem import concentration_thresholds, load_data, max_posterior_weight
+from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
 
-NAME, PAPER, TITLE = "concentration", "[G] Remark 4.3", "Theorem 4.2 in numbers"
 # Not printed in [G]: an independent, unpublished computation on the first 1,000 training images of CIFAR-10.
 RERUN = "independent run"
 KNOWN = {"b": "0.102117", "concentrated": "2.178", "spread": "46.20", "disjoint": "0.0936"}
@@ -70,3 +73,27 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         "the formulas of Theorem 4.2 are derived again from its proof; the known figures are those of the first 1,000 "
         "training images with them, not printed in the text of [G] at hand",
         *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Self weight, and the shares of points for which the theorem speaks."""
+    result, settings = document["result"], document["settings"]
+    with look():
+        figure = new_figure(6.4, 4)
+        axes = figure.subplots()
+        axes.plot(result["sigma"], result["self_weight"], color=BLUE, lw=2, label="mean self weight, measured")
+        axes.plot(result["sigma"], result["share_concentrated"], "--", color=GREEN,
+                  label=f"points with weight surely at least {settings['q']:g}")
+        axes.plot(result["sigma"], result["share_spread"], "--", color=ORANGE,
+                  label=f"points with weight surely at most {1 - settings['q']:.2g}")
+        for name in ("concentrated", "spread"):
+            axes.axvline(result[name], color=GREY, lw=.8)
+        axes.set(ylabel="weight, share of points", ylim=(-.03, 1.03))
+        sigma_axis(axes)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8)
+        figure.suptitle(caption(document, f"means of the thresholds {result['concentrated']:.3g} and "
+                                f"{result['spread']:.3g}"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("concentration", "[G] Remark 4.3", "Theorem 4.2 in numbers", SCALES, run, draw)

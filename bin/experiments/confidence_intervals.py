@@ -9,17 +9,24 @@ and +0.32 with the width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from experiments import sources
-from experiments.bench import Bench, Compared, Interval, Outcome, against, measured, ranged, unlike
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, measured, ranged, unlike
+from experiments.pictures import caption
 from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
 from geomem.data import DataSet
 from geomem.generation import read_samples
 from geomem.noise import UniformTimestepSampler, contribution
+from geomem.plots.style import BLUE, COLOURS, GREY, look, new_figure
 from geomem.quality import Judge
 from geomem.statistics import pearson_correlation
 
@@ -63,21 +70,19 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     path = points_of(bench, settings)
     data = load_data(path)
     start = f"{path.stem}-{settings.network}-ddpm-{settings.base_iterations}"
-    common = ["--objective", "ddpm", "--batch", settings.batch, "--precision", settings.precision,
-              "--seed", settings.seed]
-    base = bench.model(start, path, settings.base_iterations, *common, "--network", settings.network,
-                       "--learning-rate", settings.base_rate)
+    common = {"objective": "ddpm", "batch": settings.batch, "precision": settings.precision, "seed": settings.seed}
+    base = bench.model(start, path, settings.base_iterations, network=settings.network,
+                       learning_rate=settings.base_rate, **common)
     judge = Judge(data.train, data.test, METRICS, seed=settings.seed)
 
     def of(run: Path) -> dict[str, Any]:
-        samples = bench.samples(run, settings.samples, "--weights", "last", "--method", "ddim", "--steps",
-                                settings.steps)
+        samples = bench.samples(run, settings.samples, sampler="ddim", steps=settings.steps)
         return bench.part(run.name, asdict(settings), lambda: figures(samples, data, judge))
 
     rows = [{"c_low": None, "c_high": None, **of(base)}]
     for low, high in combinations(settings.timesteps, 2):
-        tuned = bench.model(f"{start}-ci-{low}-{high}", path, settings.tuned_iterations, *common, "--init", base,
-                            "--learning-rate", settings.tuned_rate, "--ci", f"{low}:{high}")
+        tuned = bench.model(f"{start}-ci-{low}-{high}", path, settings.tuned_iterations, init=base,
+                            learning_rate=settings.tuned_rate, ci=(float(low), float(high)), **common)
         rows.append({"c_low": low, "c_high": high, **of(tuned)})
     middle = [(row["c_low"] + row["c_high"]) / 2 for row in rows[1:]]
     width = [row["c_high"] - row["c_low"] for row in rows[1:]]
@@ -138,3 +143,75 @@ def compared(rows: list[dict[str, Any]], correlations: dict[str, Any], heldout: 
                 "later steps bring the samples nearer to the data", "+.2f"),
         unlike("what the mean distance means", told, "a smaller distance is less memorization",
                "[C] has no ratio rule" + ("" if top["memorized"] else no_copies))]
+
+
+MAPS = (("mean_distance", "mean distance to the training set"), ("w1_1", "Wasserstein-1, component 1"),
+        ("js_values", "Jensen-Shannon, all values"))
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Contributions of some intervals, the distance over location and width, and three figures for every pair."""
+    result = document["result"]
+    tuned, base = result["rows"][1:], result["rows"][0]
+    with look():
+        figure = new_figure(11, 6.6)
+        (first, location, width), maps = figure.subplots(2, 3)
+        draw_contributions(first, result["contributions"])
+        for axes, key, x, label in (
+                (location, "mean", [(row["c_low"] + row["c_high"]) / 2 for row in tuned], "mean location (timestep)"),
+                (width, "width", [row["c_high"] - row["c_low"] for row in tuned], "width (timesteps)")):
+            y, found = [row["mean_distance"] for row in tuned], result["correlations"]["mean_distance"][key]
+            axes.errorbar(x, y, [[row["mean_distance"] - row["mean_distance_low"] for row in tuned],
+                                 [row["mean_distance_high"] - row["mean_distance"] for row in tuned]],
+                          fmt="o", ms=3, lw=.8, color=BLUE)
+            axes.axhline(base["mean_distance"], color=GREY, ls="--", lw=1, label="before fine-tuning")
+            axes.set(xlabel=label, title=f"r = {found['r']:+.2f}, p = {found['p']:.2g}")
+        location.set_ylabel("mean distance to the training set")
+        location.legend(fontsize=8)
+        for axes, (name, title) in zip(maps, MAPS, strict=True):
+            heat(figure, axes, tuned, name)
+            axes.set(xlabel="lower end", ylabel="upper end", title=title)
+        figure.suptitle(caption(document, f"{len(tuned)} intervals"), fontsize=10)
+    return figure
+
+
+def draw_contributions(axes: Axes, laws: Mapping[str, Any]) -> None:
+    """C(t) = p(t) SNR(t)."""
+    for (name, values), colour in zip(list(laws.items())[1:], COLOURS, strict=False):
+        axes.plot(laws["timestep"], values, color=colour, label=name)
+    axes.set(yscale="log", xlabel="timestep", title="contribution p(t) SNR(t)")
+    axes.legend(fontsize=8)
+
+
+def heat(figure: Figure, axes: Axes, rows: list[Mapping[str, Any]], name: str) -> None:
+    """One square per pair."""
+    ends = sorted({row["c_low"] for row in rows} | {row["c_high"] for row in rows})
+    values = np.full((len(ends), len(ends)), np.nan)
+    for row in rows:
+        values[ends.index(row["c_high"]), ends.index(row["c_low"])] = row[name]
+    image = axes.imshow(values, origin="lower", cmap="viridis")
+    axes.grid(False)
+    axes.set_xticks(range(len(ends)), ends, fontsize=7, rotation=90)
+    axes.set_yticks(range(len(ends)), ends, fontsize=7)
+    figure.colorbar(image, ax=axes, shrink=.85)
+
+
+TITLE = "confidence intervals over timesteps"
+ECG5000 = Experiment("ci-ecg5000", "[C] Figures 2-7, ECG5000", TITLE, {
+    "smoke": SMOKE,
+    "small": Settings("ecg", 500, 4500, "mlp", batch=32, base_iterations=782, tuned_iterations=469, samples=500,
+                      steps=25),
+    "paper": Settings("ecg", 500, 4500, "unet1d", batch=32, base_iterations=782, tuned_iterations=469, samples=1000,
+                      steps=100)}, run, draw)
+POKEMON = Experiment("ci-pokemon", "[C] Figures 2-7, Pokemon", TITLE, {
+    "smoke": SMOKE,
+    "small": Settings("pokemon", 800, 216, "unet-tiny", batch=32, base_iterations=1250, tuned_iterations=750,
+                      samples=500, steps=20, side=16, precision="bf16"),
+    "paper": Settings("pokemon", 800, 216, "unet-small", batch=32, base_iterations=5000, tuned_iterations=750,
+                      samples=1000, steps=100, side=64, precision="bf16")}, run, draw)
+FLOWERS = Experiment("ci-flowers", "[C] Figures 2-7, Flowers", TITLE, {
+    "smoke": SMOKE,
+    "small": Settings("flowers", 1000, 400, "unet-tiny", batch=32, base_iterations=1563, tuned_iterations=938,
+                      samples=500, steps=20, side=16, precision="bf16"),
+    "paper": Settings("flowers", 6149, 2040, "unet-small", batch=64, base_iterations=20_000, tuned_iterations=2900,
+                      samples=1000, steps=100, side=64, precision="bf16")}, run, draw)

@@ -7,6 +7,7 @@ The models of scale small were to take 1,500 steps; 1,000 were chosen before the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,18 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import geomem
-from experiments.bench import Bench, Compared, Interval, Outcome, claim, measured, order
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, claim, measured, order
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
+from experiments.pictures import caption
 from geomem import load_data, load_denoiser
 from geomem.devices import resolve_device
 from geomem.memorization import memorization_per_noise_level
 from geomem.models import EmpiricalDenoiser
+from geomem.plots import plot_noise_levels
 from geomem.statistics import Z_95
-
-NAME, PAPER, TITLE = "denoising", "[G] Figures 1, 2", "denoising error and memorization per noise level"
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,16 @@ def error_ratios(levels: dict[str, Any]) -> list[Interval]:
 
 def percent(share: Interval) -> Interval:
     return Interval(*(100 * part for part in share))
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Few images, many images, and the empirical optimal denoiser of the few."""
+    pair, levels = document["settings"]["pair"], document["result"]["levels"]
+    figure = plot_noise_levels([*((f"{pair[name]:,} images", levels[name]) for name in ("few", "many")),
+                                ("empirical optimal", levels["empirical"])], zone=document["result"]["zone"])
+    figure.suptitle(caption(document, f"{pair['data']} {pair['side']} x {pair['side']}"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("denoising", "[G] Figures 1, 2", "denoising error and memorization per noise level",
+                        SCALES, run, draw)

@@ -5,21 +5,24 @@ Scale small was to take 1,200 steps and 512 samples; it was cut to 800 and 256 t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from experiments import sources
-from experiments.bench import Bench, Compared, Interval, Outcome, against, order, unlike
-from experiments.judged import changed, judged
-from geomem import load_data
+from matplotlib.figure import Figure
 
-NAME, PAPER, TITLE = "dummy-and-gap", "[G] Figure 4", "baseline, dummy class and gap along training"
-METHODS: dict[str, tuple[str, ...]] = {"baseline": (), "dummy": ("--dummy-class",), "gap": ("--gap", "zone"),
-                                       "gap-auto": ("--gap", "auto")}
+from experiments import sources
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, order, unlike
+from experiments.judged import changed, judged
+from experiments.pictures import caption, images_of
+from geomem import load_data
+from geomem.plots.style import COLOURS, look, new_figure
+
+METHODS: dict[str, dict[str, Any]] = {"baseline": {}, "dummy": {"dummy_class": -1}, "gap": {"gap": "zone"},
+                                      "gap-auto": {"gap": "auto"}}  # options of geomem.train
 # Memorized shares at the end, read from the text of [G].
 PUBLISHED = {"baseline": .788, "dummy": .090, "gap": .007}
 ORDER = ("gap", "dummy", "baseline")  # of the memorized shares in [G]
@@ -60,10 +63,9 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         found[method], before = [], None
         for step in steps:
             name = f"{data.stem}-{settings.network}-{method}-{step}"
-            run = bench.model(name, data, step, "--network", settings.network, "--batch", settings.batch,
-                              "--precision", settings.precision, "--seed", settings.seed, *METHODS[method],
-                              after=before)
-            last[method] = bench.samples(run, settings.samples, "--weights", "last")
+            run = bench.model(name, data, step, after=before, network=settings.network, batch=settings.batch,
+                              precision=settings.precision, seed=settings.seed, **METHODS[method])
+            last[method] = bench.samples(run, settings.samples)
             found[method].append({"step": step, **bench.part(f"{method}-{step}", asdict(settings),
                                                              partial(judged, last[method], points))})
             before = name
@@ -113,3 +115,26 @@ def compared(found: dict[str, list[Any]], changes: dict[str, Any]) -> list[Compa
     rows.append(against("Frechet distance at the end, gap less baseline, paired by seed", Interval.of(
         changes["baseline to gap"]["frechet"], "difference"), 0, "FID stays near the baseline's", ".2f"))
     return rows
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Memorized share and Frechet distance with 95% intervals over the steps, one line per method."""
+    with look():
+        figure = new_figure(9, 3.8)
+        share, quality = figure.subplots(1, 2)
+        for (method, rows), colour in zip(document["result"]["methods"].items(), COLOURS, strict=False):
+            steps = [row["step"] for row in rows]
+            for axes, name, low, high in ((share, "memorized", "low", "high"),
+                                          (quality, "frechet", "frechet_low", "frechet_high")):
+                axes.plot(steps, [row[name] for row in rows], ".-", color=colour, label=method)
+                axes.fill_between(steps, [row[low] for row in rows], [row[high] for row in rows], color=colour,
+                                  alpha=.2, lw=0)
+        share.set(xlabel="step", ylabel="memorized share", ylim=(-.03, 1.03))
+        quality.set(xlabel="step", ylabel="Frechet distance in pixels")
+        share.legend()
+        figure.suptitle(caption(document, images_of(document["settings"])), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("dummy-and-gap", "[G] Figure 4", "baseline, dummy class and gap along training", SCALES, run,
+                        draw)

@@ -5,17 +5,19 @@ The cosine of the two at training points over the flow time, beside the bound of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import sources
-from experiments.bench import Bench, Outcome, claim, unlike
+from experiments.bench import Bench, Experiment, Outcome, claim, unlike
+from experiments.pictures import caption
 from geomem import load_data
+from geomem.plots.style import BLUE, GREEN, ORANGE, look, new_figure
 from geomem.theory import flow_cosine
-
-NAME, PAPER, TITLE = "flow-cosine", "[G] Remark A.3", "cosine of conditional and optimal flow field"
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,22 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                "nearly 1", "no figure is at hand")], [
         "the formulas are derived again from the proof of Corollary A.2; [G]'s own number for the remark is not in the "
         "text at hand", *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Cosine, bound and the share of the points where the bound says something, over flow time."""
+    result = document["result"]
+    with look():
+        figure = new_figure(6.2, 4)
+        axes = figure.subplots()
+        axes.plot(result["time"], result["cosine"], ".-", color=BLUE, label="cosine, measured")
+        axes.plot(result["time"], result["bound"], "--", color=ORANGE, label="lower bound, mean over points")
+        axes.plot(result["time"], result["informative"], ":", color=GREEN, label="share of points with a bound")
+        axes.set(xlabel="flow time t (0 noise, 1 data)", ylim=(-1.05, 1.05))
+        axes.legend(loc="lower right")
+        figure.suptitle(caption(document, "conditional against optimal flow field"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("flow-cosine", "[G] Remark A.3", "cosine of conditional and optimal flow field", SCALES, run,
+                        draw)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import timestep_gaps
-from experiments.bench import Bench, Interval, Outcome, order
+from experiments.bench import Bench, Experiment, Interval, Outcome, order
 from experiments.judged import changed
-from experiments.tiles import encoded
+from experiments.pictures import caption, encoded, shown
 from geomem import load_data, memorization_rate
 from geomem.generation import read_samples
+from geomem.plots.style import look, new_figure
 
-NAME, PAPER, TITLE = "gap-samples", "[G] Figures to 23", "samples of models trained with gaps"
 # Digits, whose licence allows to publish pictures of them.
 SMALL = timestep_gaps.Settings("digits", 200, 400, 8, "unet-tiny", iterations=1500, batch=256, samples=256, steps=50,
                                gaps=timestep_gaps.NAMED[:3], precision="bf16")
@@ -53,3 +55,20 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         order("the wider the gap, the less is memorized", [(gap, Interval.of(found[gap], "rate")) for gap in nested],
               "9% < 13% < 43% < 75%", differences=[Interval.of(change, "difference") for change in changes])],
         [*settings.gaps.deviations(), "the first seeds are shown, not chosen ones"])
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Two rows per gap: samples above, nearest training images below."""
+    found, settings = document["result"]["gaps"], document["settings"]
+    with look():
+        figure = new_figure(1.6 + 0.55 * settings["shown"], 0.6 + 1.35 * len(found))
+        for axes, (gap, part) in zip(figure.subplots(len(found), 1), found.items(), strict=True):
+            shown(axes, part["picture"], ["sample", "nearest"])
+            axes.set_title(f"gap {gap}: {part['rate']:.0%} [{100 * part['low']:.0f}, {100 * part['high']:.0f}] of "
+                           f"{part['n']:,} samples memorized, {sum(part['memorized'])} of these {settings['shown']}",
+                           fontsize=9)
+        figure.suptitle(caption(document, "samples and nearest training images"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("gap-samples", "[G] Figures to 23", "samples of models trained with gaps", SCALES, run, draw)

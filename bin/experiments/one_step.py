@@ -6,21 +6,23 @@ their numbers one by one; ``gap-samples`` holds the second kind.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
-from experiments.bench import Bench, Outcome, unlike
+from experiments.bench import Bench, Experiment, Outcome, unlike
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMOKE, Pair, train_pair
-from experiments.tiles import encoded
+from experiments.pictures import caption, encoded, shown
 from geomem import load_data, load_denoiser, memorization_rate
 from geomem.models import EmpiricalDenoiser
+from geomem.plots.style import look, new_figure
 from geomem.rng import generator
 
-NAME, PAPER, TITLE = "one-step", "[G] Figures 11 on", "one-step estimates"
 # Digits, whose licence allows to publish pictures of them.
 SMALL = Pair("digits", 100, 597, 400, 8, "unet-tiny", iterations=500, batch=256, precision="bf16")
 
@@ -73,3 +75,22 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                f"at most {max(heldout['few'])} of {settings.images} at one level, and {max(heldout['many'])}",
                "shown in pictures", "so few say little")], [
         *settings.pair.deviations(), f"{settings.images} images each, the first ones; [G]'s choice is not known"])
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Training images on the left, held-out ones on the right; one row per model and noise level."""
+    result, settings = document["result"], document["settings"]
+    names = {"few": f"{settings['pair']['few']:,} images", "many": f"{settings['pair']['many']:,} images"}
+    rows = [row if row == "clean" else "{}, $\\sigma$ = {}".format(
+        names.get(row.split(", ")[0], row.split(", ")[0]), row.split(", ")[1]) for row in result["rows"]]
+    with look():
+        figure = new_figure(2.4 + settings["images"], 0.6 + 0.5 * len(rows))
+        for axes, (part, title) in zip(figure.subplots(1, 2), (("train", "training images"),
+                                                               ("heldout", "held-out images")), strict=True):
+            shown(axes, result["grids"][part]["picture"], rows if part == "train" else len(rows))
+            axes.set_title(title)
+        figure.suptitle(caption(document, "one-step estimates"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("one-step", "[G] Figures 11 on", "one-step estimates", SCALES, run, draw)

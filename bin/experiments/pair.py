@@ -54,14 +54,12 @@ class Trained:
 
 def train_pair(bench: Bench, pair: Pair) -> dict[str, Trained]:
     """``few`` and ``many``, trained as they should be or gone on with."""
-    options = ["--network", pair.network, "--batch", pair.batch, "--precision", pair.precision, "--seed", pair.seed,
-               "--dropout", pair.dropout]
-    if pair.learning_rate is not None:
-        options += ["--learning-rate", pair.learning_rate]
     trained = {}
     for name, n_train in (("few", pair.few), ("many", pair.many)):
         data = (sources.digits(bench, n_train, pair.n_heldout) if pair.data == "digits"
                 else sources.cifar(bench, n_train, pair.n_heldout, pair.side))
-        run = bench.model(f"{data.stem}-{pair.network}-{pair.iterations}", data, pair.iterations, *options)
+        run = bench.model(f"{data.stem}-{pair.network}-{pair.iterations}", data, pair.iterations,
+                          network=pair.network, batch=pair.batch, precision=pair.precision, seed=pair.seed,
+                          dropout=pair.dropout, learning_rate=pair.learning_rate)
         trained[name] = Trained(data, run)
     return trained

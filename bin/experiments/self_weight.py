@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import sources
-from experiments.bench import Bench, Outcome, unlike
+from experiments.bench import Bench, Experiment, Outcome, unlike
+from experiments.pictures import caption
 from geomem import load_data, max_posterior_weight
 from geomem.noise import edm_steps
-
-NAME, PAPER, TITLE = "self-weight", "[G] Figure 7", "largest posterior weight against self weight"
+from geomem.plots.style import BLUE, ORANGE, look, new_figure, sigma_axis
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,26 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                "published as a picture, without a figure")], [
         "[G] drew its 1,000 images at random and names no seed; ours are the first",
         *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """Both curves with their bands."""
+    result, settings = document["result"], document["settings"]
+    with look():
+        figure = new_figure(6.2, 4)
+        axes = figure.subplots()
+        for name, colour, label in (("max_posterior_weight", BLUE, "largest weight W"),
+                                    ("self_posterior_weight", ORANGE, "self weight")):
+            part = result[name]
+            axes.plot(result["sigma"], part["estimate"], ".-", color=colour, label=label)
+            axes.fill_between(result["sigma"], part["low"], part["high"], color=colour, alpha=.25, lw=0)
+        axes.set(ylabel="mean posterior weight", ylim=(-.03, 1.03))
+        sigma_axis(axes)
+        axes.legend()
+        figure.suptitle(caption(document, f"{settings['points']} points, {settings['draws']} draws each, "
+                                f"of {settings['n_train']:,}"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("self-weight", "[G] Figure 7", "largest posterior weight against self weight", SCALES, run,
+                        draw)

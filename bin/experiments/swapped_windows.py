@@ -7,15 +7,22 @@ over. Can a model that copies be cured while it samples, without another model?
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from experiments.bench import Bench, Compared, Interval, Outcome, against, geomem, unlike
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, unlike
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
+from experiments.pictures import caption
+from geomem import load_data, load_denoiser
+from geomem.generation import sampler_levels
+from geomem.plots.style import BLUE, COLOURS, GREY, ORANGE, look, new_figure
+from geomem.quality import named_window, swap_experiment, swap_rows
 
-NAME, PAPER, TITLE = "swapped-windows", "[G] Table 1, Figure 10", "which noise levels make a model copy"
 # Memorized shares by the model outside and the window: [G], and an independent rerun of the model of few images.
 PUBLISHED = {("few", "medium"): "[G] 0.0%, rerun 0.0%", ("many", "medium"): "[G] 92.2%",
              ("few", "large2"): "rerun 94.5%", ("few", "small"): "rerun 95.7%"}
@@ -40,13 +47,14 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     trained = train_pair(bench, settings.pair)
 
     def find() -> Any:
-        folder = bench.out / "parts" / NAME / "swap"
-        (folder / "swap.json").unlink(missing_ok=True)
-        windows = [word for name in settings.windows for word in ("--window", name)]
-        geomem("swap", trained["few"].run, trained["many"].run, "gaussian", "skip", "--weights-a", "last",
-               "--weights-b", "last", "--controls", settings.controls, "--n-samples", settings.samples, "--sampler",
-               settings.method, *windows, "--out", folder)
-        return json.loads((folder / "swap.json").read_text())
+        runs = {name: load_denoiser(trained[part].run, "last") for name, part in (("A", "few"), ("B", "many"))}
+        data = load_data(trained["few"].data)
+        sigmas = sampler_levels(settings.method, None, runs["A"].schedule)
+        windows = [named_window(word, data) for word in settings.windows]
+        rows = list(swap_rows(["B", "gaussian", "skip"], windows, sigmas, controls=settings.controls))
+        table = swap_experiment({name: run.denoiser for name, run in runs.items()}, rows, data, sigmas,
+                                n=settings.samples, method=settings.method)
+        return {"sampler": {"method": settings.method, "sigma": sigmas.tolist()}, **table.to_dict()}
 
     document = bench.part("swap", asdict(settings), find)
     names = {"A": "few", "B": "many", "gaussian": "gaussian", "skip": "skip", None: None}
@@ -101,3 +109,60 @@ def compared(rows: list[dict[str, Any]]) -> list[Compared]:
         found += [unlike(f"few with the {row['window']} window {done}", priced(row), "not in [G]", "our own question")
                   for row in windows if row["outside"] == "few" and row["inside"] == inside]
     return found
+
+
+RATE, FRECHET = ("rate", "low", "high"), ("frechet", "frechet_low", "frechet_high")
+COLOUR = {"few": BLUE, "many": ORANGE, "gaussian": COLOURS[2], "skip": COLOURS[3]}
+PANELS = (("few", RATE, "memorized share"), ("few", FRECHET, "Frechet distance"), (None, RATE, "memorized share"))
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """One bar per window and replacement, with 95% intervals; dashed lines are the two models alone.
+
+    Above and in the middle the model of few images is outside the window, below inside.
+    """
+    pair = document["settings"]["pair"]
+    names = {"few": f"model of {pair['few']:,} images", "many": f"model of {pair['many']:,} images",
+             "gaussian": "Gaussian denoiser", "skip": "stepped over"}
+    rows = [row for row in document["result"]["rows"] if not row["control_of"]]
+    alone = {row["outside"]: row for row in rows if row["window"] is None}
+    windows = list(dict.fromkeys(row["window"] for row in rows if row["window"]))
+    with look():
+        figure = new_figure(2 + 1.1 * len(windows), 8)
+        panels = figure.subplots(len(PANELS), sharex=True)
+        for axes, (outside, keys, label) in zip(panels, PANELS, strict=True):
+            side, other = ("outside", "inside") if outside else ("inside", "outside")
+            bars(axes, [(windows.index(row["window"]), row[other], [row[key] for key in keys])
+                        for row in rows if row["window"] and row[side] == "few"])
+            for name in ("few", "many"):
+                axes.axhline(alone[name][keys[0]], color=COLOUR[name], ls="--", lw=1)
+            axes.set_ylabel(label)
+            if keys == RATE:
+                axes.set_ylim(-.03, 1.03)
+        panels[0].set_title(f"{names['few']}, its denoiser in the window replaced", fontsize=9)
+        panels[2].set_title(f"the window of the {names['few']} in another denoiser", fontsize=9)
+        labels = {row["window"]: "{}\n{:.3g} to {:.3g}".format(row["window"], *row["sigma"])
+                  for row in rows if row["window"]}
+        panels[2].set_xticks(range(len(windows)), [labels[name] for name in windows], fontsize=8)
+        for name, colour in COLOUR.items():
+            panels[0].plot([], [], color=colour, lw=5, label=names[name])
+        panels[0].plot([], [], color=GREY, ls="--", lw=1, label="a model alone, in its colour")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+        figure.suptitle(caption(document, f"{pair['data']} {pair['side']} x {pair['side']}, sigma of the first and "
+                                "last step swapped"), fontsize=10)
+    return figure
+
+
+def bars(axes: Axes, found: list[tuple[int, str, list[float]]]) -> None:
+    """Bars side by side at each place, one colour for each denoiser; (place, denoiser, value and interval) each."""
+    names = list(dict.fromkeys(name for _, name, _ in found))
+    width = .8 / len(names)
+    for k, name in enumerate(names):
+        at = [(place + (k - (len(names) - 1) / 2) * width, value) for place, one, value in found if one == name]
+        middle = [value for _, (value, _, _) in at]
+        axes.bar([x for x, _ in at], middle, .9 * width, color=COLOUR[name], ecolor=GREY, capsize=2,
+                 yerr=[[value - low for _, (value, low, _) in at], [high - value for _, (value, _, high) in at]])
+
+
+EXPERIMENT = Experiment("swapped-windows", "[G] Table 1, Figure 10", "which noise levels make a model copy",
+                        SCALES, run, draw)

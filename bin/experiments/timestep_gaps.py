@@ -6,19 +6,23 @@ and three gaps to save time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from experiments import sources
-from experiments.bench import Bench, Compared, Interval, Outcome, order, unlike
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, order, unlike
 from experiments.judged import changed, judged
+from experiments.pictures import caption, images_of
 from geomem import load_data
+from geomem.plots.style import BLUE, GREY, look, new_figure
 from geomem.statistics import pareto_front
 
-NAME, PAPER, TITLE = "timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timesteps left out, grey faces"
 # Memorized shares, read from the text of [G].
 PUBLISHED = {"none": .75, "100-350": .09, "100-200": .43, "100-275": .13}
 NAMED = ("100-200", "100-275", "100-350", "150-250", "167-275")  # of the nine of [G]; the other four are not at hand
@@ -67,17 +71,14 @@ def trained(bench: Bench, settings: Settings) -> tuple[Path, dict[str, Path]]:
     """The file of the data, and the samples of the model without a gap and of those with one."""
     data = (sources.digits(bench, settings.n_train, settings.n_heldout) if settings.data == "digits"
             else sources.faces(bench, settings.n_train, settings.n_heldout, settings.side))
-    options = ["--objective", "ddpm", "--network", settings.network, "--batch", settings.batch, "--dropout",
-               settings.dropout, "--precision", settings.precision, "--seed", settings.seed]
-    if settings.learning_rate is not None:
-        options += ["--learning-rate", settings.learning_rate]
     made = {}
     for gap in ("none", *settings.gaps):
-        left_out = [] if gap == "none" else ["--gap", "{}t:{}t".format(*gap.split("-"))]
         run = bench.model(f"{data.stem}-{settings.network}-ddpm-{settings.iterations}-gap-{gap}", data,
-                          settings.iterations, *options, *left_out)
-        made[gap] = bench.samples(run, settings.samples, "--weights", "last", "--method", "ddim", "--steps",
-                                  settings.steps)
+                          settings.iterations, objective="ddpm", network=settings.network, batch=settings.batch,
+                          dropout=settings.dropout, precision=settings.precision, seed=settings.seed,
+                          learning_rate=settings.learning_rate,
+                          gap=gap if gap == "none" else "{}t:{}t".format(*gap.split("-")))
+        made[gap] = bench.samples(run, settings.samples, sampler="ddim", steps=settings.steps)
     return data, made
 
 
@@ -113,3 +114,27 @@ def compared(found: dict[str, Any], changes: dict[str, Any]) -> list[Compared]:
             order("the wider the gap, the larger the Frechet distance",
                   [(gap, Interval.of(found[gap], "frechet", "frechet_low", "frechet_high")) for gap in nested],
                   "a Pareto front", ".2f", differences=distances)]
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """One point per gap with 95% intervals; the Pareto front as a line."""
+    result = document["result"]
+    with look():
+        figure = new_figure(6.2, 4.4)
+        axes = figure.subplots()
+        for gap, row in result["gaps"].items():
+            x, y = row["frechet"], row["memorized"]
+            axes.errorbar(x, y, xerr=[[x - row["frechet_low"]], [row["frechet_high"] - x]],
+                          yerr=[[y - row["low"]], [row["high"] - y]], fmt="o", ms=4, capsize=2,
+                          color=BLUE if gap in result["front"] else GREY)
+            axes.annotate(gap, (x, y), xytext=(3, 5), textcoords="offset points", fontsize=8, rotation=40)
+        front = sorted((result["gaps"][gap]["frechet"], result["gaps"][gap]["memorized"]) for gap in result["front"])
+        axes.plot(*zip(*front, strict=True), "--", color=BLUE, lw=1, label="Pareto front of the estimates")
+        axes.set(xlabel="Frechet distance in pixels", ylabel="memorized share", ylim=(0, None))
+        axes.legend()
+        figure.suptitle(caption(document, images_of(document["settings"])), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("timestep-gaps", "[G] Figures 5, 9", "ranges of DDPM timesteps left out, grey faces",
+                        SCALES, run, draw)

@@ -6,16 +6,21 @@ Also the same curves for the data of Figures 4 and 5, automobiles and grey faces
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import sources
-from experiments.bench import Bench, Compared, Interval, Outcome, geomem, measured, unlike
+from matplotlib.figure import Figure
 
-NAME, PAPER, TITLE = "weight-and-coverage", "[G] Figures 3, 8", "posterior weight, coverage and danger zone"
+import geomem
+from experiments import sources
+from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, measured, unlike
+from experiments.pictures import caption
+from geomem import load_data
+from geomem.plots.style import BLUE, GREY, ORANGE, look, new_figure, sigma_axis
+
 # [G] prints no figures of its curves. These are of an independent, unpublished run of the same estimators on the first
 # 1,000 training and test images of CIFAR-10; that run has its own noise, of which no interval is known.
 RERUN = "independent run"
@@ -47,9 +52,8 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     found: dict[str, Any] = {}
     for name, n_train, n_heldout, side in settings.data:
         data = sources.named(bench, name, n_train, n_heldout, side)
-        folder = bench.out / "parts" / NAME / name
         found[name] = bench.part(name, {**asdict(settings), "data": [name, n_train, n_heldout, side]},
-                                 partial(danger_zone, data, folder, settings))
+                                 partial(danger_zone, data, settings))
     table: dict[str, list[Any]] = {key: [] for key in ("data", "sigma", "weight", "self_weight", "coverage")}
     for name, document in found.items():
         curves = document["curves"]
@@ -67,13 +71,15 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         *(["digits stand in for CIFAR-10"] if "digits" in found else [])])
 
 
-def danger_zone(data: Path, folder: Path, settings: Settings) -> Any:
-    """What geomem danger-zone writes into the folder."""
-    (folder / "danger-zone.json").unlink(missing_ok=True)
-    geomem("danger-zone", data, "--sigmas", settings.sigmas, "--posterior-draws", settings.posterior_draws,
-           "--coverage-draws", settings.coverage_draws, "--threshold", settings.threshold, "--seed", settings.seed,
-           "--out", folder)
-    return json.loads((folder / "danger-zone.json").read_text())
+def danger_zone(path: Path, settings: Settings) -> dict[str, Any]:
+    """What geomem danger-zone writes."""
+    data = load_data(path)
+    sigmas = [float(level) for level in settings.sigmas.split(",")]
+    report = geomem.danger_zone(
+        data.train, data.heldout, sigmas=int(sigmas[0]) if settings.sigmas.isdigit() else sigmas,
+        posterior_draws=settings.posterior_draws, coverage_draws=settings.coverage_draws,
+        threshold=settings.threshold, seed=settings.seed)
+    return report.document(data)
 
 
 def compared(found: dict[str, Any]) -> list[Compared]:
@@ -98,3 +104,32 @@ def compared(found: dict[str, Any]) -> list[Compared]:
         rows += [measured(f"zone of cifar: {part}", Interval(zone[part], *ends[part]), value, ".3g", RERUN,
                           NOTES.get(part, "")) for part, value in KNOWN.items()]
     return rows
+
+
+NAMES = {"cifar": "CIFAR-10", "cars": "CIFAR-10 automobiles", "faces": "grey faces, [0, 1]", "digits": "digits"}
+
+
+def draw(document: Mapping[str, Any]) -> Figure:
+    """W and C with their bands, the zone and the crossing, one panel for each data set."""
+    found = document["result"]
+    with look():
+        figure = new_figure(1 + 3.6 * len(found), 3.6)
+        for axes, (name, part) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+            curves, zone = part["curves"], part["zone"]
+            for key, colour, label in (("max_posterior_weight", BLUE, "weight W"), ("coverage", ORANGE, "coverage C")):
+                axes.plot(curves["sigma"], curves[key]["estimate"], ".-", color=colour, label=label)
+                axes.fill_between(curves["sigma"], curves[key]["low"], curves[key]["high"], color=colour, alpha=.25,
+                                  lw=0)
+            if zone:
+                axes.axvspan(zone["sigma_low"], zone["sigma_high"], color=GREY, alpha=.15, lw=0,
+                             label="both above {:g}".format(document["settings"]["threshold"]))
+            sigma_axis(axes)
+            size = part["data"]
+            axes.set(title=f"{NAMES[name]}: {size['n_train']:,} and {size['n_heldout']:,} held out")
+        figure.axes[0].legend(loc="center left")
+        figure.suptitle(caption(document, "largest posterior weight and coverage"), fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("weight-and-coverage", "[G] Figures 3, 8", "posterior weight, coverage and danger zone",
+                        SCALES, run, draw)

@@ -1,24 +1,15 @@
-"""What the pictures of bin/reproduce share: reading the result file, saving the picture, the line under the title."""
+"""What the experiments' pictures share: the line above them, and grids of images inside a JSON result."""
+
+from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
-
-HERE = Path(__file__).parent
-
-
-def save(draw: Callable[[Mapping[str, Any]], Figure], name: str) -> None:
-    """Draw results/reproduce_NAME.json, which is OUT/EXPERIMENT.json of bin/reproduce, to reproduce-NAME.png."""
-    document = json.loads((HERE / "results" / f"reproduce_{name}.json").read_text())
-    draw(document).savefig(HERE / f"reproduce-{name.replace('_', '-')}.png", dpi=150)
 
 
 def caption(document: Mapping[str, Any], text: str) -> str:
@@ -44,3 +35,14 @@ def shown(axes: Axes, picture: str, rows: Sequence[str] | int) -> None:
         axes.set_yticks([height * (k + .5) for k in range(len(rows))], rows, fontsize=7)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+
+
+def encoded(rows: list[np.ndarray], low: float, high: float) -> str:
+    """``rows`` of images, each (n, C, H, W) with C = 1 or 3, drawn on the range [low, high], framed by white pixels."""
+    frame = ((0, 0), (1, 1), (1, 1))
+    lines = [np.concatenate([np.pad(image, frame, constant_values=high) for image in row], axis=2) for row in rows]
+    picture = np.concatenate(lines, axis=1).transpose(1, 2, 0)
+    values = np.rint(255 * np.clip((picture - low) / (high - low), 0, 1)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
