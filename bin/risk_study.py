@@ -8,7 +8,6 @@ import click
 import numpy as np
 
 from geomem import __version__, load_data
-from geomem.cli.options import data_options
 from geomem.files import write_json
 from geomem.statistics import rank_correlation
 
@@ -22,7 +21,13 @@ def steps() -> None:
 
 @steps.command()
 @click.argument("out", type=Path)
-@data_options
+@click.argument("data")
+@click.option("--heldout")
+@click.option("--n-train", type=int)
+@click.option("--n-heldout", type=int)
+@click.option("--shuffle", is_flag=True)
+@click.option("--seed", type=int, default=0)
+@click.option("--data-root")
 def data(out: Path, data: str, **options: object) -> None:
     """plain.npz, the data as chosen, and planted.npz, as many points, a twentieth of them TIMES times."""
     points = load_data(data, **options)
