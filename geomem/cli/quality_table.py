@@ -38,10 +38,10 @@ def text_of(comparison: Comparison) -> str:
         return [label, f"{n:,}", *text[:2], _distance(nearest), *text[2:]]
 
     for row in rows:
-        cells = [(one.value, one.low, one.high) for one in row.columns.values()]
+        cells = [(column.value, column.low, column.high) for column in row.columns.values()]
         lines.append(line(row.label, row.memorization.n, cells, row.quality.nearest_samples))
     for mean in comparison.means:
-        cells = [(one.mean, one.low, one.high) for one in mean.columns.values()]
+        cells = [(column.mean, column.low, column.high) for column in mean.columns.values()]
         lines.append(line(f"mean of {mean.runs}: {mean.label}", mean.n, cells, mean.nearest_samples))
     floors = [_number(column.floor, column.high - column.low) for column in first.values() if column.floor is not None]
     q = rows[0].quality

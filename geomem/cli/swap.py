@@ -178,7 +178,7 @@ def _pictures(out: str, document: dict[str, Any], table: SwapTable) -> None:
     kinds = table.results[0].shown.shape[1:]
     if len(kinds) == 2 or (len(kinds) == 3 and kinds[0] in (1, 3)):  # signals, or images that have colours
         figures["samples.png"] = plot_swap_samples([
-            (one.row.caption, one.shown, one.memorization.memorized[:len(one.shown)])
-            for one in table.results if one.row.control_of is None])
+            (result.row.caption, result.shown, result.memorization.memorized[:len(result.shown)])
+            for result in table.results if result.row.control_of is None])
     for name, figure in figures.items():
         write_figure(os.path.join(out, name), figure)

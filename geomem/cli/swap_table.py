@@ -33,7 +33,7 @@ def text_of(document: dict[str, Any]) -> str:
     text = ["  ".join(cell.ljust(width) if k < 3 else cell.rjust(width)
                       for k, (cell, width) in enumerate(zip(line, widths, strict=bool(line)))).rstrip()
             for line in lines]
-    names = [f"{name}: {one['run']} ({one['weights']})" for name, one in document["models"].items()]
+    names = [f"{name}: {model['run']} ({model['weights']})" for name, model in document["models"].items()]
     data, n = document["data"], document["rows"][0]["memorization"]["n"]
     notes = (f"{n:,} samples a row, the same seeds in all; 95% intervals. memorized: nearer than 1/3 of the distance "
              f"to the second nearest of {data['n_train']:,} training points of {data['name']}; change: in percentage "

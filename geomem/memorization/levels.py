@@ -121,8 +121,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
         for sigma in levels.tolist():
             _, *error_train = denoised(known, classes[0], sigma)
             estimate, *error_heldout = denoised(unknown, classes[1], sigma)
-            found = apply_ratio_rule(estimate, training, ratio, device=on)
-            rows.append([found.rate, found.low, found.high, *error_train, *error_heldout])
+            memorized = apply_ratio_rule(estimate, training, ratio, device=on)
+            rows.append([memorized.rate, memorized.low, memorized.high, *error_train, *error_heldout])
     rate, low, high, mse_train, mse_train_stderr, mse_heldout, mse_heldout_stderr = np.array(rows).T
     return PerNoiseLevel(
         sigma=levels, rate=rate, low=low, high=high, mse_train=mse_train, mse_train_stderr=mse_train_stderr,

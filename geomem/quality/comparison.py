@@ -51,21 +51,21 @@ class Row:
     @property
     def columns(self) -> dict[str, Column]:
         """By title, the memorized share first."""
-        m, q = self.memorization, self.quality
-        columns = {"memorized": Column("memorized", m.rate, m.low, m.high, m.stderr, None, "lower"),
+        rate, q = self.memorization, self.quality
+        columns = {"memorized": Column("memorized", rate.rate, rate.low, rate.high, rate.stderr, None, "lower"),
                    "Frechet (px)": Column("Frechet distance", q.frechet, q.frechet_low, q.frechet_high,
                                           q.frechet_stderr, q.frechet_floor, "lower")}
-        for one in self.metrics:
-            space = "" if one.name in ("FID", "KID") else \
-                f" ({_FEATURES.get(one.features, one.features.replace('component ', 'pc'))})"
-            columns[_SHORT.get(one.name, one.name) + space] = Column(one.name, one.value, one.low, one.high, one.stderr,
-                                                                     one.floor, one.better)
+        for m in self.metrics:
+            space = "" if m.name in ("FID", "KID") else \
+                f" ({_FEATURES.get(m.features, m.features.replace('component ', 'pc'))})"
+            columns[_SHORT.get(m.name, m.name) + space] = Column(m.name, m.value, m.low, m.high, m.stderr, m.floor,
+                                                                 m.better)
         return columns
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"label": self.label, "memorization": self.memorization.to_dict(), "quality": self.quality.to_dict(),
-                "metrics": [one.to_dict() for one in self.metrics], "about": self.about}
+                "metrics": [measurement.to_dict() for measurement in self.metrics], "about": self.about}
 
 
 @dataclass(frozen=True)
@@ -139,18 +139,18 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
     Raises InputError for fewer than 2 samples, 4 with metrics, and as ``Judge`` and ``quality_report`` do.
     """
     least = 4 if metrics else 2  # for a third neighbour; for a covariance
-    for one in samples:
-        if len(one.values) < least:
-            raise InputError(f"{one.name} holds {len(one.values)} samples; what is measured needs {least} or more")
+    for given in samples:
+        if len(given.values) < least:
+            raise InputError(f"{given.name} holds {len(given.values)} samples; what is measured needs {least} or more")
     test = dataset.test
     judge = Judge(dataset.train, test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None
     training = distinct_training(dataset.train, None, device=device)
     rows = []
-    for label, one in zip(labels or [one.name for one in samples], samples, strict=True):
-        report = quality_report(one.values, dataset.train, test, seed=seed, device=device)
-        rate = apply_ratio_rule(as_rows(one.values, "samples"), training, RATIO, device=device)
-        rows.append(Row(label, rate, report, judge.measure(one.values) if judge else [], one.about))
+    for label, given in zip(labels or [given.name for given in samples], samples, strict=True):
+        report = quality_report(given.values, dataset.train, test, seed=seed, device=device)
+        rate = apply_ratio_rule(as_rows(given.values, "samples"), training, RATIO, device=device)
+        rows.append(Row(label, rate, report, judge.measure(given.values) if judge else [], given.about))
         if progress:
             progress(len(rows), len(samples))
     return Comparison(

@@ -56,8 +56,8 @@ def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]
     """
     if len(before) != len(after):
         raise InputError(f"{len(before)} samples before and {len(after)} after; a change needs both for every seed")
-    (first, one), (second, other) = (_value_and_derivative(a, b) for a in (before, after))
-    return second - first, standard_error(other - one)
+    (first, slope_before), (second, slope_after) = (_value_and_derivative(a, b) for a in (before, after))
+    return second - first, standard_error(slope_after - slope_before)
 
 
 def _value_and_derivative(a: Array, b: Array) -> tuple[float, np.ndarray]:

@@ -106,7 +106,7 @@ def _read(path: str) -> tuple[dict[str, Tensor], str]:
             from safetensors.torch import load_file
 
             return load_file(path), sha256
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"--fid-weights {path}: {error.strerror or error}; give a file of Inception weights") from None
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError,
@@ -117,6 +117,6 @@ def _read(path: str) -> tuple[dict[str, Tensor], str]:
         if type(error).__name__ != "SafetensorError":
             raise
         raise InputError(f"{path} is no safetensors file ({error})") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise InputError(f"{path} holds something else than tensors by name; give a file of Inception weights")
-    return dict(found), sha256
+    return dict(tensors), sha256

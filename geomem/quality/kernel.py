@@ -48,10 +48,10 @@ def kernel_distance(a: Array, b: Array) -> tuple[float, float]:
 def _estimate(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """U(a, b) and its standard error, for rows (n, d) and (m, d)."""
     n, m = len(a), len(b)
-    own, across = _row_sums(a, a) - _diagonal(a), _row_sums(a, b)
+    within, across = _row_sums(a, a) - _diagonal(a), _row_sums(a, b)
     reference = float((_row_sums(b, b) - _diagonal(b)).sum()) / (m * (m - 1))
-    value = own.sum() / (n * (n - 1)) - 2 * across.sum() / (n * m) + reference
-    left_out = (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - 2 * (across.sum() - across) / ((n - 1) * m)
+    value = within.sum() / (n * (n - 1)) - 2 * across.sum() / (n * m) + reference
+    left_out = (within.sum() - 2 * within) / ((n - 1) * (n - 2)) - 2 * (across.sum() - across) / ((n - 1) * m)
     return float(value), float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
 
 

@@ -80,8 +80,8 @@ def _in_some_ball(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) ->
             beyond = scale - 2 * x @ c.T - np.square(radii[part])
             inside[block] |= (beyond < -rounding * scale).any(axis=1)
             row, column = np.nonzero((abs(beyond) <= rounding * scale) & ~inside[block][:, None])
-            for some in runs(0, len(row), length):
-                apart = np.subtract(points[block][row[some]], centres[part][column[some]], dtype=np.float64)
-                near = np.sqrt(np.einsum("nd,nd->n", apart, apart)) <= radii[part][column[some]]
-                inside[block.start + row[some][near]] = True
+            for pairs in runs(0, len(row), length):
+                apart = np.subtract(points[block][row[pairs]], centres[part][column[pairs]], dtype=np.float64)
+                near = np.sqrt(np.einsum("nd,nd->n", apart, apart)) <= radii[part][column[pairs]]
+                inside[block.start + row[pairs][near]] = True
     return inside

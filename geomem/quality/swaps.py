@@ -87,6 +87,14 @@ class SwapResult:
     shown: np.ndarray
     difference: PairedShareDifference | None = None
 
+    def to_dict(self, sigmas: np.ndarray) -> dict[str, Any]:
+        """For JSON; the Frechet distance with its normal 95% interval."""
+        half = Z_95 * self.frechet_stderr
+        return {**self.row.to_dict(sigmas), "memorization": self.memorization.to_dict(),
+                "difference": self.difference and self.difference.to_dict(),
+                "quality": {"frechet": self.frechet, "frechet_low": max(0.0, self.frechet - half),
+                            "frechet_high": self.frechet + half, "frechet_stderr": self.frechet_stderr}}
+
 
 @dataclass(frozen=True, eq=False)
 class SwapTable:
@@ -102,12 +110,7 @@ class SwapTable:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the rows and the held-out points."""
-        rows = [{**one.row.to_dict(self.sigmas), "memorization": one.memorization.to_dict(),
-                 "difference": one.difference and one.difference.to_dict(),
-                 "quality": {"frechet": one.frechet, "frechet_low": max(0.0, one.frechet - Z_95 * one.frechet_stderr),
-                             "frechet_high": one.frechet + Z_95 * one.frechet_stderr,
-                             "frechet_stderr": one.frechet_stderr}}
-                for one in self.results]
+        rows = [result.to_dict(self.sigmas) for result in self.results]
         return {"rows": rows, "heldout": {"memorization": self.heldout.to_dict(), "frechet": self.frechet_floor,
                                           "floor_n": list(self.floor_n)}}
 
