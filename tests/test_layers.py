@@ -57,13 +57,11 @@ def test_no_import_points_upward(path):
 OUTSIDE = [path for folder in ("geomem", "bin", "figures") for path in sorted((PACKAGE.parent / folder).rglob("*.py"))
            if path.parent != PACKAGE / "cli" and path.parent.name != "__pycache__"]
 
-STILL_BY_COMMANDS = {"bin/risk_study.py", "bin/experiments/bench.py"}  # to become empty
-
 
 def test_only_the_program_itself_imports_the_command_line():
     users = {str(path.relative_to(PACKAGE.parent)) for path in OUTSIDE
              if any(module == "geomem.cli" or module.startswith("geomem.cli.") for module in named_in(path))}
-    assert users == {"geomem/__main__.py"} | STILL_BY_COMMANDS
+    assert users == {"geomem/__main__.py"}
 
 
 def test_every_room_is_in_the_order_and_in_the_wheel():
