@@ -71,7 +71,7 @@ def test_files_of_one_label_are_runs_of_one_setting(files, tmp_path, capsys):
     mean = next(one for one in document["means"] if one["label"] == "noisy")
     rows = document["rows"][2:]
     values = [row["quality"]["frechet"] for row in rows]
-    stderrs = [(row["quality"]["frechet_high"] - row["quality"]["frechet"]) / 1.959964 for row in rows]
+    stderrs = [row["quality"]["frechet_stderr"] for row in rows]
     expected = mean_over_runs(values, stderrs).to_dict()
     assert mean["columns"]["Frechet (px)"]["mean"] == pytest.approx(expected["mean"])
     assert mean["columns"]["Frechet (px)"]["high"] == pytest.approx(expected["high"])

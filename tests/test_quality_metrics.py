@@ -266,7 +266,7 @@ def test_held_out_samples_reach_the_floor_and_the_held_out_points_themselves_are
     train, heldout, fresh = (rng.standard_normal((n, 12)) for n in (100, 600, 300))
     judge = Judge(train, heldout, METRICS[:6])
     for one in judge.measure(fresh):
-        assert abs(one.at_floor_size - one.floor) < 4 * 2**0.5 * (one.high - one.low) / (2 * 1.96), one
+        assert abs(one.at_floor_size - one.floor) < 4 * 2**0.5 * one.stderr, one
     perfect = {(one.name, one.features): one.value for one in judge.measure(heldout)}
     assert perfect.pop(("mean distance", "pixels")) == pytest.approx(cdist(heldout, train).mean())
     assert perfect.pop(("kernel distance", "pixels")) <= 0  # its own points count in the cross term alone
@@ -304,8 +304,10 @@ def test_intervals_by_definition_and_cut_to_what_can_be(rng):
             assert one.floor == pytest.approx(jensen_shannon(heldout[some], heldout[rest], edges)[0])
 
 
-def test_two_training_points_have_one_component(rng):
-    found = Judge(rng.standard_normal((2, 3)), rng.standard_normal((30, 3)), ["components"]).measure(np.eye(5, 3))
+@pytest.mark.parametrize(("n", "dimension"), [(2, 3), (20, 1)])
+def test_two_training_points_or_one_value_per_point_have_one_component(rng, n, dimension):
+    train, heldout = rng.standard_normal((n, dimension)), rng.standard_normal((30, dimension))
+    found = Judge(train, heldout, ["components"]).measure(np.eye(5, dimension))
     assert [one.features for one in found] == ["component 1", "component 1"]
 
 
@@ -338,11 +340,6 @@ def test_few_held_out_points_give_a_floor_at_half_of_them(rng):
     order, few = generator(0, "floor").permutation(30), generator(0, "samples at the size of the floor").permutation(50)
     assert (one.n, one.reference_n, one.floor_n) == (50, 30, (15, 15))
     assert one.at_floor_size == pytest.approx(frechet_distance(samples[few[:15]], heldout[order[15:]]))
-
-
-def test_one_value_per_point_has_one_component(rng):
-    found = Judge(rng.standard_normal((20, 1)), rng.standard_normal((30, 1)), ["components"]).measure(np.ones((5, 1)))
-    assert [one.features for one in found] == ["component 1", "component 1"]
 
 
 def test_wrong_input(images):
