@@ -14,3 +14,14 @@ def one_child():
 
     with child.one_child():
         yield
+
+
+@pytest.fixture(scope="session")
+def run_of_digits(tmp_path_factory):
+    """A run on 60 digits with a gap, trained for 30 steps. Do not write into it; copy it."""
+    from commands import status
+
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert status("train", "digits", "--n-train", 60, "--network", "mlp", "--iterations", 30, "--batch", 16,
+                  "--gap", "0.3:1.5", "--out", path) == 0
+    return path

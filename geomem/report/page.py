@@ -6,6 +6,7 @@ The page's own policy forbids scripts and the network, should an escape ever be 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,14 +31,20 @@ _WEIGHTS = {"per-level": "best weights per noise level", "early-stop": "one earl
             "before-copies": "weights from before copies were seen"}
 
 
-def render_page(runs: Sequence[RunFacts]) -> str:
-    """The page about ``runs``: HTML in UTF-8 that needs nothing else."""
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("geomem.report"), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {
         "short": short, "long": lambda value: short(value, _MAX_COMMAND), "percent": percent, "interval": with_interval,
         "frechet": frechet_text, "g": three_digits, "count": lambda value: f"{value:,}",
         "weights": lambda name: _WEIGHTS.get(name, f"weights of step {short(name)}")}
+    return environment
+
+
+def render_page(runs: Sequence[RunFacts]) -> str:
+    """The page about ``runs``: HTML in UTF-8 that needs nothing else."""
+    environment = _environment()
     letters = [chr(ord("A") + k) for k in range(len(runs))]
     several = len(runs) > 1
     names = [f"Run {letter}" for letter in letters] if several else ["This run"]
