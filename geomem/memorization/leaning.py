@@ -88,7 +88,7 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
     """
     asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, device=device)
-    rest = {"tolerance": sets.tolerance, "seed": seed, "leaked": sets.leaked, "merged": sets.merged}
+    rest: dict[str, Any] = {"tolerance": sets.tolerance, "seed": seed, "leaked": sets.leaked, "merged": sets.merged}
     order = generator(seed, "leaning floor").permutation(len(sets.heldout))
     halves = sets.heldout[order[:len(order) // 2]], sets.heldout[order[len(order) // 2:]]
     floor = None
