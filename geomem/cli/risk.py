@@ -121,9 +121,9 @@ def _caption(row: dict[str, Any]) -> str:
     return ", ".join(who) + "\n" + ", ".join(risk)
 
 
-def _correlation_text(pair: dict[str, Any] | None, part: str = "copies") -> str:
-    one = None if pair is None else pair[part]
-    if one is None or one["rho"] is None:
+def _correlation_text(pair: dict[str, Any] | None) -> str:
+    copies = None if pair is None else pair["copies"]
+    if copies is None or copies["rho"] is None:
         return "no rank correlation: one side is constant"
-    interval = "" if one["low"] is None else f" [{one['low']:.2f}, {one['high']:.2f}]"
-    return f"rank correlation {one['rho']:.2f}{interval}, p = {one['p']:.1g}"
+    interval = "" if copies["low"] is None else f" [{copies['low']:.2f}, {copies['high']:.2f}]"
+    return f"rank correlation {copies['rho']:.2f}{interval}, p = {copies['p']:.1g}"

@@ -33,16 +33,17 @@ def text_of(document: dict[str, Any]) -> str:
                       + (f"; the riskiest {tenth['points']} hold {tenth['share_of_copies']:.1%} of the copies"
                          if samples["points_copied"] else ""),
                   f"{'rank correlation with':>24}  {'copies':^26}  {'close samples':^26}  {'nearest samples':^26}"]
-        lines += [f"{name.replace('_', ' '):>24}  " + "  ".join(f"{_correlation_cell(one):^26}" for one in row.values())
+        lines += [f"{name.replace('_', ' '):>24}  "
+                  + "  ".join(f"{_correlation_cell(pair):^26}" for pair in row.values())
                   for name, row in samples["correlations"].items() if row["nearest_samples"]["rho"] is not None]
         lines += ["copies: by the ratio rule, which forgives more at isolated points; close samples: as many, by "
                   "distance alone;", "nearest samples: all samples, each at its nearest training point; constant: the "
                   "same", "number at every point, so there is no correlation"]
         if len(samples["by_group_size"]) > 1:
             lines.append("mean copies of points that occur " + ", ".join(
-                f"{times} x: {one['mean_copies']:.1f}" + ("" if one["stderr"] is None else f" +- {one['stderr']:.1f}")
-                + f" ({one['points']} points)"
-                for times, one in samples["by_group_size"].items()))
+                f"{times} x: {mean['mean_copies']:.1f}"
+                + ("" if mean["stderr"] is None else f" +- {mean['stderr']:.1f}") + f" ({mean['points']} points)"
+                for times, mean in samples["by_group_size"].items()))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -50,8 +51,8 @@ def _cell(value: float | int | None) -> str:
     return "any" if value is None else str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
-def _correlation_cell(one: dict[str, Any]) -> str:
-    if one["rho"] is None:
+def _correlation_cell(pair: dict[str, Any]) -> str:
+    if pair["rho"] is None:
         return "constant"
-    interval = "" if one["low"] is None else f" [{one['low']:+.2f}, {one['high']:+.2f}]"
-    return f"{one['rho']:+.2f}{interval}"
+    interval = "" if pair["low"] is None else f" [{pair['low']:+.2f}, {pair['high']:+.2f}]"
+    return f"{pair['rho']:+.2f}{interval}"

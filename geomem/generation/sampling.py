@@ -62,14 +62,14 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
     sigmas = sampler_levels(method) if sigmas is None else sigmas
     parts = []
     for start in range(0, len(seeds), batch):
-        some = seeds[start:start + batch]
-        latent = torch.from_numpy(latents(some, shape)).to(device)
+        part = seeds[start:start + batch]
+        latent = torch.from_numpy(latents(part, shape)).to(device)
         classes = None if labels is None else torch.as_tensor(labels[start:start + batch], device=device)
         if method not in STEPS:
             sample = edm_sample(denoiser, latent, sigmas, method=method, labels=classes)
         else:
-            def noise(step: int, some: Sequence[int] = some) -> Tensor:
-                return torch.from_numpy(step_noise(some, shape, step)).to(device)
+            def noise(step: int, part: Sequence[int] = part) -> Tensor:
+                return torch.from_numpy(step_noise(part, shape, step)).to(device)
 
             sample = ddim_sample(denoiser, latent, sigmas, eta=float(method == "ddpm"), noise=noise, labels=classes)
         parts.append(sample.cpu().numpy())

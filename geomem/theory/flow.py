@@ -240,8 +240,8 @@ def _noisy_points(train: np.ndarray, index: np.ndarray, sigma: np.ndarray, draws
             weight[:, levels] = logits[:, :, k]
             for start in range(0, n, rows):
                 error[:, levels] += logits[:, :, start:start + rows] @ (train[start:start + rows] - origin)
-        others = np.delete(a, k)
-        yield _Noisy(float(np.sqrt(others.min())), float(np.sqrt(others.max())), noise, weight, error)
+        rivals = np.delete(a, k)
+        yield _Noisy(float(np.sqrt(rivals.min())), float(np.sqrt(rivals.max())), noise, weight, error)
 
 
 def _query_points(train: Any, points: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:

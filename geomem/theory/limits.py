@@ -148,12 +148,12 @@ def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: i
             m, linear = (denoiser(x.flatten(0, 1), s).reshape(x.shape) for denoiser in (empirical, gaussian))
             difference[part, level] = (m - linear).norm(dim=2).mean(0)
             length[part, level] = linear.norm(dim=2).mean(0)
-    own, fit = difference[:, :len(sigma)], difference[:, len(sigma):]
+    asked, fit = difference[:, :len(sigma)], difference[:, len(sigma):]
     mean = fit.mean(axis=0)
     picks = generator(seed, "gaussian law bootstrap").integers(0, len(fit), (RESAMPLES, len(fit)))
     low, high = np.quantile([_slope(fit_sigma, fit[pick].mean(axis=0)) for pick in picks], [0.025, 0.975])
-    stderr = own.std(axis=0) / np.sqrt(max(len(own) - 1, 1))
-    return GaussianLaw(sigma, own.mean(axis=0), stderr, own.mean(axis=0) / length[:, :len(sigma)].mean(axis=0),
+    stderr = asked.std(axis=0) / np.sqrt(max(len(asked) - 1, 1))
+    return GaussianLaw(sigma, asked.mean(axis=0), stderr, asked.mean(axis=0) / length[:, :len(sigma)].mean(axis=0),
                        _slope(fit_sigma, mean), float(low), float(high), fit_sigma, mean, len(queries), draws)
 
 
@@ -249,14 +249,14 @@ def sensitivity_by_distance(train: Any, denoiser: Callable[..., Tensor] | None =
     train = train.detach().cpu().numpy() if isinstance(train, Tensor) else train
     shape = tuple(train.shape[1:])
     rng = generator(seed, "sensitivity")
-    some = train[np.sort(rng.choice(len(train), min(len(train), MOST_GAUSSIAN), replace=False))]
+    chosen = train[np.sort(rng.choice(len(train), min(len(train), MOST_GAUSSIAN), replace=False))]
     if denoiser is None:
-        denoiser = GaussianDenoiser(torch.from_numpy(some))
-    eigenvalues = circulant_eigenvalues(some)
-    clean = torch.from_numpy(some[:min(len(some), points, MOST_QUERIES)]).float()
+        denoiser = GaussianDenoiser(torch.from_numpy(chosen))
+    eigenvalues = circulant_eigenvalues(chosen)
+    clean = torch.from_numpy(chosen[:min(len(chosen), points, MOST_QUERIES)]).float()
     middle = (0,) * (len(shape) > 1) + tuple(length // 2 for length in shape[len(shape) > 1:])
     parts = []
-    for sigma in float(some.std()) * np.array(SENSITIVITY_LEVELS):
+    for sigma in float(chosen.std()) * np.array(SENSITIVITY_LEVELS):
         noise = torch.from_numpy(rng.standard_normal(clean.shape)).float()
         measured = pixel_sensitivity(denoiser, clean + sigma * noise, sigma, middle)
         bound = sensitivity_bound(eigenvalues, sigma)

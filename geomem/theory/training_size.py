@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-
 @dataclass(frozen=True)
 class CoverageBySize:
     """Coverage with ``sizes`` (n_sizes,) training points, ascending, at the noise levels ``sigma`` (levels,).

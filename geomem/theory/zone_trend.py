@@ -160,12 +160,12 @@ def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndar
     kept = np.flatnonzero(usable)
     log_n, measured = log_n[kept], measured[kept]
     shift = rng.standard_normal((REPLICATES, 2, len(sizes), 1))
-    moved = np.array([[edges(x, w[row] + one[0, row] * w_stderr[row], c[row] + one[1, row] * c_stderr[row], threshold)
-                       for row in kept] for one in shift])
-    found = np.isfinite(moved).all(axis=(1, 2))
-    if found.mean() < 0.95:
+    moved = np.array([[edges(x, w[row] + z_w[row] * w_stderr[row], c[row] + z_c[row] * c_stderr[row], threshold)
+                       for row in kept] for z_w, z_c in shift])
+    complete = np.isfinite(moved).all(axis=(1, 2))
+    if complete.mean() < 0.95:
         return Trend(None, None, None, None, None, "an edge of the zone is too near the end of the grid for a trend")
-    series, replicates = _with_width(measured), _with_width(moved[found])
+    series, replicates = _with_width(measured), _with_width(moved[complete])
     # Interpolation between levels adds an error of its own: no size counts as exact.
     spread = np.hypot(replicates.std(axis=0), INTERPOLATION * np.diff(x).max(initial=0))
     best = _lines(log_n, series, spread)
