@@ -98,13 +98,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    with _log_on_stderr(), _interrupts() as received:
-        try:
-            _run_command(arguments)
-        except Exception:
-            if not received:
-                raise
-            _leave_interrupted()  # a package that was being imported made another error of Ctrl-C
+    try:
+        with _log_on_stderr(), _interrupts() as received:
+            try:
+                _run_command(arguments)
+            except Exception:
+                if not received:
+                    raise
+                _leave_interrupted()  # a package that was being imported made another error of Ctrl-C
+    except KeyboardInterrupt:  # before the command itself, or after it
+        _leave_interrupted()
 
 
 class _Stderr(logging.Handler):
