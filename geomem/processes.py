@@ -30,13 +30,16 @@ def are_several() -> bool:
 @contextmanager
 def process_group() -> Iterator[ProcessGroup | None]:
     """The processes that torchrun started, this one with a GPU of its own where there are any; None for a single
-    process.
+    process. A group that the caller has begun already is taken as it is.
     """
     if not are_several():
         yield None
         return
     import torch
 
+    if torch.distributed.is_initialized():
+        yield torch.distributed.group.WORLD
+        return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

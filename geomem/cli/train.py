@@ -71,8 +71,8 @@ from geomem.processes import is_first, process_group
 def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **options: Any) -> None:
     """Train a denoiser on DATA.
 
-    A third of the held-out points, at most 500, steer: their denoising loss per noise level picks the best weights for
-    each level, which geomem generate uses. The other held-out points only judge.
+    A third of the held-out points, at most 500, are validation points: their denoising loss per noise level picks the
+    best weights for each level, which geomem generate uses. The others are test points, which training never sees.
 
     Ctrl-C saves and stops; so does kill. Now and then a few samples are held against the training points (watch.jsonl,
     watch.png), with a warning when they begin to be copies.
