@@ -133,12 +133,11 @@ def _advance(bar: Any, done: int, total: int) -> None:
 
 
 def _write(out: str, document: dict[str, Any]) -> None:
-    from geomem.files import atomic_path
+    from geomem.files import write_figure
     from geomem.geometry.zone_file import write_document
     from geomem.plots import plot_curves
 
-    with atomic_path(os.path.join(out, "curves.png")) as temporary:
-        plot_curves([(document["data"]["name"], document)]).savefig(temporary, dpi=150)
+    write_figure(os.path.join(out, "curves.png"), plot_curves([(document["data"]["name"], document)]))
     write_document(out, document)
 
 
