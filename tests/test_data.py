@@ -180,6 +180,6 @@ def test_hash_and_duplicates_do_not_depend_on_chunks(monkeypatch):
     held = noise(20, 6, seed=1)
     whole = DataSet("a", train, held)
     assert whole.duplicates == 4
-    monkeypatch.setattr("geomem.data.points._CHUNK_BYTES", 7 * 6 * 4)
+    monkeypatch.setattr("geomem.points.CHUNK_BYTES", 7 * 6 * 4)
     chunked = DataSet("a", train, held)
     assert (chunked.sha256, chunked.duplicates) == (whole.sha256, whole.duplicates)

@@ -89,7 +89,7 @@ def test_arrays(array, words):
 
 
 def test_the_first_bad_row_does_not_depend_on_chunks(monkeypatch):
-    monkeypatch.setattr("geomem.data.points._CHUNK_BYTES", 2 * GOOD[0].nbytes)
+    monkeypatch.setattr("geomem.points.CHUNK_BYTES", 2 * GOOD[0].nbytes)
     refused(with_bad_values(), "3 NaN or infinite", "row 3")
 
 

@@ -96,7 +96,7 @@ def test_json_record(rng):
 
 @pytest.mark.parametrize(("samples", "train", "options", "words"), [
     (np.full((3, 2), np.nan), np.eye(2), {}, "samples holds NaN"),
-    (np.zeros((3, 2)), np.full((3, 2), np.inf), {}, "train has NaN"),
+    (np.zeros((3, 2)), np.full((3, 2), np.inf), {}, "train holds NaN"),
     (np.zeros((3, 1, 2)), np.zeros((3, 2)), {}, "one shape"),
     (np.zeros((3, 2)), np.ones((5, 2)), {}, "only 1 distinct"),
     (np.zeros((3, 2)), np.eye(2), {"tolerance": 5.0}, "only 1 distinct"),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import geomem
-from geomem.data.stored import StoredPoints
+from geomem.data import StoredPoints
 from geomem.errors import InputError
 from geomem.memorization import Monitor, Watch
 from geomem.models import EDMDenoiser, EmpiricalDenoiser, build_network

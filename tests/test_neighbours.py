@@ -9,10 +9,10 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binom
 
 from geomem import InputError
-from geomem.geometry import duplicates, filters, neighbours
-from geomem.geometry.duplicates import distinct_points
+from geomem import points as stored_points
+from geomem.geometry import filters, neighbours
 from geomem.geometry.neighbours import approximate_nearest, nearest
-from geomem.geometry.points import as_source
+from geomem.points import as_points, distinct_points
 
 
 def oracle(queries, points, k):
@@ -214,10 +214,10 @@ def test_blocks_change_nothing(monkeypatch):
     whole, groups = nearest(queries, points, 12, device="cpu"), distinct_points(points, 0.01)
     assert_same(whole, oracle(queries, points, 12))
     for module, name, value in (
-            (neighbours, "BLOCK_VALUES", 80), (duplicates, "BLOCK_VALUES", 80), (neighbours, "_BLOCK_POINTS", 17),
+            (neighbours, "BLOCK_VALUES", 80), (stored_points, "BLOCK_VALUES", 80), (neighbours, "_BLOCK_POINTS", 17),
             (neighbours, "_BLOCK_QUERIES", 5),
             (neighbours, "CACHED_VALUES", 60), (filters, "CACHED_VALUES", 60), (neighbours, "_HELD_VALUES", 100),
-            (filters, "_SAMPLED_POINTS", 40)):
+            (stored_points, "_SAMPLED_POINTS", 40)):
         monkeypatch.setattr(module, name, value)
         assert_same(nearest(queries, points, 12, device="cpu"), whole)
         np.testing.assert_array_equal(distinct_points(points, 0.01).group, groups.group)
@@ -306,10 +306,10 @@ def test_what_may_overflow_or_cannot_be_bounded_proves_nothing():
 
 
 def test_a_point_left_out_at_the_same_distance_is_looked_for():
-    points, queries = as_source("points", np.array([[0.0], [1.0], [1.0]])), np.zeros((1, 1))
+    points, queries = as_points("points", np.array([[0.0], [1.0], [1.0]])), np.zeros((1, 1))
     *_, proven = neighbours._proven(queries, points, np.array([[0, 2]]), np.array([[0.0, 1.0]]), 2)
     assert not proven[0]  # point 1 may be there, and comes before point 2
-    points = as_source("points", np.array([[2.0], [1.0], [1.0]]))
+    points = as_points("points", np.array([[2.0], [1.0], [1.0]]))
     _, index, proven = neighbours._proven(queries, points, np.array([[2, 1, 0]]), np.array([[0.9, 1.0, 3.0]]), 1)
     assert (index[0, 0], proven[0]) == (1, True)
 
@@ -416,10 +416,9 @@ class Store:
 
 @pytest.mark.usefixtures("backend")
 def test_stored_points_are_never_read_whole(monkeypatch):
-    for module, name in ((neighbours, "BLOCK_VALUES"), (duplicates, "BLOCK_VALUES"), (neighbours, "_HELD_VALUES")):
+    for module, name in ((neighbours, "BLOCK_VALUES"), (stored_points, "BLOCK_VALUES"), (neighbours, "_HELD_VALUES")):
         monkeypatch.setattr(module, name, 18 * 10)
-    monkeypatch.setattr(filters, "_SAMPLED_VALUES", 18 * 10)
-    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 18 * 8 * 10)
+    monkeypatch.setattr("geomem.points.CHUNK_BYTES", 18 * 8 * 10)
     rng = np.random.default_rng(7)
     points, queries = rng.standard_normal((200, 18)), rng.standard_normal((50, 18))
     points[100:110] = points[:10]
@@ -504,8 +503,8 @@ def test_shapes_and_types():
     (np.zeros((2, 3)), np.zeros((4, 3)), 5, "k = 5"),
     (np.zeros((2, 3)), np.zeros((4, 3)), 0, "k = 0"),
     (np.zeros((2, 3)), np.zeros((4, 2)), 1, "3 values"),
-    (np.full((2, 3), np.nan), np.zeros((4, 3)), 1, "queries has NaN"),
-    (np.zeros((2, 3)), np.full((4, 3), np.inf), 1, "points has NaN"),
+    (np.full((2, 3), np.nan), np.zeros((4, 3)), 1, "queries holds NaN"),
+    (np.zeros((2, 3)), np.full((4, 3), np.inf), 1, "points holds NaN"),
     (np.zeros((2, 3)), np.zeros((0, 3)), 1, "shape \\(0, 3\\)"),
 ])
 def test_wrong_input(queries, points, k, words):

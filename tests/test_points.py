@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomem import InputError
-from geomem.geometry import points
-from geomem.geometry.points import ArraySource, StoredSource, as_points, as_source
+from geomem import InputError, points
+from geomem.points import as_points, as_rows
 
 DATA = np.random.default_rng(0).standard_normal((11, 2, 3)).astype(np.float32)
 
@@ -44,8 +43,8 @@ def memory_map(array, folder):
 @pytest.fixture(params=["array", "tensor", "memory map", "store", "source"])
 def source(request, tmp_path):
     made = {"array": lambda: DATA, "tensor": lambda: torch.from_numpy(DATA), "store": lambda: Store(DATA),
-            "memory map": lambda: memory_map(DATA, tmp_path), "source": lambda: as_source("train", Store(DATA))}
-    return as_source("train", made[request.param]())
+            "memory map": lambda: memory_map(DATA, tmp_path), "source": lambda: as_points("train", Store(DATA))}
+    return as_points("train", made[request.param]())
 
 
 @pytest.mark.parametrize("index", [
@@ -54,7 +53,7 @@ def source(request, tmp_path):
 def test_rows_as_from_the_array(source, index):
     rows = source.take(index)
     np.testing.assert_array_equal(rows, DATA.reshape(11, 6)[index])
-    assert source.shape == (11, 6)
+    assert (source.shape, source.dim) == ((11, 2, 3), 6)
     assert rows.dtype == source.dtype == np.float32
     assert rows.flags.c_contiguous
     assert rows.ndim == 2
@@ -63,7 +62,7 @@ def test_rows_as_from_the_array(source, index):
 @settings(max_examples=60, deadline=None)
 @given(st.slices(11) | st.lists(st.integers(-11, 10), max_size=20).map(lambda rows: np.array(rows, dtype=int)))
 def test_any_index(index):
-    np.testing.assert_array_equal(as_source("train", Store(DATA)).take(index), DATA.reshape(11, 6)[index])
+    np.testing.assert_array_equal(as_points("train", Store(DATA)).take(index), DATA.reshape(11, 6)[index])
 
 
 def test_rows_that_are_not_there(source):
@@ -74,9 +73,9 @@ def test_rows_that_are_not_there(source):
 @pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "float16", "float32", "float64", ">f4", "<f8"])
 def test_stored_points_have_the_dtype_of_points_in_memory(kind, tmp_path):
     array = (DATA * 10).astype(kind)
-    expected = as_points("train", array)
+    expected = as_rows(array, "train")
     for stored in (Store(array), memory_map(array, tmp_path)):
-        source = as_source("train", stored)
+        source = as_points("train", stored)
         rows = source.take(np.array([5, 1]))
         assert source.dtype == rows.dtype == expected.dtype
         assert rows.dtype.isnative
@@ -86,17 +85,16 @@ def test_stored_points_have_the_dtype_of_points_in_memory(kind, tmp_path):
 def test_nothing_is_copied_that_need_not_be(tmp_path):
     array = DATA.reshape(11, 6)
     for held in (array, memory_map(DATA, tmp_path)):
-        source = as_source("train", held)
+        source = as_points("train", held)
         assert np.shares_memory(source.take(slice(2, 9)), held)
-    assert isinstance(source, StoredSource)  # a map of another type is not converted whole either
-    assert as_source("train", source) is source
-    assert isinstance(as_source("train", [[1.0, 2.0]]), ArraySource)
+    assert as_points("train", source) is source
+    assert as_points("train", [[1.0, 2.0]]).take(slice(None)).tolist() == [[1, 2]]
 
 
 def test_stored_points_are_read_in_runs(monkeypatch):
-    monkeypatch.setattr(points, "_CHUNK_BYTES", 4 * 6 * 4)  # four points
+    monkeypatch.setattr(points, "CHUNK_BYTES", 4 * 6 * 4)  # four points
     store = Store(DATA)
-    as_source("train", store)
+    as_points("train", store)
     assert (store.reads, store.most) == (3, 4)
 
 
@@ -106,18 +104,18 @@ def test_the_first_bad_point_is_named_whatever_the_runs(value, wrap, monkeypatch
     array = DATA.copy()
     array[6, 1, 2] = array[9, 0, 0] = value
     for size in (2**26, 4 * 6 * 4, 1):
-        monkeypatch.setattr(points, "_CHUNK_BYTES", size)
-        with pytest.raises(InputError, match="train has NaN or infinite entries, first in point 6;"):
-            as_source("train", wrap(array))
+        monkeypatch.setattr(points, "CHUNK_BYTES", size)
+        with pytest.raises(InputError, match="train holds NaN or infinite values, the first in point 6;"):
+            as_points("train", wrap(array))
 
 
 def test_opposite_infinities_and_sums_that_overflow():
     array = np.zeros((3, 2))
     array[1] = np.inf, -np.inf  # their sum is NaN
     with pytest.raises(InputError, match="point 1;"):
-        as_source("train", Store(array))
+        as_points("train", Store(array))
     array[:] = 1e308  # finite, although the sum is not
-    np.testing.assert_array_equal(as_source("train", Store(array)).take(slice(None)), array)
+    np.testing.assert_array_equal(as_points("train", Store(array)).take(slice(None)), array)
 
 
 @pytest.mark.parametrize(("array", "words"), [
@@ -126,16 +124,16 @@ def test_opposite_infinities_and_sums_that_overflow():
 @pytest.mark.parametrize("wrap", [np.array, Store])
 def test_wrong_points(array, words, wrap):
     with pytest.raises(InputError, match=words):
-        as_source("train", wrap(array))
+        as_points("train", wrap(array))
 
 
 def test_a_dtype_that_numpy_does_not_know():
     store = Store(DATA)
     store.dtype = "bfloat16-ish"
     with pytest.raises(InputError, match="unknown to NumPy"):
-        as_source("train", store)
+        as_points("train", store)
 
 
 def test_bfloat16_tensors():
     values = torch.from_numpy(DATA).bfloat16()
-    np.testing.assert_array_equal(as_points("train", values), values.float().numpy().reshape(11, 6))
+    np.testing.assert_array_equal(as_rows(values, "train"), values.float().numpy().reshape(11, 6))

@@ -65,7 +65,7 @@ def test_points_elsewhere_are_never_read_whole(monkeypatch):
             return self.points[index]
 
     monkeypatch.setattr(spaces, "BLOCK_ENTRIES", 5 * 12)
-    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 5 * 12 * 8)
+    monkeypatch.setattr("geomem.points.CHUNK_BYTES", 5 * 12 * 8)
     for n in (11, 60):
         stored = OnDisk(cloud(n).reshape(n, 3, 4))
         projection = principal_components(stored, 3)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_data_wrong import Payload, png, refused
 
 from geomem.cli.main import main
-from geomem.data import StoredPoints, load_data
-from geomem.geometry.points import as_source
+from geomem.data import StoredPoints, load_data, points
 from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
+from geomem.points import as_points
 from geomem.training import Trainer, TrainingSettings
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (30, 5, 4, 3), dtype=np.uint8)
@@ -61,7 +61,8 @@ def test_any_sequence_of_indices(data):
     assert (stored.size, stored.nbytes) == (expected.size, expected.nbytes)
     for i in range(-len(expected), len(expected)):
         np.testing.assert_array_equal(stored[i], expected[i])
-    np.testing.assert_array_equal(stored.rows(1, 5), expected[1:5])
+    np.testing.assert_array_equal(stored[1:5], expected[1:5])
+    np.testing.assert_array_equal(stored.take(slice(1, 5)), expected[1:5])
 
 
 def test_what_stays_stored_and_what_is_read():
@@ -69,8 +70,8 @@ def test_what_stays_stored_and_what_is_read():
     assert isinstance(stored[1:5], StoredPoints)
     assert isinstance(stored[1:5][::-2], StoredPoints)
     assert isinstance(stored.select(np.array([5, 0])), StoredPoints)
-    for read in (stored[np.array([5, 0])], stored[[5, 0]], stored[np.int64(2)], stored[stored.rows(0, 7)[:, 0] > 0],
-                 stored.rows(1, 6), np.asarray(stored), np.asarray(stored[:0])):
+    for read in (stored[np.array([5, 0])], stored[[5, 0]], stored[np.int64(2)], stored[stored.take(slice(7))[:, 0] > 0],
+                 stored.take(slice(1, 6)), np.asarray(stored), np.asarray(stored[:0])):
         assert type(read) is np.ndarray
         assert read.dtype == np.float32
     assert np.asarray(stored, dtype=np.float64).dtype == np.float64
@@ -103,7 +104,7 @@ def test_the_data_set_is_that_of_the_array_in_memory(tmp_path, kind, options, re
         assert (data.duplicates, data.pixels, data.notes) == (expected.duplicates, expected.pixels, expected.notes)
         np.testing.assert_array_equal(data.train, expected.train)
         np.testing.assert_array_equal(data.heldout, expected.heldout)
-        source = as_source("train", data.train)
+        source = as_points("train", data.train)
         np.testing.assert_array_equal(source.take(slice(3, 8)), expected.train.reshape(len(expected.train), -1)[3:8])
 
 
@@ -126,13 +127,12 @@ def test_no_more_than_a_run_is_read_at_a_time(tmp_path, monkeypatch, small_limit
     array = np.random.default_rng(1).standard_normal((400, 6))
     np.save(tmp_path / "held.npy", array[:5])
     read = []
-    convert = StoredPoints._as_float32
-    monkeypatch.setattr(StoredPoints, "_as_float32", staticmethod(lambda rows: read.append(len(rows)) or convert(rows)))
-    monkeypatch.setattr("geomem.data.points._CHUNK_BYTES", 10 * 6 * 4)
-    monkeypatch.setattr("geomem.geometry.points._CHUNK_BYTES", 12 * 6 * 4)
+    convert = points._as_float32
+    monkeypatch.setattr(points, "_as_float32", lambda rows: read.append(len(rows)) or convert(rows))
+    monkeypatch.setattr("geomem.points.CHUNK_BYTES", 12 * 6 * 4)
     data = load_data(write(tmp_path / "shards", array, (0, 199, 400)), heldout=tmp_path / "held.npy", **options)
     assert (len(data.sha256), data.duplicates, data.std > 0) == (64, 0, True)
-    as_source("train", data.train)
+    as_points("train", data.train)
     assert max(read) <= 12
     assert sum(read) > 4 * len(data.train)
 
@@ -141,7 +141,7 @@ def test_standard_deviation_in_runs(monkeypatch):
     values = np.float32(1000) + np.random.default_rng(2).standard_normal((500, 7)).astype(np.float32)
     data = load_data(values, heldout=values[:3])
     assert data.std == float(values.std(dtype="float64"))  # bit for bit where one run holds all
-    monkeypatch.setattr("geomem.data.points._CHUNK_BYTES", 13 * 7 * 4)
+    monkeypatch.setattr("geomem.points.CHUNK_BYTES", 13 * 7 * 4)
     runs = load_data(values, heldout=values[:3])
     np.testing.assert_allclose(runs.std, np.std(values.astype(np.float64)), rtol=1e-13)
 

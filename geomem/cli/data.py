@@ -123,15 +123,15 @@ def _recipe_entry(path: Path) -> dict[str, Any]:
 
 def document_of(spec: str, dataset: DataSet) -> dict[str, Any]:
     """Everything that is shown."""
-    from geomem.data.points import row_chunks
     from geomem.data.recipes import known_recipes
+    from geomem.points import points_of
 
     path = known_recipes().get(spec) or (Path(spec) if spec.endswith(".toml") else None)
     about = {"title": None, "description": None, "licence": None, "source": spec}
     if path is not None:
         entry = _recipe_entry(path)
         about = {key: entry[key] for key in about}
-    low, high = (float(extreme(getattr(rows, extreme.__name__)() for _, rows in row_chunks(dataset.train)))
+    low, high = (float(extreme(getattr(rows, extreme.__name__)() for _, rows in points_of(dataset.train).chunks()))
                  for extreme in (min, max))
     return {"format": "geomem.data/1", "name": dataset.name, **about, "n_train": len(dataset.train),
             "n_heldout": len(dataset.heldout), "shape": list(dataset.train.shape[1:]), "dim": dataset.dim,

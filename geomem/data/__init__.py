@@ -8,7 +8,7 @@ from geomem._renamed import renamed
 from geomem.data.dataset import DataSet
 from geomem.data.load import load_data
 from geomem.data.pixels import from_uint8, to_uint8
-from geomem.data.stored import StoredPoints
+from geomem.data.points import StoredPoints
 
 __all__ = ["DataSet", "StoredPoints", "from_uint8", "load_data", "to_uint8"]
 __getattr__ = renamed(__name__)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b, sha256
+from hashlib import sha256
 
 import numpy as np
 
-from geomem.data.points import Values, row_chunks
+from geomem.data.points import Values
+from geomem.points import first_equal, points_of
 from geomem.rng import random_order
 
 MAX_VALIDATION = 500
@@ -88,23 +89,19 @@ class DataSet:
     @cached_property
     def mean(self) -> float:
         """Mean of all values of the training points, in data units; float64."""
-        return sum(float(rows.sum(dtype=np.float64)) for _, rows in row_chunks(self.train)) / self.train.size
+        return sum(float(rows.sum(dtype=np.float64)) for _, rows in points_of(self.train).chunks()) / self.train.size
 
     @cached_property
     def std(self) -> float:
         """Standard deviation of all values of the training points about their mean, in data units; float64."""
         mean = np.float64(self.mean)
-        squares = sum(float(np.square(rows - mean).sum()) for _, rows in row_chunks(self.train))
+        squares = sum(float(np.square(rows - mean).sum()) for _, rows in points_of(self.train).chunks())
         return math.sqrt(squares / self.train.size)
 
     @cached_property
     def duplicates(self) -> int:
         """Number of training points exactly equal to an earlier one."""
-        seen: set[bytes] = set()
-        for _, rows in row_chunks(self.train):
-            rows = rows + np.float32(0)  # -0 becomes 0: equal values must have equal bytes
-            seen.update(blake2b(row.data, digest_size=16).digest() for row in rows)
-        return len(self.train) - len(seen)
+        return int((first_equal(points_of(self.train)) < np.arange(len(self.train))).sum())
 
 
 def content_hash(train: Values, heldout: Values) -> str:
@@ -112,6 +109,6 @@ def content_hash(train: Values, heldout: Values) -> str:
     digest = sha256()
     for part in (train, heldout):
         digest.update(f"{part.shape} float32\n".encode())
-        for _, rows in row_chunks(part):
+        for _, rows in points_of(part).chunks():
             digest.update(rows.astype("<f4", copy=False).data)
     return digest.hexdigest()

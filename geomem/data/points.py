@@ -10,19 +10,43 @@ until ``in_memory_if_small`` is called, so that of many only the chosen ones are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from geomem.data.pixels import channels_first
-from geomem.data.stored import StoredPoints
+from geomem.data.pixels import channels_first, from_uint8
 from geomem.errors import file_error
+from geomem.points import Points as AnyPoints
+from geomem.points import nonfinite, points_of
 
 STORED_BYTES = 1 << 30
 MAX_CLASS_NAME = 255  # as long as a folder's
-_CHUNK_BYTES = 1 << 26
+
+
+class StoredPoints(AnyPoints):
+    """Float32 points ``(N, ...)`` over arrays of one row shape and dtype, one after another, memory maps as a rule.
+
+    They have the values, bit for bit, that they would have had in memory.
+
+    Parameters
+    ----------
+    parts : uint8 images, which become ``(N, C, H, W)`` in [-1, 1], or floats of any precision.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        super().__init__(parts, _as_float32)
+
+
+def _as_float32(rows: np.ndarray) -> np.ndarray:
+    if rows.dtype == np.uint8:
+        images = channels_first(rows)
+        assert images is not None, "the shape is checked where the points are made"
+        return from_uint8(images)
+    with np.errstate(over="ignore"):  # beyond float32 lies infinity, which is refused where points are made
+        return np.array(rows, dtype=np.float32)
+
 
 Values: TypeAlias = np.ndarray | StoredPoints
 
@@ -98,23 +122,10 @@ def _in_memory(arrays: Sequence[np.ndarray]) -> np.ndarray:
         return array if array.dtype == np.float32 else np.array(array, dtype=np.float32)
 
 
-def row_chunks(array: Values) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) in runs of about 64 MB, so that points on disk are never loaded whole."""
-    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
-    for first in range(0, len(array), rows):
-        yield first, np.ascontiguousarray(array[first:first + rows])
-
-
 def _refuse_nonfinite(values: Values, where: object) -> None:
-    count, first_row = 0, -1
-    for first, rows in row_chunks(values):
-        bad = (~np.isfinite(rows)).reshape(len(rows), -1).sum(axis=1)
-        if count == 0 and bad.any():
-            first_row = first + int(np.flatnonzero(bad)[0])
-        count += int(bad.sum())
-    if count:
-        raise file_error(where, f"holds {count:,} NaN or infinite values (as float32), the first in row "
-                                f"{first_row} counted from 0; repair or remove them")
+    if found := nonfinite(points_of(values)):
+        raise file_error(where, f"holds {found[0]:,} NaN or infinite values (as float32), the first in row "
+                                f"{found[1]} counted from 0; repair or remove them")
 
 
 def class_names(names: Sequence[str]) -> np.ndarray:

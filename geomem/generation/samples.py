@@ -19,7 +19,7 @@ from geomem.data import DataSet, load_data
 from geomem.data.arrays import arrays_of
 from geomem.errors import InputError
 from geomem.files import atomic_path, parse_json, require_file
-from geomem.geometry.points import LARGEST
+from geomem.geometry.options import LARGEST
 from geomem.models.weights import refuse_pickle
 
 FORMAT = "geomem.samples/1"

@@ -17,10 +17,11 @@ import torch
 
 from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.points import as_sigmas, as_train_and_heldout, chosen_rows, subset
+from geomem.geometry.options import as_sigmas, chosen_rows
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import two_shell_table
 from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
+from geomem.points import as_train_and_heldout
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -120,7 +121,7 @@ def coverage_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5
     sigma = as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
     centres = Centres(train, resolve_device(device))
-    chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
+    chosen = chosen_rows(len(heldout), queries, "heldout queries", seed)
     sums = BoundSums(centres, len(chosen), sigma, shell_t)
-    sweep(centres, [Queries(subset(heldout, chosen), None, distances=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(heldout.select(chosen), None, distances=sums)], seed, memory=memory, group=group)
     return sums.bounds()

@@ -16,10 +16,11 @@ import torch
 
 from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, runs, subset
+from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
 from geomem.geometry.projections import TILE, Centres, QueryNoise
 from geomem.geometry.shells import squared_radii
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
+from geomem.points import as_train_and_heldout, runs
 from geomem.statistics import Estimate, Tally
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
     sigma = as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
     centres = Centres(train, resolve_device(device))
-    chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
+    chosen = chosen_rows(len(heldout), queries, "heldout queries", seed)
     sums = CoverageSums(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(subset(heldout, chosen), None, noisy=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(heldout.select(chosen), None, noisy=sums)], seed, memory=memory, group=group)
     return sums.tally.estimate(sigma, proportion=True)

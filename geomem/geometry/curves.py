@@ -17,11 +17,12 @@ from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
-from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
+from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
 from geomem.geometry.posterior import PosteriorSums
 from geomem.geometry.projections import Centres
 from geomem.geometry.sweep import MEMORY, Queries, sweep
 from geomem.geometry.thresholds import ThresholdSummary, ThresholdSums
+from geomem.points import as_train_and_heldout
 from geomem.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
     """
     sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
-    n_heldout = heldout.shape[0]
+    n_heldout = len(heldout)
     centres = Centres(train, resolve_device(device))
     train_rows = chosen_rows(centres.n_train, queries, "training queries", seed)
     heldout_rows = chosen_rows(n_heldout, queries, "heldout queries", seed)
@@ -176,8 +177,8 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
     coverage = CoverageSums(centres, len(heldout_rows), sigma, as_draws("coverage_draws", coverage_draws), shell_t,
                             seed)
     total = len(train_rows) + len(heldout_rows)
-    sweep(centres, [Queries(subset(train, train_rows), own, distances=thresholds, noisy=weights),
-                    Queries(subset(heldout, heldout_rows), None, distances=bounds, noisy=coverage)],
+    sweep(centres, [Queries(train.select(train_rows), own, distances=thresholds, noisy=weights),
+                    Queries(heldout.select(heldout_rows), None, distances=bounds, noisy=coverage)],
           seed, memory=memory, group=group,
           advance=progress and (lambda share: progress(round(share * total), total)))
     theorem_4_8 = bounds.bounds()

@@ -13,20 +13,17 @@ Any centre c and any directions are right; they decide how much is excluded. The
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.geometry.points import PointSource
+from geomem.points import Points, runs, sampled
 from geomem.rng import generator
 
-BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
 CACHED_VALUES = 2**18  # values that fit in a processor's cache, for work that goes over them many times
-_SAMPLED_POINTS = 2048  # for the centre and the principal directions
-_SAMPLED_VALUES = 2**23  # of them at most: 64 MiB of float64
 _DIRECTIONS = 255  # of the projected filter, at most: beyond, products cost more than they exclude
 _VALUES_PER_DIRECTION = 8  # of a point, and points of the sample, at least
 _KEPT_VARIANCE = 0.9  # share of the variance below which the directions leave too much to exclude points
@@ -47,27 +44,12 @@ class Products(Protocol):
         ``precision``; (Q, size) each. A place is negative where nothing was found."""
 
 
-def blocks(count: int, values_each: int, values: int, most: int | None = None) -> Iterator[slice]:
-    """Slices over ``count`` items so that a block holds about ``values`` numbers, and ``most`` items at most."""
-    step = max(1, min(values // values_each, most or count))
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
-
-
-def sampled(points: PointSource) -> np.ndarray:
-    """Some of the points at random, always the same, in float64."""
-    n, d = points.shape
-    size = min(n, _SAMPLED_POINTS, max(1, _SAMPLED_VALUES // d))
-    chosen = generator(0, "neighbours").choice(n, size, replace=False, shuffle=False)
-    return points.take(np.sort(chosen)).astype(np.float64)
-
-
-def filters_worth(queries: int, points: PointSource, k: int, on_cpu: bool,
+def filters_worth(queries: int, points: Points, k: int, on_cpu: bool,
                   products: Callable[[int], Products]) -> list[Whole]:
     """The filters to ask for the k nearest points of so many queries, the fastest first; none where a shortlist
     would be all points. products: makes them for images of so many coordinates.
     """
-    n, d = points.shape
+    n, d = len(points), points.dim
     if n <= k + Whole.extra:
         return []
     sample = sampled(points)
@@ -133,7 +115,7 @@ class Whole:
         """F of rows (b, d), rounded, (b, D), and its norm, (b,)."""
         rounded, norms = np.empty((len(rows), self.dimension), dtype=self.products.precision), np.empty(len(rows))
         with np.errstate(over="ignore"):  # what overflows proves nothing
-            for part in blocks(len(rows), rows.shape[1], CACHED_VALUES):
+            for part in runs(0, len(rows), max(1, CACHED_VALUES // rows.shape[1])):
                 mapped = self.coordinates(rows[part])
                 rounded[part], norms[part] = mapped, np.linalg.norm(mapped, axis=1)
         return rounded, norms

@@ -22,10 +22,10 @@ This is the only module that knows faiss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,21 +34,15 @@ from torch import Tensor
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.filters import (
-    BLOCK_VALUES,
     CACHED_VALUES,
     Precision,
     TorchProducts,
     Whole,
-    blocks,
     filters_worth,
-    sampled,
 )
-from geomem.geometry.points import PointSource, Stored, SubsetSource, as_source
+from geomem.points import BLOCK_VALUES, Array, Points, as_points, runs, sampled
 from geomem.rng import generator
 from geomem.statistics import clopper_pearson_interval
-
-Array: TypeAlias = np.ndarray | torch.Tensor | Stored
-Points: TypeAlias = Array | PointSource
 
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
 _BLOCK_QUERIES = 1024  # with fewer, the products of some BLAS are half as fast
@@ -81,26 +75,7 @@ class ApproximateNeighbours:
     recall: Recall
 
 
-def as_rows(points: Array, name: str = "points") -> np.ndarray:
-    """View (N, ...) numpy or torch values as (N, d) on the CPU, without a copy where that is possible.
-
-    Raises InputError if there is no first axis, nothing in it, or a value is NaN or infinite.
-    """
-    if isinstance(points, torch.Tensor):
-        points = points.detach().cpu()
-        if points.dtype == torch.bfloat16:  # numpy has no such type
-            points = points.float()
-    array = np.asarray(points)
-    if array.ndim < 1 or array.size == 0:
-        raise InputError(f"{name} has shape {array.shape}; give at least one point, as (N, ...)")
-    rows = array.reshape(len(array), -1)
-    for block in _blocks(*rows.shape):
-        if not np.isfinite(rows[block]).all():
-            raise InputError(f"{name} holds NaN or infinite values; remove those points")
-    return rows
-
-
-def nearest(queries: Points, points: Points, k: int, *,
+def nearest(queries: Array, points: Array, k: int, *,
             device: str | torch.device = "auto") -> tuple[np.ndarray, np.ndarray]:
     """The k nearest points of every query, exactly.
 
@@ -111,17 +86,17 @@ def nearest(queries: Points, points: Points, k: int, *,
     ordered by index. Raises InputError if k is not in 1..N, the dimensions differ or a value is not finite.
     """
     asked, among = _checked(queries, points, k)
-    distances = np.empty((asked.shape[0], k))
-    indices = np.empty((asked.shape[0], k), dtype=np.int64)
-    left = np.arange(asked.shape[0])
+    distances = np.empty((len(asked), k))
+    indices = np.empty((len(asked), k), dtype=np.int64)
+    left = np.arange(len(asked))
     on = resolve_device(device)
     kind = _FaissProducts if _has_faiss(on, k + Whole.extra) else TorchProducts
-    filters = filters_worth(asked.shape[0], among, k, on.type == "cpu", lambda dimension: kind(dimension, on))
+    filters = filters_worth(len(asked), among, k, on.type == "cpu", lambda dimension: kind(dimension, on))
     for filter in filters:
         pieces = _pieces(left, filter.dimension, pilot=filter is not filters[-1])
         unproven = [left[:0]]
         for number, chosen in enumerate(pieces, 1):
-            some = asked if len(chosen) == asked.shape[0] else SubsetSource(asked, chosen)
+            some = asked if len(chosen) == len(asked) else asked.select(chosen)
             distances[chosen], indices[chosen], proven = _filtered(filter, some, among, k)
             unproven.append(chosen[~proven])
             if filter is not filters[-1] and proven.mean() < _WORTHWHILE:
@@ -133,7 +108,7 @@ def nearest(queries: Points, points: Points, k: int, *,
     return distances, indices
 
 
-def approximate_nearest(queries: Points, points: Points, k: int, *, index: str = "ivf", effort: int = 32,
+def approximate_nearest(queries: Array, points: Array, k: int, *, index: str = "ivf", effort: int = 32,
                         checked: int = 1000, seed: int = 0) -> ApproximateNeighbours:
     """k near points of every query, perhaps not the nearest, on the CPU.
 
@@ -151,11 +126,11 @@ def approximate_nearest(queries: Points, points: Points, k: int, *, index: str =
     if min(effort, checked) < 1:
         raise InputError(f"effort = {effort}, checked = {checked}: both are counts of 1 or more")
     search = _approximate_index(among, index, effort, seed)
-    distances = np.empty((asked.shape[0], k))
-    indices = np.empty((asked.shape[0], k), dtype=np.int64)
-    for block in _blocks(*asked.shape):
+    distances = np.empty((len(asked), k))
+    indices = np.empty((len(asked), k), dtype=np.int64)
+    for block in asked.blocks(BLOCK_VALUES):
         rows = asked.take(block)
-        found = search(rows, min(k + Whole.extra, among.shape[0]))
+        found = search(rows, min(k + Whole.extra, len(among)))
         squared = np.full(found.shape, np.inf)
         _measure(squared, rows, among, np.maximum(found, 0), found >= 0)
         squared, indices[block] = _smallest(squared, found, k)
@@ -163,24 +138,19 @@ def approximate_nearest(queries: Points, points: Points, k: int, *, index: str =
         few = np.flatnonzero((found >= 0).sum(axis=1) < k)  # the cells searched held fewer than k points
         if len(few):
             distances[block.start + few], indices[block.start + few] = nearest(rows[few], among, k, device="cpu")
-    chosen = np.sort(generator(seed, "recall").permutation(asked.shape[0])[:checked])
-    exact, _ = nearest(SubsetSource(asked, chosen), among, k, device="cpu")
+    chosen = np.sort(generator(seed, "recall").permutation(len(asked))[:checked])
+    exact, _ = nearest(asked.select(chosen), among, k, device="cpu")
     hits = (distances[chosen] <= exact * (1 + 1e-12)).sum(axis=0)
     return ApproximateNeighbours(distances, indices, _recall(hits, len(chosen)))
 
 
-def _checked(queries: Points, points: Points, k: int) -> tuple[PointSource, PointSource]:
-    asked, among = as_source("queries", queries), as_source("points", points)
-    if asked.shape[1] != among.shape[1]:
-        raise InputError(f"queries have {asked.shape[1]} values each and points {among.shape[1]}; give the same")
-    if not 1 <= k <= among.shape[0]:
-        raise InputError(f"k = {k} nearest of {among.shape[0]} points: k must be in 1..{among.shape[0]}")
+def _checked(queries: Array, points: Array, k: int) -> tuple[Points, Points]:
+    asked, among = as_points("queries", queries), as_points("points", points)
+    if asked.dim != among.dim:
+        raise InputError(f"queries have {asked.dim} values each and points {among.dim}; give the same")
+    if not 1 <= k <= len(among):
+        raise InputError(f"k = {k} nearest of {len(among)} points: k must be in 1..{len(among)}")
     return asked, among
-
-
-def _blocks(count: int, values_each: int, values: int | None = None, most: int | None = None) -> Iterator[slice]:
-    """Slices over ``count`` items so that a block holds ``values`` numbers: by default 64 MiB of float64."""
-    return blocks(count, values_each, values or BLOCK_VALUES, most)
 
 
 def _pieces(queries: np.ndarray, dimension: int, pilot: bool) -> list[np.ndarray]:
@@ -190,7 +160,7 @@ def _pieces(queries: np.ndarray, dimension: int, pilot: bool) -> list[np.ndarray
         first = np.zeros(len(queries), dtype=bool)
         first[::len(queries) // _PILOT_QUERIES] = True
         pieces, queries = [queries[first]], queries[~first]
-    return pieces + [queries[held] for held in _blocks(len(queries), dimension, _HELD_VALUES)]
+    return pieces + [queries[held] for held in runs(0, len(queries), max(1, _HELD_VALUES // dimension))]
 
 
 class _FaissProducts:
@@ -225,16 +195,16 @@ def _has_faiss(device: torch.device, size: int) -> bool:
     return True
 
 
-def _filtered(filter: Whole, queries: PointSource, points: PointSource,
+def _filtered(filter: Whole, queries: Points, points: Points,
               k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances and indices (Q, k) by one filter, and where it proves them, (Q,)."""
-    (count, d), n = queries.shape, points.shape[0]
+    count = len(queries)
     size = k + filter.extra
-    parts = list(_blocks(count, d, most=_BLOCK_QUERIES))
+    parts = list(queries.blocks(BLOCK_VALUES, _BLOCK_QUERIES))
     prepared = [filter.prepare(queries.take(part)) for part in parts]
     rough = torch.full((count, size), torch.inf, dtype=torch.float64)
     places = torch.zeros((count, size), dtype=torch.int64)
-    for block in _blocks(n, d, 4 * BLOCK_VALUES, _BLOCK_POINTS):
+    for block in points.blocks(4 * BLOCK_VALUES, _BLOCK_POINTS):
         filter.hold(points.take(block))
         for part, (coordinates, _) in zip(parts, prepared, strict=True):
             squared, place = filter.products.smallest(coordinates, min(size, block.stop - block.start))
@@ -253,7 +223,7 @@ def _filtered(filter: Whole, queries: PointSource, points: PointSource,
     return distances, indices, proven
 
 
-def _proven(queries: np.ndarray, points: PointSource, candidates: np.ndarray, lower: np.ndarray,
+def _proven(queries: np.ndarray, points: Points, candidates: np.ndarray, lower: np.ndarray,
             k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k nearest among each query's candidates (Q, s), and whether no other point can be as near, (Q,).
 
@@ -274,14 +244,14 @@ def _proven(queries: np.ndarray, points: PointSource, candidates: np.ndarray, lo
     return np.sqrt(squared), indices, squared[:, -1] < lower[:, -1]
 
 
-def _approximate_index(points: PointSource, kind: str, effort: int,
+def _approximate_index(points: Points, kind: str, effort: int,
                        seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
     """A search for so many near points of queries (Q, d): their indices, -1 where it found fewer."""
     try:
         import faiss
     except ImportError:
         raise InputError("an approximate search needs faiss; install faiss-cpu, or search exactly") from None
-    n, d = points.shape
+    n, d = len(points), points.dim
     centre = sampled(points).mean(axis=0)
     index: Any
     if kind == "ivf":
@@ -298,7 +268,7 @@ def _approximate_index(points: PointSource, kind: str, effort: int,
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # the graph depends on the order in which points are added
     try:
-        for block in _blocks(n, d):
+        for block in points.blocks(BLOCK_VALUES):
             index.add((points.take(block) - centre).astype(np.float32))
     finally:
         faiss.omp_set_num_threads(threads)
@@ -311,14 +281,14 @@ def _recall(hits: np.ndarray, n: int) -> Recall:
     return Recall(hits / n, low, high, n)
 
 
-def _measure(squared: np.ndarray, queries: np.ndarray, points: PointSource, candidates: np.ndarray,
+def _measure(squared: np.ndarray, queries: np.ndarray, points: Points, candidates: np.ndarray,
              wanted: np.ndarray) -> None:
     """Fill in, in ``squared`` (Q, s), the direct float64 squared distances of the wanted candidates."""
     row, column = np.nonzero(np.broadcast_to(wanted, candidates.shape))
-    for part in _blocks(len(row), queries.shape[1]):
+    for part in runs(0, len(row), max(1, BLOCK_VALUES // queries.shape[1])):
         found = points.take(candidates[row[part], column[part]])
         values = np.empty(len(found))
-        for some in _blocks(len(found), found.shape[1], CACHED_VALUES):
+        for some in runs(0, len(found), max(1, CACHED_VALUES // found.shape[1])):
             difference = np.subtract(found[some], queries[row[part][some]], dtype=np.float64)
             values[some] = np.einsum("nd,nd->n", difference, difference)
         squared[row[part], column[part]] = values
@@ -330,10 +300,10 @@ def _smallest(squared: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.n
     return np.take_along_axis(squared, order, 1), np.take_along_axis(candidates, order, 1)
 
 
-def _search_all(query: np.ndarray, points: PointSource, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _search_all(query: np.ndarray, points: Points, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of one query (d,) by direct float64 distances to every point."""
-    squared = np.empty(points.shape[0])
-    for block in _blocks(*points.shape):
+    squared = np.empty(len(points))
+    for block in points.blocks(BLOCK_VALUES):
         difference = points.take(block) - query.astype(np.float64)
         squared[block] = np.einsum("nd,nd->n", difference, difference)
     order = np.argsort(squared, kind="stable")[:k]

@@ -17,9 +17,10 @@ import torch
 
 from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.points import as_draws, as_sigmas, as_source, chosen_rows, runs, subset
+from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
 from geomem.geometry.projections import TILE, Centres, QueryNoise
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
+from geomem.points import as_points, runs
 from geomem.statistics import Estimate, Tally
 
 if TYPE_CHECKING:
@@ -129,11 +130,11 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    source = as_source("train", train)
+    source = as_points("train", train)
     centres = Centres(source, resolve_device(device))
     chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
     own = centres.member[chosen]
     sums = PosteriorSums(centres, own, sigma, as_draws("draws", draws), seed)
-    sweep(centres, [Queries(subset(source, chosen), own, noisy=sums)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(source.select(chosen), own, noisy=sums)], seed, memory=memory, group=group)
     return PosteriorWeights(sums.largest.estimate(sigma, proportion=False),
                             sums.own.estimate(sigma, proportion=False))

@@ -18,7 +18,7 @@ import numpy as np
 
 from geomem.errors import InputError
 from geomem.geometry.curves import QUERIES, Curves, geometry_curves
-from geomem.geometry.points import as_draws
+from geomem.geometry.options import as_draws
 from geomem.geometry.sweep import MEMORY
 from geomem.statistics import Estimate, interval
 

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import PointSource, runs
 from geomem.geometry.workers import Run, workers
+from geomem.points import Points, fingerprints, first_equal, runs
 from geomem.rng import generator
 
 # Shapes of the matrix products follow from the data alone: the last bits of a product depend on its shape,
@@ -65,22 +65,22 @@ class Centres:
     the slices of centres that are worked on together.
     """
 
-    def __init__(self, train: PointSource, device: torch.device) -> None:
-        self.n_train, self.dim = train.shape
+    def __init__(self, train: Points, device: torch.device) -> None:
+        self.n_train, self.dim = len(train), train.dim
         if self.n_train < 2:
             raise InputError(f"train has {self.n_train} point; give at least 2")
         self.device, self._train, self.precision = device, train, product_precision(device)
-        pieces = list(runs(0, self.n_train, max(1, READ_ENTRIES // self.dim)))
+        pieces = list(train.blocks(READ_ENTRIES))
         totals, prints = np.empty((len(pieces), self.dim)), np.empty(self.n_train, dtype=np.uint64)
 
         def summarize(place: int) -> None:
             points = train.take(pieces[place])
             totals[place] = points.sum(axis=0, dtype=np.float64)
-            prints[pieces[place]] = _fingerprints(points)
+            prints[pieces[place]] = fingerprints(points)
 
         with workers(device) as run:
             run([partial(summarize, place) for place in range(len(pieces))])
-        self._first, self.member = np.unique(_first_equal(train, prints), return_inverse=True)
+        self._first, self.member = np.unique(first_equal(train, prints), return_inverse=True)
         self.count = np.bincount(self.member)
         self.distinct = len(self) == self.n_train
         self._mean = torch.from_numpy(totals.sum(axis=0) / self.n_train).to(device)
@@ -105,25 +105,6 @@ class Centres:
         rows = self.rows(self._train.take(columns if self.distinct else self._first[columns]))
         return Block(columns, rows, pool, torch.empty(len(pool.vectors), len(rows.norm), dtype=torch.float64,
                                                       device=self.device))
-
-
-def _fingerprints(points: np.ndarray) -> np.ndarray:
-    """The sum of the bits of each row, (n,): equal for equal rows."""
-    points = points + 0.0  # makes -0.0 equal to 0.0
-    return points.view(f"u{points.itemsize}").sum(axis=1, dtype=np.uint64)
-
-
-def _first_equal(train: PointSource, prints: np.ndarray) -> np.ndarray:
-    """For each point the first one that equals it, (n,). Only those with equal fingerprints are compared."""
-    first = np.arange(len(prints))
-    order = np.argsort(prints, kind="stable")
-    same = prints[order[1:]] == prints[order[:-1]]
-    suspects = np.sort(order[np.append(same, False) | np.insert(same, 0, False)])
-    seen: dict[bytes, int] = {}
-    for part in runs(0, len(suspects), max(1, READ_ENTRIES // train.shape[1])):
-        for index, row in zip(suspects[part], train.take(suspects[part]) + 0.0, strict=True):
-            first[index] = seen.setdefault(sha256(row.data).digest(), index)
-    return first
 
 
 def product_precision(device: torch.device) -> torch.dtype:

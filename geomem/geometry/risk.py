@@ -39,9 +39,9 @@ import torch
 from scipy.special import ndtri
 
 from geomem.errors import InputError
-from geomem.geometry.duplicates import distinct_points
-from geomem.geometry.neighbours import Array, as_rows, nearest
+from geomem.geometry.neighbours import nearest
 from geomem.geometry.projections import require_spread
+from geomem.points import Array, as_rows, distinct_points
 from geomem.rng import generator
 
 MAX_HALF_POINTS = 2000  # beyond so many distinct points sigma_half, which looks at all pairs, is left out

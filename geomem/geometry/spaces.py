@@ -11,7 +11,6 @@ projected data* is in danger, not one of the pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import PointSource, as_source, runs
+from geomem.points import Points, as_points
 
 BLOCK_ENTRIES = 2**24  # float64 entries of the points held at a time (128 MiB)
 
@@ -37,12 +36,12 @@ class LinearProjection:
 
     def __call__(self, points: Any) -> np.ndarray:
         """Points (n, ...) of d entries, NumPy or torch, as (n, K) float64. Raises InputError for another size."""
-        source = as_source("points", points)
-        if source.shape[1] != len(self.mean):
-            raise InputError(f"points have {source.shape[1]} entries, the projection was fitted on {len(self.mean)}; "
+        source = as_points("points", points)
+        if source.dim != len(self.mean):
+            raise InputError(f"points have {source.dim} entries, the projection was fitted on {len(self.mean)}; "
                              "give both the same shape")
-        projected = np.empty((source.shape[0], len(self.axes)))
-        for block in _blocks(source):
+        projected = np.empty((len(source), len(self.axes)))
+        for block in source.blocks(BLOCK_ENTRIES):
             projected[block] = (source.take(block) - self.mean) @ self.axes.T
         return projected
 
@@ -60,12 +59,12 @@ def principal_components(train: Any, components: int) -> LinearProjection:
 
     Raises InputError unless ``components`` is from 1 to min(N - 1, d), the most directions in which N points vary.
     """
-    source = as_source("train", train)
-    n, dim = source.shape
+    source = as_points("train", train)
+    n, dim = len(source), source.dim
     if not 1 <= components <= min(n - 1, dim):
         raise InputError(f"{components} principal components: {n:,} training points of {dim:,} values have 1 to "
                          f"{min(n - 1, dim):,}")
-    mean = sum(source.take(block).sum(axis=0, dtype=np.float64) for block in _blocks(source)) / n
+    mean = sum(source.take(block).sum(axis=0, dtype=np.float64) for block in source.blocks(BLOCK_ENTRIES)) / n
     if n > dim:
         variance, axes = _from_covariance(source, mean)
     elif n * dim <= BLOCK_ENTRIES:
@@ -80,38 +79,34 @@ def principal_components(train: Any, components: int) -> LinearProjection:
     return LinearProjection(mean, axes * np.sign(largest), float(variance[:components].sum() / variance.sum()))
 
 
-def _from_covariance(source: PointSource, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _from_covariance(source: Points, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """N times all variances, descending, and the axes (d, d)."""
     scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for block in _blocks(source):
+    for block in source.blocks(BLOCK_ENTRIES):
         centred = _centred(source, block, mean)
         scatter += centred.T @ centred
     ascending, columns = torch.linalg.eigh(scatter)
     return ascending.numpy()[::-1].clip(min=0), columns.numpy().T[::-1]
 
 
-def _from_inner_products(source: PointSource, mean: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+def _from_inner_products(source: Points, mean: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
     """N times all variances, descending, and the first axes: with ``A A^T u = lam u``, ``A^T u / sqrt(lam)``."""
-    products = torch.empty(source.shape[0], source.shape[0], dtype=torch.float64)
-    for block in _blocks(source):
+    products = torch.empty(len(source), len(source), dtype=torch.float64)
+    for block in source.blocks(BLOCK_ENTRIES):
         centred = _centred(source, block, mean)
-        for other in _blocks(source):
+        for other in source.blocks(BLOCK_ENTRIES):
             if other.start < block.start:
                 products[block, other] = centred @ _centred(source, other, mean).T
                 products[other, block] = products[block, other].T
         products[block, block] = centred @ centred.T
     ascending, columns = torch.linalg.eigh(products)
     combined = torch.zeros(components, len(mean), dtype=torch.float64)
-    for block in _blocks(source):
+    for block in source.blocks(BLOCK_ENTRIES):
         combined += columns[block].flip(1)[:, :components].T @ _centred(source, block, mean)
     axes = torch.linalg.qr(combined.T)[0].T  # axes of almost no variance are not orthogonal by themselves
     return ascending.numpy()[::-1].clip(min=0), axes.numpy()
 
 
-def _blocks(source: PointSource) -> Iterator[slice]:
-    return runs(0, source.shape[0], max(1, BLOCK_ENTRIES // source.shape[1]))
-
-
-def _centred(source: PointSource, block: slice, mean: np.ndarray) -> torch.Tensor:
+def _centred(source: Points, block: slice, mean: np.ndarray) -> torch.Tensor:
     """Rows of the source minus the mean, (rows, d) float64."""
     return torch.from_numpy(source.take(block) - mean)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.points import PointSource, as_whole, runs
+from geomem.geometry.options import as_whole
 from geomem.geometry.projections import (
     TILE,
     Block,
@@ -29,6 +29,7 @@ from geomem.geometry.projections import (
     require_spread,
 )
 from geomem.geometry.workers import Run, workers
+from geomem.points import Points, runs
 from geomem.processes import reduce, require_same
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ class NoiseCollector(Collector):
 class Queries:
     """Points to look at, and who wants to know. ``own`` (n,) is the centre each is, None for held-out points."""
 
-    points: PointSource
+    points: Points
     own: np.ndarray | None
     distances: DistanceCollector | None = None
     noisy: NoiseCollector | None = None
 
     def __len__(self) -> int:
-        return self.points.shape[0]
+        return len(self.points)
 
     def collectors(self) -> list[Collector]:
         """Those that are there."""

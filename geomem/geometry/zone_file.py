@@ -8,7 +8,7 @@ from typing import Any
 from geomem.errors import InputError
 from geomem.files import read_json, write_csv, write_json
 from geomem.geometry.curves import Curves
-from geomem.geometry.points import LARGEST
+from geomem.geometry.options import LARGEST
 
 
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from geomem.geometry.neighbours import Array
 from geomem.memorization.ratio import RATIO, MemorizationRate, memorization_rate
+from geomem.points import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,8 +33,9 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from geomem.geometry.neighbours import Array, as_rows, nearest
+from geomem.geometry.neighbours import nearest
 from geomem.memorization.heldout import SMALLEST_SET, distinct_sets
+from geomem.points import Array, as_rows
 from geomem.rng import generator
 from geomem.statistics import wilson
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.ratio import RATIO, DistinctTraining, apply_ratio_rule, distinct_training
+from geomem.points import Array, as_rows
 from geomem.rng import generator
 from geomem.statistics import standard_error
 

@@ -23,9 +23,8 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.duplicates import DistinctPoints, distinct_points
-from geomem.geometry.neighbours import Array, Points, as_rows, nearest
-from geomem.geometry.points import PointSource, SubsetSource, as_source
+from geomem.geometry.neighbours import nearest
+from geomem.points import Array, DistinctPoints, Points, as_points, as_rows, distinct_points
 from geomem.statistics import share_stderr, wilson_interval
 
 RATIO = 1 / 3
@@ -39,7 +38,7 @@ _QUANTILES = np.linspace(0, 1, 21)
 class DistinctTraining:
     """Training points (M, d) without duplicates, and how they were told apart."""
 
-    points: PointSource
+    points: Points
     distinct: DistinctPoints
     tolerance: float
 
@@ -103,7 +102,7 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
 def distinct_training(train: Array, tolerance: float | None, *,
                       device: str | torch.device = "auto") -> DistinctTraining:
     """Merge duplicates in train, (N, ...); for the tolerance see ``memorization_rate``."""
-    rows = as_source("train", train)
+    rows = as_points("train", train)
     if tolerance is None:
         tolerance = default_tolerance(rows, device=device)
     distinct = distinct_points(rows, tolerance)
@@ -133,15 +132,15 @@ def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: flo
         memorized=memorized)
 
 
-def _representatives(rows: PointSource, distinct: DistinctPoints) -> PointSource:
-    return SubsetSource(rows, distinct.index) if distinct.merged else rows
+def _representatives(rows: Points, distinct: DistinctPoints) -> Points:
+    return rows.select(distinct.index) if distinct.merged else rows
 
 
-def default_tolerance(train: Points, *, device: str | torch.device = "auto") -> float:
+def default_tolerance(train: Array, *, device: str | torch.device = "auto") -> float:
     """A thousandth of the median distance to the tenth nearest other of the distinct points (N, ...), in data units,
     over at most 1,000 evenly spaced ones.
     """
-    rows = as_source("train", train)
+    rows = as_points("train", train)
     points = _representatives(rows, distinct_points(rows, 0))
     asked = np.unique(np.linspace(0, points.shape[0] - 1, _TOLERANCE_POINTS).astype(np.int64))
     neighbours = min(_TOLERANCE_NEIGHBOUR + 1, points.shape[0])  # each point is its own nearest

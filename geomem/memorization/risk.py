@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geomem.geometry.neighbours import Array, as_rows
 from geomem.geometry.risk import TrainingRisk, training_risk
 from geomem.memorization.copies import CopyCounts, copies_per_point
 from geomem.memorization.ratio import distinct_training
+from geomem.points import Array, as_rows
 from geomem.statistics import rank_correlation
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from torch import nn
 
 from geomem.errors import InputError
 from geomem.generation import generate
-from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.levels import memorization_per_noise_level
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.noise.schedules import edm_steps
+from geomem.points import Array, as_rows
 
 SAMPLES = 64
 STEPS = 9  # Heun evaluates the model 17 times

@@ -12,9 +12,9 @@ import torch
 from geomem.data import DataSet
 from geomem.errors import InputError
 from geomem.generation import Samples
-from geomem.geometry.neighbours import as_rows
 from geomem.memorization import MemorizationRate
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.points import as_rows
 from geomem.quality.inception import InceptionFeatures
 from geomem.quality.metrics import LIMITS, Judge, Measurement
 from geomem.quality.report import QualityReport, quality_report

@@ -21,8 +21,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import bootstrap, wasserstein_distance
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, Points, as_rows
-from geomem.geometry.points import as_source, runs
+from geomem.points import Array, as_points, as_rows, runs
 from geomem.rng import generator
 
 BINS = 30
@@ -77,7 +76,7 @@ def jensen_shannon(samples: Array, reference: Array, edges: np.ndarray, *, seed:
     return float(value), float(np.std(resampled, ddof=1))
 
 
-def mean_training_distance(samples: Array, train: Points) -> np.ndarray:
+def mean_training_distance(samples: Array, train: Array) -> np.ndarray:
     """For each of the samples (n, ...) the mean Euclidean distance to all training points (N, ...), (n,) float64.
 
     [C] takes the mean of these as the distance of a model from its training set, the smaller the more it memorizes.
@@ -86,9 +85,9 @@ def mean_training_distance(samples: Array, train: Points) -> np.ndarray:
 
     Training points are read in blocks. Raises InputError if the points differ in size or a value is not finite.
     """
-    rows, source = as_rows(samples, "samples"), as_source("train", train)
-    if rows.shape[1] != source.shape[1]:
-        raise InputError(f"samples have {rows.shape[1]} values each and training points {source.shape[1]}; "
+    rows, source = as_rows(samples, "samples"), as_points("train", train)
+    if rows.shape[1] != source.dim:
+        raise InputError(f"samples have {rows.shape[1]} values each and training points {source.dim}; "
                          "they must agree")
     total = np.zeros(len(rows))
     centre = rows.mean(axis=0, dtype=np.float64)

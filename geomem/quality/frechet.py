@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows
+from geomem.points import Array, as_rows
 from geomem.statistics import standard_error
 
 

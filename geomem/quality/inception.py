@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from geomem.data.pixels import CHANNELS, to_uint8
 from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows
-from geomem.geometry.points import runs
+from geomem.points import Array, as_rows, runs
 
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"
 _SHA256_START = "6726825d"  # which torch-fidelity, too, writes into the name

@@ -16,8 +16,7 @@ import numpy as np
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows
-from geomem.geometry.points import runs
+from geomem.points import Array, as_rows, runs
 
 _BLOCK_ENTRIES = 2**23  # kernel values held at a time: 64 MiB
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows, nearest
-from geomem.geometry.points import runs
+from geomem.geometry.neighbours import nearest
+from geomem.points import Array, as_rows, runs
 from geomem.statistics import share_stderr, wilson_interval
 
 NEIGHBOURS = 3

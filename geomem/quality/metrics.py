@@ -32,7 +32,7 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry import principal_components
-from geomem.geometry.neighbours import Array, Points, as_rows
+from geomem.points import Array, as_rows
 from geomem.quality.distributions import (
     COMPONENTS,
     bin_edges,
@@ -99,7 +99,7 @@ class Judge:
     Raises InputError for an unknown metric or kind of features, a network that is missing, or points that do not fit.
     """
 
-    def __init__(self, train: Points, heldout: Array, metrics: Sequence[str], *, features: str = "pixels",
+    def __init__(self, train: Array, heldout: Array, metrics: Sequence[str], *, features: str = "pixels",
                  inception: InceptionFeatures | None = None, seed: int = 0,
                  device: str | torch.device = "auto") -> None:
         unknown = set(metrics) - set(METRICS)

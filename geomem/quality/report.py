@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows, nearest
-from geomem.geometry.points import as_source
+from geomem.geometry.neighbours import nearest
+from geomem.points import Array, as_points, as_rows
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
 from geomem.rng import generator
 from geomem.statistics import Z_95
@@ -72,7 +72,7 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
         raise InputError(f"the points differ in shape: {shapes}; bring them to one")
     if len(heldout) < 4:
         raise InputError(f"{len(heldout)} held-out points; two halves to compare need at least 4")
-    samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_source("train", train)
+    samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_points("train", train)
     frechet, stderr = frechet_with_stderr(samples, heldout)
     floor, rest = split_heldout(len(heldout), len(samples), seed)
     subset = samples_at_floor_size(len(samples), len(floor), seed)

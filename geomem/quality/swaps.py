@@ -20,7 +20,6 @@ from geomem.data import DataSet
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.generation import generate
-from geomem.geometry.neighbours import as_rows
 from geomem.memorization import MemorizationRate
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.memorization.swap import control_windows, swapped_samples
@@ -28,6 +27,7 @@ from geomem.models import PUBLISHED_WINDOWS, EmpiricalDenoiser, GaussianDenoiser
 from geomem.noise import read_zone
 from geomem.noise.danger_zone import danger_zone
 from geomem.noise.gaps import parse_range
+from geomem.points import as_rows
 from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.report import quality_report
 from geomem.statistics import Z_95, PairedShareDifference, paired_share_difference

@@ -34,7 +34,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from geomem.errors import InputError
-from geomem.geometry.points import as_draws, as_points, as_sigmas
+from geomem.geometry.options import as_draws, as_sigmas
+from geomem.points import as_rows
 from geomem.rng import generator
 
 ENTRIES = 2**23  # float64 entries of the largest array held (64 MiB)
@@ -245,7 +246,7 @@ def _noisy_points(train: np.ndarray, index: np.ndarray, sigma: np.ndarray, draws
 
 
 def _query_points(train: Any, points: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    train = as_points("train", train)
+    train = as_rows(train, "train")
     n = len(train)
     if n < 2:
         raise InputError(f"train has {n} point; give at least 2")

@@ -33,9 +33,10 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.geometry.points import as_draws, as_points, as_sigmas
+from geomem.geometry.options import as_draws, as_sigmas
 from geomem.geometry.projections import require_spread
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
+from geomem.points import as_rows
 from geomem.rng import generator
 
 RESAMPLES = 1000
@@ -123,7 +124,7 @@ def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: i
     Raises InputError for input that is not as described.
     """
     sigma, draws = as_sigmas(sigmas), as_draws("draws", draws)
-    array = as_points("train", train)
+    array = as_rows(train, "train")
     if points is not None and points < 1:
         raise InputError(f"points is {points}; give how many training points to take, 1 or more")
     n = len(array)
@@ -171,7 +172,7 @@ def circulant_eigenvalues(train: Any) -> np.ndarray:
     if array.ndim not in (2, 3, 4):
         raise InputError(f"train has shape {array.shape}; give (points, values), (points, channels, length) or "
                          "(points, channels, height, width)")
-    as_points("train", array)
+    as_rows(array, "train")
     mean = array.mean(axis=0, dtype=np.float64)
     axes = (-2, -1) if array.ndim == 4 else (-1,)
     shape = array.shape[-len(axes):]

@@ -23,10 +23,11 @@ import torch
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.coverage import shell_edges
-from geomem.geometry.points import as_draws, as_sigmas, as_train_and_heldout, chosen_rows, subset
+from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
 from geomem.geometry.projections import Centres, QueryNoise
 from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
 from geomem.geometry.workers import may_look
+from geomem.points import as_train_and_heldout
 from geomem.statistics import Tally
 
 if TYPE_CHECKING:
@@ -151,5 +152,5 @@ def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any,
     centres = Centres(train, resolve_device(device))
     chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
     counts = CoveringCounts(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(subset(heldout, chosen), None, noisy=counts)], seed, memory=memory, group=group)
+    sweep(centres, [Queries(heldout.select(chosen), None, noisy=counts)], seed, memory=memory, group=group)
     return coverage_from_counts(counts.counts(), counts.noise.groups, centres.n_train, sigma, sizes)

@@ -26,10 +26,11 @@ import numpy as np
 
 from geomem.errors import InputError
 from geomem.geometry.curves import QUERIES, log_spaced
-from geomem.geometry.points import SubsetSource, as_sigmas, as_train_and_heldout
+from geomem.geometry.options import as_sigmas
 from geomem.geometry.posterior import max_posterior_weight
 from geomem.geometry.sweep import MEMORY
 from geomem.geometry.zone import at_least, crossing_points
+from geomem.points import as_train_and_heldout
 from geomem.rng import generator
 from geomem.theory.training_size import CoverageBySize, as_sizes, coverage_by_training_size
 
@@ -114,7 +115,7 @@ def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any =
     for row, n in enumerate(sizes):
         # All of the points is one subset; in their own order W is that of ``max_posterior_weight``.
         chosen = [order[:n] for order in orders] if n < n_train else [np.arange(n)]
-        parts = [max_posterior_weight(SubsetSource(train, index), sigma, draws=posterior_draws, seed=seed,
+        parts = [max_posterior_weight(train.select(index), sigma, draws=posterior_draws, seed=seed,
                                       queries=queries, device=device, memory=memory).max_posterior_weight
                  for index in chosen]
         share = n / n_train

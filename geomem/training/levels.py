@@ -9,7 +9,7 @@ import torch
 
 from geomem.data import DataSet
 from geomem.devices import resolve_device
-from geomem.geometry.points import as_sigmas
+from geomem.geometry.options import as_sigmas
 from geomem.memorization import PerNoiseLevel, memorization_per_noise_level
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 from geomem.training.classes import class_indices

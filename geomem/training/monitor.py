@@ -24,10 +24,10 @@ import torch
 from torch import nn
 
 from geomem.errors import InputError
-from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.levels import evaluation_mode
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
 from geomem.models.piecewise import PiecewiseDenoiser
+from geomem.points import Array, as_rows
 from geomem.rng import torch_generator
 from geomem.training.best_weights import BestWeights
 from geomem.training.earlier import EarlierWeights

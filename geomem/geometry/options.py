@@ -1,0 +1,53 @@
+"""What callers may pass besides points: noise levels, draws, how many points to evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geomem.errors import InputError
+from geomem.rng import generator
+
+LARGEST = 1e15  # noise level; the smallest is its inverse
+
+
+def as_sigmas(sigmas: Any) -> np.ndarray:
+    """Noise levels as a float64 array, ascending, each once. Raises InputError unless they are numbers from 1e-15 to
+    1e15, beyond which their squares leave float32.
+    """
+    try:
+        levels = np.unique(np.asarray(sigmas, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sigmas are not numbers ({error}); give positive noise levels") from error
+    if levels.size == 0:
+        raise InputError("sigmas is empty; give at least one noise level")
+    wrong = levels[~((levels >= 1 / LARGEST) & (levels <= LARGEST))]
+    if wrong.size:
+        raise InputError(f"sigmas holds {wrong[0]:g}; give positive noise levels from {1 / LARGEST:g} to {LARGEST:g}")
+    return levels
+
+
+def as_draws(name: str, draws: int) -> int:
+    """Number of noise draws per point. Raises InputError unless it is a whole number, 1 or more."""
+    return as_whole(name, draws, "noise draws per point")
+
+
+def as_whole(name: str, value: Any, what: str) -> int:
+    """A whole number, 1 or more. Raises InputError for anything else."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if number < 1 or number != value or isinstance(value, bool):
+        raise InputError(f"{name} is {value}; give a whole number of {what}, 1 or more")
+    return number
+
+
+def chosen_rows(n: int, queries: int | None, purpose: str, seed: int) -> np.ndarray:
+    """Which of n points to look from: a random choice (the stream (seed, ``purpose``)), ascending; all n where
+    ``queries`` is None or not fewer. Raises InputError unless that is a whole number, 1 or more.
+    """
+    if queries is None or as_whole("queries", queries, "points to look from") >= n:
+        return np.arange(n)
+    return np.sort(generator(seed, purpose).choice(n, queries, replace=False, shuffle=False))
