@@ -85,8 +85,8 @@ def test_auto_gap_and_auto_interval_need_the_curves_once(monkeypatch, capsys, tm
     import geomem.noise.danger_zone as zones
 
     calls = []
-    plain = zones.geometry_curves
-    monkeypatch.setattr(zones, "geometry_curves", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    plain = zones.measured
+    monkeypatch.setattr(zones, "measured", lambda *a, **k: calls.append(1) or plain(*a, **k))
     sampler = resolved(capsys, tmp_path, "--gap", "auto", "--ci", "auto")["config"]["sampler"]
     assert len(calls) == 1
     # The gap ends where the interval begins.

@@ -117,13 +117,12 @@ def test_edges_against_closed_forms():
 
 
 def analytic(template, w_of, c_of, monkeypatch):
-    """Curves of given functions of log sigma, also for the levels that refined_curves asks for. Returns curves on
+    """Curves of given functions of log sigma, also for the levels that refine.refined asks for. Returns curves on
     a grid of 10 levels from 0.1 to 10 and the list of the passes.
     """
     passes = []
 
-    def curves_at(*_points, sigmas, **_settings):
-        sigma = np.asarray(sigmas)
+    def curves_at(_sweep, sigma):
         passes.append(len(sigma))
         x, nothing = np.log(sigma), np.zeros(len(sigma))
 
@@ -135,8 +134,8 @@ def analytic(template, w_of, c_of, monkeypatch):
                        coverage_lower_bound=nothing, coverage_upper_bound=nothing,
                        coverage_plain_upper_bound=nothing, weight_per_point=None, coverage_per_point=None)
 
-    monkeypatch.setattr(refine, "geometry_curves", curves_at)
-    curves = curves_at(sigmas=np.geomspace(0.1, 10, 10))
+    monkeypatch.setattr(refine, "measured", curves_at)
+    curves = curves_at(None, np.geomspace(0.1, 10, 10))
     passes.clear()
     return curves, passes
 
@@ -153,7 +152,7 @@ def test_of_several_passages_the_one_nearest_to_the_crossing_counts(coarse, monk
 
     curves, passes = analytic(coarse, w_of, c_of, monkeypatch)
     assert find_danger_zone(curves).sigma_low != pytest.approx(np.exp(-0.15), abs=0.02)
-    fine = refined_curves(None, None, curves)
+    fine = refine.refined(None, curves, 0.8, 1e-3)
     zone = find_danger_zone(fine)
     assert np.log(zone.sigma_low) == pytest.approx(-0.15, abs=1e-3)  # the end of the last dip
     assert np.log(zone.sigma_high) == pytest.approx(0.2 + 0.15 / 0.4, abs=1e-3)
@@ -169,7 +168,7 @@ def test_the_default_grid_takes_two_passes(coarse, monkeypatch):
     sigma = np.geomspace(0.02, 80, 40)
     curves = refine.geometry_curves(sigmas=sigma)
     passes.clear()
-    fine = refined_curves(None, None, curves, threshold=0.6)
+    fine = refine.refined(None, curves, 0.6, 1e-3)
     edge = (np.log(1.5) + 1) / 2
     zone = find_danger_zone(fine, 0.6)
     # W = .6 where 2 x - 1 = -log 1.5; a straight line within 0.001 is off by less than 1e-6.
@@ -185,13 +184,13 @@ def test_a_zone_between_two_levels_comes_to_light_and_one_of_the_grid_alone_goes
     curves, _ = analytic(coarse, lambda x: np.where(x < peak, 1, np.clip(0.9 - 8 * (x - peak), 0, 1)),
                          lambda x: np.where(x > peak, 1, np.clip(0.9 - 8 * (peak - x), 0, 1)), monkeypatch)
     assert find_danger_zone(curves) is None
-    zone = find_danger_zone(refined_curves(None, None, curves))
+    zone = find_danger_zone(refine.refined(None, curves, 0.8, 1e-3))
     np.testing.assert_allclose(np.log([zone.sigma_low, zone.sigma_high]), [peak - 0.0125, peak + 0.0125], atol=2e-3)
 
     curves, _ = analytic(coarse, lambda x: np.where(x < 0, 1.0, 0.0), lambda x: np.where(x < 0.01, 0.0, 1.0),
                          monkeypatch)
     assert find_danger_zone(curves, 0.4) is not None  # two lines cross at .5 between two levels
-    fine = refined_curves(None, None, curves, threshold=0.4)
+    fine = refine.refined(None, curves, 0.4, 1e-3)
     assert find_danger_zone(fine, 0.4) is None
     assert "nowhere both" in zone_reason(fine, 0.4)
 
@@ -201,7 +200,7 @@ def test_both_ends_of_a_plateau_are_refined(coarse, monkeypatch):
     curves, _ = analytic(coarse, lambda x: np.minimum(1, np.exp(1.3 - x)), lambda x: np.minimum(1, np.exp(x + 0.7)),
                          monkeypatch)
     assert np.log(find_danger_zone(curves).crossing) != pytest.approx(0.3, abs=1e-2)
-    zone = find_danger_zone(refined_curves(None, None, curves))
+    zone = find_danger_zone(refine.refined(None, curves, 0.8, 1e-3))
     assert np.log(zone.crossing) == pytest.approx(0.3, abs=1e-3)
     assert zone.resolution <= 1e-3
 

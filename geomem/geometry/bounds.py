@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.options import as_sigmas, chosen_rows
+from geomem.geometry.options import MEMORY, Options, as_sigmas
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import two_shell_table
-from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
-from geomem.points import as_train_and_heldout
+from geomem.geometry.sweep import DistanceCollector, Sweep
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -119,9 +117,7 @@ def coverage_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5
     not as described there.
     """
     sigma = as_sigmas(sigmas)
-    train, heldout = as_train_and_heldout(train, heldout)
-    centres = Centres(train, resolve_device(device))
-    chosen = chosen_rows(len(heldout), queries, "heldout queries", seed)
-    sums = BoundSums(centres, len(chosen), sigma, shell_t)
-    sweep(centres, [Queries(heldout.select(chosen), None, distances=sums)], seed, memory=memory, group=group)
+    sweep = Sweep.of(train, heldout, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
+    sums = BoundSums(sweep.centres, len(sweep.heldout_rows), sigma, shell_t)
+    sweep.run(heldout=[sums])
     return sums.bounds()

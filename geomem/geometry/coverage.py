@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
+from geomem.geometry.options import MEMORY, Options, as_draws, as_sigmas
 from geomem.geometry.projections import TILE, Centres, QueryNoise
 from geomem.geometry.shells import squared_radii
-from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
-from geomem.points import as_train_and_heldout, runs
+from geomem.geometry.sweep import NoiseCollector, Sweep
+from geomem.points import runs
 from geomem.statistics import Estimate, Tally
 
 if TYPE_CHECKING:
@@ -145,9 +144,7 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    train, heldout = as_train_and_heldout(train, heldout)
-    centres = Centres(train, resolve_device(device))
-    chosen = chosen_rows(len(heldout), queries, "heldout queries", seed)
-    sums = CoverageSums(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(heldout.select(chosen), None, noisy=sums)], seed, memory=memory, group=group)
+    sweep = Sweep.of(train, heldout, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
+    sums = CoverageSums(sweep.centres, len(sweep.heldout_rows), sigma, as_draws("draws", draws), shell_t, seed)
+    sweep.run(heldout=[sums])
     return sums.tally.estimate(sigma, proportion=True)

@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
-from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
+from geomem.geometry.options import MEMORY, QUERIES, Options, as_draws, as_sigmas
 from geomem.geometry.posterior import PosteriorSums
-from geomem.geometry.projections import Centres
-from geomem.geometry.sweep import MEMORY, Queries, sweep
+from geomem.geometry.sweep import Sweep
 from geomem.geometry.thresholds import ThresholdSummary, ThresholdSums
-from geomem.points import as_train_and_heldout
 from geomem.statistics import Estimate
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 SIGMA_RANGE = (0.02, 80.0)
-QUERIES = 4096  # of each kind; W and C then have standard errors below .008, however many points there are
 Q, DELTA = 0.95, 0.05  # of Thm 4.2
 
 
@@ -164,23 +160,26 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
     The result is the same as from ``max_posterior_weight`` and the other functions one by one.
     Raises InputError for input that is not as described.
     """
-    sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
-    train, heldout = as_train_and_heldout(train, heldout)
-    n_heldout = len(heldout)
-    centres = Centres(train, resolve_device(device))
-    train_rows = chosen_rows(centres.n_train, queries, "training queries", seed)
-    heldout_rows = chosen_rows(n_heldout, queries, "heldout queries", seed)
-    own = centres.member[train_rows]
-    thresholds = ThresholdSums(centres, own, Q, DELTA, shell_t)
-    weights = PosteriorSums(centres, own, sigma, as_draws("posterior_draws", posterior_draws), seed)
-    bounds = BoundSums(centres, len(heldout_rows), sigma, shell_t)
-    coverage = CoverageSums(centres, len(heldout_rows), sigma, as_draws("coverage_draws", coverage_draws), shell_t,
-                            seed)
-    total = len(train_rows) + len(heldout_rows)
-    sweep(centres, [Queries(train.select(train_rows), own, distances=thresholds, noisy=weights),
-                    Queries(heldout.select(heldout_rows), None, distances=bounds, noisy=coverage)],
-          seed, memory=memory, group=group,
-          advance=progress and (lambda share: progress(round(share * total), total)))
+    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress)
+    return measured(Sweep.of(train, heldout, options), levels_of(sigmas))
+
+
+def levels_of(sigmas: Any) -> np.ndarray:
+    """Noise levels, ascending: so many log-spaced ones, or those given. Raises InputError for what are none."""
+    return log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
+
+
+def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
+    """The curves at these levels; the draws, shells and seed are those of the options."""
+    options, centres = sweep.options, sweep.centres
+    posterior_draws = as_draws("posterior_draws", options.posterior_draws)
+    coverage_draws = as_draws("coverage_draws", options.coverage_draws)
+    n_queries = len(sweep.heldout_rows)
+    thresholds = ThresholdSums(centres, sweep.own, Q, DELTA, options.shell_t)
+    weights = PosteriorSums(centres, sweep.own, sigma, posterior_draws, options.seed)
+    bounds = BoundSums(centres, n_queries, sigma, options.shell_t)
+    coverage = CoverageSums(centres, n_queries, sigma, coverage_draws, options.shell_t, options.seed)
+    sweep.run(training=[thresholds, weights], heldout=[bounds, coverage])
     theorem_4_8 = bounds.bounds()
     return Curves(
         sigma=sigma,
@@ -193,11 +192,12 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
         thresholds=thresholds.thresholds().summary(),
         heldout_nearest_distance=float(np.median(bounds.nearest)),
         n_train=centres.n_train,
-        n_heldout=n_heldout,
+        n_heldout=len(sweep.heldout or ()),
         dim=centres.dim,
         duplicates=centres.n_train - len(centres),
-        settings={"posterior_draws": int(posterior_draws), "coverage_draws": int(coverage_draws),
-                  "queries": None if queries is None else int(queries), "shell_t": float(shell_t), "seed": int(seed)},
+        settings={"posterior_draws": posterior_draws, "coverage_draws": coverage_draws,
+                  "queries": None if options.queries is None else int(options.queries),
+                  "shell_t": float(options.shell_t), "seed": int(options.seed)},
         weight_per_point=weights.largest.point_mean(),
         coverage_per_point=coverage.tally.point_mean(),
     )

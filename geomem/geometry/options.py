@@ -1,15 +1,37 @@
-"""What callers may pass besides points: noise levels, draws, how many points to evaluate."""
+"""What callers may pass besides points: noise levels, draws, how many points to evaluate, and where."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomem.errors import InputError
 from geomem.rng import generator
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 LARGEST = 1e15  # noise level; the smallest is its inverse
+MEMORY = 2 * 2**30  # bytes, beside the points themselves
+QUERIES = 4096  # of each kind; W and C then have standard errors below .008, however many points there are
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the curves are measured; see ``geometry_curves``."""
+
+    posterior_draws: int = 4
+    coverage_draws: int = 8
+    shell_t: float = 5.0
+    queries: int | None = None
+    seed: int = 0
+    device: Any = "auto"
+    memory: int = MEMORY
+    group: ProcessGroup | None = None
+    progress: Callable[[int, int], None] | None = None
 
 
 def as_sigmas(sigmas: Any) -> np.ndarray:

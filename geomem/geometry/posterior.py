@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geomem.devices import resolve_device
 from geomem.geometry import workers
-from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
+from geomem.geometry.options import MEMORY, Options, as_draws, as_sigmas
 from geomem.geometry.projections import TILE, Centres, QueryNoise
-from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
-from geomem.points import as_points, runs
+from geomem.geometry.sweep import NoiseCollector, Sweep
+from geomem.points import runs
 from geomem.statistics import Estimate, Tally
 
 if TYPE_CHECKING:
@@ -130,11 +129,8 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    source = as_points("train", train)
-    centres = Centres(source, resolve_device(device))
-    chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
-    own = centres.member[chosen]
-    sums = PosteriorSums(centres, own, sigma, as_draws("draws", draws), seed)
-    sweep(centres, [Queries(source.select(chosen), own, noisy=sums)], seed, memory=memory, group=group)
+    sweep = Sweep.of(train, None, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
+    sums = PosteriorSums(sweep.centres, sweep.own, sigma, as_draws("draws", draws), seed)
+    sweep.run(training=[sums])
     return PosteriorWeights(sums.largest.estimate(sigma, proportion=False),
                             sums.own.estimate(sigma, proportion=False))

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.curves import QUERIES, Curves, geometry_curves
-from geomem.geometry.options import as_draws
-from geomem.geometry.sweep import MEMORY
+from geomem.geometry.curves import Curves, levels_of, measured
+from geomem.geometry.options import MEMORY, QUERIES, Options, as_draws
+from geomem.geometry.sweep import Sweep
 from geomem.statistics import Estimate, interval
 
 if TYPE_CHECKING:
@@ -54,17 +54,22 @@ def curves_to_tolerance(train: Any, heldout: Any, tolerance: float, *, sigmas: A
     the tolerance. Raises InputError for a tolerance outside (0, 0.5), a single draw, or ``max_draws`` below the
     pilot's.
     """
+    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress)
+    return measured_to_tolerance(Sweep.of(train, heldout, options), levels_of(sigmas), tolerance, max_draws)
+
+
+def measured_to_tolerance(sweep: Sweep, sigma: np.ndarray, tolerance: float, max_draws: int) -> PreciseCurves:
+    """``curves_to_tolerance``, the pilot's draws being those of the options."""
     if not 0 < tolerance < 0.5:
         raise InputError(f"tolerance is {tolerance}; give a half-width of the 95% intervals between 0 and 0.5")
-    draws = [as_draws("posterior_draws", posterior_draws), as_draws("coverage_draws", coverage_draws)]
+    draws = [as_draws(name, getattr(sweep.options, name)) for name in ("posterior_draws", "coverage_draws")]
     if min(draws) < 2 or max_draws < max(draws):
         raise InputError(f"{draws[0]} posterior and {draws[1]} coverage draws, at most {max_draws}: a tolerance needs "
                          "2 or more of each to begin with, and no more than the most")
     runs = 0
     while True:
-        curves = geometry_curves(train, heldout, sigmas=sigmas, posterior_draws=draws[0], coverage_draws=draws[1],
-                                 shell_t=shell_t, queries=queries, seed=seed, device=device, memory=memory, group=group,
-                                 progress=progress)
+        options = replace(sweep.options, posterior_draws=draws[0], coverage_draws=draws[1])
+        curves = measured(replace(sweep, options=options), sigma)
         runs += 1
         pair = (_Drawn(curves.max_posterior_weight, False, tolerance), _Drawn(curves.coverage, True, tolerance))
         needed = [drawn.draws_needed(max_draws) for drawn in pair]

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.curves import Curves, geometry_curves
-from geomem.geometry.sweep import MEMORY
+from geomem.geometry.curves import Curves, measured
+from geomem.geometry.options import MEMORY, Options
+from geomem.geometry.sweep import Sweep
 from geomem.geometry.zone import find_danger_zone, zone_brackets
 
 if TYPE_CHECKING:
@@ -45,13 +46,18 @@ def refined_curves(train: Any, heldout: Any, curves: Curves, *, threshold: float
     is added outside the levels of ``curves``.
     Raises InputError for a tolerance below 1e-6, a threshold outside (0, 1), or points of another number or size.
     """
-    if not tolerance >= SMALLEST_TOLERANCE:
-        raise InputError(f"tolerance is {tolerance}; give a distance in log sigma, {SMALLEST_TOLERANCE:g} or more")
     settings = {name: curves.settings[name]
                 for name in ("posterior_draws", "coverage_draws", "queries", "shell_t", "seed")}
+    options = Options(**settings, device=device, memory=memory, group=group, progress=progress)
+    return refined(Sweep.of(train, heldout, options), curves, threshold, tolerance)
+
+
+def refined(sweep: Sweep, curves: Curves, threshold: float, tolerance: float) -> Curves:
+    """``refined_curves`` of curves that were measured with these options."""
+    if not tolerance >= SMALLEST_TOLERANCE:
+        raise InputError(f"tolerance is {tolerance}; give a distance in log sigma, {SMALLEST_TOLERANCE:g} or more")
     while len(sigmas := levels_to_add(curves, threshold, tolerance)):
-        more = geometry_curves(train, heldout, sigmas=sigmas, device=device, memory=memory, group=group,
-                               progress=progress, **settings)
+        more = measured(sweep, sigmas)
         if (more.n_train, more.n_heldout, more.dim) != (curves.n_train, curves.n_heldout, curves.dim):
             raise InputError(f"the curves are of {curves.n_train:,} training and {curves.n_heldout:,} held-out points "
                              f"of {curves.dim:,} values; give these points, not {more.n_train:,} and "

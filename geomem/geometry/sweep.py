@@ -7,17 +7,18 @@ blocks and put their sums together at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 
+from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.geometry.options import as_whole
+from geomem.geometry.options import Options, as_whole, chosen_rows
 from geomem.geometry.projections import (
     TILE,
     Block,
@@ -29,18 +30,12 @@ from geomem.geometry.projections import (
     require_spread,
 )
 from geomem.geometry.workers import Run, workers
-from geomem.points import Points, runs
+from geomem.points import Points, as_points, as_train_and_heldout, runs
 from geomem.processes import reduce, require_same
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
-MEMORY = 2 * 2**30  # bytes, beside the points themselves
 # Entries that one elementwise operation takes: on the CPU they should stay in the cache.
 CPU_ENTRIES = 2**18
 GPU_ENTRIES = 2**24
-
-Advance = Callable[[float], None]
 
 
 class Collector:
@@ -106,6 +101,13 @@ class Queries:
     distances: DistanceCollector | None = None
     noisy: NoiseCollector | None = None
 
+    @classmethod
+    def of(cls, points: Points, rows: np.ndarray, own: np.ndarray | None, collectors: Sequence[Collector]) -> Queries:
+        """These rows of the points, with each of the collectors in its place."""
+        return cls(points if len(rows) == len(points) else points.select(rows), own,
+                   next((part for part in collectors if isinstance(part, DistanceCollector)), None),
+                   next((part for part in collectors if isinstance(part, NoiseCollector)), None))
+
     def __len__(self) -> int:
         return len(self.points)
 
@@ -130,25 +132,63 @@ class Queries:
         return Tile(rows, points, own, products)
 
 
-def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: int = MEMORY,
-          group: ProcessGroup | None = None, advance: Advance | None = None) -> None:
-    """Show all centres to all queries.
+@dataclass(frozen=True)
+class Sweep:
+    """The training points and the points that they are seen from, ready for passes over them."""
 
-    ``memory``: bytes to use beside the points themselves. ``group``: processes that all call this with the same
-    arguments and share the centres; afterwards the sums are complete in each of them. ``advance`` is called with
-    the share of the work done, from 0 to 1. Raises InputError if the memory is not enough for one tile of queries.
-    """
-    blocks = centres.blocks
-    passes = list(_passes(centres, queries, memory))
+    train: Points
+    heldout: Points | None
+    centres: Centres
+    options: Options
+
+    @classmethod
+    def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
+        """``train`` (N, ...), N >= 2, ``heldout`` (M, ...) or None. Raises InputError for what are no such points."""
+        train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
+        return cls(train, heldout, Centres(train, resolve_device(options.device)), options)
+
+    @cached_property
+    def training_rows(self) -> np.ndarray:
+        """The training points that are queries, ascending."""
+        return chosen_rows(len(self.train), self.options.queries, "training queries", self.options.seed)
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """(n,) the centre that each of them is."""
+        return self.centres.member[self.training_rows]
+
+    @cached_property
+    def heldout_rows(self) -> np.ndarray:
+        """The held-out points that are queries, ascending."""
+        assert self.heldout is not None
+        return chosen_rows(len(self.heldout), self.options.queries, "heldout queries", self.options.seed)
+
+    def run(self, *, training: Sequence[Collector] = (), heldout: Sequence[Collector] = ()) -> None:
+        """Show all centres to the queries: of each kind at most one collector of distances and one of noise.
+
+        Raises InputError if the memory is not enough for one tile of queries.
+        """
+        queries = []
+        if training:
+            queries.append(Queries.of(self.train, self.training_rows, self.own, training))
+        if heldout:
+            assert self.heldout is not None
+            queries.append(Queries.of(self.heldout, self.heldout_rows, None, heldout))
+        _sweep(self.centres, queries, self.options)
+
+
+def _sweep(centres: Centres, queries: Sequence[Queries], options: Options) -> None:
+    blocks, group, total = centres.blocks, options.group, sum(map(len, queries))
+    passes = list(_passes(centres, queries, options.memory))
     if group is not None:
-        require_same((centres.digest(), [part.digest() for part in queries], seed, len(passes)), group)
+        require_same((centres.digest(), [part.digest() for part in queries], options.seed, len(passes)), group)
         blocks = blocks[group.rank()::group.size()]
     steps, done, spread = len(passes) * max(1, len(blocks)), 0, 0.0
     with workers(centres.device) as run:
         for part in queries:
             if part.noisy:
                 part.noisy.noise.squared_radius  # noqa: B018 - drawn before threads ask for it
-        pool = NoisePool.draw(centres, seed, [part.noisy.noise for part in queries if part.noisy], run)
+        pool = NoisePool.draw(centres, options.seed, [part.noisy.noise for part in queries if part.noisy], run)
         for rows in passes:
             for part, own_rows in zip(queries, rows, strict=True):
                 for collector in part.collectors():
@@ -164,11 +204,11 @@ def sweep(centres: Centres, queries: Sequence[Queries], seed: int, *, memory: in
                 run([reader.read, *(partial(_show, part, tile, block, between if part.are_all(centres) else None)
                                     for part, tile in tiles)])
                 done += 1
-                if advance:
-                    advance(done / steps)
+                if options.progress:
+                    options.progress(round(done / steps * total), total)
             if group is not None:
                 reduce([sums for part in queries for collector in part.collectors()
-                              for sums in collector.parts()], group)
+                        for sums in collector.parts()], group)
             run([partial(collector.finish, tile.rows) for part, tile in tiles for collector in part.collectors()])
             for part in queries:
                 for collector in part.collectors():

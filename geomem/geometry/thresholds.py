@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.bounds import sorted_distances
-from geomem.geometry.options import chosen_rows
+from geomem.geometry.options import MEMORY, Options
 from geomem.geometry.projections import Centres
 from geomem.geometry.shells import shell_radii
-from geomem.geometry.sweep import MEMORY, DistanceCollector, Queries, sweep
-from geomem.points import as_points, runs
+from geomem.geometry.sweep import DistanceCollector, Sweep
+from geomem.points import runs
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -170,10 +169,7 @@ def concentration_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05
     bytes, beside the points; ``group`` processes that share the work (see ``geometry_curves``).
     Raises InputError for input that is not as described.
     """
-    source = as_points("train", train)
-    centres = Centres(source, resolve_device(device))
-    chosen = chosen_rows(centres.n_train, queries, "training queries", seed)
-    own = centres.member[chosen]
-    sums = ThresholdSums(centres, own, q, delta, shell_t)
-    sweep(centres, [Queries(source.select(chosen), own, distances=sums)], seed, memory=memory, group=group)
+    sweep = Sweep.of(train, None, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
+    sums = ThresholdSums(sweep.centres, sweep.own, q, delta, shell_t)
+    sweep.run(training=[sums])
     return sums.thresholds()

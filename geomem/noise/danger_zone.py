@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomem.geometry.curves import QUERIES, Curves, geometry_curves
-from geomem.geometry.precision import curves_to_tolerance
-from geomem.geometry.refine import refined_curves
-from geomem.geometry.sweep import MEMORY
+from geomem.geometry.curves import Curves, levels_of, measured
+from geomem.geometry.options import MEMORY, QUERIES, Options
+from geomem.geometry.precision import measured_to_tolerance
+from geomem.geometry.refine import refined
+from geomem.geometry.sweep import Sweep
 from geomem.geometry.thresholds import ThresholdSummary
 from geomem.geometry.zone import DangerZone, find_danger_zone, zone_reason
 from geomem.noise.samplers import LogNormalSampler
@@ -98,20 +99,21 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     ``geometry_curves``.
     Raises InputError for input that is not as described.
     """
-    options: dict[str, Any] = {"device": device, "memory": memory, "group": group, "progress": progress}
-    drawn: dict[str, Any] = {"sigmas": sigmas, "posterior_draws": posterior_draws, "coverage_draws": coverage_draws,
-                             "shell_t": shell_t, "queries": queries, "seed": seed, **options}
+    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress)
+    sweep, sigma = Sweep.of(train, heldout, options), levels_of(sigmas)
     if tolerance is None:
-        curves, notes = geometry_curves(train, heldout, **drawn), []
+        curves, notes = measured(sweep, sigma), []
     else:
-        precise = curves_to_tolerance(train, heldout, tolerance, max_draws=max_draws, **drawn)
+        precise = measured_to_tolerance(sweep, sigma, tolerance, max_draws)
         curves, notes = precise.curves, list(precise.notes)
-    refined = refined_curves(train, heldout, curves, threshold=threshold, tolerance=resolution, **options)
+        drawn = {name: curves.settings[name] for name in ("posterior_draws", "coverage_draws")}
+        sweep = replace(sweep, options=replace(options, **drawn))
+    finer = refined(sweep, curves, threshold, resolution)
     looked = curves.max_posterior_weight.n_points, curves.coverage.n_points
     if looked != (curves.n_train, curves.n_heldout):
         notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
-    zone = find_danger_zone(refined, threshold)
-    return ZoneReport(curves, refined, zone, None if zone else zone_reason(refined, threshold), tuple(notes),
+    zone = find_danger_zone(finer, threshold)
+    return ZoneReport(curves, finer, zone, None if zone else zone_reason(finer, threshold), tuple(notes),
                       threshold, resolution, tolerance)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from geomem.geometry.bounds import CoverageBounds, coverage_bounds
-from geomem.geometry.curves import QUERIES
-from geomem.geometry.sweep import MEMORY
+from geomem.geometry.options import MEMORY, QUERIES
 from geomem.geometry.thresholds import Thresholds, concentration_thresholds
 from geomem.theory.flow import FlowCosine, NearPoint, denoiser_near_point, flow_cosine
 from geomem.theory.limits import GaussianLaw, SensitivityByDistance, gaussian_law, sensitivity_by_distance

@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.geometry.coverage import shell_edges
-from geomem.geometry.options import as_draws, as_sigmas, chosen_rows
+from geomem.geometry.options import MEMORY, Options, as_draws, as_sigmas
 from geomem.geometry.projections import Centres, QueryNoise
-from geomem.geometry.sweep import MEMORY, NoiseCollector, Queries, sweep
+from geomem.geometry.sweep import NoiseCollector, Sweep
 from geomem.geometry.workers import may_look
-from geomem.points import as_train_and_heldout
 from geomem.statistics import Tally
 
 if TYPE_CHECKING:
@@ -147,10 +145,8 @@ def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any,
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    train, heldout = as_train_and_heldout(train, heldout)
-    sizes = as_sizes(sizes, train.shape[0])
-    centres = Centres(train, resolve_device(device))
-    chosen = chosen_rows(heldout.shape[0], queries, "heldout queries", seed)
-    counts = CoveringCounts(centres, len(chosen), sigma, as_draws("draws", draws), shell_t, seed)
-    sweep(centres, [Queries(heldout.select(chosen), None, noisy=counts)], seed, memory=memory, group=group)
-    return coverage_from_counts(counts.counts(), counts.noise.groups, centres.n_train, sigma, sizes)
+    sweep = Sweep.of(train, heldout, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
+    sizes = as_sizes(sizes, len(sweep.train))
+    counts = CoveringCounts(sweep.centres, len(sweep.heldout_rows), sigma, as_draws("draws", draws), shell_t, seed)
+    sweep.run(heldout=[counts])
+    return coverage_from_counts(counts.counts(), counts.noise.groups, len(sweep.train), sigma, sizes)

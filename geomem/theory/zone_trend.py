@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.geometry.curves import QUERIES, log_spaced
-from geomem.geometry.options import as_sigmas
+from geomem.geometry.curves import levels_of
+from geomem.geometry.options import MEMORY, QUERIES
 from geomem.geometry.posterior import max_posterior_weight
-from geomem.geometry.sweep import MEMORY
 from geomem.geometry.zone import at_least, crossing_points
 from geomem.points import as_train_and_heldout
 from geomem.rng import generator
@@ -100,7 +99,7 @@ def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any =
     interpolated in log sigma: more levels around the zone make them, and the trend, sharper.
     Raises InputError for input that is not as described.
     """
-    sigma = log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
+    sigma = levels_of(sigmas)
     train, heldout = as_train_and_heldout(train, heldout)
     n_train = train.shape[0]
     sizes = as_sizes(sizes, n_train, smallest=2)
