@@ -166,7 +166,7 @@ def test_the_default_grid_takes_two_passes(coarse, monkeypatch):
     curves, passes = analytic(coarse, lambda x: 1 / (1 + np.exp(2 * x - 1)), lambda x: 1 / (1 + np.exp(-2 * x - 1)),
                               monkeypatch)
     sigma = np.geomspace(0.02, 80, 40)
-    curves = refine.geometry_curves(sigmas=sigma)
+    curves = refine.measured(None, sigma)
     passes.clear()
     fine = refine.refined(None, curves, 0.6, 1e-3)
     edge = (np.log(1.5) + 1) / 2

@@ -8,6 +8,7 @@ import scipy.stats
 from geomem import InputError
 from geomem.geometry import concentration_thresholds, training_risk
 from geomem.geometry import risk as risk_module
+from geomem.geometry.thresholds import concentration_factors
 from geomem.memorization import copies_per_point
 from geomem.rng import generator
 from geomem.statistics import rank_correlation
@@ -90,13 +91,13 @@ def test_thresholds_count_rivals_copies_and_near_duplicates(rng):
         assert found.concentrated_below[point] == pytest.approx(found.nearest_distance[point] / root, rel=1e-9)
 
 
-def test_group_factors_solve_the_inequality_and_are_infinite_only_where_it_always_holds():
+def test_factors_of_groups_solve_the_inequality_and_are_infinite_only_where_it_always_holds():
     grid = np.meshgrid([1, 2, 9, 400], [1, 3, 50, 5000], [1, 2, 9])
     rivals, copies, distinct = (axis.ravel().astype(float) for axis in grid)
     keep = distinct <= rivals
     rivals, copies, distinct = rivals[keep], copies[keep], distinct[keep]
     for q, delta in ((0.95, 0.05), (0.51, 0.9)):
-        factor = risk_module.group_factors(rivals, copies, distinct, q, delta)
+        factor = concentration_factors(rivals, copies, distinct, q, delta)
         assert np.isinf(factor).any()
         assert np.isfinite(factor).any()
         z = scipy.stats.norm.ppf(1 - delta / distinct)

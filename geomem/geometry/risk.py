@@ -36,11 +36,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 
 from geomem.errors import InputError
 from geomem.geometry.neighbours import nearest
 from geomem.geometry.projections import require_spread
+from geomem.geometry.thresholds import check_probabilities, concentration_factors
 from geomem.points import Array, as_rows, distinct_points
 from geomem.rng import generator
 
@@ -98,10 +98,7 @@ def training_risk(train: Array, *, q: float = 0.95, delta: float = 0.05, toleran
     Distances are exact at any size; their memory does not grow with N^2. Raises InputError for values out of range,
     or unless two groups are left.
     """
-    if not 0.5 < q < 1:
-        raise InputError(f"q is {q}; give a weight strictly between 0.5 and 1")
-    if not 0 < delta < 1:
-        raise InputError(f"delta is {delta}; give a probability strictly between 0 and 1")
+    check_probabilities(q, delta)
     for name, value in (("neighbours", neighbours), ("draws", draws)):
         if value < 1:
             raise InputError(f"{name} is {value}; give 1 or more")
@@ -115,7 +112,8 @@ def training_risk(train: Array, *, q: float = 0.95, delta: float = 0.05, toleran
                          f"{tolerance:g}; give more points or a smaller tolerance")
     distances, others = _outside(points, near.group, neighbours, device)
     group_size = np.bincount(near.group, weights=count).astype(np.int64)[near.group]
-    factor = group_factors(len(rows) - group_size, count, len(points) - np.bincount(near.group)[near.group], q, delta)
+    factor = concentration_factors(len(rows) - group_size, count, len(points) - np.bincount(near.group)[near.group], q,
+                                   delta)
     first = distances[:, 0]
     half = None
     if len(points) <= MAX_HALF_POINTS:
@@ -131,19 +129,6 @@ def training_risk(train: Array, *, q: float = 0.95, delta: float = 0.05, toleran
 
 def _score(group_size: np.ndarray, first: np.ndarray, usual: float) -> np.ndarray:
     return 2 * group_size * first / (first + usual)
-
-
-def group_factors(rivals: np.ndarray, copies: np.ndarray, distinct_rivals: np.ndarray, q: float,
-                  delta: float) -> np.ndarray:
-    """``1/s`` of the module docstring, inf where every sigma will do.
-
-    rivals: N - g, points outside the group; copies: e; distinct_rivals: R. All (n,), at least 1.
-    """
-    z = ndtri(1 - delta / distinct_rivals)
-    scale = np.log(q * rivals / ((1 - q) * copies))
-    square = z**2 + 2 * scale
-    s = z + np.sqrt(square.clip(min=0))
-    return np.divide(1, s, out=np.full(len(s), np.inf), where=(square >= 0) & (s > 0))
 
 
 def _outside(points: np.ndarray, group: np.ndarray, k: int, device: str | torch.device

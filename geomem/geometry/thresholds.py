@@ -76,11 +76,28 @@ def _summary(values: np.ndarray) -> Summary:
             "max": float(values.max())}
 
 
-def concentration_factor(n: int, q: float, delta: float) -> float:
-    """``b`` of Thm 4.2 for n training points."""
-    z = ndtri(1 - delta / (n - 1))
-    scale = np.log(q * (n - 1) / (1 - q))
-    return float((-z + np.sqrt(z**2 + 2 * scale)) / (2 * scale))
+def check_probabilities(q: float, delta: float) -> None:
+    """Raises InputError unless q is in (1/2, 1) and delta in (0, 1)."""
+    if not 0.5 < q < 1:
+        raise InputError(f"q is {q}; give a weight strictly between 0.5 and 1")
+    if not 0 < delta < 1:
+        raise InputError(f"delta is {delta}; give a probability strictly between 0 and 1")
+
+
+def concentration_factors(rivals: Any, copies: Any, distinct_rivals: Any, q: float, delta: float) -> np.ndarray:
+    """``b`` of Thm 4.2, for groups of copies (``risk``): inf where the weight is concentrated at every sigma.
+
+    ``rivals``: points outside the group, N - 1 for a point that occurs once; ``copies``: how often the point itself
+    occurs; ``distinct_rivals``: what the union bound counts. Numbers, 1 or more, that broadcast.
+    """
+    z = ndtri(1 - delta / np.asarray(distinct_rivals))
+    scale = np.log(q * rivals / ((1 - q) * copies))
+    square = z**2 + 2 * scale
+    root = np.sqrt(square.clip(min=0))
+    factor = np.full(square.shape, np.inf)
+    np.divide(1, z + root, out=factor, where=(square >= 0) & (z + root > 0))
+    np.divide(root - z, 2 * scale, out=factor, where=scale > 1e-3 * z**2)  # the same, but for a small L
+    return factor
 
 
 def spread_factors(n: int, q: float, delta: float) -> np.ndarray:
@@ -101,13 +118,10 @@ class ThresholdSums(DistanceCollector):
     """
 
     def __init__(self, centres: Centres, own: np.ndarray, q: float, delta: float, shell_t: float) -> None:
-        if not 0.5 < q < 1:
-            raise InputError(f"q is {q}; give a weight strictly between 0.5 and 1")
-        if not 0 < delta < 1:
-            raise InputError(f"delta is {delta}; give a probability strictly between 0 and 1")
+        check_probabilities(q, delta)
         self.q, self.delta = q, delta
         self._centres = centres
-        self._b = concentration_factor(centres.n_train, q, delta)
+        self._b = float(concentration_factors(centres.n_train - 1, 1, centres.n_train - 1, q, delta))
         self._a = torch.from_numpy(spread_factors(centres.n_train, q, delta)).to(centres.device)
         self._outer = shell_radii(centres.dim, shell_t)[1]
         self._member = None if centres.distinct else torch.from_numpy(centres.member).to(centres.device)
