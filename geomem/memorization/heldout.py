@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.geometry.duplicates import distinct_points
-from geomem.geometry.neighbours import Array, as_rows
 from geomem.memorization.ratio import default_tolerance
+from geomem.points import Array, as_rows, distinct_points
 
 SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 

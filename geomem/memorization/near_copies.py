@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from scipy.stats import nhypergeom
 
-from geomem.geometry.neighbours import Array, as_rows, nearest
+from geomem.geometry.neighbours import nearest
 from geomem.memorization.heldout import distinct_sets
+from geomem.points import Array, as_rows
 
 QUANTILES = (0.0, 0.01, 0.05)  # of the held-out distances; 0 is the smallest of them
 LEVEL = 0.05  # of all tests together
