@@ -5,6 +5,8 @@ from typing import Any
 
 import griffe
 
+PAPERS = {"Dodson et al.": "G", "Vu et al.": "C", "Karras et al.": "K", "Garnier-Brun et al.": "B"}
+
 
 class Docstrings(griffe.Extension):
     """Turns what docstrings write for the terminal into Markdown."""
@@ -15,10 +17,10 @@ class Docstrings(griffe.Extension):
 
 
 def markdown(text: str) -> str:
-    """Underlined titles in bold, ``name : text`` as a list, code after ``::``, [G] as a link to the references."""
+    """Underlined titles in bold, ``name : text`` as a list, code after ``::``, links to the references."""
     text = re.sub(r"^(\w+)\n-{3,}$", r"**\1**\n", text, flags=re.M)
     text = re.sub(r"^(\w+(?:, \w+)*) : ", r"- `\1`: ", text, flags=re.M)
     text = re.sub(r"::$", ":", text, flags=re.M)
     text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text)
-    return re.sub(r"^((?!    ).*)$", lambda line: re.sub(r"\[([A-Z])\](?![(\[`])", r"[\[\1\]][\1]", line[0]), text,
-                  flags=re.M)
+    return re.sub(r"^(?!    ).*$", lambda line: re.sub("|".join(PAPERS), lambda name: f"[{name[0]}][{PAPERS[name[0]]}]",
+                                                       line[0]), text, flags=re.M)

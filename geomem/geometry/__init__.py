@@ -1,11 +1,11 @@
 """Where a diffusion model will memorize its training set, from the geometry of the data alone.
 
-    W_sigma(D)     mean largest posterior weight at noisy training points; falls with sigma   [G] Def. 4.1
-    C_sigma(p, D)  coverage of noisy held-out points by the shells of the training points; rises  [G] Def. 4.6
-    danger zone    the noise levels where both are high; it holds their crossing   [G] section 4.2
+    W_sigma(D)     mean largest posterior weight at noisy training points; falls with sigma       Def. 4.1
+    C_sigma(p, D)  coverage of noisy held-out points by the shells of the training points; rises  Def. 4.6
+    danger zone    the noise levels where both are high; it holds their crossing                  section 4.2
 
-[G] is *Two Calm Ends and the Wild Middle* (arXiv 2602.17846). Arrays in (NumPy or torch, (points, ...),
-flattened inside), frozen records of float64 NumPy arrays out.
+All of Dodson et al. 2026 (arXiv 2602.17846). Arrays in (NumPy or torch, (points, ...), flattened inside), frozen
+records of float64 NumPy arrays out.
 """
 
 from geomem._renamed import renamed

@@ -1,4 +1,4 @@
-"""Bounds on coverage from distances alone ([G] Def. 4.7, Thm 4.8).
+"""Bounds on coverage from distances alone (Dodson et al. 2026, Def. 4.7, Thm 4.8).
 
     lower:          E_D[C_sigma] >= E[ g_sigma(R_NN) ],  R_NN from a held-out Y to its nearest training point
     plain upper:    E_D[C_sigma] <= min(1, N E[ g_sigma(|Y - X'|) ])
@@ -111,7 +111,7 @@ class BoundSums(DistanceCollector):
 def coverage_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5.0, seed: int = 0,
                        queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
                        group: ProcessGroup | None = None) -> CoverageBounds:
-    """Lower and upper bounds on coverage ([G] Thm 4.8), with the exact g: no noise is drawn.
+    """Lower and upper bounds on coverage (Dodson et al. 2026, Thm 4.8), with the exact g: no noise is drawn.
 
     Arguments as for ``shell_coverage``; ``seed`` only chooses the ``queries``. Raises InputError for input that is
     not as described there.

@@ -1,4 +1,4 @@
-"""Coverage of held-out points by the shells of the training points ([G] Eq. 6, Def. 4.6).
+"""Coverage of held-out points by the shells of the training points (Dodson et al. 2026, Eq. 6, Def. 4.6).
 
     C_sigma(p, D) = P( Y + sigma Z in union_i S_sigma(x_i) ),    Y ~ p held out.
 
@@ -43,7 +43,8 @@ def shell_edges(c: torch.Tensor, sigma: np.ndarray, dim: int, shell_t: float) ->
 
 def covered(a: torch.Tensor, b: torch.Tensor, low: torch.Tensor, high: torch.Tensor, sigma: np.ndarray,
             known: torch.Tensor) -> torch.Tensor:
-    """Which noisy held-out points lie in the shells of some centres, both sides of each ([G] Eq. 6, Def. 4.6).
+    """Which noisy held-out points lie in the shells of some centres, both sides of each (Dodson et al. 2026, Eq. 6,
+    Def. 4.6).
 
     ``a`` (queries, centres); ``b`` (queries, draws, centres); ``low``, ``high`` as in ``shell_edges``; ``known``: a
     bool tensor like them, True where nobody needs to ask. Returns it with the centres' answer added.
@@ -134,7 +135,7 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
                    queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
                    group: ProcessGroup | None = None) -> Estimate:
     """C_sigma, the probability that a noisy held-out point lies in a shell of a training point
-    ([G] Def. 4.6).
+    (Dodson et al. 2026, Def. 4.6).
 
     Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), NumPy, torch or stored, points of one shape;
     ``sigmas`` noise levels in the units of the data, in any order (ascending and each once in the result);

@@ -1,8 +1,8 @@
 """Posterior weight W, coverage C and their bounds along the noise schedule, in one pass over the data.
 
-W_sigma ([G] Def. 4.1) falls and C_sigma ([G] Def. 4.6) rises with sigma; Thm 4.8 bounds C, and Thm 4.2 says
-where W is near 1 and near 0. All of it needs the squared distances ``a`` and the noise projections ``b`` of
-``projections`` and nothing else, so they are made once for every level and every quantity.
+W_sigma (Dodson et al. 2026, Def. 4.1) falls and C_sigma (Dodson et al. 2026, Def. 4.6) rises with sigma; Thm 4.8 bounds
+C, and Thm 4.2 says where W is near 1 and near 0. All of it needs the squared distances ``a`` and the noise projections
+``b`` of ``projections`` and nothing else, so they are made once for every level and every quantity.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Posterior weights of the training points ([G] Eq. 2, 3, Def. 4.1).
+"""Posterior weights of the training points (Dodson et al. 2026, Eq. 2, 3, Def. 4.1).
 
 For the query ``x_k + sigma Z`` at training point k, with ``u = 1/sigma`` and a, b as in ``projections``:
 
@@ -31,7 +31,8 @@ NEGLIGIBLE = 1e-12  # a total weight this small beside the point's own is left o
 
 def posterior_weights(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
                       sigma: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries ([G] Eq. 2).
+    """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries (Dodson et al. 2026,
+    Eq. 2).
 
     ``a`` (queries, centres) is inf at a query's own centre; ``b`` (queries, draws, centres); ``count`` (centres,)
     how often each centre occurs, None when each does once; ``sigma`` ascending. Returns two float32 tensors
@@ -120,7 +121,7 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
                          device: Any = "auto", memory: int = MEMORY,
                          group: ProcessGroup | None = None) -> PosteriorWeights:
     """W_sigma(D), the mean largest posterior weight at noisy training points, and the mean self weight
-    ([G] Def. 4.1, Fig. 7).
+    (Dodson et al. 2026, Def. 4.1, Fig. 7).
 
     Arguments: ``train`` (N, ...), NumPy, torch or stored, N >= 2; ``sigmas`` noise levels in the units of the
     data, in any order (ascending and each once in the result); ``draws`` noise draws per training point;

@@ -9,7 +9,7 @@ the point x_k, which occurs e times itself, in a group of g of the N points:
     sigma_half  the noise level where the expected weight E[w_G] at ``x_k + sigma Z`` falls to 1/2
 
 with w_G the posterior weight of the whole group and R the number of distinct points outside it. With e = g = 1
-and all points distinct the threshold is ``b r_2`` of [G] Thm 4.2.
+and all points distinct the threshold is ``b r_2`` of Dodson et al. 2026, Thm 4.2.
 
 The threshold of a group (derived): copies of one point are indistinguishable, so their weights are equal whatever
 the noise and none reaches 1/2; what can concentrate is their sum. In the proof of Thm 4.2 every rival's logit is at
@@ -24,9 +24,9 @@ point that occurs once stays below 2 however far away it lies, one that occurs t
 It is a rule with a reason, not a theorem, chosen on models of digits, ECG5000 and faces that memorize and then tried on
 other trainings of them.
 On all three, points that occurred four times were copied 5 to 6 times as often as the others; of the samples near a
-point, the ratio rule of [G] section 3 calls a larger share copies the more isolated the point is (rank correlation
-.40 to .64). That second part belongs to the rule: counted with one distance for all points, copies do not follow
-isolation (-.18 to .10).
+point, the ratio rule of Dodson et al. 2026, section 3 calls a larger share copies the more isolated the point is (rank
+correlation .40 to .64). That second part belongs to the rule: counted with one distance for all points, copies do not
+follow isolation (-.18 to .10).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gaussian shells and the two-shell probability g ([G] Lemma 4.5, Def. 4.7).
+"""Gaussian shells and the two-shell probability g (Dodson et al. 2026, Lemma 4.5, Def. 4.7).
 
     R_-^2 = max(0, d - 2 sqrt(d t)),    R_+^2 = d + 2 sqrt(d t) + 2 t
     P(R_- <= |Z| <= R_+) >= 1 - 2 exp(-t)
@@ -24,7 +24,7 @@ SMALLEST = 1e-15  # g below this is taken as 0 in the table
 
 
 def shell_radii(d: int, t: float = 5.0) -> tuple[float, float]:
-    """``(R_-, R_+)`` for dimension d and t > 0, in units of sigma ([G] Lemma 4.5).
+    """``(R_-, R_+)`` for dimension d and t > 0, in units of sigma (Dodson et al. 2026, Lemma 4.5).
 
     Raises InputError unless d >= 1 and t is from 1e-6 to 1e6.
     """
@@ -33,7 +33,7 @@ def shell_radii(d: int, t: float = 5.0) -> tuple[float, float]:
 
 
 def squared_radii(d: int, t: float) -> tuple[float, float]:
-    """``(R_-^2, R_+^2)`` ([G] Lemma 4.5). Raises InputError unless d >= 1 and t is from 1e-6 to 1e6."""
+    """``(R_-^2, R_+^2)`` (Dodson et al. 2026, Lemma 4.5). Raises InputError unless d >= 1 and t is from 1e-6 to 1e6."""
     if d < 1:
         raise InputError(f"dimension is {d}; give 1 or more")
     if not 1e-6 <= t <= 1e6:
@@ -43,7 +43,7 @@ def squared_radii(d: int, t: float) -> tuple[float, float]:
 
 
 def two_shell_probability(distance: Any, sigma: Any, dim: int, shell_t: float = 5.0) -> np.ndarray:
-    """g_sigma(distance), exact, for arrays of distances and sigmas that broadcast ([G] Def. 4.7).
+    """g_sigma(distance), exact, for arrays of distances and sigmas that broadcast (Dodson et al. 2026, Def. 4.7).
 
     ``|s e_1 + Z|^2`` is noncentral chi-square, a Poisson(s^2/2) mixture of chi-squares with d + 2j degrees of
     freedom, so ``g = sum_j Poisson(j; s^2/2) h_j`` with ``h_j = F(R_+^2; d + 2j) - F(R_-^2; d + 2j)``: a sum

@@ -1,4 +1,4 @@
-"""Noise levels below which the posterior concentrates and above which it spreads ([G] Thm 4.2).
+"""Noise levels below which the posterior concentrates and above which it spreads (Dodson et al. 2026, Thm 4.2).
 
 For a training point with the other points at distances ``r_2 <= r_3 <= ...``, q in (1/2, 1), delta in (0, 1):
 
@@ -7,8 +7,8 @@ For a training point with the other points at distances ``r_2 <= r_3 <= ...``, q
     sigma >= a r_{K+1}  =>  P(w_1 <= 1-q) >= 1 - delta,    a = (z + sqrt(z^2 + 2 c)) / (2 c),
                             z = Phi^-1(1 - delta/K),       c = log(K (1-q) / q),  any integer K > q/(1-q)
 
-(derived: the formulas are lost in the text we have of [G]). The shells of x_i and x_j are disjoint while
-``sigma < |x_i - x_j| / (2 R_+)`` ([G] Thm 4.9/B.6).
+(derived: the formulas are lost in the text we have of Dodson et al. (2026)). The shells of x_i and x_j are disjoint
+while ``sigma < |x_i - x_j| / (2 R_+)`` (Dodson et al. 2026, Thm 4.9/B.6).
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ class ThresholdSums(DistanceCollector):
 def concentration_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, shell_t: float = 5.0, seed: int = 0,
                            queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
                            group: ProcessGroup | None = None) -> Thresholds:
-    """Noise levels where the posterior of each training point concentrates and spreads ([G] Thm 4.2), and
-    where all shells are disjoint ([G] Thm 4.9/B.6).
+    """Noise levels where the posterior of each training point concentrates and spreads (Dodson et al. 2026, Thm 4.2),
+    and where all shells are disjoint (Dodson et al. 2026, Thm 4.9/B.6).
 
     Arguments: ``train`` (N, ...), NumPy, torch or stored, N >= 2; ``q`` the weight, between 0.5 and 1; ``delta``
     the allowed probability of failure; ``shell_t`` the t of the shell radii; ``queries`` how many training points to

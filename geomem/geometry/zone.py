@@ -1,9 +1,9 @@
-"""The danger zone, where both curves are high, and their crossing ([G] sections 4.2, 5).
+"""The danger zone, where both curves are high, and their crossing (Dodson et al. 2026, sections 4.2, 5).
 
 W falls and C rises with sigma. The danger zone at a threshold is the range of noise levels where W and C are
 both at or above it; the crossing is where W = C. Between two levels both curves are taken as straight lines in
-log sigma; ``refine.refined_curves`` puts levels there until that no longer matters. [G] chooses the zone by
-eye; the threshold is geomem's.
+log sigma; ``refine.refined_curves`` puts levels there until that no longer matters. Dodson et al. (2026) choose the
+zone by eye; the threshold is geomem's.
 
 Measured curves wiggle. Where a curve passes the threshold several times, the zone is the unbroken range that
 holds the crossing, so the passage nearest to the crossing is the edge; if no range holds it, the longest range

@@ -44,7 +44,7 @@ class CopyCounts:
 
 def copies_per_point(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
                      device: str | torch.device = "auto") -> CopyCounts:
-    """Count the copies of every training point among ``samples`` by the ratio rule ([G] section 3).
+    """Count the copies of every training point among ``samples`` by the ratio rule (Dodson et al. 2026, section 3).
 
     samples: (n, ...). train: (N, ...). ratio, tolerance: as in ``memorization_rate``, which raises InputError
     for input that is not as described there.

@@ -2,9 +2,9 @@
 
 For a denoiser D, training points x, held-out points y and ``Z ~ N(0, I)``, at each noise level sigma:
 
-    rate         share of ``D(y + sigma Z, sigma)`` memorized by the ratio rule   ([G] section 3, Fig. 2)
-    mse_train    E |D(x + sigma Z, sigma) - x|^2 / d                              ([G] Fig. 1)
-    mse_heldout  E |D(y + sigma Z, sigma) - y|^2 / d
+    rate         share of ``D(y + sigma Z, sigma)`` memorized by the ratio rule   (section 3, Fig. 2)
+    mse_train    E |D(x + sigma Z, sigma) - x|^2 / d                              (Fig. 1)
+    mse_heldout  E |D(y + sigma Z, sigma) - y|^2 / d                              of Dodson et al. 2026
 
 d the number of values of a point, so an error is per value (pixel), in squared data units. Each point is used
 once per noise level, with one noise vector; so the Wilson interval and the standard errors are those of

@@ -1,7 +1,7 @@
 """The ratio rule for memorized samples.
 
 For a sample x, ``d_1 <= d_2`` are its Euclidean distances (not squared) to the nearest and the second nearest
-training point. x is *memorized* when ``d_1 < d_2 / 3``, strictly ([G] section 3).
+training point. x is *memorized* when ``d_1 < d_2 / 3``, strictly (Dodson et al. 2026, section 3).
 
 Training points that occur twice would switch the rule off, since then ``d_1 = d_2`` for every copy of them.
 So points within a *tolerance* of each other count as one, represented by the one that comes first. The
@@ -81,7 +81,7 @@ class MemorizationRate:
 
 def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
                       device: str | torch.device = "auto") -> MemorizationRate:
-    """Share of ``samples`` that are memorized from ``train`` by the ratio rule, [G] section 3.
+    """Share of ``samples`` that are memorized from ``train`` by the ratio rule, Dodson et al. 2026, section 3.
 
     samples: (n, ...), generated points; for the floor, held-out ones.
     train: (N, ...), the training points, in the same scale and shape.

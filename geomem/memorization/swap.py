@@ -1,4 +1,5 @@
-"""Swap experiments: is a window of noise levels necessary, or sufficient, for memorization ([G] Table 1, Figure 10)?
+"""Swap experiments: is a window of noise levels necessary, or sufficient, for memorization (Dodson et al. 2026, Table
+1, Figure 10)?
 
 Samples of the same seeds are drawn with a model A and again with another denoiser in its place inside a window. If the
 copies go, A's own estimates in the window were necessary for them; if another model copies once A's are put into its

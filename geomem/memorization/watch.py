@@ -1,10 +1,10 @@
 """A cheap look at a training: does the model copy training points yet?
 
-Of n generated samples with the seeds 0..n-1, the same at every look, a share r is memorized by the ratio rule ([G]
-section 3), with its 95% Wilson interval [l, u]. The floor is the share of held-out points for which the rule fires too,
-with the interval [l', u']. **Memorization has set in** where l > u'. Beside it, at a few noise levels, the denoising
-error on training and on held-out points (``levels``): copying shows there as an error that is small on training points
-only.
+Of n generated samples with the seeds 0..n-1, the same at every look, a share r is memorized by the ratio rule (Dodson
+et al. 2026, section 3), with its 95% Wilson interval [l, u]. The floor is the share of held-out points for which the
+rule fires too, with the interval [l', u']. **Memorization has set in** where l > u'. Beside it, at a few noise levels,
+the denoising error on training and on held-out points (``levels``): copying shows there as an error that is small on
+training points only.
 
 The held-out points must be validation points, not those that test the result: a look may stop the training.
 """

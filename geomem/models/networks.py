@@ -65,7 +65,8 @@ class ResidualMLP(nn.Module):
     """Residual perceptron on flattened points.
 
     Beside the blocks runs a linear path whose gains depend on the noise level: enough for the Gaussian linear
-    denoiser ([G] Eq. 7), which is what the data ask for at large noise, and for passing a nearly clean point on.
+    denoiser (Dodson et al. 2026, Eq. 7), which is what the data ask for at large noise, and for passing a nearly clean
+    point on.
     """
 
     def __init__(self, shape: Sequence[int], *, width: int, depth: int, dropout: float, classes: int | None) -> None:
@@ -248,8 +249,8 @@ NETWORKS: dict[str, Preset] = {
     "unet1d": Preset(UNet1d, (2,), 1e-3, {"channels": (32, 64, 128)}),
     "unet-tiny": Preset(DenseUNet, (3,), 2e-3, {"channels": 24, "depth": 4}),
     "unet-small": Preset(ImageUNet, (3,), 1e-3, {"channels": (64, 128, 128), "layers": 2, "attention": (2,)}),
-    # The grey-face network of [G] Figure 5: 4,023,233 parameters where 4.06M are published. diffusers has one head size
-    # for all levels: 16 gives the published 4 heads at the middle level, and 8 at the coarsest.
+    # The grey-face network of Dodson et al. 2026, Figure 5: 4,023,233 parameters where 4.06M are published. diffusers
+    # has one head size for all levels: 16 gives the published 4 heads at the middle level, and 8 at the coarsest.
     "unet-grey": Preset(ImageUNet, (3,), 1e-4, {"channels": (32, 64, 128), "layers": 2, "attention": (1, 2),
                                                "heads_dim": 16, "groups": 8}),
     # The size of DDPM++ on CIFAR-10 (Karras et al. 2022): 54.3M parameters where 55.7M are published.

@@ -1,4 +1,4 @@
-"""One denoiser per range of noise levels: best weights per noise level and [G]'s swap experiments."""
+"""One denoiser per range of noise levels: best weights per noise level and Dodson et al.'s swap experiments."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 With the training set ``D = {x_1..x_N}``, mean ``mu`` and covariance ``Sigma``:
 
-    empirical optimal   m(x, sigma) = sum_i softmax_i(-|x - x_i|^2 / (2 sigma^2)) x_i         [G] Eq. 2, 3
-    Gaussian linear     m_lin(x, sigma) = mu + Sigma (Sigma + sigma^2 I)^-1 (x - mu)          [G] Eq. 7
+    empirical optimal   m(x, sigma) = sum_i softmax_i(-|x - x_i|^2 / (2 sigma^2)) x_i   Eq. 2, 3
+    Gaussian linear     m_lin(x, sigma) = mu + Sigma (Sigma + sigma^2 I)^-1 (x - mu)    Eq. 7 of Dodson et al. 2026
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from geomem.models.denoiser import expand_sigma
 
 
 class EmpiricalDenoiser(nn.Module):
-    """Empirical optimal denoiser of a training set ([G] Eq. 2, 3): the minimizer of the training loss.
+    """Empirical optimal denoiser of a training set (Dodson et al. 2026, Eq. 2, 3): the minimizer of the training loss.
 
     ``train`` has shape (N, ...). Distances are formed in float64 on centred points, so the weights hold down to
     sigma far below the spacing of the points.
@@ -44,7 +44,7 @@ class EmpiricalDenoiser(nn.Module):
 
 
 class GaussianDenoiser(nn.Module):
-    """Optimal linear denoiser ([G] Eq. 7), through the SVD of the centred data: rank x d, never d x d.
+    """Optimal linear denoiser (Dodson et al. 2026, Eq. 7), through the SVD of the centred data: rank x d, never d x d.
 
     ``train`` has shape (N, ...); Sigma is the covariance with 1/N, that of the uniform law on the training set.
     """

@@ -1,10 +1,11 @@
-"""A denoiser that is one model outside a window of noise levels and another, or none, inside: [G]'s swap experiments.
+"""A denoiser that is one model outside a window of noise levels and another, or none, inside: Dodson et al.'s swap
+experiments.
 
 A window is ``low <= sigma < high``, with 0 for low and infinity for high where it has no end. Of a sampler's
 decreasing noise levels ``s_0 > s_1 > ...`` the window of the steps i..j ends halfway, in log sigma, to the steps beside
 it: ``sqrt(s_j s_(j+1)) <= sigma < sqrt(s_(i-1) s_i)``. So no rounding moves a step across.
 
-[G] Table 1 cuts 18 EDM steps into three windows, given twice and one step apart:
+Dodson et al. 2026, Table 1 cuts 18 EDM steps into three windows, given twice and one step apart:
 
     large    80 to 12.9       large2    80 to 8.40
     medium   8.40 to 0.140    medium2   5.32 to 0.0599
@@ -54,7 +55,7 @@ class Window:
 PUBLISHED_WINDOWS = {name: Window.of_steps(edm_steps(18), first, last, name) for name, first, last in (
     ("large", 0, 5), ("medium", 6, 13), ("small", 14, 17),
     ("large2", 0, 6), ("medium2", 7, 14), ("small2", 15, 17))}
-"""[G] Table 1; see the module docstring."""
+"""Dodson et al. 2026, Table 1; see the module docstring."""
 
 
 def swapped_denoiser(outside: nn.Module, inside: nn.Module, window: Window) -> PiecewiseDenoiser:

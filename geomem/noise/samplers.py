@@ -9,9 +9,8 @@ Any law can be drawn as integer timesteps of any schedule: a noise level becomes
 (see ``schedules``), so the probability of timestep t is the law's mass in that cell, a difference of two values of
 the CDF. A law on timesteps keeps its own probabilities.
 
-``GapSampler`` ([G] section 5) conditions any of them to lie outside the danger zone; the confidence-interval
-law is [C] Eq. 9-12. [G] is *Two Calm Ends and the Wild Middle* (arXiv 2602.17846), [C] *Memorization Control in
-Diffusion Models from Denoising-centric Perspective* (arXiv 2601.21348).
+``GapSampler`` (Dodson et al. 2026, section 5) conditions any of them to lie outside the danger zone; the
+confidence-interval law is Vu et al. 2026, Eq. 9-12 (arXiv 2602.17846 and 2601.21348).
 """
 
 from __future__ import annotations
@@ -213,7 +212,7 @@ class UniformTimestepSampler(TimestepSampler):
 
 
 class ConfidenceIntervalSampler(TimestepSampler):
-    """Timesteps from a normal with central coverage ``coverage`` on [c_low, c_high]; [C] Eq. 9-12.
+    """Timesteps from a normal with central coverage ``coverage`` on [c_low, c_high]; Vu et al. 2026, Eq. 9-12.
 
     ``mean = (c_low + c_high) / 2``, ``std = (c_high - c_low) / (2 z)`` with z the normal quantile of the central
     coverage (0.67449 for one half). With lam the mass of the normal inside [0, T],
@@ -244,12 +243,12 @@ class ConfidenceIntervalSampler(TimestepSampler):
     def above(cls, sigma: float, coverage: float = 0.9, schedule: Any = None) -> ConfidenceIntervalSampler:
         """The interval [c_low, T] of all timesteps noisier than ``sigma``, the upper end of a danger zone.
 
-        [C] finds training on larger timesteps to memorize less, and above the zone W is low: no single training
-        point is what the network is taught there. No timestep is left out, but at most
-        ``(1 - coverage) (1/2 + c_low/T)`` of the draws are at or below sigma: half of what is outside the interval,
-        and the share of the spread tails. At 0.9 that is less than the uniform law's c_low/T from c_low = 0.056 T
-        on. [C]'s coverage of 0.5 promises it only from T/2 on: around an interval this wide half of the normal is a
-        nearly uniform law.
+        Vu et al. (2026) find training on larger timesteps to memorize less, and above the zone W is low: no single
+        training point is what the network is taught there. No timestep is left out, but at most
+        ``(1 - coverage) (1/2 + c_low/T)`` of the draws are at or below sigma: half of what is outside the interval, and
+        the share of the spread tails. At 0.9 that is less than the uniform law's c_low/T from c_low = 0.056 T on. Vu et
+        al.'s coverage of 0.5 promises it only from T/2 on: around an interval this wide half of the normal is a nearly
+        uniform law.
         Raises InputError where no timestep is noisier than sigma.
         """
         schedule = DDPMSchedule.of(schedule)
@@ -270,7 +269,7 @@ class ConfidenceIntervalSampler(TimestepSampler):
         return cells - cells.sum() / len(cells)  # what leaves [0, T] is spread over all timesteps
 
     def log_density(self, t: np.ndarray | float) -> np.ndarray:
-        """Log of [C] Eq. 12 as a density over continuous t in [0, T]; -inf outside."""
+        """Log of Vu et al. 2026, Eq. 12 as a density over continuous t in [0, T]; -inf outside."""
         t = np.asarray(t, dtype=np.float64)
         total = self.schedule.timesteps
         normal = np.exp(-0.5 * ((t - self.mean) / self.std) ** 2) / (self.std * np.sqrt(2 * np.pi))
@@ -284,14 +283,15 @@ class ConfidenceIntervalSampler(TimestepSampler):
 
 
 class GapSampler(NoiseLevelSampler):
-    """A base law thinned inside one or several closed ranges of noise levels, or without them; [G] section 5.
+    """A base law thinned inside one or several closed ranges of noise levels, or without them; Dodson et al. 2026,
+    section 5.
 
     Parameters
     ----------
     base : any noise-level sampler, another gap sampler included.
     zone : a danger zone, a pair ``(low, high)`` in sigma, or a sequence of either. Overlaps are merged.
-    keep : share of the draws inside that stay, in [0, 1). 0 is the hard gap of [G]; above 0 the density inside is
-        scaled by ``keep`` and the whole law renormalised.
+    keep : share of the draws inside that stay, in [0, 1). 0 is the hard gap of Dodson et al. (2026); above 0 the
+        density inside is scaled by ``keep`` and the whole law renormalised.
 
     ``gap_mass`` is the share of the base law's draws that lay inside, ``removed_mass = (1 - keep) gap_mass`` the
     share of its draws that is removed. Rejecting such draws and the inverse CDF used here give the same law. Raises

@@ -21,11 +21,11 @@ WEIGHT, SELF_WEIGHT, COVERAGE = "max_posterior_weight", "self_posterior_weight",
 
 
 def plot_curves(documents: Sequence[tuple[str, Record]], *, title: str | None = None) -> Figure:
-    """W, C and the danger zone of one data set, or of several laid over each other ([G] Fig. 3, 6, 7).
+    """W, C and the danger zone of one data set, or of several laid over each other (Dodson et al. 2026, Fig. 3, 6, 7).
 
-    documents: (label, curves) pairs. One is drawn in full: W with its self weight, C with its bounds ([G] Thm 4.8),
-    95% bands, the zone, the crossing with its interval, and the thresholds of [G] section 4 on the axis. Of several,
-    each in its own colour, only W, C, zone and crossing are drawn.
+    documents: (label, curves) pairs. One is drawn in full: W with its self weight, C with its bounds (Dodson et al.
+    2026, Thm 4.8), 95% bands, the zone, the crossing with its interval, and the thresholds of Dodson et al. 2026,
+    section 4 on the axis. Of several, each in its own colour, only W, C, zone and crossing are drawn.
 
     Raises InputError for no documents or one without curves.
     """
@@ -109,7 +109,9 @@ def _mark_crossing(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, *,
 
 
 def _mark_thresholds(axes: Axes, thresholds: Mapping[str, Any], sigma: Sequence[float]) -> None:
-    """Triangles on the axis where theory takes over, those within the range drawn ([G] Thm 4.2, 4.9)."""
+    """Triangles on the axis where theory takes over, those within the range drawn (Dodson et al. 2026, Thm 4.2,
+    4.9).
+    """
     marks = (("disjoint_below", "<", "shells disjoint below"),
              ("concentrated_below", "<", "weight concentrated below"),
              ("spread_above", ">", "weight spread above"))

@@ -1,4 +1,4 @@
-"""The noise levels a training draws, and what each weighs in it ([C])."""
+"""The noise levels a training draws, and what each weighs in it (Vu et al. 2026)."""
 
 from __future__ import annotations
 

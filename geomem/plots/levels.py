@@ -1,4 +1,4 @@
-"""Memorization and denoising error per noise level, of one or several denoisers ([G] Fig. 1 and 2)."""
+"""Memorization and denoising error per noise level, of one or several denoisers (Dodson et al. 2026, Fig. 1 and 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Memorized share against quality: which of several samples are beaten in both by others ([G] Fig. 5)."""
+"""Memorized share against quality: which of several samples are beaten in both by others (Dodson et al. 2026,
+Fig. 5).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Swap experiments: the memorized share and the quality over the noise levels swapped, and the same seeds side by side
-([G] Table 1, Figure 10).
+(Dodson et al. 2026, Table 1, Figure 10).
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""The measures of [C]: distances between one-dimensional distributions, and the mean distance to the training points.
+"""The measures of Vu et al. (2026): distances between one-dimensional distributions, and the mean distance to the
+training points.
 
 *Components.* Principal components are fitted on the training points; samples and reference are projected on the
 first two, and compared component by component: Wasserstein-1 distance in data units (scipy), and Jensen-Shannon
 distance of histograms (scipy). *Values.* The Jensen-Shannon distance between the histograms of all values of all
-points, which [C] gives for signals; it sees neither order nor correlation.
+points, which Vu et al. (2026) give for signals; it sees neither order nor correlation.
 
 Histograms have 30 bins of equal width from the smallest to the largest reference value, the outer two open towards
 what lies beyond, so that every set of samples is held against the same bins. (Bins of their own for what lies
 beyond would make much of samples at -1.001 where all pixels of the data end at -1.) The Jensen-Shannon
-distance is the square root of the divergence in bits, in [0, 1]. [C] publishes neither the points its components are
-fitted on nor its bins. Both distances are biased upward at small n: the floor says by how much.
+distance is the square root of the divergence in bits, in [0, 1]. Vu et al. (2026) publish neither the points its
+components are fitted on nor its bins. Both distances are biased upward at small n: the floor says by how much.
 
-*Mean distance* of the samples to all training points, the measure of memorization in [C].
+*Mean distance* of the samples to all training points, the measure of memorization in Vu et al. (2026).
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ def jensen_shannon(samples: Array, reference: Array, edges: np.ndarray, *, seed:
 def mean_training_distance(samples: Array, train: Array) -> np.ndarray:
     """For each of the samples (n, ...) the mean Euclidean distance to all training points (N, ...), (n,) float64.
 
-    [C] takes the mean of these as the distance of a model from its training set, the smaller the more it memorizes.
-    But it is a mean over all of the training set: samples that shrink towards its centre lower it too, and copies of
-    the points do not. So hold it against the same figure of held-out points, and against the ratio rule.
+    Vu et al. (2026) take the mean of these as the distance of a model from its training set, the smaller the more it
+    memorizes. But it is a mean over all of the training set: samples that shrink towards its centre lower it too, and
+    copies of the points do not. So hold it against the same figure of held-out points, and against the ratio rule.
 
     Training points are read in blocks. Raises InputError if the points differ in size or a value is not finite.
     """

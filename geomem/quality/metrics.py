@@ -9,9 +9,9 @@ of its floor. The reference is held-out, never the training points, against whic
     frechet            Frechet distance of fitted Gaussians               pixels or principal components
     mmd                squared MMD with the kernel of KID                 pixels or principal components
     pr                 improved precision and recall                      pixels or principal components
-    components         Wasserstein-1 and Jensen-Shannon distance ([C])    first two principal components
-    values             Jensen-Shannon distance of all values ([C])        pixels
-    mean-distance      mean distance to all training points ([C])         pixels
+    components         Wasserstein-1 and Jensen-Shannon distance (Vu et al. 2026)    first two principal components
+    values             Jensen-Shannon distance of all values (Vu et al. 2026)        pixels
+    mean-distance      mean distance to all training points (Vu et al. 2026)         pixels
     fid                Frechet distance                                   Inception
     kid                squared MMD with the kernel of KID                 Inception
     inception-pr       improved precision and recall                      Inception
@@ -207,7 +207,7 @@ def _precision_recall(judge: Judge, space: str, points: np.ndarray, reference: n
 
 
 def _components(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
-    """Both distances of [C] along each principal component, from the scores (n, K) and (m, K)."""
+    """Both distances of Vu et al. (2026) along each principal component, from the scores (n, K) and (m, K)."""
     figures = []
     for k, (a, b, all_heldout) in enumerate(zip(points.T, reference.T, judge.reference(space).T, strict=True), start=1):
         figures += [_figure("Wasserstein-1", f"component {k}", *wasserstein_1(a, b, seed=judge.seed)),

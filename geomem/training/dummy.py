@@ -1,4 +1,4 @@
-"""The dummy class of [G] Figure 4: images of random noise as a second class beside the data.
+"""The dummy class of Dodson et al. 2026, Figure 4: images of random noise as a second class beside the data.
 
 The paper says "2k images of random noise" and no more. Here a noise image is white Gaussian noise with the mean and
 standard deviation of all values of the training points, drawn once: the set is as fixed as the data.
