@@ -1,8 +1,8 @@
 """Theorems beside measurements of what they bound, for one data set.
 
-    near a training point   denoiser and flow field              [G] Lemma A.1, Corollary A.2
-    at large noise          pixel sensitivity, Gaussian limit    [G] Theorems 4.10 (D.4), 4.11 (C.4)
-    by training set size    coverage and the danger zone         [G] Theorem 4.8, section 4.2
+    near a training point   denoiser and flow field              Dodson et al. 2026, Lemma A.1, Corollary A.2
+    at large noise          pixel sensitivity, Gaussian limit    Dodson et al. 2026, Theorems 4.10 (D.4), 4.11 (C.4)
+    by training set size    coverage and the danger zone         Dodson et al. 2026, Theorem 4.8, section 4.2
     bounds                  all of these, with Theorems 4.2, 4.8 and 4.9
 """
 

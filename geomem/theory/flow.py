@@ -1,7 +1,8 @@
-"""Denoiser and flow field near a training point: bounds beside Monte Carlo ([G] Lemma A.1, Cor. A.2).
+"""Denoiser and flow field near a training point: bounds beside Monte Carlo (Dodson et al. 2026, Lemma A.1, Cor. A.2).
 
 Training points x_1..x_N; X = x_1 is one of them, the others lie at ``r_2 <= r_3 <= ...`` from it; Z normal;
-``x_sigma = x_1 + sigma Z``; w_1 its posterior weight and m the empirical optimal denoiser ([G] Eq. 2, 3).
+``x_sigma = x_1 + sigma Z``; w_1 its posterior weight and m the empirical optimal denoiser (Dodson et al. 2026, Eq. 2,
+3).
 
 Lemma A.1 (derived). For any eta > 0 and ``sigma < r_2 / eta``, with probability >= ``1 - (N-1) Phi(-eta)``,
 
@@ -98,8 +99,8 @@ class FlowCosine:
 
 
 def lemma_a1_odds(r_2: Any, sigma: Any, n_train: int, eta: float) -> np.ndarray:
-    """Upper bound on ``(1 - w_1)/w_1`` ([G] Lemma A.1), so ``w_1 >= 1/(1 + odds)``, for distances ``r_2`` and
-    ``sigma`` that broadcast; inf where ``sigma >= r_2 / eta``.
+    """Upper bound on ``(1 - w_1)/w_1`` (Dodson et al. 2026, Lemma A.1), so ``w_1 >= 1/(1 + odds)``, for distances
+    ``r_2`` and ``sigma`` that broadcast; inf where ``sigma >= r_2 / eta``.
     """
     s = np.asarray(r_2, dtype=np.float64) / np.asarray(sigma, dtype=np.float64)
     return np.where(s > eta, (n_train - 1) * np.exp(np.where(s > eta, s * (eta - s / 2), 0)), np.inf)
@@ -111,14 +112,14 @@ def missing_weight(odds: np.ndarray) -> np.ndarray:
 
 
 def squared_length_bound(norm: np.ndarray, dim: int, c_1: float, c_2: float) -> np.ndarray:
-    """Lower bound on ``|x_1 - z|^2`` for points of these norms ([G] Cor. A.2), which holds with probability >=
-    ``1 - Phi(-c_1) - exp(-c_2)``; it may be negative.
+    """Lower bound on ``|x_1 - z|^2`` for points of these norms (Dodson et al. 2026, Cor. A.2), which holds with
+    probability >= ``1 - Phi(-c_1) - exp(-c_2)``; it may be negative.
     """
     return norm**2 - 2 * c_1 * norm + dim - 2 * np.sqrt(dim * c_2)
 
 
 def cosine_bound(kappa: Any, squared_norm: Any) -> np.ndarray:
-    """``sqrt(1 - kappa^2/|x_1 - z|^2)`` ([G] Cor. A.2), -1 where kappa is not below the norm."""
+    """``sqrt(1 - kappa^2/|x_1 - z|^2)`` (Dodson et al. 2026, Cor. A.2), -1 where kappa is not below the norm."""
     kappa, squared_norm = np.broadcast_arrays(kappa, squared_norm)
     informative = kappa**2 < squared_norm
     ratio = np.divide(kappa**2, squared_norm, out=np.zeros(kappa.shape), where=informative)

@@ -1,8 +1,8 @@
-"""The limit of large noise: the Gaussian law, and how far a pixel is felt ([G] Thm 4.11/C.4, 4.10/D.4).
+"""The limit of large noise: the Gaussian law, and how far a pixel is felt (Dodson et al. 2026, Thm 4.11/C.4, 4.10/D.4).
 
-*Gaussian law.* For large sigma the empirical optimal denoiser m differs from the linear m_lin ([G] Eq. 2, 3, 7) by
-O(sigma^-2), uniformly for x/(1 + sigma) bounded (Thm 4.11). Here it is measured at ``x = X + sigma Z``, X a training
-point.
+*Gaussian law.* For large sigma the empirical optimal denoiser m differs from the linear m_lin (Dodson et al. 2026, Eq.
+2, 3, 7) by O(sigma^-2), uniformly for x/(1 + sigma) bounded (Thm 4.11). Here it is measured at ``x = X + sigma Z``, X a
+training point.
 
 *Sensitivity.* m_lin has the Jacobian ``J = Sigma (Sigma + sigma^2 I)^-1``. For a circulant covariance with
 eigenvalues ``lam_k``, ``rho_k = lam_k / (lam_k + sigma^2)`` and pixels p, q at wrap-around distance r (Thm 4.10),
@@ -115,7 +115,7 @@ class SensitivityByDistance:
 
 
 def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: int = 4, seed: int = 0) -> GaussianLaw:
-    """How fast the empirical optimal denoiser becomes linear ([G] Thm 4.11/C.4), measured.
+    """How fast the empirical optimal denoiser becomes linear (Dodson et al. 2026, Thm 4.11/C.4), measured.
 
     Arguments: ``train`` (N, ...), N >= 2, not all equal; ``sigmas`` noise levels in the units of the data, in any
     order (ascending and each once in the result); ``points`` how many training points to start from, at random
@@ -184,7 +184,7 @@ def circulant_eigenvalues(train: Any) -> np.ndarray:
 
 
 def sensitivity_bound(eigenvalues: Any, sigma: float) -> SensitivityBound:
-    """Bounds on the Jacobian of the linear denoiser by distance ([G] Thm 4.10/D.4).
+    """Bounds on the Jacobian of the linear denoiser by distance (Dodson et al. 2026, Thm 4.10/D.4).
 
     ``eigenvalues`` (d,) for signals or (H, W) for images, as from ``circulant_eigenvalues``. On images the distance
     is Chebyshev, ``max(r_1, r_2)``. Raises InputError for eigenvalues that are negative or of another shape.

@@ -1,4 +1,5 @@
-"""Coverage and the danger zone for every training set size, from one training set ([G] Thm 4.8, its proof).
+"""Coverage and the danger zone for every training set size, from one training set (Dodson et al. 2026, Thm 4.8, its
+proof).
 
 Let ``k`` of the N training points (copies counted) cover one noisy held-out point. A random n of the N miss it
 with probability ``C(N-k, n) / C(N, n)``, so the coverage of a training set of n points, averaged over **all**
@@ -7,8 +8,8 @@ subsets of this one, is
     C_sigma(n) = 1 - E[ C(N-k, n) / C(N, n) ],    C(N-k, n) / C(N, n) = prod_{i<k} (1 - n/(N-i)),
 
 the finite form of ``E_D[C_sigma] = 1 - E[(1 - p_sigma(Y_sigma))^N]``. One pass over the data counts k. At n = N
-it is coverage itself ([G] Def. 4.6). The intervals are for other held-out points and other noise, given this
-training set; the smaller n, the less the choice of the training set matters.
+it is coverage itself (Dodson et al. 2026, Def. 4.6). The intervals are for other held-out points and other noise, given
+this training set; the smaller n, the less the choice of the training set matters.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ class CoveringCounts(NoiseCollector):
 def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any, *, draws: int = 8,
                               shell_t: float = 5.0, seed: int = 0, queries: int | None = None, device: Any = "auto",
                               memory: int = MEMORY, group: ProcessGroup | None = None) -> CoverageBySize:
-    """C_sigma with n training points for every n of ``sizes``, averaged over all subsets of ``train`` ([G] Def.
-    4.6, proof of Thm 4.8), from one pass over the data.
+    """C_sigma with n training points for every n of ``sizes``, averaged over all subsets of ``train`` (Dodson et al.
+    2026, Def. 4.6, proof of Thm 4.8), from one pass over the data.
 
     Arguments as for ``shell_coverage``, with which it agrees at n = N on the same seed; ``sizes`` whole numbers
     from 1 to N, in any order (ascending and each once in the result).

@@ -1,4 +1,5 @@
-"""How the danger zone moves with the number n of training points, and whether W and C part ([G] section 4.2).
+"""How the danger zone moves with the number n of training points, and whether W and C part (Dodson et al. 2026, section
+4.2).
 
 At a fixed sigma more points lower W (the sum in its denominator grows) and raise C (more shells), so both edges
 
