@@ -49,7 +49,7 @@ def hostile_page() -> str:
 def api_pages() -> dict[str, str]:
     """One page for each package with public names, and the list of those that ``geomem`` itself exports."""
     rooms = {path.parent.name for path in (ROOT / "geomem").glob("*/__init__.py")} - {"cli"}
-    rooms |= {home.split(".")[1] for home in geomem._HOME.values()} | {"statistics"}
+    rooms |= {home.split(".")[1] for home in geomem._HOME.values()} | {"points", "statistics"}
     pages = {f"api/{name}.md": f"# geomem.{name}\n\n::: geomem.{name}\n" for name in sorted(rooms)}
     rows = []
     for name, home in sorted(geomem._HOME.items()):
