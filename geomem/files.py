@@ -134,7 +134,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}")
 
 
-def require_file(path: str | Path, advice: str) -> None:
-    """Raises InputError for a folder, a pipe or a device: reading some of them never ends."""
+def require_file(path: str | Path, advice: str, largest: int | None = None) -> None:
+    """Raises InputError for a folder, a pipe or a device: reading some of them never ends; and for a file of more than
+    ``largest`` bytes.
+    """
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is not a file; {advice}")
+    if largest is not None and os.path.exists(path) and os.path.getsize(path) > largest:
+        raise InputError(f"{path} is larger than {largest:,} bytes; {advice}")

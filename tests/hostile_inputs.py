@@ -527,7 +527,7 @@ def _text() -> list[Case]:
     return [
         *(Case(what, writes("d.txt", content), says) for what, content, says in (
             ("UTF-16", "1 2 3\n2 3 4\n".encode("utf-16"), "UTF-8"),
-            ("colours and a window title", b"1 2 \x1b[2J\x1b]0;x\x07\n", "line 1"))),
+            ("colours and a window title", b"1 2 \x1b[2J\x1b]0;x\x07\n", "row 0"))),
         *(Case(f"a line of 20 GiB (.{name})", special(
             lambda folder, name=name, start=start: sparse(folder / f"d.{name}", start, 20 << 30), *ZONE, f"d.{name}"),
             "line") for name, start in (("txt", b"1 2"), ("arff", b"@relation x\n"))),
@@ -541,7 +541,7 @@ def _special() -> list[Case]:
             "not a file") for name, device in (("d.npz", "zero"), ("d.toml", "urandom"))),
         *(Case(f"a pipe called {name}", special(pipe_for(name), *ZONE, name.split("/")[0]), "not a file|no file")
           for name in ("d.npy", "d/b.npy", "d/b.png", "d/train-images-idx3-ubyte", "d/a.parquet")),
-        Case("a device among images", folder_with("b.png", lambda path: path.symlink_to("/dev/zero")), "no file"),
+        Case("a device among images", folder_with("b.png", lambda path: path.symlink_to("/dev/zero")), "not a file"),
         Case("a link to nothing among images", folder_with("b.png", lambda path: path.symlink_to("gone")), "b.png"),
         Case("a link to the folder itself", folder_with("e", lambda path: path.symlink_to(".")), "link"),
         Case("two links in each of thirty folders", special(branching_links), "link"),

@@ -35,14 +35,12 @@ def batches(folder: Path) -> list[Path]:
     """The batches in a folder, those for training in their order; of one kind where there are both."""
     found = {match: path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
     python = [match for match in found if match[3] is None]
-    chosen = python or list(found)
-    return [found[match] for match in sorted(chosen, key=lambda match: int(match[2] or 0))]
+    return [found[match] for match in sorted(python or found, key=lambda match: int(match[2] or 0))]
 
 
 def read_cifar(folder: Path) -> Source:
     """Images ``(N, 3, 32, 32)`` with their labels; ``test_batch`` is held out."""
-    with as_input_error(folder, "a folder of CIFAR-10 batches", "check its permissions"):
-        paths = batches(folder)
+    paths = batches(folder)
     train = [path for path in paths if path.name.startswith("data")]
     if not train:
         raise file_error(folder, f"has no data_batch_1; {_ADVICE}")
@@ -55,27 +53,39 @@ def read_batch_file(path: Path) -> Source:
     return Source(path.stem, _joined(path, [path]))
 
 
+def is_binary_batch(path: Path) -> bool:
+    """Whether a file has the size of a binary batch and labels where it should."""
+    size = path.stat().st_size
+    if size == 0 or size % (1 + _PIXELS) or size > _MAX_BYTES:
+        return False
+    return bool((np.memmap(path, dtype=np.uint8, mode="r")[::1 + _PIXELS] < _CLASSES).all())
+
+
 def _joined(where: Path, paths: list[Path]) -> Points:
     images, labels = [], []
     for path in paths:
         with as_input_error(path, "a CIFAR-10 batch", _ADVICE):
-            require_file(path, _ADVICE)
-            if path.stat().st_size > _MAX_BYTES:
-                raise ValueError(f"it has {path.stat().st_size:,} bytes")
-            (found,) = in_child(_read_pickle, path) if _is_pickle(path) else [read_binary_batch(path.read_bytes())]
-        images.append(found[0])
-        labels.append(found[1])
+            require_file(path, _ADVICE, _MAX_BYTES)
+            ((data, numbers),) = in_child(_read_batch, path)
+            if len(numbers) != len(data):
+                raise ValueError(f"{len(data):,} images have {len(numbers):,} labels")
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < _CLASSES:
+                raise ValueError(f"a label is not in 0 to {_CLASSES - 1}")
+            images.append(data.reshape(-1, *_SHAPE))
+            labels.append(numbers)
     return joined_points(images, where, np.concatenate(labels))
 
 
-def _is_pickle(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
-
-
-def _read_pickle(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """In the child."""
-    yield read_python_batch(path.read_bytes())
+def _read_batch(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """In the child: uint8 pixels ``(n, 3072)`` and integer labels ``(n,)``."""
+    content = path.read_bytes()
+    if content.startswith(b"\x80"):
+        yield read_python_batch(content)
+    elif len(content) % (1 + _PIXELS):
+        raise ValueError(f"{len(content):,} bytes are no whole number of records of {1 + _PIXELS:,}")
+    else:
+        records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + _PIXELS)
+        yield records[:, 1:], records[:, 0].astype(np.int64)
 
 
 class _Array:
@@ -117,7 +127,7 @@ class _BatchUnpickler(pickle.Unpickler):
 
 
 def read_python_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images ``(n, 3, 32, 32)`` and integer labels ``(n,)``.
+    """uint8 pixels ``(n, 3072)`` and integer labels ``(n,)``.
 
     Runs no code of the pickle, which can still ask for much memory. Raises ValueError, or what pickle raises.
     """
@@ -130,28 +140,4 @@ def read_python_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"data is no array of {_PIXELS} pixels per image")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise ValueError("labels is no list of integers")
-    return _checked(data, np.array(labels, dtype=np.int64))
-
-
-def read_binary_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`read_python_batch`, of a binary batch."""
-    if len(content) % (1 + _PIXELS):
-        raise ValueError(f"{len(content):,} bytes are no whole number of records of {1 + _PIXELS:,}")
-    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + _PIXELS)
-    return _checked(records[:, 1:], records[:, 0].astype(np.int64))
-
-
-def is_binary_batch(path: Path) -> bool:
-    """Whether a file has the size of a binary batch and labels where it should."""
-    size = path.stat().st_size
-    if size == 0 or size % (1 + _PIXELS) or size > _MAX_BYTES:
-        return False
-    return bool((np.memmap(path, dtype=np.uint8, mode="r")[::1 + _PIXELS] < _CLASSES).all())
-
-
-def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(labels) != len(data):
-        raise ValueError(f"{len(data):,} images have {len(labels):,} labels")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < _CLASSES:
-        raise ValueError(f"a label is not in 0 to {_CLASSES - 1}")
-    return data.reshape(-1, *_SHAPE), labels
+    return data, np.array(labels, dtype=np.int64)

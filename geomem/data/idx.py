@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,7 @@ from geomem.errors import as_input_error
 from geomem.files import require_file
 
 GZIP = b"\x1f\x8b"
-_TYPES: dict[int, np.dtype] = {0x08: np.dtype("u1"), 0x09: np.dtype("i1"), 0x0B: np.dtype(">i2"), 0x0C: np.dtype(">i4"),
-          0x0D: np.dtype(">f4"), 0x0E: np.dtype(">f8")}
+_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
 _ADVICE = "it may be cut short: fetch it again"
 _PIECE = 1 << 24
@@ -63,54 +61,31 @@ def _beside(path: Path, old: str, new: str) -> Path | None:
     if new == "labels":
         name = name.replace("idx3", "idx1")
     plain = name.removesuffix(".gz")
-    return next((other for other in (path.with_name(name), path.with_name(plain), path.with_name(plain + ".gz"))
-                 if other.is_file()), None)
+    return next((other for other in map(path.with_name, (name, plain, plain + ".gz")) if other.is_file()), None)
 
 
 def _read_file(path: Path) -> np.ndarray:
+    """A memory map, or for a compressed file an array of what its header announces: no more is unpacked."""
     require_file(path, _ADVICE)
     with as_input_error(path, "an IDX file", _ADVICE), open(path, "rb") as file:
-        size = path.stat().st_size
-        if file.read(2) == GZIP:
-            file.seek(0)
-            with gzip.open(file) as unpacked:
-                return unpacked_array(unpacked, path, size)
-        file.seek(0)
-        kind, shape = read_header(file)
-        found, announced = size - file.tell(), math.prod(shape) * kind.itemsize
+        is_packed = file.read(2) == GZIP
+    with as_input_error(path, "an IDX file", _ADVICE), (gzip.open if is_packed else open)(path, "rb") as file:
+        start = file.read(4)
+        if not is_idx(start):
+            raise ValueError("it does not begin as one")
+        kind = np.dtype(_TYPES[start[2]])
+        shape = tuple(np.frombuffer(file.read(4 * start[3]), dtype=">u4", count=start[3]).tolist())
+        announced = math.prod(shape) * kind.itemsize
+        if is_packed:
+            refuse_bomb(path, path.stat().st_size, announced)
+            values = scratch_array(path, (announced,))
+            found = 0
+            while piece := file.read(min(_PIECE, announced + 1 - found)):  # one byte more than there should be
+                values[found:found + len(piece)] = np.frombuffer(piece, dtype=np.uint8)[:announced - found]
+                found += len(piece)
+        else:
+            values = np.memmap(path, np.uint8, mode="r", offset=file.tell())
+            found = len(values)
         if found != announced:
-            raise ValueError(f"it has {found:,} bytes of values, but its header announces {announced:,}")
-        if announced == 0:
-            return np.empty(shape, kind)
-        return np.memmap(path, kind, mode="r", offset=file.tell(), shape=shape)
-
-
-def read_header(file: Any) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape, from the start of an open file. Raises ValueError."""
-    start = file.read(4)
-    if not is_idx(start):
-        raise ValueError("it does not begin as one")
-    sizes = file.read(4 * start[3])
-    if len(sizes) != 4 * start[3]:
-        raise ValueError("its header is cut short")
-    return _TYPES[start[2]], tuple(int(n) for n in np.frombuffer(sizes, dtype=">u4"))
-
-
-def unpacked_array(file: Any, where: object, packed: int) -> np.ndarray:
-    """The array of a compressed file of ``packed`` bytes, open as ``gzip`` opens it.
-
-    No more is unpacked than the header announces. Raises InputError where that looks like a bomb, and ValueError,
-    EOFError, OSError or zlib.error for a damaged file.
-    """
-    kind, shape = read_header(file)
-    announced = math.prod(shape) * kind.itemsize
-    refuse_bomb(where, packed, announced)
-    values = scratch_array(where, (announced,)) if announced else np.empty(0, np.uint8)
-    found = 0
-    while found < announced and (piece := file.read(min(_PIECE, announced - found))):
-        values[found:found + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
-        found += len(piece)
-    if found < announced or file.read(1):
-        raise ValueError(f"it unpacks to {'fewer' if found < announced else 'more'} bytes of values than the "
-                         f"{announced:,} that its header announces")
-    return values.view(kind).reshape(shape)
+            raise ValueError(f"its header announces {announced:,} bytes of values, but {found:,} or more are there")
+        return values.view(kind).reshape(shape)

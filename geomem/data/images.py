@@ -21,6 +21,7 @@ import numpy as np
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
+from geomem.files import require_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 HELDOUT_FOLDERS = ("heldout", "test", "val")
@@ -50,12 +51,8 @@ def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictur
     def read(positions: np.ndarray) -> Iterator[bytes]:
         for i in positions:
             with as_input_error(f"{where}: {names[i]}", "an image", "repair or remove it"):
-                file = folder / names[i]
-                if not file.is_file():
-                    raise file_error(f"{where}: {names[i]}", "is missing, or is no file; remove it")
-                if file.stat().st_size > MAX_ENCODED_BYTES:
-                    raise file_error(f"{where}: {names[i]}", "is too large for one image; scale it down")
-                content = file.read_bytes()
+                require_file(folder / names[i], "remove it", MAX_ENCODED_BYTES)
+                content = (folder / names[i]).read_bytes()
             yield content
 
     def sizes(positions: np.ndarray) -> tuple[int, int]:
@@ -68,9 +65,14 @@ def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictur
 
 def read_zip(path: Path) -> Source:
     """Images in a zip file."""
-    with as_input_error(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
-        names = _image_names(path, {tuple(info.filename.split("/")) for info in archive.infolist()})
+    names = _image_names(path, set(member_names(path)))
     return _in_parts(path, path.stem, names, pictures_of_members(path, ["/".join(name) for name in names]))
+
+
+def member_names(path: Path) -> list[Name]:
+    """Names of all members of a zip file."""
+    with as_input_error(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
+        return [tuple(name.split("/")) for name in archive.namelist()]
 
 
 def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
@@ -86,7 +88,7 @@ def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
                 yield content
 
     def sizes(positions: np.ndarray) -> tuple[int, int]:
-        with as_input_error(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive:
             return path.stat().st_size, sum(archive.getinfo(names[i]).file_size for i in positions)
 
     return Pictures(str(path), read, sizes, names.__getitem__, np.arange(len(names)))

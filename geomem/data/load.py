@@ -8,6 +8,7 @@ points are held out. Images are decoded last, so those that were cut away are ne
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from geomem.data.child import one_child
 from geomem.data.dataset import DataSet
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
-from geomem.data.points import Points, as_points
+from geomem.data.points import as_points
 from geomem.data.readers import FORMS, read_path
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
@@ -53,39 +54,41 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     """
     root = data_root or os.environ.get(ROOT_VARIABLE) or None
     source = _read(spec, root)
-    parts: list[tuple[Source, Part]] = [(source, source.train)]
     split_note = []
     if heldout is not None:
         second = _read(heldout, root)
+        parts = [source.train, second.train]
         if source.heldout is not None:
             split_note = [f"held-out points from {second.name} in place of those of {source.name}"]
-        parts.append((second, second.train))
     elif source.heldout is not None:
-        parts.append((source, source.heldout))
+        parts = [source.train, source.heldout]
     else:
-        train, held_part = _split_off_heldout(source.train, seed)
-        parts = [(source, train), (source, held_part)]
-        split_note = [f"no held-out part: {len(held_part):,} of {len(source.train):,} points held out at random "
+        parts = _split(source.train, seed)
+        split_note = [f"no held-out part: {len(parts[1]):,} of {len(source.train):,} points held out at random "
                       f"(seed {seed})"]
     where = spec if isinstance(spec, str | os.PathLike) else source.name
-    everything = _numbered_classes(*(part for _, part in parts))
-    chosen = [_cut(where, "train", everything[0], n_train, 2, shuffle, seed),
-              _cut(where, "heldout", everything[1], n_heldout, 1, shuffle, seed)]
-    if parts[1][0] is source:
-        (points, held), notes = read_parts(chosen)
-        notes = [*source.notes, *notes, *split_note]
-    else:
-        ((points,), notes), ((held,), other_notes) = read_parts(chosen[:1]), read_parts(chosen[1:])
-        notes = [*source.notes, *notes, *split_note,
-                 *(f"{parts[1][0].name}: {note}" for note in [*parts[1][0].notes, *other_notes])]
-    for part, chosen_points, least in (("train", points, 2), ("heldout", held, 1)):
-        if len(chosen_points) < least:
-            raise file_error(where, f"has {len(chosen_points)} {part} points; at least {least} are needed")
-    _check_alike(where, points, held)
-    notes += _missing_classes("training", points.labels, everything[0].labels)
-    notes += _missing_classes("held-out", held.labels, everything[1].labels)
-    return DataSet(one_line(source.name), points.values, np.asarray(held.values), points.labels, held.labels,
-                   points.pixels, tuple(notes))
+    parts = _numbered_classes(parts)
+    chosen = [_cut(where, "train", parts[0], n_train, 2, shuffle, seed),
+              _cut(where, "heldout", parts[1], n_heldout, 1, shuffle, seed)]
+    read = [read_parts(chosen)] if heldout is None else [read_parts([part]) for part in chosen]
+    train, held = (points for found, _ in read for points in found)
+    notes = [*source.notes, *read[0][1], *split_note]
+    if heldout is not None:
+        notes += [f"{second.name}: {note}" for note in [*second.notes, *read[1][1]]]
+    for name, points, least in (("train", train, 2), ("heldout", held, 1)):
+        if len(points) < least:
+            raise file_error(where, f"has {len(points)} {name} points; at least {least} are needed")
+    if train.values.shape[1:] != held.values.shape[1:]:
+        raise file_error(where, f"held-out points have shape {held.values.shape[1:]}, training points "
+                                f"{train.values.shape[1:]}; give held-out points of the same shape")
+    if train.pixels != held.pixels:
+        kind = {False: "float", True: "uint8 images"}
+        raise file_error(where, f"training points are {kind[train.pixels]}, held-out points {kind[held.pixels]}; give "
+                                "both as one type: only uint8 is scaled to [-1, 1]")
+    notes += _missing_classes("training", train.labels, parts[0].labels)
+    notes += _missing_classes("held-out", held.labels, parts[1].labels)
+    return DataSet(one_line(source.name), train.values, np.asarray(held.values), train.labels, held.labels,
+                   train.pixels, tuple(notes))
 
 
 def require_there(spec: str) -> None:
@@ -112,21 +115,11 @@ def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
     return Source("array", as_points(spec, "array"))
 
 
-def _split_off_heldout(points: Part, seed: int) -> tuple[Part, Part]:
-    """(training part in the order of the file, held-out part in random order, so that its first points are fair)."""
+def _split(points: Part, seed: int) -> list[Part]:
+    """A training part in the order of the file, a held-out part in random order, so that its first points are fair."""
     n_heldout = min(MAX_HELDOUT, max(1, len(points) // HELDOUT_SHARE))
     order = random_order(len(points), seed, "split")
-    return points.take(np.sort(order[n_heldout:])), points.take(order[:n_heldout])
-
-
-def _check_alike(where: object, train: Points, heldout: Points) -> None:
-    if train.values.shape[1:] != heldout.values.shape[1:]:
-        raise file_error(where, f"held-out points have shape {heldout.values.shape[1:]}, training points "
-                                f"{train.values.shape[1:]}; give held-out points of the same shape")
-    if train.pixels != heldout.pixels:
-        kind = {False: "float", True: "uint8 images"}
-        raise file_error(where, f"training points are {kind[train.pixels]}, held-out points "
-                                f"{kind[heldout.pixels]}; give both as one type: only uint8 is scaled to [-1, 1]")
+    return [points.take(np.sort(order[n_heldout:])), points.take(order[:n_heldout])]
 
 
 def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuffle: bool, seed: int) -> Part:
@@ -136,22 +129,20 @@ def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuf
     return points.take(random_order(len(points), seed, f"subset of {part}")[:n] if shuffle else slice(n))
 
 
-def _numbered_classes(*parts: Part) -> list[Part]:
+def _numbered_classes(parts: Sequence[Part]) -> list[Part]:
     """Labels as int64; class names are numbered in alphabetical order over all parts together."""
     known = [part.labels for part in parts if part.labels is not None]
     if any(labels.dtype.kind == "U" for labels in known):
-        classes = np.unique(np.concatenate([labels.astype(str) for labels in known]))
-        known = [np.searchsorted(classes, labels.astype(str)) for labels in known]
+        known = [labels.astype(str) for labels in known]
+        known = np.split(np.unique(np.concatenate(known), return_inverse=True)[1],
+                         np.cumsum([len(labels) for labels in known])[:-1])
     numbers = iter(known)
-    return [part if part.labels is None else replace(part, labels=next(numbers).astype(np.int64))
-            for part in parts]
+    return [part if part.labels is None else replace(part, labels=next(numbers).astype(np.int64)) for part in parts]
 
 
 def _missing_classes(part: str, labels: np.ndarray | None, all_labels: np.ndarray | None) -> list[str]:
     """A note when points sorted by class are cut so that whole classes fall away."""
-    if labels is None or all_labels is None:
+    if labels is None or all_labels is None or len(np.unique(labels)) == len(np.unique(all_labels)):
         return []
-    n, n_all = len(np.unique(labels)), len(np.unique(all_labels))
-    if n == n_all:
-        return []
-    return [f"the {len(labels):,} {part} points hold {n} of {n_all} classes; shuffle mixes them"]
+    return [f"the {len(labels):,} {part} points hold {len(np.unique(labels))} of {len(np.unique(all_labels))} classes; "
+            "shuffle mixes them"]

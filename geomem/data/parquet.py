@@ -88,7 +88,7 @@ def _part(paths: list[Path], where: Path) -> Part:
 
 def _joined_numbers(path: Path, column: str) -> np.ndarray:
     pieces, size, packed = [], 0, path.stat().st_size
-    with as_input_error(f"{path}: {column}", "lists of floats", _ADVICE):
+    with as_input_error(f"{path}: {column}", "lists of floats of one length", _ADVICE):
         for piece in in_child(_numbers, path, column, file_bytes=packed):
             pieces.append(piece)
             size += piece.nbytes
@@ -113,32 +113,29 @@ def _open(path: Path) -> Any:
 
 def _describe(path: Path) -> Iterator[_Table]:
     """One ``_Table``. No more rows are believed than a file with one byte per row could hold."""
-    table = _open(path)
-    rows, size = table.metadata.num_rows, path.stat().st_size
+    rows, size = (table := _open(path)).metadata.num_rows, path.stat().st_size
     if not 0 <= rows <= size:
         raise ValueError(f"{size:,} bytes announce {rows:,} rows")
     column, images, label = _columns(path, table.schema_arrow)
-    yield _Table(rows, column, images, label, None if label is None else _labels(path, table, label, rows))
+    yield _Table(rows, column, images, label, None if label is None else _labels(path, label, rows))
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, bool, str | None]:
     """The column of images, or the field of it that holds them, else the first of numbers; and that of labels."""
     import pyarrow.types as kinds
 
-    label = next((name for name in LABEL_COLUMNS if name in schema.names and any(
-        is_kind(_plain(schema.field(name).type)) for is_kind in (kinds.is_integer, kinds.is_string,
-                                                                 kinds.is_large_string))), None)
-    for field in schema:
-        kind = _plain(field.type)
-        if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type):
-            return f"{field.name}.bytes", True, label
-        if _is_binary(kind):
-            return field.name, True, label
-    for field in schema:
-        kind = _plain(field.type)
+    plain = {field.name: _plain(field.type) for field in schema}
+    label = next((name for name in LABEL_COLUMNS if name in plain and any(
+        is_kind(plain[name]) for is_kind in (kinds.is_integer, kinds.is_string, kinds.is_large_string))), None)
+    for name, kind in plain.items():
+        if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            name, kind = f"{name}.bytes", _plain(kind.field("bytes").type)
+        if kinds.is_binary(kind) or kinds.is_large_binary(kind):
+            return name, True, label
+    for name, kind in plain.items():
         if (kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)) \
                 and kinds.is_floating(kind.value_type):
-            return field.name, False, label
+            return name, False, label
     raise file_error(path, f"has no column of images or of lists of floats; there are {', '.join(schema.names)}")
 
 
@@ -148,19 +145,15 @@ def _plain(kind: Any) -> Any:
     return kind.value_type if hasattr(kind, "index_type") else kind
 
 
-def _is_binary(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return kinds.is_binary(_plain(kind)) or kinds.is_large_binary(_plain(kind))
-
-
-def _batches(table: Any, group: int, column: str) -> Iterator[Any]:
+def _batches(path: Path, column: str) -> Iterator[Any]:
     """Arrays of some rows of a column, one after another."""
-    about = table.metadata.row_group(group)
-    leaves = [about.column(i) for i in range(about.num_columns)]
-    size = sum(leaf.total_uncompressed_size for leaf in leaves if f"{leaf.path_in_schema}.".startswith(f"{column}."))
-    rows = max(1, min(_ROWS, _BATCH_BYTES * about.num_rows // max(1, size)))
-    for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column], use_threads=False):
+    table = _open(path)
+    groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
+    per_row = max(sum(leaf.total_uncompressed_size for leaf in map(group.column, range(group.num_columns))
+                      if f"{leaf.path_in_schema}.".startswith(f"{column}.")) / max(1, group.num_rows)
+                  for group in groups) if groups else 1
+    rows = int(max(1, min(_ROWS, _BATCH_BYTES / max(1, per_row))))
+    for batch in table.iter_batches(batch_size=rows, columns=[column], use_threads=False):
         values = getattr(batch.column(0), "storage", batch.column(0))
         values = values.field("bytes") if column.endswith(".bytes") and hasattr(values, "field") else values
         yield values.dictionary_decode() if hasattr(values, "dictionary") else values
@@ -168,58 +161,42 @@ def _batches(table: Any, group: int, column: str) -> Iterator[Any]:
 
 def _images(path: Path, column: str, rows: np.ndarray) -> Iterator[list[bytes]]:
     """Contents of a binary column, at ascending rows."""
-    table = _open(path)
     piece: list[bytes] = []
-    first = done = size = 0
-    for group in range(table.num_row_groups):
-        end = first + table.metadata.row_group(group).num_rows
-        if done < len(rows) and rows[done] < end:
-            for values in _batches(table, group, column):
-                while done < len(rows) and rows[done] < first + len(values):
-                    content = values[int(rows[done]) - first].as_py()
-                    with as_input_error(f"{path}: row {rows[done]}", "an image", _ADVICE):
-                        if not isinstance(content, bytes) or len(content) > MAX_ENCODED_BYTES:
-                            raise ValueError("it is missing" if content is None else "it is too large for one image")
-                    piece.append(content)
-                    done += 1
-                    size += len(content)
-                    if size > _PIECE_BYTES:
-                        yield piece
-                        piece, size = [], 0
-                first += len(values)
-                if done == len(rows):
-                    break
-        first = end
-    if done < len(rows):
-        raise ValueError("it holds fewer rows than it announces")
-    yield piece
+    first = size = 0
+    for values in _batches(path, column):
+        low, high = np.searchsorted(rows, (first, first + len(values)))
+        for row in rows[low:high].tolist():
+            content = values[row - first].as_py()
+            with as_input_error(f"{path}: row {row}", "an image", _ADVICE):
+                if not isinstance(content, bytes) or len(content) > MAX_ENCODED_BYTES:
+                    raise ValueError("it is missing" if content is None else "it is too large for one image")
+            piece.append(content)
+            size += len(content)
+            if size > _PIECE_BYTES:
+                yield piece
+                piece, size = [], 0
+        if high == len(rows):
+            yield piece
+            return
+        first += len(values)
+    raise ValueError("it holds fewer rows than it announces")
 
 
-def _labels(path: Path, table: Any, column: str, rows: int) -> np.ndarray:
+def _labels(path: Path, column: str, rows: int) -> np.ndarray:
     """Integers or class names ``(rows,)``."""
     with as_input_error(f"{path}: {column}", "labels", _ADVICE):
-        found: list[Any] = []
-        for group in range(table.num_row_groups):
-            for values in _batches(table, group, column):
-                if values.null_count:
-                    raise ValueError(f"{values.null_count} are missing")
-                found += values.to_pylist()
-        if len(found) != rows:
+        found = [label for values in _batches(path, column) for label in values.to_pylist()]
+        if None in found or len(found) != rows:
             raise ValueError("some are missing")
         return class_names(found) if found and isinstance(found[0], str) else np.array(found, dtype=np.int64)
 
 
 def _numbers(path: Path, column: str) -> Iterator[np.ndarray]:
-    """float ``(rows, values)`` of a column of lists of one length."""
-    table = _open(path)
-    lengths = set[int]()
-    for group in range(table.num_row_groups):
-        for values in _batches(table, group, column):
-            flat = values.flatten()
-            if values.null_count or flat.null_count:
-                raise ValueError("some are missing")
-            lengths |= {values.type.list_size} if hasattr(values.type, "list_size") \
-                else set(values.value_lengths().to_pylist())
-            if len(lengths) > 1:
-                raise ValueError("they have several lengths")
-            yield flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)
+    """float ``(rows, values)`` of a column of lists, those read together of one length."""
+    for values in _batches(path, column):
+        flat = values.flatten()
+        if values.null_count or flat.null_count:
+            raise ValueError("some are missing")
+        if hasattr(values, "value_lengths") and len(values.value_lengths().unique()) > 1:
+            raise ValueError("they have several lengths")
+        yield flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)

@@ -23,14 +23,13 @@ from geomem.data.idx import GZIP, images_in, is_idx, read_idx
 from geomem.data.images import holds_images, read_folder, read_zip
 from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
 from geomem.data.parquet import parquet_files, read_parquet
-from geomem.data.series import read_series, training_file
+from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
 _BY_SUFFIX = {".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx,
-              ".txt": read_series, ".tsv": read_series, ".csv": read_series, ".ts": read_series, ".arff": read_series,
-              ".parquet": lambda path: read_parquet([path], path)}
+              ".parquet": lambda path: read_parquet([path], path), **dict.fromkeys(SUFFIXES, read_series)}
 FORMS = (".npz, .npy, a folder of .npy files, a folder or .zip of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
          "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet")
 _FILE = "give a file or a folder"

@@ -22,10 +22,11 @@ or rule is refused, so that an old geomem never reads a newer recipe wrongly.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 from geomem.rng import random_order
 
+_HUB = {field.name for field in fields(HubData)}
+_KEYS: dict[str, set[str]] = {"source": {"kind", "path"} | _HUB, "local": {"path", "sha256"},
+                              "points": {"shape", "range", "grey", "size"},
+                              "split": {"rule", "seed", "train", "heldout", "class", "pool"},
+                              "expected": {"train", "heldout", "index_sha256", "sha256"}}
 _TEXTS = {"title", "description", "licence"}
-_HUB = {"name", "config", "revision", "train", "heldout", "column", "label"}
-_TABLES = {"source": {"kind", "path"} | _HUB, "points": {"shape", "range", "grey", "size"},
-           "split": {"rule", "seed", "train", "heldout", "class", "pool"},
-           "expected": {"train", "heldout", "index_sha256", "sha256"}}
-_LOCAL = {"path", "sha256"}
 _ADVICE = "the tables and keys are described in geomem/data/recipes.py"
 _SKLEARN = ("load_digits",)
 _MAX_SIZE = 4096
@@ -90,12 +91,19 @@ def known_recipes() -> dict[str, Path]:
 
 def recipe_table(path: Path) -> dict[str, Any]:
     """The recipe as it is written. Raises InputError where it is not well formed."""
-    require_file(path, _ADVICE)
+    require_file(path, _ADVICE, _MAX_BYTES)
     with as_input_error(path, "a recipe", _ADVICE):
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes")
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
-        _refuse_unknown(recipe, path)
+        unknown = recipe.keys() - _TEXTS - _KEYS.keys()
+        for name in _KEYS.keys() & recipe.keys():
+            for table in recipe[name] if name == "local" else [recipe[name]]:
+                unknown |= {f"{name}.{key}" for key in table.keys() - _KEYS[name]}
+        if unknown:
+            raise file_error(path, f"unknown in a recipe: {', '.join(sorted(unknown))}; remove or correct it")
+        if not all("path" in table for table in recipe.get("local", [])):
+            raise file_error(path, "has a [[local]] table without path; say where the official files are")
+        if "source" not in recipe and not recipe.get("local"):
+            raise file_error(path, "has no [source] table; say where the data come from")
     return recipe
 
 
@@ -130,28 +138,17 @@ def prepare_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Pr
         source, origin, known_hash = _find_source(recipe, path, root)
         parts, rows = _chosen(source, recipe.get("split"), path)
         form = recipe.get("points", {})
-        pictures = Form(bool(form.get("grey")), _size(form.get("size"), path))
-        points, notes = read_parts(parts, pictures)
-        points = [_formed(part, form, path) for part in points]
-        notes = [*source.notes, *notes]
+        size = form.get("size")
+        if size is not None and not (type(size) is int and 1 <= size <= _MAX_SIZE):
+            raise file_error(path, f"[points] size is {size}; give a number of pixels from 1 to {_MAX_SIZE}")
+        points, notes = read_parts(parts, Form(bool(form.get("grey")), size))
+        points = [_shaped(_scaled(part, form, path), form, path) for part in points]
         if recipe.get("source", {}).get("kind") in (None, "hub"):
-            notes.insert(0, f"{path.stem} read from {origin}")
+            notes = [f"{path.stem} read from {origin}", *source.notes, *notes]
+        else:
+            notes = [*source.notes, *notes]
         checks = _checks(points, rows, recipe.get("expected", {}), known_hash, path)
     return Prepared(Source(path.stem, points[0], points[1] if len(points) > 1 else None, tuple(notes)), origin, checks)
-
-
-def _refuse_unknown(recipe: dict[str, Any], path: Path) -> None:
-    unknown = recipe.keys() - _TEXTS - _TABLES.keys() - {"local"}
-    for table, keys in _TABLES.items():
-        unknown |= {f"{table}.{key}" for key in recipe.get(table, {}).keys() - keys}
-    for local in recipe.get("local", []):
-        unknown |= {f"local.{key}" for key in local.keys() - _LOCAL}
-        if "path" not in local:
-            raise file_error(path, "has a [[local]] table without path; say where the official files are")
-    if unknown:
-        raise file_error(path, f"unknown in a recipe: {', '.join(sorted(unknown))}; remove or correct it")
-    if "source" not in recipe and not recipe.get("local"):
-        raise file_error(path, "has no [source] table; say where the data come from")
 
 
 def _find_source(recipe: dict[str, Any], path: Path,
@@ -162,94 +159,68 @@ def _find_source(recipe: dict[str, Any], path: Path,
         if not Path(root).is_dir():
             raise file_error(root, "is no folder; give the one with the official files (--data-root or GEOMEM_DATA)")
         for entry in local:
-            found = _below(Path(root), entry["path"])
-            if found is not None:
+            found = Path(root) / entry["path"]
+            if not found.exists() and Path(root).resolve().name == entry["path"]:
+                found = Path(root)
+            if found.exists():
                 return read_path(found), str(found), entry.get("sha256")
-    source = recipe.get("source")
-    if source is None:
-        paths = ", ".join(entry["path"] for entry in local)
+    if "source" not in recipe:
         raise file_error(path.stem, f"is read from official files, and there are none in {root or 'the data root'}: "
-                                    f"put one of {paths} there and name the folder with --data-root or GEOMEM_DATA")
-    return _read_source(source, path, bool(local), root)
+                                    f"put one of {', '.join(entry['path'] for entry in local)} there and name the "
+                                    "folder with --data-root or GEOMEM_DATA")
+    try:
+        return *_read_source(recipe["source"], path), None
+    except Exception as error:
+        if not local or recipe["source"].get("kind") != "hub":
+            raise
+        looked = f"not found in {root}" if root is not None else "no folder given"
+        raise file_error(path.stem, f"{error}; official files ({looked}) are read too, see --data-root") from error
 
 
-def _below(root: Path, name: str) -> Path | None:
-    """The path below the root, or the root itself where it has that name."""
-    if (root / name).exists():
-        return root / name
-    return root if root.resolve().name == name else None
-
-
-def _read_source(source: dict[str, Any], path: Path, has_local: bool,
-                 root: str | os.PathLike[str] | None) -> tuple[Source, str, str | None]:
+def _read_source(source: dict[str, Any], path: Path) -> tuple[Source, str]:
     if source["kind"] == "sklearn" and source["name"] in _SKLEARN:
         from sklearn import datasets
 
         bunch = getattr(datasets, source["name"])()
-        return Source(path.stem, as_points(bunch.data, path, bunch.target)), f"scikit-learn's {source['name']}", None
+        return Source(path.stem, as_points(bunch.data, path, bunch.target)), f"scikit-learn's {source['name']}"
     if source["kind"] == "file":
         found = read_path(path.parent / source["path"])
         if "heldout" in source:
             found = replace(found, heldout=read_path(path.parent / source["heldout"]).train)
-        return found, str(path.parent / source["path"]), None
+        return found, str(path.parent / source["path"])
     if source["kind"] == "hub":
         data = HubData(**{key: source[key] for key in _HUB & source.keys()})
-        origin = f"the Hugging Face hub, {data.name}" + (f" at {data.revision}" if data.revision else "")
-        try:
-            return read_hub(data), origin, None
-        except Exception as error:
-            if has_local:
-                looked = f"not found in {root}" if root is not None else "no folder given"
-                raise file_error(path.stem, f"{error}; official files ({looked}) are read too, see "
-                                             "--data-root") from error
-            raise
+        return read_hub(data), f"the Hugging Face hub, {data.name}" + (f" at {data.revision}" if data.revision else "")
     raise file_error(path, f"unknown source {source['kind']} {source.get('name', '')}; known are file, hub and sklearn "
                            f"{', '.join(_SKLEARN)}")
 
 
-def _size(size: Any, path: Path) -> int | None:
-    if size is not None and not (type(size) is int and 1 <= size <= _MAX_SIZE):
-        raise file_error(path, f"[points] size is {size}; give a number of pixels from 1 to {_MAX_SIZE}")
-    return size
-
-
 def _chosen(source: Source, split: dict[str, Any] | None, path: Path) -> tuple[list[Part], list[np.ndarray]]:
     """Both parts as the split wants them, and the rows of the source that they are."""
-    both: list[Part] = [source.train] if source.heldout is None else [source.train, source.heldout]
+    parts: list[Part] = [source.train] if source.heldout is None else [source.train, source.heldout]
     if split is None:
-        return both, [np.arange(len(part)) for part in both]
-    rule = split["rule"]
-    if rule == "permutation" and source.heldout is not None and not split.get("pool"):
-        raise file_error(path, "has a [split] table, but its source has a held-out part; keep one of them, or add "
-                               "pool = true")
-    n_train, n_heldout = split["train"], split["heldout"]
-    if rule == "permutation":
-        both = [_pooled(both)]
-        if min(n_train, n_heldout) < 0 or n_train + n_heldout > len(both[0]):
-            raise _impossible(path, len(both[0]))
-        order = random_order(len(both[0]), split["seed"], "split")
-        rows = [order[:n_train], order[n_train:n_train + n_heldout]]
-        return [both[0].take(index) for index in rows], rows
-    if len(both) < 2 or rule not in ("first", "index"):
-        raise _impossible(path, len(both[0]))
+        return parts, [np.arange(len(part)) for part in parts]
+    rule, wanted = split["rule"], [split["train"], split["heldout"]]
     rows = []
-    for part, wanted in zip(both, (n_train, n_heldout), strict=True):
-        if rule == "index":
-            index = np.array(wanted, dtype=np.int64)
-            impossible = index.ndim != 1 or (index < 0).any() or (index >= len(part)).any()
-        else:
-            index = _of_class(part, split.get("class"), path)[:wanted]
-            impossible = len(index) != wanted
-        if impossible:
-            raise _impossible(path, len(part))
-        rows.append(index)
-    return [part.take(index) for part, index in zip(both, rows, strict=True)], rows
-
-
-def _impossible(path: Path, n: int) -> Exception:
-    return file_error(path, f"[split] cannot be made on {n:,} points; the rules are permutation, with train and "
-                            "heldout together at most that many, and, where the source has a held-out part, first "
-                            "and index")
+    if rule == "permutation":
+        if len(parts) > 1 and not split.get("pool"):
+            raise file_error(path, "has a [split] table, but its source has a held-out part; keep one of them, or add "
+                                   "pool = true")
+        parts = [_pooled(parts)] * 2
+        order = random_order(len(parts[0]), split["seed"], "split")
+        rows = [order[:wanted[0]], order[wanted[0]:sum(wanted)]]
+    elif rule == "first" and len(parts) > 1:
+        rows = [_of_class(part, split.get("class"), path)[:n] for part, n in zip(parts, wanted, strict=True)]
+    elif rule == "index" and len(parts) > 1:
+        rows = [np.array(index, dtype=np.int64) for index in wanted]
+        wanted = [index.size for index in rows]
+    if not rows or any(len(index) != n or ((index < 0) | (index >= len(part))).any()
+                       for part, index, n in zip(parts, rows, wanted, strict=True)):
+        there = " and ".join({f"{len(part):,}": None for part in parts})
+        raise file_error(path, f"[split] cannot be made on {there} points; the rules are permutation, with train and "
+                               "heldout together at most that many, and, where the source has a held-out part, first "
+                               "and index")
+    return [part.take(index) for part, index in zip(parts, rows, strict=True)], rows
 
 
 def _of_class(part: Part, number: int | None, path: Path) -> np.ndarray:
@@ -258,9 +229,7 @@ def _of_class(part: Part, number: int | None, path: Path) -> np.ndarray:
         return np.arange(len(part))
     if part.labels is None:
         raise file_error(path, f"[split] asks for class {number}, but the source has no labels")
-    labels = part.labels
-    if labels.dtype.kind == "U":
-        labels = np.unique(labels, return_inverse=True)[1]
+    labels = part.labels if part.labels.dtype.kind != "U" else np.unique(part.labels, return_inverse=True)[1]
     return np.flatnonzero(labels == number)
 
 
@@ -270,34 +239,35 @@ def _pooled(parts: Sequence[Part]) -> Part:
         return parts[0]
     known = [part.labels for part in parts if part.labels is not None]
     labels = np.concatenate(known) if len(known) == len(parts) else None
-    pictures = [part for part in parts if isinstance(part, Pictures)]
-    if pictures:
-        positions = np.concatenate([part.chosen for part in pictures])
-        return replace(pictures[0], chosen=positions, labels=labels).take(np.argsort(positions, kind="stable"))
-    points = [part for part in parts if isinstance(part, Points)]
-    return replace(points[0], values=np.concatenate([np.asarray(part.values) for part in points]), labels=labels)
+    if isinstance(parts[0], Pictures):
+        positions = np.concatenate([part.chosen for part in parts if isinstance(part, Pictures)])
+        return replace(parts[0], chosen=positions, labels=labels).take(np.argsort(positions, kind="stable"))
+    values = [np.asarray(part.values) for part in parts if isinstance(part, Points)]
+    return replace(parts[0], values=np.concatenate(values), labels=labels)
 
 
-def _formed(points: Points, form: dict[str, Any], path: Path) -> Points:
-    if "shape" not in form and "range" not in form:
+def _scaled(points: Points, form: dict[str, Any], path: Path) -> Points:
+    """Float values in ``form["range"]`` mapped to [-1, 1]."""
+    if "range" not in form:
         return points
-    values = points.values
-    if "range" in form:
-        values = np.asarray(values)  # stored points are read: keep what is larger than memory in its final form
-        low, high = form["range"]
-        if not (np.isfinite([low, high]).all() and low < high):
-            raise file_error(path, f"[points] range is {low} to {high}; give two finite numbers, the smaller one first")
-        if points.pixels or values.min() < low or values.max() > high:
-            raise file_error(path, f"[points] range is {low} to {high}, but the source holds "
-                                   f"{'uint8 images' if points.pixels else f'{values.min()} to {values.max()}'}")
-        values = (values - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
-    if "shape" in form and list(values.shape[1:]) != form["shape"]:
-        found = values.shape[1:]
-        if not points.pixels:
-            values = np.asarray(values).reshape(-1, *form["shape"])
-        if points.pixels or len(values) != len(points):
-            raise file_error(path, f"[points] shape is {form['shape']}, but the points of the source are {found}")
-    return Points(values, points.labels, points.pixels)
+    values = np.asarray(points.values)  # stored points are read: keep what is larger than memory in its final form
+    low, high = form["range"]
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise file_error(path, f"[points] range is {low} to {high}; give two finite numbers, the smaller one first")
+    if points.pixels or values.min() < low or values.max() > high:
+        raise file_error(path, f"[points] range is {low} to {high}, but the source holds "
+                               f"{'uint8 images' if points.pixels else f'{values.min()} to {values.max()}'}")
+    return replace(points, values=(values - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1))
+
+
+def _shaped(points: Points, form: dict[str, Any], path: Path) -> Points:
+    """Points of shape ``form["shape"]``, which images have already."""
+    found = points.values.shape[1:]
+    if list(found) == form.get("shape", list(found)):
+        return points
+    if points.pixels or math.prod(form["shape"]) != math.prod(found):
+        raise file_error(path, f"[points] shape is {form['shape']}, but the points of the source are {found}")
+    return replace(points, values=np.asarray(points.values).reshape(-1, *form["shape"]))
 
 
 def _checks(points: list[Points], rows: list[np.ndarray], expected: dict[str, Any], known_hash: str | None,

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,8 @@ from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
-_UCR = "each line is an integer label and then the values of a signal, with no header"
-_TS = "after @data, each line is a signal's values with commas, a colon and its label"
-_ARFF = "it has one numeric attribute per value and the class label last"
+SUFFIXES = (".txt", ".tsv", ".csv", ".ts", ".arff")
+_ADVICE = "all signals must have one length; in text without a header each line is an integer label, then values"
 _MAX_LABEL = 2**31 - 1
 _MAX_LINE = 1 << 24  # characters, of which Python makes fifty times as many bytes
 
@@ -44,127 +42,88 @@ def read_series(path: Path) -> Source:
 def training_file(folder: Path) -> Path | None:
     """``X_TRAIN`` in a folder, or None; of several forms of it the first in the order of the names' endings."""
     found = [path for path in folder.glob("*_TRAIN*")
-             if path.stem.endswith("_TRAIN") and path.suffix in ("", ".txt", ".tsv", ".csv", ".ts", ".arff")]
-    if len({path.stem for path in found}) > 1:
-        raise file_error(folder, f"holds several data sets ({', '.join(sorted({path.stem for path in found})[:4])}); "
-                                 "give the file itself")
+             if path.stem.endswith("_TRAIN") and path.suffix in ("", *SUFFIXES)]
+    if len(names := sorted({path.stem for path in found})) > 1:
+        raise file_error(folder, f"holds several data sets ({', '.join(names[:4])}); give the file itself")
     return min(found, key=lambda path: (path.suffix not in (".txt", ".tsv", ".csv"), path.suffix), default=None)
 
 
 def _read_file(path: Path) -> Points:
     require_file(path, "give a file of text")
-    with as_input_error(path, "UTF-8 text", _UCR), open(path, encoding="utf-8-sig") as file:
-        first = next((line for line in _lines(file, str(path)) if line.strip()), "")
-        file.seek(0)
-        reader: Callable[[io.TextIOBase, str], Table] = read_ucr
-        if first.lstrip().startswith(("@", "#", "%")):
-            reader = read_arff if _is_arff(_lines(file, str(path))) else read_ts
-            file.seek(0)
-        signals, labels = reader(file, str(path))
+    with as_input_error(path, "UTF-8 text of signals", _ADVICE), open(path, encoding="utf-8-sig") as file:
+        first = _first_word(file)
+        read = _read_arff if first == "@relation" else _read_ts if first else _read_ucr
+        signals, labels = read(file)
     return as_points(signals, path, labels)
 
 
-def _is_arff(file: Iterator[str]) -> bool:
-    """Whether the first line that begins with @ says @relation."""
-    first = next((line for line in file if line.lstrip().startswith("@")), "")
-    return first.lstrip().lower().startswith("@relation")
-
-
-def read_ucr(file: io.TextIOBase, where: str) -> Table:
-    """Signals ``(N, 1, L)`` and integer labels. Raises InputError."""
-    rows: list[np.ndarray] = []
-    for number, line in enumerate(_lines(file, where), start=1):
-        if line.strip():
-            rows.append(_read_line(line, f"{where}: line {number}", len(rows[0]) if rows else None))
-    if not rows:
-        raise file_error(where, f"is empty; {_UCR}")
-    table = np.stack(rows)
-    return table[:, None, 1:], table[:, 0].astype(np.int64)
-
-
-def _lines(file: io.TextIOBase, where: str) -> Iterator[str]:
+def _first_word(file: io.TextIOBase) -> str:
+    """The first that begins a line with @, or nothing. The readers would take lines of any length: refused here."""
+    word = ""
     while line := file.readline(_MAX_LINE):
         if len(line) == _MAX_LINE:
-            raise file_error(where, f"has a line of more than {_MAX_LINE:,} characters, too many for one signal as "
-                                    "text; save long signals as a .npy file")
-        yield line
+            raise ValueError(f"a line has more than {_MAX_LINE:,} characters: save long signals as a .npy file")
+        if not word and line.lstrip().startswith("@"):
+            word = line.split()[0].lower()
+    file.seek(0)
+    return word
 
 
-def _read_line(line: str, where: str, expected: int | None) -> np.ndarray:
-    with as_input_error(where, "numbers", _UCR):
-        row = np.array([float(field) for field in (line.split(",") if "," in line else line.split())])
-    if len(row) < 2 or not row[0].is_integer() or abs(row[0]) > _MAX_LABEL:
-        raise file_error(where, f"has no integer label followed by values; {_UCR}")
-    if expected not in (None, len(row)):
-        raise file_error(where, f"has {len(row)} numbers, the first line {expected}; "
-                                "all signals must have one length")
-    return row
+def _read_ucr(file: io.TextIOBase) -> Table:
+    """Signals ``(N, 1, L)`` and integer labels."""
+    lines = [line for line in file if line.strip()]
+    if not lines:
+        raise ValueError("it is empty")
+    table = np.loadtxt(lines, delimiter="," if "," in lines[0] else None, comments=None, ndmin=2)
+    labels = table[:, 0]
+    if table.shape[1] < 2 or not _are_whole(labels).all():
+        raise ValueError(f"no integer label followed by values at row {_are_whole(labels).argmin()}")
+    return table[:, None, 1:], labels.astype(np.int64)
 
 
-def read_ts(file: io.TextIOBase, where: str) -> Table:
-    """Signals ``(N, C, L)`` and labels, integers or names, or None where the file has none. Raises InputError."""
-    signals: list[np.ndarray] = []
-    labels: list[str] = []
-    labelled, inside = True, False
-    for number, line in enumerate(_lines(file, where), start=1):
-        line, here = line.strip(), f"{where}: line {number}"
-        if not line or line.startswith("#"):
-            continue
-        if not inside:
-            words = line.lower().split()
-            if words[0] == "@classlabel":
-                labelled = words[1:2] == ["true"]
-            elif words[:2] == ["@timestamps", "true"]:
-                raise file_error(here, "says that values have time stamps, which are not read; save the values alone")
-            inside = words[0] == "@data"
-            if not line.startswith("@"):
-                raise file_error(here, f"comes before @data; {_TS}")
-            continue
-        fields = line.split(":")
-        if labelled:
-            labels.append(fields.pop().strip())
-        with as_input_error(here, "a signal", _TS):
-            signals.append(np.array([[float(value) for value in channel.split(",")] for channel in fields], np.float64))
-        if signals[-1].shape != signals[0].shape or not signals[-1].size:
-            raise file_error(here, f"has {_channels(signals[-1])}, the first signal {_channels(signals[0])}; all "
-                                   "signals must have one length")
-    if not signals:
-        raise file_error(where, f"has no signals; {_TS}")
-    with as_input_error(where, "signals", _TS):
-        return np.stack(signals), _classes(labels) if labelled else None
+def _read_ts(file: io.TextIOBase) -> Table:
+    """Signals ``(N, C, L)`` and labels, integers or names, or None where the file has none."""
+    lines = (line.strip() for line in file)
+    lines = (line for line in lines if line and not line.startswith("#"))
+    labelled = True
+    for line in lines:
+        match line.lower().split():
+            case ["@data", *_]:
+                break
+            case ["@classlabel", *rest]:
+                labelled = rest[:1] == ["true"]
+            case ["@timestamps", "true", *_]:
+                raise ValueError("values with time stamps are not read: save the values alone")
+            case [word, *_] if not word.startswith("@"):
+                raise ValueError("a signal comes before @data")
+    rows = [line.split(":") for line in lines]
+    if not rows:
+        raise ValueError("it has no signals")
+    labels = _classes([row.pop().strip() for row in rows]) if labelled else None
+    return np.stack([np.array([channel.split(",") for channel in row], np.float64) for row in rows]), labels
 
 
-def _channels(signal: np.ndarray) -> str:
-    return f"{signal.shape[0]} x {signal.shape[1]} values" if signal.ndim == 2 else "no values"
+def _read_arff(file: io.TextIOBase) -> Table:
+    """Signals ``(N, 1, L)`` and labels, integers or names. One channel: attributes within attributes are refused."""
+    from scipy.io.arff import loadarff
 
-
-def read_arff(file: io.TextIOBase, where: str) -> Table:
-    """Signals ``(N, 1, L)`` and labels, integers or names. Raises InputError.
-
-    One channel only: attributes within attributes are refused.
-    """
-    with as_input_error(where, "an ARFF file", _ARFF):
-        from scipy.io.arff import loadarff
-
-        for _ in _lines(file, where):  # scipy would read a line of any length
-            pass
-        file.seek(0)
-        data, _ = loadarff(file)
-        names = list(data.dtype.names or [])
-        kinds = "".join(data.dtype[name].kind for name in names)
-        if len(kinds) < 2 or kinds.rstrip("S") != "f" * (len(kinds) - 1):
-            raise ValueError("its attributes are others")
-        if not len(data):
-            raise ValueError("it has no signals")
-        signals = np.stack([data[name] for name in names[:-1]], axis=1)
-        return signals[:, None], _classes([label.decode() for label in data[names[-1]]])
+    data, _ = loadarff(file)
+    names = list(data.dtype.names or [])
+    kinds = "".join(data.dtype[name].kind for name in names)
+    if len(kinds) < 2 or kinds.rstrip("S") != "f" * (len(kinds) - 1):
+        raise ValueError("an .arff file must have numeric attributes, and the class label last")
+    labels = _classes([label.decode() for label in data[names[-1]]])
+    return np.stack([data[name] for name in names[:-1]], axis=1)[:, None], labels
 
 
 def _classes(labels: list[str]) -> np.ndarray:
     """Integers where all labels are whole numbers, else names."""
     try:
-        numbers = np.array([float(label) for label in labels])
+        numbers = np.array(labels, np.float64)
     except ValueError:
         return class_names(labels)
-    whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all() and np.abs(numbers).max() <= _MAX_LABEL
-    return numbers.astype(np.int64) if whole else class_names(labels)
+    return numbers.astype(np.int64) if _are_whole(numbers).all() else class_names(labels)
+
+
+def _are_whole(numbers: np.ndarray) -> np.ndarray:
+    return (numbers == np.floor(numbers)) & (np.abs(numbers) <= _MAX_LABEL)
