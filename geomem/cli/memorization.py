@@ -20,7 +20,9 @@ from geomem.cli.options import (
     require_new_directory,
     say,
     tolerance_option,
+    warn,
 )
+from geomem.errors import InputError
 
 MEMORIZATION_FILE = "memorization.json"
 
@@ -58,7 +60,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     from geomem.cli.generate import generated
     from geomem.files import write_json
     from geomem.generation import data_of, read_samples, require_comparable
-    from geomem.memorization import memorization_rate
+    from geomem.memorization import leaning, memorization_rate, near_copies
     from geomem.training import load_denoiser
     from geomem.training.levels import levels_beside_references
 
@@ -80,6 +82,13 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         "format": "geomem.memorization/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
+    compared = samples.values, dataset.train, dataset.test
+    try:
+        document["leaning"] = leaning(*compared, tolerance=tolerance, seed=seed, device=device).to_dict()
+        document["near_copies"] = near_copies(*compared, tolerance=tolerance, device=device).to_dict()
+    except InputError as error:
+        document["leaning"] = document["near_copies"] = None
+        warn(f"warning: whether samples lean on the training points cannot be said: {error}")
     if model is not None:
         with progress_bar(3, "noise levels", "denoiser") as bar:
             levels = {name: part.to_dict() for name, part in levels_beside_references(
@@ -107,10 +116,26 @@ def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train
         write_figure(os.path.join(out, name), figure)
 
 
+def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
+    floor = leaning["floor"]
+    lines = [f"nearer to training {leaning['share']:7.1%}  [{leaning['low']:.1%}, {leaning['high']:.1%}]  than to as "
+             f"many test points, m = {leaning['m']:,}; 50% where nothing is owed to training points"
+             + (f", test points themselves {floor['share']:.1%} [{floor['low']:.1%}, {floor['high']:.1%}]"
+                if floor else ""),
+             f"near-copies        {near['count'] / near['n']:7.1%}  nearer to a training point than (nearly) all test "
+             f"points are; p = {near['p_value']:.2g} for a model that copies nothing"]
+    if leaning["leaked"]:
+        lines.append(f"{leaning['leaked']:,} test points within {leaning['tolerance']:.3g} of a training point are not "
+                     "compared with")
+    return lines
+
+
 def _text(document: dict[str, Any]) -> str:
     t, h = document["trajectory"], document["heldout"]
     lines = [f"generated samples  {t['rate']:7.1%}  [{t['low']:.1%}, {t['high']:.1%}]  n = {t['n']:,}",
              f"held-out points    {h['rate']:7.1%}  [{h['low']:.1%}, {h['high']:.1%}]  n = {h['n']:,}"]
+    if document["leaning"]:
+        lines += _leaning_lines(document["leaning"], document["near_copies"])
     if t["merged"]:
         lines.append(f"{t['merged']:,} training points within {t['tolerance']:.3g} of another count as one with it")
     if "per_noise_level" in document:

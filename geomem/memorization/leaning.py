@@ -49,7 +49,8 @@ _FIRST_LOOK = 8
 class Leaning:
     """Share of n samples nearer to training than to as many held-out points; 1/2 for an honest model.
 
-    share, low, high: s and its 95% interval. p_value: of s = 1/2 against s > 1/2, by exchange of labels.
+    share, stderr, low, high: s, its standard error and 95% interval. p_value: of s = 1/2 against s > 1/2, by exchange
+    of labels.
     floor: the same of held-out points in the place of the samples, or None where there are too few of them.
     n: samples. m: points of each kind in a comparison. n_train, n_heldout: distinct points that were used.
     merged: points dropped as duplicates within one kind. leaked: held-out points left out because a training point is
@@ -57,6 +58,7 @@ class Leaning:
     """
 
     share: float
+    stderr: float
     low: float
     high: float
     p_value: float
@@ -127,7 +129,8 @@ def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabe
         relabeled = 1 - relabeled
     effective = 1 / (4 * float(((relabeled - 0.5) ** 2).mean()))
     low, high = wilson(np.array(share), np.array(effective))
-    return {"share": share, "low": float(low), "high": float(high), "n": len(samples), "m": m,
+    return {"share": share, "stderr": float(np.sqrt(share * (1 - share) / effective)), "low": float(low),
+            "high": float(high), "n": len(samples), "m": m,
             "p_value": float((1 + (relabeled >= share - 1e-12).sum()) / (1 + relabelings)),
             "n_train": len(train), "n_heldout": len(heldout), "per_sample": per_sample}
 
