@@ -58,8 +58,10 @@ def test_nothing_is_high_together(measured):
     assert zone_reason(low).startswith("coverage C is below 0.8")
 
 
-def test_plateau_where_both_are_one(measured):
-    zone = find_danger_zone(made(measured, [1, 1, 1, 1, 0], [0, 1, 1, 1, 1], sigma=[0.01, 0.1, 1, 10, 100]))
+@pytest.mark.parametrize("rounding", [0, 2.0**-24])
+def test_plateau_where_both_are_one(measured, rounding):
+    zone = find_danger_zone(made(measured, [1, 1, 1 - rounding, 1, 0], [0, 1 - rounding, 1, 1, 1],
+                                 sigma=[0.01, 0.1, 1, 10, 100]))
     assert zone.crossing == pytest.approx(1)  # the middle of 0.1, 1, 10
     assert (zone.sigma_low, zone.sigma_high) == (pytest.approx(10**-1.2), pytest.approx(10**1.2))
 
@@ -96,36 +98,25 @@ def test_crossing_has_an_interval_only_with_means_per_point(measured):
     assert "no means per point" in read.note
 
 
-def test_bootstrap_agrees_with_a_plain_loop(measured):
+def test_intervals_agree_with_a_plain_loop(measured):
+    """Monotone means cross once and have one edge each; W alone gives the upper one, C alone the lower."""
     rng = np.random.default_rng(0)
     x, found = np.log(measured.sigma), []
+
+    def root(y, last):  # where y goes through 0, in the step that begins at the last level of that kind
+        i = np.flatnonzero(last)[-1]
+        return np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1]))
+
     for _ in range(300):
         w = measured.weight_per_point[rng.integers(0, 200, 200)].mean(axis=0)
         c = measured.coverage_per_point[rng.integers(0, 150, 150)].mean(axis=0)
-        i = np.flatnonzero((w - c)[:-1] * (w - c)[1:] < 0)[0]
-        found.append(np.exp(x[i] + (x[i + 1] - x[i]) * (w - c)[i] / ((w - c)[i] - (w - c)[i + 1])))
-    zone = find_danger_zone(measured)
-    width = zone.crossing_high - zone.crossing_low
-    np.testing.assert_allclose((zone.crossing_low, zone.crossing_high), np.quantile(found, [0.025, 0.975]),
-                               atol=0.2 * width)
-
-
-def test_intervals_of_the_edges_agree_with_a_plain_loop(measured):
-    """Monotone means have one edge each; W alone gives the upper one, C alone the lower."""
-    rng = np.random.default_rng(1)
-    x, found = np.log(measured.sigma), []
-    for _ in range(300):
-        w = measured.weight_per_point[rng.integers(0, 200, 200)].mean(axis=0)
-        c = measured.coverage_per_point[rng.integers(0, 150, 150)].mean(axis=0)
-        i, j = np.flatnonzero(c < 0.7)[-1], np.flatnonzero(w >= 0.7)[-1]
-        found.append([np.exp(x[i] + (x[i + 1] - x[i]) * (0.7 - c[i]) / (c[i + 1] - c[i])),
-                      np.exp(x[j] + (x[j + 1] - x[j]) * (0.7 - w[j]) / (w[j + 1] - w[j]))])
+        found.append([root(c - 0.7, c < 0.7), root(w - 0.7, w >= 0.7), root(w - c, w > c)])
     zone = find_danger_zone(measured, 0.7)
-    for interval, value, expected in zip((zone.sigma_low_interval, zone.sigma_high_interval),
-                                         (zone.sigma_low, zone.sigma_high),
-                                         np.quantile(found, [0.025, 0.975], axis=0).T, strict=True):
-        assert interval[0] < value < interval[1]
-        np.testing.assert_allclose(interval, expected, atol=0.2 * (interval[1] - interval[0]))
+    intervals = zone.sigma_low_interval, zone.sigma_high_interval, (zone.crossing_low, zone.crossing_high)
+    for (low, high), value, expected in zip(intervals, (zone.sigma_low, zone.sigma_high, zone.crossing),
+                                            np.quantile(found, [0.025, 0.975], axis=0).T, strict=True):
+        assert low < value < high
+        np.testing.assert_allclose((low, high), expected, atol=0.2 * (high - low))
 
 
 def test_an_end_of_the_grid_has_no_interval_and_no_resolution():
@@ -152,13 +143,6 @@ def test_wiggles_at_the_threshold_are_no_separate_ranges(measured):
     assert "2 separate ranges" in far.note
 
 
-def test_curves_equal_up_to_rounding_do_not_cross_there(measured):
-    """Both 1 but for the last bit of float32: the crossing is the middle of where they are equal."""
-    bit = 2.0**-24
-    zone = find_danger_zone(made(measured, [1, 1, 1 - bit, 1, 0], [0, 1 - bit, 1, 1, 1], sigma=[0.01, 0.1, 1, 10, 100]))
-    assert zone.crossing == pytest.approx(1)
-
-
 def coverage_of_intervals(runs):
     """Share of the intervals that hold the truth, and reported over true spread, for sigma_low (this training set),
     sigma_high and the crossing (over training sets). 100 training and 200 held-out points of 6 normal coordinates.
@@ -171,7 +155,7 @@ def coverage_of_intervals(runs):
 
     train = points(100)
     truth = find_danger_zone(geometry_curves(train, points(10_000), sigmas=sigmas), threshold).sigma_low
-    many = [geometry_curves(points(100), points(400), sigmas=sigmas, seed=k) for k in range(max(60, runs // 4))]
+    many = [geometry_curves(points(100), points(400), sigmas=sigmas, seed=k) for k in range(max(30, runs // 4))]
     w, c = (np.mean([getattr(curves, name).estimate for curves in many], axis=0)
             for name in ("max_posterior_weight", "coverage"))
     law = find_danger_zone(made(many[0], w, c, sigma=sigmas), threshold)
@@ -187,15 +171,15 @@ def coverage_of_intervals(runs):
     return held.mean(axis=0), (intervals[:, :, 1] - intervals[:, :, 0]).mean(axis=0) / 3.92 / values.std(axis=0)
 
 
-@pytest.mark.parametrize(("runs", "slack"), [(60, 4), pytest.param(1000, 4, marks=pytest.mark.slow)])
-def test_intervals_hold_the_truth_as_often_as_they_say(runs, slack):
+@pytest.mark.parametrize("runs", [24, pytest.param(1000, marks=pytest.mark.slow)])
+def test_intervals_hold_the_truth_as_often_as_they_say(runs):
     """sigma_high comes out short, since W ignores that the points are rivals: 1.35 times the reported spread, so
     95% become 85%. Allowed: 4 binomial standard errors, and 4 of a standard deviation from this many runs.
     """
     held, spread = coverage_of_intervals(runs)
     expected = np.array([0.94, 0.85, 0.94])
-    assert (abs(held - expected) < slack * np.sqrt(expected * (1 - expected) / runs)).all()
-    np.testing.assert_allclose(spread, [1, 1 / 1.35, 0.98], atol=slack / np.sqrt(2 * runs))
+    assert (abs(held - expected) < 4 * np.sqrt(expected * (1 - expected) / runs)).all()
+    np.testing.assert_allclose(spread, [1, 1 / 1.35, 0.98], atol=4 / np.sqrt(2 * runs))
 
 
 def test_recommended_gap(measured):
@@ -250,43 +234,32 @@ POINTS = np.eye(4)
 BAD = np.array([[0.0, 1.0], [np.nan, 0.0]])
 
 
-@pytest.mark.parametrize(("call", "says"), [
-    (lambda: max_posterior_weight(POINTS, [0.1, 0.0]), "sigmas"),
-    (lambda: max_posterior_weight(POINTS, [0.1, np.inf]), "sigmas"),
-    (lambda: max_posterior_weight(POINTS, []), "sigmas"),
-    (lambda: max_posterior_weight(POINTS, "a"), "sigmas"),
-    (lambda: max_posterior_weight(POINTS[:1], 1.0), "at least 2"),
-    (lambda: max_posterior_weight(POINTS[:0], 1.0), "shape"),
-    (lambda: max_posterior_weight(1j * POINTS, 1.0), "dtype"),
-    (lambda: max_posterior_weight(BAD, 1.0), "NaN.*point 1"),
-    (lambda: max_posterior_weight(POINTS, 1.0, draws=0), "draws"),
-    (lambda: max_posterior_weight(POINTS, 1.0, draws=1.5), "draws"),
-    (lambda: max_posterior_weight(POINTS, 1.0, memory=1000), "memory is .* or more"),
-    (lambda: max_posterior_weight(POINTS, 1.0, queries=0), "queries"),
-    (lambda: max_posterior_weight(POINTS, 1.0, queries="all"), "queries"),
-    (lambda: max_posterior_weight(POINTS, 1.0, memory="2GiB"), "memory"),
-    (lambda: max_posterior_weight(POINTS, 1.0, draws=None), "draws"),
-    (lambda: max_posterior_weight(POINTS, 1.0, draws=10**8), "memory is .* or more"),
-    (lambda: max_posterior_weight(POINTS, [1e-16, 1.0]), "sigmas"),
-    (lambda: max_posterior_weight(POINTS, 1e16), "sigmas"),
-    (lambda: max_posterior_weight(POINTS * 1e-13, 1e-13), "mean of the training points"),
-    (lambda: shell_coverage(POINTS, POINTS * 1e13, 1.0), "mean of the training points"),
-    (lambda: shell_coverage(POINTS, POINTS, 1.0, shell_t=1e300), "shell_t"),
-    (lambda: max_posterior_weight(POINTS, 1.0, device="abacus"), "device"),
-    (lambda: shell_coverage(POINTS, POINTS[:, :3], 1.0), "heldout"),
-    (lambda: shell_coverage(POINTS, BAD, 1.0), "heldout"),
-    (lambda: shell_coverage(POINTS, POINTS, 1.0, shell_t=0), "shell_t"),
-    (lambda: coverage_bounds(POINTS, POINTS, 1.0, shell_t=np.nan), "shell_t"),
-    (lambda: concentration_thresholds(POINTS, q=0.5), "q is"),
-    (lambda: concentration_thresholds(POINTS, delta=1), "delta"),
-    (lambda: concentration_thresholds(POINTS, shell_t=-1), "shell_t"),
-    (lambda: geometry_curves(POINTS, POINTS, sigmas=1), "sigmas"),
-    (lambda: geometry_curves(POINTS, POINTS, coverage_draws=0), "coverage_draws"),
-    (lambda: shell_radii(0), "dimension"),
-    (lambda: two_shell_probability(-1.0, 1.0, 3), "distance"),
-    (lambda: find_danger_zone(geometry_curves(POINTS, POINTS), 1.0), "threshold"),
-])
-def test_wrong_input_is_told_in_one_line(call, says):
+@pytest.mark.parametrize(("call", "arguments", "options", "says"), [
+    *[(max_posterior_weight, (POINTS, sigmas), {}, "sigmas") for sigmas in ([0.1, 0.0], np.inf, [], "a", 1e-16, 1e16)],
+    (max_posterior_weight, (POINTS[:1], 1.0), {}, "at least 2"),
+    (max_posterior_weight, (BAD, 1.0), {}, "NaN.*point 1"),
+    *[(max_posterior_weight, (POINTS, 1.0), {name: value}, name) for name, value in (
+        ("draws", 0), ("draws", 1.5), ("draws", None), ("queries", 0), ("queries", "all"), ("memory", "2GiB"),
+        ("device", "abacus"))],
+    *[(max_posterior_weight, (POINTS, 1.0), option, "memory is .* or more")
+      for option in ({"memory": 1000}, {"draws": 10**8})],
+    (max_posterior_weight, (POINTS * 1e-13, 1e-13), {}, "mean of the training points"),
+    (shell_coverage, (POINTS, POINTS * 1e13, 1.0), {}, "mean of the training points"),
+    (shell_coverage, (POINTS, POINTS[:, :3], 1.0), {}, "heldout"), (shell_coverage, (POINTS, BAD, 1.0), {}, "heldout"),
+    *[(shell_coverage, (POINTS, POINTS, 1.0), {"shell_t": t}, "shell_t") for t in (0, 1e300)],
+    (coverage_bounds, (POINTS, POINTS, 1.0), {"shell_t": np.nan}, "shell_t"),
+    (concentration_thresholds, (POINTS,), {"q": 0.5}, "q is"),
+    (concentration_thresholds, (POINTS,), {"delta": 1}, "delta"),
+    (concentration_thresholds, (POINTS,), {"shell_t": -1}, "shell_t"),
+    (geometry_curves, (POINTS, POINTS), {"sigmas": 1}, "sigmas"),
+    (geometry_curves, (POINTS, POINTS), {"coverage_draws": 0}, "coverage_draws"),
+    (shell_radii, (0,), {}, "dimension"), (two_shell_probability, (-1.0, 1.0, 3), {}, "distance")])
+def test_wrong_input_is_told_in_one_line(call, arguments, options, says):
     with pytest.raises(InputError, match=says) as caught:
-        call()
+        call(*arguments, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_wrong_threshold(measured):
+    with pytest.raises(InputError, match="threshold"):
+        find_danger_zone(measured, 1.0)

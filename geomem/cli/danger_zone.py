@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import click
 
+from geomem.cli.danger_zone_table import text_of
 from geomem.cli.options import (
     Number,
     Sigmas,
@@ -139,78 +139,3 @@ def _write(out: str, document: dict[str, Any]) -> None:
 
     write_figure(os.path.join(out, "curves.png"), plot_curves([(document["data"]["name"], document)]))
     write_document(out, document)
-
-
-def text_of(document: dict[str, Any]) -> str:
-    """The document for people."""
-    data, curves, zone = document["data"], document["curves"], document["zone"]
-    weight, coverage = curves["max_posterior_weight"], curves["coverage"]
-    lines = [f"{data['name']}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points of "
-             f"{data['dim']:,} values" + (f"; {data['duplicates']:,} duplicates" if data["duplicates"] else ""),
-             "", f"{'sigma':>8}  {'posterior weight W':^24}  {'coverage C':^24}  {'bounds on C (Thm 4.8)':>21}"]
-    for k, sigma in enumerate(curves["sigma"]):
-        inside = zone is not None and zone["sigma_low"] <= sigma <= zone["sigma_high"]
-        lines.append(
-            f"{sigma:8.3g}  {weight['estimate'][k]:8.4f} [{weight['low'][k]:.4f}, {weight['high'][k]:.4f}]"
-            f"  {coverage['estimate'][k]:6.4f} [{coverage['low'][k]:.4f}, {coverage['high'][k]:.4f}]"
-            f"  {curves['coverage_lower_bound'][k]:8.4f} - {curves['coverage_upper_bound'][k]:.4f}"
-            + ("  danger" if inside else ""))
-    lines.append("")
-    if zone is None:
-        lines.append(f"no danger zone: {document['zone_reason']}")
-    else:
-        lines.append(f"danger zone  sigma {_with_interval(zone['sigma_low'], zone['sigma_low_interval'])} to "
-                     f"{_with_interval(zone['sigma_high'], zone['sigma_high_interval'])}"
-                     f"  (W and C both >= {zone['threshold']:g})")
-        if zone["crossing"] is not None:
-            lines.append(f"crossing     sigma {_crossing(zone)}")
-        timesteps = zone["ddpm_timesteps"]
-        lines.append(f"holds        {zone['edm_mass']:.1%} of the noise levels of EDM's published law; DDPM timesteps "
-                     + (f"{timesteps[0]} to {timesteps[1]}" if timesteps else "none"))
-        if zone["resolution"] is not None:
-            lines.append(f"read         between levels {zone['resolution']:.2g} apart in log sigma "
-                         f"({document['levels_added']} levels added); intervals: points resampled, 95%")
-        if zone["note"]:
-            lines.append(f"note         {zone['note']}")
-    settings, space = document["settings"], document["space"]
-    lines.append(f"draws        {settings['posterior_draws']} per training and {settings['coverage_draws']} per "
-                 "held-out point")
-    if "variance_kept" in space:
-        lines.append(f"space        {space['dim']:,} principal components of {space['data_dim']:,} values, "
-                     f"{space['variance_kept']:.1%} of the variance of the training points; W and C are those of the "
-                     "projected points")
-    lines += [f"note         {note}" for note in document["notes"]]
-    below, above, disjoint = (document["thresholds"][name]
-                              for name in ("concentrated_below", "spread_above", "disjoint_below"))
-    lines.append(f"Theorem 4.2  on average one training point holds the weight below sigma {below['mean']:.3g}"
-                 + (f", no longer above {above['mean']:.3g}" if above else "")
-                 + (f"; shells disjoint below {disjoint:.3g}" if disjoint is not None else ""))
-    return "\n".join(lines + _class_table(document.get("classes", [])))
-
-
-def _with_interval(value: float, interval: Sequence[float] | None) -> str:
-    return f"{value:#.4g}" + ("" if interval is None else f" [{interval[0]:#.4g}, {interval[1]:#.4g}]")
-
-
-def _crossing(zone: dict[str, Any]) -> str:
-    interval = None if zone["crossing_low"] is None else (zone["crossing_low"], zone["crossing_high"])
-    return _with_interval(zone["crossing"], interval)
-
-
-def _class_table(classes: list[dict[str, Any]]) -> list[str]:
-    if not classes:
-        return []
-    lines = ["", f"{'class':>5}  {'training':>8}  {'held-out':>8}  {'danger zone, sigma':^49}  crossing, sigma"]
-    for part in classes:
-        zone, data = part["zone"], part["data"]
-        start = f"{part['class']:>5}  {data['n_train']:>8,}  {data['n_heldout']:>8,}  "
-        if zone is None:
-            lines.append(f"{start}none: {part['zone_reason']}")
-            continue
-        span = (f"{_with_interval(zone['sigma_low'], zone['sigma_low_interval'])} to "
-                f"{_with_interval(zone['sigma_high'], zone['sigma_high_interval'])}")
-        lines.append(f"{start}{span:<49}  {_crossing(zone) if zone['crossing'] is not None else 'none'}")
-    if limited := [str(part["class"]) for part in classes if part["notes"]]:
-        lines.append("note         wider than the tolerance somewhere, for want of points or draws: class "
-                     + ", ".join(limited))
-    return lines

@@ -17,7 +17,6 @@ import torch
 
 from geomem.geometry import workers
 from geomem.geometry.options import MEMORY, Options, as_sigmas
-from geomem.geometry.projections import Centres
 from geomem.geometry.shells import two_shell_table
 from geomem.geometry.sweep import DistanceCollector, Sweep
 
@@ -51,11 +50,12 @@ def sorted_distances(a: torch.Tensor) -> torch.Tensor:
 class BoundSums(DistanceCollector):
     """Collects sums of g over the distances of the held-out queries."""
 
-    def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, shell_t: float) -> None:
-        self.sigma, self.n_heldout, self.n_train = sigma, n_heldout, centres.n_train
-        self._g = two_shell_table(centres.dim, shell_t)
-        self._nearest = torch.full((n_heldout,), torch.inf, device=centres.device)
-        self._sum = torch.zeros(n_heldout, len(sigma), dtype=torch.float64, device=centres.device)
+    def __init__(self, sweep: Sweep, sigma: np.ndarray) -> None:
+        centres = sweep.centres
+        self.sigma, self.n_heldout, self.n_train = sigma, len(sweep.heldout_rows), centres.n_train
+        self._g = two_shell_table(centres.dim, sweep.options.shell_t)
+        self._nearest = torch.full((self.n_heldout,), torch.inf, device=centres.device)
+        self._sum = torch.zeros(self.n_heldout, len(sigma), dtype=torch.float64, device=centres.device)
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor) -> None:
         """Add some centres for some queries."""
@@ -86,13 +86,9 @@ class BoundSums(DistanceCollector):
                 total[needed] += self._g(distances[needed, start:end] / sigma).sum(axis=1)
                 start = end
 
-    def begin(self, rows: slice) -> None:
-        """Held-out queries ``rows`` are next."""
-        self._rows = rows
-
     def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The sums of one process."""
-        return [("min", self._nearest[self._rows]), ("sum", self._sum[self._rows])]
+        return [("min", self._nearest[self.rows]), ("sum", self._sum[self.rows])]
 
     @property
     def nearest(self) -> np.ndarray:
@@ -109,15 +105,15 @@ class BoundSums(DistanceCollector):
 
 
 def coverage_bounds(train: Any, heldout: Any, sigmas: Any, *, shell_t: float = 5.0, seed: int = 0,
-                       queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
-                       group: ProcessGroup | None = None) -> CoverageBounds:
+                    queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
+                    group: ProcessGroup | None = None) -> CoverageBounds:
     """Lower and upper bounds on coverage (Dodson et al. 2026, Thm 4.8), with the exact g: no noise is drawn.
 
-    Arguments as for ``shell_coverage``; ``seed`` only chooses the ``queries``. Raises InputError for input that is
-    not as described there.
+    Arguments as for ``shell_coverage``; ``seed`` only chooses the ``queries``. Raises InputError for what it refuses.
     """
     sigma = as_sigmas(sigmas)
-    sweep = Sweep.of(train, heldout, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
-    sums = BoundSums(sweep.centres, len(sweep.heldout_rows), sigma, shell_t)
+    options = Options(shell_t=shell_t, queries=queries, seed=seed, device=device, memory=memory, group=group)
+    sweep = Sweep.of(train, heldout, options)
+    sums = BoundSums(sweep, sigma)
     sweep.run(heldout=[sums])
     return sums.bounds()

@@ -16,7 +16,7 @@ import torch
 
 from geomem.geometry import workers
 from geomem.geometry.options import MEMORY, Options, as_draws, as_sigmas
-from geomem.geometry.projections import TILE, Centres, QueryNoise
+from geomem.geometry.projections import TILE, QueryNoise
 from geomem.geometry.shells import squared_radii
 from geomem.geometry.sweep import NoiseCollector, Sweep
 from geomem.points import runs
@@ -95,12 +95,12 @@ def all_too_far(a: torch.Tensor, b: torch.Tensor, high: torch.Tensor, steps: tor
 class CoverageSums(NoiseCollector):
     """Collects which held-out queries and draws are covered."""
 
-    def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, draws: int, shell_t: float,
-                 seed: int) -> None:
-        squared_radii(centres.dim, shell_t)  # a wrong shell_t stops here, before any work
-        self.noise = QueryNoise("coverage radius", n_heldout, draws, centres, seed)
-        self.sigma, self.dim, self.shell_t = sigma, centres.dim, shell_t
-        self.tally = Tally(n_heldout, draws, self.noise.groups, len(sigma))
+    def __init__(self, sweep: Sweep, sigma: np.ndarray) -> None:
+        centres, options, n = sweep.centres, sweep.options, len(sweep.heldout_rows)
+        squared_radii(centres.dim, options.shell_t)  # a wrong shell_t stops here, before any work
+        self.noise = QueryNoise("coverage radius", n, options.coverage_draws, centres, options.seed)
+        self.sigma, self.dim, self.shell_t = sigma, centres.dim, options.shell_t
+        self.tally = Tally(n, options.coverage_draws, self.noise.groups, len(sigma))
         self._device = centres.device
 
     def bytes_per_query(self) -> int:
@@ -109,14 +109,14 @@ class CoverageSums(NoiseCollector):
 
     def begin(self, rows: slice) -> None:
         """Held-out queries ``rows`` are next."""
-        self._first = rows.start
+        super().begin(rows)
         self._covered = torch.zeros(rows.stop - rows.start, self.noise.draws, len(self.sigma), dtype=torch.bool,
                                     device=self._device)
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries."""
         low, high = shell_edges(c, self.sigma, self.dim, self.shell_t)
-        here = slice(rows.start - self._first, rows.stop - self._first)
+        here = self.here(rows)
         known = self._covered[here].permute(2, 0, 1).reshape(low.shape)
         inside = covered(a, b, low, high, self.sigma, known)
         self._covered[here] = inside.view(len(self.sigma), *c.shape).permute(1, 2, 0)
@@ -128,7 +128,7 @@ class CoverageSums(NoiseCollector):
     def end(self) -> None:
         """The answers of the queries of the pass are complete."""
         for part in runs(0, len(self._covered), TILE):  # as for the posterior weights
-            self.tally.add(self._first + part.start, self._covered[part].cpu().numpy().astype(np.float64))
+            self.tally.add(self.rows.start + part.start, self._covered[part].cpu().numpy().astype(np.float64))
 
 
 def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, shell_t: float = 5.0, seed: int = 0,
@@ -137,15 +137,14 @@ def shell_coverage(train: Any, heldout: Any, sigmas: Any, *, draws: int = 8, she
     """C_sigma, the probability that a noisy held-out point lies in a shell of a training point
     (Dodson et al. 2026, Def. 4.6).
 
-    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), NumPy, torch or stored, points of one shape;
-    ``sigmas`` noise levels in the units of the data, in any order (ascending and each once in the result);
-    ``draws`` noise draws per held-out point; ``shell_t`` the t of the shell radii; ``queries`` how many held-out
-    points to look from, a seeded random choice (all where None or not fewer); ``memory`` in bytes, beside the
-    points; ``group`` processes that share the work (see ``geometry_curves``).
-    Raises InputError for input that is not as described.
+    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...); ``sigmas`` noise levels, ascending and each once in
+    the result; ``draws`` noise draws per held-out point; the others as in ``geometry_curves``.
+    Raises InputError for what it refuses.
     """
     sigma = as_sigmas(sigmas)
-    sweep = Sweep.of(train, heldout, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
-    sums = CoverageSums(sweep.centres, len(sweep.heldout_rows), sigma, as_draws("draws", draws), shell_t, seed)
+    options = Options(coverage_draws=as_draws("draws", draws), shell_t=shell_t, queries=queries, seed=seed,
+                      device=device, memory=memory, group=group)
+    sweep = Sweep.of(train, heldout, options)
+    sums = CoverageSums(sweep, sigma)
     sweep.run(heldout=[sums])
     return sums.tally.estimate(sigma, proportion=True)

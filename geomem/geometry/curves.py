@@ -16,7 +16,7 @@ import numpy as np
 from geomem.errors import InputError
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
-from geomem.geometry.options import MEMORY, QUERIES, Options, as_draws, as_sigmas
+from geomem.geometry.options import MEMORY, QUERIES, Options, as_sigmas
 from geomem.geometry.posterior import PosteriorSums
 from geomem.geometry.sweep import Sweep
 from geomem.geometry.thresholds import ThresholdSummary, ThresholdSums
@@ -172,13 +172,8 @@ def levels_of(sigmas: Any) -> np.ndarray:
 def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
     """The curves at these levels; the draws, shells and seed are those of the options."""
     options, centres = sweep.options, sweep.centres
-    posterior_draws = as_draws("posterior_draws", options.posterior_draws)
-    coverage_draws = as_draws("coverage_draws", options.coverage_draws)
-    n_queries = len(sweep.heldout_rows)
-    thresholds = ThresholdSums(centres, sweep.own, Q, DELTA, options.shell_t)
-    weights = PosteriorSums(centres, sweep.own, sigma, posterior_draws, options.seed)
-    bounds = BoundSums(centres, n_queries, sigma, options.shell_t)
-    coverage = CoverageSums(centres, n_queries, sigma, coverage_draws, options.shell_t, options.seed)
+    thresholds, weights = ThresholdSums(sweep, Q, DELTA), PosteriorSums(sweep, sigma)
+    bounds, coverage = BoundSums(sweep, sigma), CoverageSums(sweep, sigma)
     sweep.run(training=[thresholds, weights], heldout=[bounds, coverage])
     theorem_4_8 = bounds.bounds()
     return Curves(
@@ -195,9 +190,8 @@ def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
         n_heldout=len(sweep.heldout or ()),
         dim=centres.dim,
         duplicates=centres.n_train - len(centres),
-        settings={"posterior_draws": posterior_draws, "coverage_draws": coverage_draws,
-                  "queries": None if options.queries is None else int(options.queries),
-                  "shell_t": float(options.shell_t), "seed": int(options.seed)},
+        settings={"posterior_draws": options.posterior_draws, "coverage_draws": options.coverage_draws,
+                  "queries": options.queries, "shell_t": float(options.shell_t), "seed": int(options.seed)},
         weight_per_point=weights.largest.point_mean(),
         coverage_per_point=coverage.tally.point_mean(),
     )

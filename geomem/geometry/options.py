@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.rng import generator
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -32,6 +31,15 @@ class Options:
     memory: int = MEMORY
     group: ProcessGroup | None = None
     progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError unless draws, queries and memory are whole numbers, 1 or more."""
+        checked = {name: as_draws(name, getattr(self, name)) for name in ("posterior_draws", "coverage_draws")}
+        if self.queries is not None:
+            checked["queries"] = as_whole("queries", self.queries, "points to look from")
+        checked["memory"] = as_whole("memory", self.memory, "bytes")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def as_sigmas(sigmas: Any) -> np.ndarray:
@@ -64,12 +72,3 @@ def as_whole(name: str, value: Any, what: str) -> int:
     if number < 1 or number != value or isinstance(value, bool):
         raise InputError(f"{name} is {value}; give a whole number of {what}, 1 or more")
     return number
-
-
-def chosen_rows(n: int, queries: int | None, purpose: str, seed: int) -> np.ndarray:
-    """Which of n points to look from: a random choice (the stream (seed, ``purpose``)), ascending; all n where
-    ``queries`` is None or not fewer. Raises InputError unless that is a whole number, 1 or more.
-    """
-    if queries is None or as_whole("queries", queries, "points to look from") >= n:
-        return np.arange(n)
-    return np.sort(generator(seed, purpose).choice(n, queries, replace=False, shuffle=False))

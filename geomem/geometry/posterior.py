@@ -4,6 +4,7 @@ For the query ``x_k + sigma Z`` at training point k, with ``u = 1/sigma`` and a,
 
     w_i = exp(l_i) / sum_j exp(l_j),    l_i = -(a_i u^2 / 2 + b_i u),    l_k = 0.
 
+All weights of the package are made here, those of any other noisy point with its distances for a and without b.
 W_sigma(D) is the mean over training points and noise of ``max_i w_i``, the self weight that of ``w_k``.
 """
 
@@ -17,7 +18,7 @@ import torch
 
 from geomem.geometry import workers
 from geomem.geometry.options import MEMORY, Options, as_draws, as_sigmas
-from geomem.geometry.projections import TILE, Centres, QueryNoise
+from geomem.geometry.projections import TILE, QueryNoise
 from geomem.geometry.sweep import NoiseCollector, Sweep
 from geomem.points import runs
 from geomem.statistics import Estimate, Tally
@@ -29,7 +30,32 @@ LOG_2 = float(np.log(2))
 NEGLIGIBLE = 1e-12  # a total weight this small beside the point's own is left out
 
 
-def posterior_weights(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
+def log2_weights(a: torch.Tensor, b: torch.Tensor | None, sigma: float | torch.Tensor,
+                 out: torch.Tensor | None = None) -> torch.Tensor:
+    """``l_i / log 2``, from ``a``, ``b`` (0 where None) and ``sigma`` that broadcast."""
+    u = 1 / sigma
+    squared = a * (-0.5 * u**2 / LOG_2)
+    if b is None:
+        return squared
+    if isinstance(u, torch.Tensor):
+        return squared - b * (u / LOG_2)
+    return torch.add(squared, b, alpha=-u / LOG_2, out=out)
+
+
+def posterior_weights(a: torch.Tensor, b: torch.Tensor | None, sigma: float | torch.Tensor,
+                      count: torch.Tensor | None = None) -> torch.Tensor:
+    """``w_i`` over the last axis, in the precision of ``a``, at any sigma > 0: the largest logit is subtracted first.
+
+    ``a``, ``b``, ``sigma`` as in ``log2_weights``; ``count`` how often each centre occurs.
+    """
+    logits = log2_weights(a, b, sigma)
+    weights = torch.exp2(logits - logits.amax(-1, keepdim=True))
+    if count is not None:
+        weights = weights * count
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def weight_sums(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
                       sigma: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries (Dodson et al. 2026,
     Eq. 2).
@@ -49,8 +75,7 @@ def posterior_weights(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | No
     largest = torch.zeros_like(total)
     weight = torch.empty_like(b)
     for level in range(len(sigma) - 1, -1, -1):
-        u = 1 / float(sigma[level])
-        torch.add((a * (-0.5 * u**2 / LOG_2))[:, None], b, alpha=-u / LOG_2, out=weight)
+        log2_weights(a[:, None], b, float(sigma[level]), out=weight)
         weight.exp2_()  # on the CPU exp, from another library, starts threads
         largest[level, rows] = weight.amax(-1).view(-1)
         if count is not None:
@@ -68,14 +93,15 @@ def posterior_weights(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | No
 
 
 class PosteriorSums(NoiseCollector):
-    """Collects ``sum_i exp(l_i)`` and ``max_i exp(l_i)`` of the training queries; ``own`` (n,) their centres."""
+    """Collects ``sum_i exp(l_i)`` and ``max_i exp(l_i)`` of the training queries."""
 
-    def __init__(self, centres: Centres, own: np.ndarray, sigma: np.ndarray, draws: int, seed: int) -> None:
-        self.noise = QueryNoise("posterior radius", len(own), draws, centres, seed)
+    def __init__(self, sweep: Sweep, sigma: np.ndarray) -> None:
+        centres, n, draws = sweep.centres, len(sweep.own), sweep.options.posterior_draws
+        self.noise = QueryNoise("posterior radius", n, draws, centres, sweep.options.seed)
         self.sigma = sigma
-        self.largest, self.own = (Tally(len(own), draws, self.noise.groups, len(sigma)) for _ in range(2))
+        self.largest, self.own = (Tally(n, draws, self.noise.groups, len(sigma)) for _ in range(2))
         self._device = centres.device
-        self._copies = centres.count[own][:, None, None]
+        self._copies = centres.count[sweep.own][:, None, None]
         self._count = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device).float()
 
     def bytes_per_query(self) -> int:
@@ -84,15 +110,15 @@ class PosteriorSums(NoiseCollector):
 
     def begin(self, rows: slice) -> None:
         """Training queries ``rows`` are next."""
+        super().begin(rows)
         shape = rows.stop - rows.start, self.noise.draws, len(self.sigma)
-        self._first = rows.start
         self._total = torch.zeros(shape, dtype=torch.float64, device=self._device)
         self._most = torch.zeros(shape, device=self._device)
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries; ``c`` is common to all logits and drops out."""
-        total, most = posterior_weights(a, b, None if self._count is None else self._count[columns], self.sigma)
-        here = slice(rows.start - self._first, rows.stop - self._first)
+        total, most = weight_sums(a, b, None if self._count is None else self._count[columns], self.sigma)
+        here = self.here(rows)
         self._total[here] += total
         torch.maximum(self._most[here], most, out=self._most[here])
 
@@ -103,8 +129,8 @@ class PosteriorSums(NoiseCollector):
     def end(self) -> None:
         """The largest and the self weight of the queries of the pass."""
         for part in runs(0, len(self._total), TILE):  # the same parts, so the same rounding, in however many passes
-            first = self._first + part.start
-            total = self._copies[first:self._first + part.stop] + self._total[part].cpu().numpy()
+            first = self.rows.start + part.start
+            total = self._copies[first:self.rows.start + part.stop] + self._total[part].cpu().numpy()
             self.largest.add(first, self._most[part].cpu().numpy().clip(min=1) / total)
             self.own.add(first, 1 / total)
 
@@ -123,15 +149,13 @@ def max_posterior_weight(train: Any, sigmas: Any, *, draws: int = 4, seed: int =
     """W_sigma(D), the mean largest posterior weight at noisy training points, and the mean self weight
     (Dodson et al. 2026, Def. 4.1, Fig. 7).
 
-    Arguments: ``train`` (N, ...), NumPy, torch or stored, N >= 2; ``sigmas`` noise levels in the units of the
-    data, in any order (ascending and each once in the result); ``draws`` noise draws per training point;
-    ``queries`` how many training points to look from, a seeded random choice (all where None or not fewer);
-    ``memory`` in bytes, beside the points; ``group`` processes that share the work (see ``geometry_curves``).
-    Raises InputError for input that is not as described.
+    Arguments: ``train`` (N, ...), N >= 2; ``sigmas`` noise levels, ascending and each once in the result; ``draws``
+    noise draws per training point; the others as in ``geometry_curves``. Raises InputError for what it refuses.
     """
     sigma = as_sigmas(sigmas)
-    sweep = Sweep.of(train, None, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
-    sums = PosteriorSums(sweep.centres, sweep.own, sigma, as_draws("draws", draws), seed)
+    options = Options(as_draws("draws", draws), queries=queries, seed=seed, device=device, memory=memory, group=group)
+    sweep = Sweep.of(train, None, options)
+    sums = PosteriorSums(sweep, sigma)
     sweep.run(training=[sums])
     return PosteriorWeights(sums.largest.estimate(sigma, proportion=False),
                             sums.own.estimate(sigma, proportion=False))

@@ -18,7 +18,7 @@ import numpy as np
 
 from geomem.errors import InputError
 from geomem.geometry.curves import Curves, levels_of, measured
-from geomem.geometry.options import MEMORY, QUERIES, Options, as_draws
+from geomem.geometry.options import MEMORY, QUERIES, Options
 from geomem.geometry.sweep import Sweep
 from geomem.statistics import Estimate, interval
 
@@ -62,7 +62,7 @@ def measured_to_tolerance(sweep: Sweep, sigma: np.ndarray, tolerance: float, max
     """``curves_to_tolerance``, the pilot's draws being those of the options."""
     if not 0 < tolerance < 0.5:
         raise InputError(f"tolerance is {tolerance}; give a half-width of the 95% intervals between 0 and 0.5")
-    draws = [as_draws(name, getattr(sweep.options, name)) for name in ("posterior_draws", "coverage_draws")]
+    draws = [sweep.options.posterior_draws, sweep.options.coverage_draws]
     if min(draws) < 2 or max_draws < max(draws):
         raise InputError(f"{draws[0]} posterior and {draws[1]} coverage draws, at most {max_draws}: a tolerance needs "
                          "2 or more of each to begin with, and no more than the most")

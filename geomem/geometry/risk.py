@@ -39,6 +39,7 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry.neighbours import nearest
+from geomem.geometry.posterior import posterior_weights
 from geomem.geometry.projections import require_spread
 from geomem.geometry.thresholds import check_probabilities, concentration_factors
 from geomem.points import Array, as_rows, distinct_points
@@ -123,12 +124,8 @@ def training_risk(train: Array, *, q: float = 0.95, delta: float = 0.05, toleran
         neighbour_distance=distances[:, -1][exact.group], multiplicity=count[exact.group],
         group=exact.index[near.index[near.group]][exact.group], group_size=group_size[exact.group],
         concentrated_below=(factor * first)[exact.group], sigma_half=None if half is None else half[exact.group],
-        score=_score(group_size, first, np.median(first[near.index]))[exact.group],
+        score=(2 * group_size * first / (first + np.median(first[near.index])))[exact.group],
         q=q, delta=delta, tolerance=float(tolerance), neighbours=neighbours, draws=draws, seed=seed)
-
-
-def _score(group_size: np.ndarray, first: np.ndarray, usual: float) -> np.ndarray:
-    return 2 * group_size * first / (first + usual)
 
 
 def _outside(points: np.ndarray, group: np.ndarray, k: int, device: str | torch.device
@@ -166,28 +163,28 @@ def _sigma_half(points: np.ndarray, count: np.ndarray, group: np.ndarray, first:
         a = np.where(same, a.clip(min=0), np.maximum(a, first[rows, None] ** 2))  # no rival is nearer than r_2
         a[np.arange(len(rows)), rows] = 0
         b = products[:, rows, None] - products[:, None]
-        half[rows] = _root_of_half(a, b, count, same, first[rows])
+        half[rows] = _root_of_half([torch.from_numpy(part.astype(np.float32)) for part in (a, b, count, same)],
+                                   first[rows])
         if progress:
             progress(int(rows[-1]) + 1, len(points))
     return half
 
 
-def _root_of_half(a: np.ndarray, b: np.ndarray, count: np.ndarray, same: np.ndarray, first: np.ndarray) -> np.ndarray:
+def _root_of_half(parts: list[torch.Tensor], first: np.ndarray) -> np.ndarray:
     """Where the mean weight of the group falls to 1/2, by bisection in log sigma between r_2 / 50, where a rival
     would need a normal variable above 25, and ten times the largest distance, where all logits are about 0.
 
-    a, same: (n, M); b: (draws, n, M), as in ``posterior``; first: (n,).
+    parts: a (n, M) and b (draws, n, M) as in ``posterior``, count (M,), and (n, M), 1 within the group. first: (n,).
     """
-    low, high = np.log(first / 50), np.log(10 * np.sqrt(a.max(axis=1)))
-    a, b, count = a.astype(np.float32), b.astype(np.float32), count.astype(np.float32)
+    a, b, count, same = parts
+    low, high = np.log(first / 50), np.log(10 * a.amax(1).double().sqrt().numpy())
 
     def at_least_half(log_sigma: np.ndarray) -> np.ndarray:
-        u = np.exp(-log_sigma).astype(np.float32)[:, None]
-        mean = np.zeros(len(u))
-        for one in b:
-            weight = np.exp(-(a * (u * u / 2) + one * u)) * count
-            mean += (weight * same).sum(axis=1) / weight.sum(axis=1)
-        return mean >= len(b) / 2
+        sigma = torch.from_numpy(np.exp(log_sigma)).float()[:, None]
+        weight = torch.zeros(len(a))
+        for projections in b:
+            weight += (posterior_weights(a, projections, sigma, count) * same).sum(1)
+        return (weight >= len(b) / 2).numpy()
 
     always = at_least_half(high)
     for _ in range(_BISECTIONS):

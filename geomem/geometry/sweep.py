@@ -18,7 +18,7 @@ import torch
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.geometry.options import Options, as_whole, chosen_rows
+from geomem.geometry.options import Options
 from geomem.geometry.projections import (
     TILE,
     Block,
@@ -32,6 +32,7 @@ from geomem.geometry.projections import (
 from geomem.geometry.workers import Run, workers
 from geomem.points import Points, as_points, as_train_and_heldout, runs
 from geomem.processes import reduce, require_same
+from geomem.rng import generator
 
 # Entries that one elementwise operation takes: on the CPU they should stay in the cache.
 CPU_ENTRIES = 2**18
@@ -48,6 +49,11 @@ class Collector:
 
     def begin(self, rows: slice) -> None:
         """Queries ``rows`` are next: make room for them."""
+        self.rows = rows
+
+    def here(self, rows: slice) -> slice:
+        """Their places among the queries of the pass."""
+        return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
 
     def parts(self) -> list[tuple[str, torch.Tensor]]:
         """What this process has added up in the pass, each with the operation (sum, max, min) that puts processes
@@ -150,7 +156,7 @@ class Sweep:
     @cached_property
     def training_rows(self) -> np.ndarray:
         """The training points that are queries, ascending."""
-        return chosen_rows(len(self.train), self.options.queries, "training queries", self.options.seed)
+        return self._chosen(len(self.train), "training queries")
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -161,7 +167,14 @@ class Sweep:
     def heldout_rows(self) -> np.ndarray:
         """The held-out points that are queries, ascending."""
         assert self.heldout is not None
-        return chosen_rows(len(self.heldout), self.options.queries, "heldout queries", self.options.seed)
+        return self._chosen(len(self.heldout), "heldout queries")
+
+    def _chosen(self, n: int, purpose: str) -> np.ndarray:
+        """Which of n points are queries: a random choice, the stream (seed, ``purpose``)."""
+        if self.options.queries is None or self.options.queries >= n:
+            return np.arange(n)
+        return np.sort(generator(self.options.seed, purpose).choice(n, self.options.queries, replace=False,
+                                                                   shuffle=False))
 
     def run(self, *, training: Sequence[Collector] = (), heldout: Sequence[Collector] = ()) -> None:
         """Show all centres to the queries: of each kind at most one collector of distances and one of noise.
@@ -290,7 +303,6 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterat
     def needed(count: int) -> int:
         return fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True))
 
-    memory = as_whole("memory", memory, "bytes")
     count = next((count for count in range(1, max(tiles)) if needed(count) <= memory), max(tiles))
     if needed(count) > memory:
         raise InputError(f"memory is {memory / 2**20:,.0f} MiB; this needs {needed(count) / 2**20:,.0f} MiB or more")

@@ -23,7 +23,6 @@ from scipy.special import ndtri
 from geomem.errors import InputError
 from geomem.geometry.bounds import sorted_distances
 from geomem.geometry.options import MEMORY, Options
-from geomem.geometry.projections import Centres
 from geomem.geometry.shells import shell_radii
 from geomem.geometry.sweep import DistanceCollector, Sweep
 from geomem.points import runs
@@ -80,6 +79,11 @@ def check_probabilities(q: float, delta: float) -> None:
     """Raises InputError unless q is in (1/2, 1) and delta in (0, 1)."""
     if not 0.5 < q < 1:
         raise InputError(f"q is {q}; give a weight strictly between 0.5 and 1")
+    check_failure(delta)
+
+
+def check_failure(delta: float) -> None:
+    """Raises InputError unless delta is in (0, 1)."""
     if not 0 < delta < 1:
         raise InputError(f"delta is {delta}; give a probability strictly between 0 and 1")
 
@@ -112,23 +116,23 @@ def spread_factors(n: int, q: float, delta: float) -> np.ndarray:
 
 
 class ThresholdSums(DistanceCollector):
-    """Collects Thm 4.2 from the distances of the training queries; ``own`` (n,) their centres.
+    """Collects Thm 4.2 from the distances of the training queries.
 
     The distances of a query to all centres are kept until they can be sorted.
     """
 
-    def __init__(self, centres: Centres, own: np.ndarray, q: float, delta: float, shell_t: float) -> None:
+    def __init__(self, sweep: Sweep, q: float, delta: float) -> None:
         check_probabilities(q, delta)
         self.q, self.delta = q, delta
-        self._centres = centres
+        self._centres = centres = sweep.centres
         self._b = float(concentration_factors(centres.n_train - 1, 1, centres.n_train - 1, q, delta))
         self._a = torch.from_numpy(spread_factors(centres.n_train, q, delta)).to(centres.device)
-        self._outer = shell_radii(centres.dim, shell_t)[1]
+        self._outer = shell_radii(centres.dim, sweep.options.shell_t)[1]
         self._member = None if centres.distinct else torch.from_numpy(centres.member).to(centres.device)
-        self._everyone = len(np.unique(own)) == len(centres)
-        self._nearest = torch.empty(len(own), device=centres.device)
-        self._spread = torch.full((len(own),), torch.inf, dtype=torch.float64, device=centres.device)
-        self._smallest = torch.full((len(own),), torch.inf, device=centres.device)
+        self._everyone = len(np.unique(sweep.own)) == len(centres)
+        self._nearest = torch.empty(len(sweep.own), device=centres.device)
+        self._spread = torch.full((len(sweep.own),), torch.inf, dtype=torch.float64, device=centres.device)
+        self._smallest = torch.full((len(sweep.own),), torch.inf, device=centres.device)
 
     def bytes_per_query(self) -> int:
         """Of its distances."""
@@ -140,12 +144,12 @@ class ThresholdSums(DistanceCollector):
 
     def begin(self, rows: slice) -> None:
         """Training queries ``rows`` are next."""
-        self._first = rows.start
+        super().begin(rows)
         self._a_rows = torch.zeros(rows.stop - rows.start, len(self._centres), device=self._centres.device)
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor) -> None:
         """Keep the distances of some queries to some centres."""
-        self._a_rows[rows.start - self._first:rows.stop - self._first, columns] = a
+        self._a_rows[self.here(rows), columns] = a
 
     def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The distances, 0 for the centres of other processes."""
@@ -155,7 +159,7 @@ class ThresholdSums(DistanceCollector):
         """Thm 4.2 for these queries."""
         start = int(torch.isinf(self._a).sum())  # only the first factors are inf
         for part in runs(rows.start, rows.stop, max(1, FINISH_ENTRIES // self._centres.n_train)):
-            a = self._a_rows[part.start - self._first:part.stop - self._first]
+            a = self._a_rows[self.here(part)]
             distances = sorted_distances(a if self._member is None else a[:, self._member])
             others = distances[:, 1:]  # the first is the point itself
             self._nearest[part] = others[:, 0]
@@ -172,18 +176,17 @@ class ThresholdSums(DistanceCollector):
 
 
 def concentration_thresholds(train: Any, *, q: float = 0.95, delta: float = 0.05, shell_t: float = 5.0, seed: int = 0,
-                           queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
-                           group: ProcessGroup | None = None) -> Thresholds:
+                             queries: int | None = None, device: Any = "auto", memory: int = MEMORY,
+                             group: ProcessGroup | None = None) -> Thresholds:
     """Noise levels where the posterior of each training point concentrates and spreads (Dodson et al. 2026, Thm 4.2),
     and where all shells are disjoint (Dodson et al. 2026, Thm 4.9/B.6).
 
-    Arguments: ``train`` (N, ...), NumPy, torch or stored, N >= 2; ``q`` the weight, between 0.5 and 1; ``delta``
-    the allowed probability of failure; ``shell_t`` the t of the shell radii; ``queries`` how many training points to
-    do this for, a random choice from ``seed``, in ascending order (all where None or not fewer); ``memory`` in
-    bytes, beside the points; ``group`` processes that share the work (see ``geometry_curves``).
-    Raises InputError for input that is not as described.
+    Arguments: ``train`` (N, ...), N >= 2; ``q`` the weight, between 0.5 and 1; ``delta`` the allowed probability of
+    failure; the others as in ``geometry_curves``, the ``queries`` in ascending order. Raises InputError for what it
+    refuses.
     """
-    sweep = Sweep.of(train, None, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
-    sums = ThresholdSums(sweep.centres, sweep.own, q, delta, shell_t)
+    options = Options(shell_t=shell_t, queries=queries, seed=seed, device=device, memory=memory, group=group)
+    sweep = Sweep.of(train, None, options)
+    sums = ThresholdSums(sweep, q, delta)
     sweep.run(training=[sums])
     return sums.thresholds()

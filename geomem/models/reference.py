@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geomem.geometry.posterior import posterior_weights
 from geomem.models.denoiser import expand_sigma
 
 
@@ -38,9 +39,8 @@ class EmpiricalDenoiser(nn.Module):
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         query = x.double().flatten(1) - self.mean
         s = expand_sigma(sigma, x).double().flatten(1)
-        # |x|^2 is common to all i and drops out of the softmax.
-        logits = (query @ self.points.T - 0.5 * self.points.square().sum(1)) / s**2
-        return (logits.softmax(1) @ self.points + self.mean).reshape(x.shape).float()
+        squared = self.points.square().sum(1) - 2 * query @ self.points.T  # without |x|^2, which drops out
+        return (posterior_weights(squared, None, s) @ self.points + self.mean).reshape(x.shape).float()
 
 
 class GaussianDenoiser(nn.Module):

@@ -32,10 +32,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import ndtr, ndtri
 
 from geomem.errors import InputError
 from geomem.geometry.options import as_draws, as_sigmas
+from geomem.geometry.posterior import posterior_weights
+from geomem.geometry.thresholds import check_failure
 from geomem.points import as_rows
 from geomem.rng import generator
 
@@ -138,7 +141,7 @@ def denoiser_near_point(train: Any, sigmas: Any, *, delta: float = 0.05, eta: fl
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    points_in, index = _query_points(train, points, seed)
+    points_in, index = query_points(train, points, seed)
     n = len(points_in)
     eta = _eta(n, delta) if eta is None else float(eta)
     if not (np.isfinite(eta) and eta > 0):
@@ -157,10 +160,10 @@ def denoiser_near_point(train: Any, sigmas: Any, *, delta: float = 0.05, eta: fl
     held = (weight >= bound[:, None] - ROUNDING) & (distance <= distance_bound[:, None] * (1 + ROUNDING))
     return NearPoint(
         sigma=sigma, weight_bound=bound.mean(axis=0), weight=weight.mean(axis=(0, 1)),
-        weight_stderr=_stderr(weight), distance_bound=distance_bound.mean(axis=0), distance=distance.mean(axis=(0, 1)),
-        distance_stderr=_stderr(distance), held=held.mean(axis=(0, 1)),
-        informative=(bound > 0).mean(axis=0), eta=eta, probability=_lemma_probability(n, eta), index=index,
-        draws=draws, weight_bound_per_point=bound, distance_bound_per_point=distance_bound,
+        weight_stderr=stderr_by_point(weight), distance_bound=distance_bound.mean(axis=0),
+        distance=distance.mean(axis=(0, 1)), distance_stderr=stderr_by_point(distance), held=held.mean(axis=(0, 1)),
+        informative=(bound > 0).mean(axis=0), eta=eta, probability=max(0.0, 1 - (n - 1) * float(ndtr(-eta))),
+        index=index, draws=draws, weight_bound_per_point=bound, distance_bound_per_point=distance_bound,
         held_per_point=held.mean(axis=1))
 
 
@@ -173,9 +176,9 @@ def flow_cosine(train: Any, times: Any, *, delta: float = 0.05, points: int | No
     """
     time = _as_times(times)
     sigma = (1 - time) / time
-    points_in, index = _query_points(train, points, seed)
+    points_in, index = query_points(train, points, seed)
     n, dim = points_in.shape
-    _check_delta(delta)
+    check_failure(delta)
     eta = _eta(n, delta / 2)
     c_1, c_2 = -float(ndtri(delta / 4)), float(np.log(4 / delta))
     draws = as_draws("draws", draws)
@@ -194,7 +197,7 @@ def flow_cosine(train: Any, times: Any, *, delta: float = 0.05, points: int | No
     held = cosine >= bound[:, None] - ROUNDING
     return FlowCosine(
         time=time, sigma=sigma, bound=bound.mean(axis=0), cosine=cosine.mean(axis=(0, 1)),
-        cosine_stderr=_stderr(cosine), held=held.mean(axis=(0, 1)),
+        cosine_stderr=stderr_by_point(cosine), held=held.mean(axis=(0, 1)),
         informative=(bound > -1).mean(axis=0), probability=1 - delta, index=index, draws=draws, bound_per_point=bound,
         held_per_point=held.mean(axis=1))
 
@@ -226,27 +229,23 @@ def _noisy_points(train: np.ndarray, index: np.ndarray, sigma: np.ndarray, draws
         origin = train[k].astype(np.float64)
         a, b = np.empty(n), np.empty((draws, n))
         for start in range(0, n, rows):
-            difference = train[start:start + rows] - origin
+            difference = origin - train[start:start + rows]
             a[start:start + rows] = np.einsum("id,id->i", difference, difference)
             b[:, start:start + rows] = noise @ difference.T
         weight = np.empty((draws, len(sigma)))
         error = np.zeros((draws, len(sigma), dim))
         for first in range(0, len(sigma), held_levels):
             levels = slice(first, first + held_levels)
-            s = sigma[levels, None]
-            # |x_k + sigma Z - x_i|^2 / (2 sigma^2) without |Z|^2; x_k's own logit is exactly 0.
-            logits = b[:, None] / s - a / (2 * s**2)
-            logits -= logits.max(axis=2, keepdims=True)
-            np.exp(logits, out=logits)
-            logits /= logits.sum(axis=2, keepdims=True)
-            weight[:, levels] = logits[:, :, k]
+            weights = posterior_weights(*map(torch.from_numpy, (a, b[:, None], sigma[levels, None]))).numpy()
+            weight[:, levels] = weights[:, :, k]
             for start in range(0, n, rows):
-                error[:, levels] += logits[:, :, start:start + rows] @ (train[start:start + rows] - origin)
+                error[:, levels] += weights[:, :, start:start + rows] @ (train[start:start + rows] - origin)
         rivals = np.delete(a, k)
         yield _Noisy(float(np.sqrt(rivals.min())), float(np.sqrt(rivals.max())), noise, weight, error)
 
 
-def _query_points(train: Any, points: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def query_points(train: Any, points: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training points (N, d) and the indices of ``points`` random ones, ascending; all where None or not fewer."""
     train = as_rows(train, "train")
     n = len(train)
     if n < 2:
@@ -260,20 +259,11 @@ def _query_points(train: Any, points: int | None, seed: int) -> tuple[np.ndarray
 
 def _eta(n_train: int, delta: float) -> float:
     """The eta whose failure probability ``(N-1) Phi(-eta)`` is delta; at least a tiny positive one."""
-    _check_delta(delta)
+    check_failure(delta)
     return max(-float(ndtri(delta / (n_train - 1))), np.finfo(np.float64).tiny)
 
 
-def _check_delta(delta: float) -> None:
-    if not 0 < delta < 1:
-        raise InputError(f"delta is {delta}; give a probability strictly between 0 and 1")
-
-
-def _lemma_probability(n_train: int, eta: float) -> float:
-    return max(0.0, 1 - (n_train - 1) * float(ndtr(-eta)))
-
-
-def _stderr(cells: np.ndarray) -> np.ndarray:
+def stderr_by_point(cells: np.ndarray) -> np.ndarray:
     """Standard error of the mean of (points, draws, levels), clustered by point."""
     means = cells.mean(axis=1)
     return means.std(axis=0) / np.sqrt(max(len(means) - 1, 1))

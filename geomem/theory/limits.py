@@ -38,6 +38,7 @@ from geomem.geometry.projections import require_spread
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
 from geomem.points import as_rows
 from geomem.rng import generator
+from geomem.theory.flow import query_points, stderr_by_point
 
 RESAMPLES = 1000
 FIT_RANGE = (4.0, 40.0)  # levels of the slope, in units of the largest distance of a point to the mean
@@ -124,18 +125,15 @@ def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: i
     Raises InputError for input that is not as described.
     """
     sigma, draws = as_sigmas(sigmas), as_draws("draws", draws)
-    array = as_rows(train, "train")
-    if points is not None and points < 1:
-        raise InputError(f"points is {points}; give how many training points to take, 1 or more")
+    array, index = query_points(train, points, seed)
     n = len(array)
     # Both denoisers move with the data; around 0 their float32 output keeps its digits.
     centred = torch.from_numpy(array - array.mean(axis=0, dtype=np.float64))
     radius = float(torch.linalg.vector_norm(centred, dim=1).max())
-    if n < 2 or radius == 0:
+    if radius == 0:
         raise InputError("train has fewer than 2 distinct points; the Gaussian law needs some spread")
     require_spread(radius)
-    index = generator(seed, "query points").permutation(n)[:points]
-    queries = centred[torch.from_numpy(np.sort(index))]
+    queries = centred[torch.from_numpy(index)]
     noise = torch.from_numpy(generator(seed, "gaussian law noise").standard_normal((draws, *queries.shape)))
     fit_sigma = radius * np.geomspace(*FIT_RANGE, FIT_LEVELS)
     empirical, gaussian = EmpiricalDenoiser(centred), GaussianDenoiser(centred)
@@ -153,8 +151,8 @@ def gaussian_law(train: Any, sigmas: Any, *, points: int | None = None, draws: i
     mean = fit.mean(axis=0)
     picks = generator(seed, "gaussian law bootstrap").integers(0, len(fit), (RESAMPLES, len(fit)))
     low, high = np.quantile([_slope(fit_sigma, fit[pick].mean(axis=0)) for pick in picks], [0.025, 0.975])
-    stderr = asked.std(axis=0) / np.sqrt(max(len(asked) - 1, 1))
-    return GaussianLaw(sigma, asked.mean(axis=0), stderr, asked.mean(axis=0) / length[:, :len(sigma)].mean(axis=0),
+    mean_asked, mean_length = asked.mean(axis=0), length[:, :len(sigma)].mean(axis=0)
+    return GaussianLaw(sigma, mean_asked, stderr_by_point(asked[:, None]), mean_asked / mean_length,
                        _slope(fit_sigma, mean), float(low), float(high), fit_sigma, mean, len(queries), draws)
 
 

@@ -24,7 +24,7 @@ import torch
 from geomem.errors import InputError
 from geomem.geometry.coverage import shell_edges
 from geomem.geometry.options import MEMORY, Options, as_draws, as_sigmas
-from geomem.geometry.projections import Centres, QueryNoise
+from geomem.geometry.projections import QueryNoise
 from geomem.geometry.sweep import NoiseCollector, Sweep
 from geomem.geometry.workers import may_look
 from geomem.statistics import Tally
@@ -97,12 +97,12 @@ def coverage_from_counts(counts: np.ndarray, groups: int, n_train: int, sigma: n
 class CoveringCounts(NoiseCollector):
     """Collects how many training points, copies counted, cover each noisy held-out point."""
 
-    def __init__(self, centres: Centres, n_heldout: int, sigma: np.ndarray, draws: int, shell_t: float,
-                 seed: int) -> None:
+    def __init__(self, sweep: Sweep, sigma: np.ndarray) -> None:
+        centres, options, n = sweep.centres, sweep.options, len(sweep.heldout_rows)
         # The noise of ``shell_coverage``, so that the two agree at n = N.
-        self.noise = QueryNoise("coverage radius", n_heldout, draws, centres, seed)
-        self.sigma, self.dim, self.shell_t = sigma, centres.dim, shell_t
-        self._shape = n_heldout, draws, len(sigma)
+        self.noise = QueryNoise("coverage radius", n, options.coverage_draws, centres, options.seed)
+        self.sigma, self.dim, self.shell_t = sigma, centres.dim, options.shell_t
+        self._shape = n, options.coverage_draws, len(sigma)
         self._device = centres.device
         self._copies = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device)
 
@@ -112,9 +112,9 @@ class CoveringCounts(NoiseCollector):
 
     def begin(self, rows: slice) -> None:
         """Held-out queries ``rows`` are next."""
+        super().begin(rows)
         if rows.start == 0:
             self._counts = torch.zeros(self._shape, dtype=torch.int64, device=self._device)
-        self._rows = rows
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries; the test and the stop are those of ``covered``."""
@@ -128,7 +128,7 @@ class CoveringCounts(NoiseCollector):
 
     def parts(self) -> list[tuple[str, torch.Tensor]]:
         """The counts of one process."""
-        return [("sum", self._counts[self._rows])]
+        return [("sum", self._counts[self.rows])]
 
     def counts(self) -> np.ndarray:
         """The counts, once all centres have been added, (n_heldout, draws, levels)."""
@@ -146,8 +146,10 @@ def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any,
     Raises InputError for input that is not as described.
     """
     sigma = as_sigmas(sigmas)
-    sweep = Sweep.of(train, heldout, Options(queries=queries, seed=seed, device=device, memory=memory, group=group))
+    options = Options(coverage_draws=as_draws("draws", draws), shell_t=shell_t, queries=queries, seed=seed,
+                      device=device, memory=memory, group=group)
+    sweep = Sweep.of(train, heldout, options)
     sizes = as_sizes(sizes, len(sweep.train))
-    counts = CoveringCounts(sweep.centres, len(sweep.heldout_rows), sigma, as_draws("draws", draws), shell_t, seed)
+    counts = CoveringCounts(sweep, sigma)
     sweep.run(heldout=[counts])
     return coverage_from_counts(counts.counts(), counts.noise.groups, len(sweep.train), sigma, sizes)
