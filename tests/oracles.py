@@ -80,21 +80,11 @@ def bounds(train: np.ndarray, heldout: np.ndarray, sigma: float, t: float) -> tu
 
 def thresholds(train: np.ndarray, q: float, delta: float, t: float) -> tuple[np.ndarray, np.ndarray, float]:
     """``b r_2``, smallest ``a r_{K+1}`` and the disjoint level ([G] Thm 4.2, 4.9)."""
-    n = len(train)
-    z = norm.ppf(1 - delta / (n - 1))
-    scale = np.log(q * (n - 1) / (1 - q))
-    b = (-z + np.sqrt(z**2 + 2 * scale)) / (2 * scale)
-    below, above, smallest = np.empty(n), np.full(n, np.inf), np.inf
-    for k in range(n):
-        r = np.sort([np.linalg.norm(train[k] - train[i]) for i in range(n) if i != k])
-        below[k] = b * r[0]
-        smallest = min(smallest, r[0])
-        for count in range(1, n):
-            if count > q / (1 - q) + 1e-9:
-                z = norm.ppf(1 - delta / count)
-                c = np.log(count * (1 - q) / q)
-                above[k] = min(above[k], (z + np.sqrt(z**2 + 2 * c)) / (2 * c) * r[count - 1])
-    return below, above, smallest / (2 * shell_radii(train.shape[1], t)[1])
+    b, factors = threshold_factors(len(train), q, delta)
+    r = np.sort(np.linalg.norm(train[:, None] - train, axis=2), axis=1)[:, 1:]
+    usable = np.isfinite(factors)
+    above = (factors[usable] * r[:, usable]).min(axis=1)
+    return b * r[:, 0], above, r[:, 0].min() / (2 * shell_radii(train.shape[1], t)[1])
 
 
 def near_a_boundary(train: np.ndarray, heldout: np.ndarray, noise: np.ndarray, sigmas: np.ndarray, t: float

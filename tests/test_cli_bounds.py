@@ -2,6 +2,8 @@
 
 import csv
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -21,13 +23,15 @@ ARGUMENTS = ["bounds", "digits", "--n-train", "80", "--n-heldout", "60", "--sigm
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("bounds") / "digits"
-    assert status(*ARGUMENTS, "--json", "--out", out) == 0
-    return out, json.loads((out / "bounds.json").read_text())
+    with redirect_stdout(StringIO()) as stdout:
+        assert status(*ARGUMENTS, "--json", "--out", out) == 0
+    document = json.loads((out / "bounds.json").read_text())
+    assert json.loads(stdout.getvalue()) == document
+    return out, document
 
 
-def test_stdout_is_one_object_that_obeys_the_theorems(capsys):
-    assert status(*ARGUMENTS, "--json") == 0
-    document = json.loads(capsys.readouterr().out)
+def test_document_obeys_the_theorems(made):
+    _, document = made
     assert document["format"] == "geomem.bounds/1"
     assert document["sigma"] == SIGMAS
     levels = [values for part in ("coverage", "max_posterior_weight", "near_point", "flow") for values in
@@ -104,6 +108,13 @@ def test_text_shows_bounds_beside_truth_and_a_dash_where_there_is_none(capsys):
     near = out[out.index("near a training point"):out.index("Theorem 4.11")].splitlines()
     assert near[-2].split()[:2] == ["10", "-"]
     assert "-" not in near[4].split()
+    assert "looked from" not in out
+    assert "Theorem 4.9  all shells are disjoint below" in out
+    # Of 80 training points 40 are looked from: the smallest distance between any two is then not known.
+    assert status(*ARGUMENTS, "--queries", "40") == 0
+    out = capsys.readouterr().out
+    assert "looked from 40 and 40 random ones of them (--queries)" in out
+    assert "Theorem 4.9  not known from some of the training points" in out
 
 
 def test_figure_draws_the_measured_and_the_bounds(made):
@@ -121,39 +132,19 @@ def test_figure_draws_the_measured_and_the_bounds(made):
 @pytest.mark.parametrize(("extra", "words"), [
     (["--sizes", "5,x"], "training set sizes"), (["--sizes", "5,81"], "81"), (["--sizes", "1"], "1"),
     (["--q", "0.5"], "--q"), (["--delta", "0"], "--delta"), (["--points", "0"], "--points"),
-    (["--sigmas", "-1"], "-1")])
-def test_wrong_options_are_one_line(capsys, extra, words):
-    assert status(*ARGUMENTS, *extra) == 2
+    (["--sigmas", "-1"], "-1"), (["--out"], "bounds.json"), ([], "distinct")])
+def test_what_is_wrong_is_one_line(made, tmp_path, capsys, extra, words):
+    """The last two: a directory with results, and data whose points are all equal."""
+    np.savez(tmp_path / "same.npz", train=np.ones((12, 3), np.float32), heldout=np.zeros((5, 3), np.float32))
+    arguments = [*ARGUMENTS, *extra] if extra else ["bounds", tmp_path / "same.npz", "--sigmas", "1.0"]
+    assert status(*arguments, *([made[0]] if extra == ["--out"] else [])) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith("geomem: ")
     assert words in error
 
 
-def test_a_directory_with_results_is_refused(made, capsys):
-    assert status(*ARGUMENTS, "--out", made[0]) == 2
-    assert "bounds.json" in capsys.readouterr().err
-
-
-def test_equal_points_are_one_line(tmp_path, capsys):
-    np.savez(tmp_path / "same.npz", train=np.ones((12, 3), np.float32), heldout=np.zeros((5, 3), np.float32))
-    assert status("bounds", tmp_path / "same.npz", "--sigmas", "1.0") == 2
-    assert "distinct" in capsys.readouterr().err
-
-
 def test_default_sizes_halve():
     assert default_sizes(1000) == [31, 62, 125, 250, 500, 1000]
     assert default_sizes(45) == [11, 22, 45]
     assert default_sizes(4) == [4]
-
-
-def test_some_queries_are_told_and_no_minimum_is_claimed(capsys):
-    """Of 80 training points 40 are looked from: the smallest distance between any two is then not known."""
-    assert status(*ARGUMENTS, "--queries", "40") == 0
-    text = capsys.readouterr().out
-    assert "looked from 40 and 40 random ones of them (--queries)" in text
-    assert "Theorem 4.9  not known from some of the training points" in text
-    assert status(*ARGUMENTS) == 0
-    text = capsys.readouterr().out
-    assert "looked from" not in text
-    assert "Theorem 4.9  all shells are disjoint below" in text

@@ -1,4 +1,4 @@
-"""geomem danger-zone and the zone files that geomem train takes: options, text, files, notes."""
+"""geomem danger-zone: options, text, files, notes."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from commands import status
 import geomem
 from geomem import load_data
 from geomem.geometry import find_danger_zone, geometry_curves, principal_components, refined_curves
+from geomem.plots import plot_curves
 
 DIGITS = ["digits", "--n-train", "60", "--n-heldout", "300"]
 QUICK = ["--sigmas", "12"]
@@ -19,13 +20,6 @@ def document_from(capsys, *arguments):
     capsys.readouterr()
     assert status("danger-zone", *arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)
-
-
-@pytest.fixture(scope="module")
-def zone_directory(tmp_path_factory):
-    path = tmp_path_factory.mktemp("zones") / "digits"
-    assert status("danger-zone", *DIGITS, *QUICK, "--out", path) == 0
-    return path
 
 
 def labelled(path, train, heldout):
@@ -41,8 +35,16 @@ def labelled(path, train, heldout):
 
 
 def test_zone_is_that_of_the_refined_curves_and_the_curves_those_asked_for(capsys):
+    """The command, the function ``danger_zone`` and its parts say the same."""
     document = document_from(capsys, *DIGITS, *QUICK)
     data = load_data("digits", n_train=60, n_heldout=300)
+    report = geomem.danger_zone(data.train, data.heldout, sigmas=12)
+    own = {"name": "digits", "sha256": data.sha256}
+    body = json.loads(json.dumps(report.to_dict()))
+    assert {**body, "data": body["data"] | own, "seconds": document["seconds"]} == document
+    assert (report.reason, report.notes, report.thresholds) == (None, (), report.curves.thresholds)
+    assert len(report.plot().axes[0].patches) == 4
+    assert "coverage" in geomem.danger_zone(data.train, data.heldout, sigmas=[0.05, 0.1]).reason
     curves = geometry_curves(data.train, data.heldout, sigmas=12)
     zone = find_danger_zone(refined_curves(data.train, data.heldout, curves))
     assert document["curves"]["sigma"] == curves.sigma.tolist()
@@ -55,10 +57,7 @@ def test_zone_is_that_of_the_refined_curves_and_the_curves_those_asked_for(capsy
     assert document["levels_added"] > 20
     assert document["space"] == {"name": "data", "dim": 64}
     assert (document["notes"], "classes" in document) == ([], False)
-
-
-def test_resolution_of_the_grid_adds_nothing(capsys):
-    document = document_from(capsys, *DIGITS, *QUICK, "--resolution", "1")
+    document = document_from(capsys, *DIGITS, *QUICK, "--resolution", "1")  # that of the grid
     assert document["levels_added"] == 0
     assert document["zone"]["resolution"] == pytest.approx(np.log(4000) / 11)
 
@@ -118,6 +117,10 @@ def test_per_class(tmp_path, capsys):
     assert first["zone"]["sigma_low"] == zone.sigma_low
     assert second["zone"]["sigma_low"] > 1.5 * zone.sigma_low  # its points are twice as far apart
     assert status("plot-curves", tmp_path / "zone", "--out", tmp_path / "again.png") == 0
+    axes, = plot_curves([("a", document)]).axes
+    plain, = plot_curves([("a", whole)]).axes
+    assert len(axes.lines) == len(plain.lines) + 4  # W and C of two classes
+    assert len(axes.patches) == 4  # zone, crossing, two edges
 
 
 def test_class_without_a_zone_has_a_reason(tmp_path, capsys):
@@ -129,75 +132,17 @@ def test_class_without_a_zone_has_a_reason(tmp_path, capsys):
     assert "none: coverage" in capsys.readouterr().out
 
 
-def test_pictures_draw_the_classes_and_the_intervals_of_the_edges(tmp_path, capsys):
-    from geomem.plots import plot_curves
-
-    path = labelled(tmp_path / "classes.npz", {0: 40, 1: 30}, {0: 50, 1: 40})
-    document = document_from(capsys, path, "--per-class", "--threshold", "0.6")
-    whole = {name: part for name, part in document.items() if name != "classes"}
-    axes, = plot_curves([("a", document)]).axes
-    plain, = plot_curves([("a", whole)]).axes
-    assert len(axes.lines) == len(plain.lines) + 4  # W and C of two classes
-    assert len(axes.patches) == 4  # zone, crossing, two edges
-
-
 @pytest.mark.parametrize(("arguments", "word"), [
     (["--space", "umap"], "pca:K"), (["--space", "pca:"], "pca:K"), (["--space", "pca:61"], "1 to 59"),
     (["--tolerance", "0"], "--tolerance"), (["--tolerance", "0.1", "--posterior-draws", "1"], "2 or more"),
-    (["--tolerance", "0.1", "--max-draws", "4"], "at most 4"), (["--resolution", "0"], "--resolution")])
-def test_wrong_options_are_one_line(arguments, word, capsys):
-    assert status("danger-zone", *DIGITS, *arguments) == 2
+    (["--tolerance", "0.1", "--max-draws", "4"], "at most 4"), (["--resolution", "0"], "--resolution"),
+    (["--per-class"], "--per-class needs labels")])
+def test_wrong_options_are_one_line(arguments, word, tmp_path, capsys):
+    np.savez(tmp_path / "bare.npz", train=np.eye(20, 5), heldout=np.eye(20, 5))
+    data = [tmp_path / "bare.npz"] if arguments == ["--per-class"] else DIGITS
+    assert status("danger-zone", *data, *arguments) == 2
     captured = capsys.readouterr()
     errors = [line for line in captured.err.splitlines() if line.startswith("geomem: ")]
     assert len(errors) == 1
     assert word in errors[0]
     assert captured.out == ""
-
-
-def test_per_class_needs_labels(tmp_path, capsys):
-    points = np.random.default_rng(0).standard_normal((20, 5))
-    np.savez(tmp_path / "bare.npz", train=points, heldout=points)
-    assert status("danger-zone", tmp_path / "bare.npz", "--per-class") == 2
-    assert "--per-class needs labels" in capsys.readouterr().err
-
-
-TRAIN = ["train", "--network", "mlp", "--iterations", "2"]
-
-
-def test_gap_of_a_directory(zone_directory, tmp_path, capsys):
-    assert status(*TRAIN, *DIGITS, "--gap", zone_directory, "--out", tmp_path / "run") == 0
-    zone = json.loads((zone_directory / "danger-zone.json").read_text())["zone"]
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["sampler"]["gaps"] == [[zone["sigma_low"], zone["sigma_high"]]]
-    assert "note: --gap" not in capsys.readouterr().err
-    (tmp_path / "empty").mkdir()
-    assert status(*TRAIN, *DIGITS, "--gap", tmp_path / "empty", "--out", tmp_path / "other") == 2
-    assert "no such file" in capsys.readouterr().err
-
-
-def test_gap_of_other_data_is_told(zone_directory, tmp_path, capsys):
-    file = zone_directory / "danger-zone.json"
-    fewer = ["digits", "--n-train", "50", "--n-heldout", "300"]
-    assert status(*TRAIN, *fewer, "--gap", file, "--out", tmp_path / "run") == 0
-    error = capsys.readouterr().err
-    assert "is the zone of other data: digits, 60 training and 300 held-out points; here they are digits, 50" in error
-    assert "in the space" not in error
-    assert status("danger-zone", *DIGITS, *QUICK, "--space", "pca:10", "--out", tmp_path / "pca") == 0
-    capsys.readouterr()
-    assert status(*TRAIN, *DIGITS, "--gap", tmp_path / "pca", "--out", tmp_path / "second") == 0
-    error = capsys.readouterr().err
-    assert "in the space pca:10" in error
-    assert "other data" not in error
-
-
-def test_report_in_python_is_what_the_command_says(capsys):
-    data = load_data("digits", n_train=60, n_heldout=300)
-    report = geomem.danger_zone(data.train, data.heldout, sigmas=12)
-    document = document_from(capsys, *DIGITS, *QUICK)
-    for name in ("name", "sha256"):
-        del document["data"][name]
-    del document["seconds"]
-    assert json.loads(json.dumps(report.to_dict())) == document
-    assert (report.reason, report.notes, report.thresholds) == (None, (), report.curves.thresholds)
-    assert len(report.plot().axes[0].patches) == 4
-    assert "coverage" in geomem.danger_zone(data.train, data.heldout, sigmas=[0.05, 0.1]).reason

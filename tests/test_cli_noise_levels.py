@@ -1,12 +1,9 @@
-"""--gap, --gap-keep, --sampler, --ci and --dry-run of geomem train, and the README's snippet for diffusers."""
+"""--gap, --gap-keep, --sampler, --ci and --dry-run of geomem train."""
 
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from commands import status
 from PIL import Image
 
@@ -81,6 +78,19 @@ def test_run_records_a_law_that_anybody_can_make_again(tmp_path, capsys):
     assert "sampler.keep = 0.5" in capsys.readouterr().err
 
 
+def test_gap_of_other_data_or_of_another_space_is_told(zone_directory, tmp_path, capsys):
+    assert status("danger-zone", *DIGITS, "--sigmas", "12", "--space", "pca:10", "--out", tmp_path / "pca") == 0
+    for gap, options, said, unsaid in (
+            (zone_directory, [], "", "note: --gap"), (tmp_path / "pca", [], "in the space pca:10", "other data"),
+            (zone_directory / "danger-zone.json", ["--n-train", "50"], "is the zone of other data: digits, 60 training "
+             "and 300 held-out points; here they are digits, 50", "in the space")):
+        capsys.readouterr()
+        assert status(*TRAIN, *options, "--gap", gap, "--dry-run", "--out", tmp_path / "run") == 0
+        error = capsys.readouterr().err
+        assert said in error
+        assert unsaid not in error
+
+
 def test_auto_gap_and_auto_interval_need_the_curves_once(monkeypatch, capsys, tmp_path):
     import geomem.noise.danger_zone as zones
 
@@ -100,9 +110,10 @@ def test_auto_gap_and_auto_interval_need_the_curves_once(monkeypatch, capsys, tm
     (["--gap", "125t:2000t"], "last <= 999"), (["--gap", "325t:125t"], "first <= last"),
     (["--gap", "125t:325"], "LOt:HIt"), (["--gap", ""], "LO:HI"), (["--gap", "0t:999t"], "no noise level"),
     (["--gap", "-1:2"], "0 <= low"), (["--sampler", "ci"], "--ci auto"), (["--ci", "high"], "--ci"),
-    (["--ci", "auto", "--sampler", "uniform"], "--ci has no effect"),
+    (["--ci", "auto", "--sampler", "uniform"], "--ci has no effect"), (["--gap", "."], "no such file"),
 ])
-def test_wrong_options_are_one_line_and_leave_nothing(options, word, capsys, tmp_path):
+def test_wrong_options_are_one_line_and_leave_nothing(options, word, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert status(*TRAIN, *options, "--out", tmp_path / "run") == 2
     captured = capsys.readouterr()
     errors = [line for line in captured.err.splitlines() if line.startswith("geomem: ")]
@@ -118,26 +129,6 @@ def test_read_zone_refuses_what_is_no_zone(zone_directory, tmp_path):
     for path, word in ((tmp_path / "none.json", "holds no danger zone"), (tmp_path / "gone.json", "no such file")):
         with pytest.raises(geomem.InputError, match=word):
             geomem.read_zone(path)
-
-
-def test_readme_snippet_for_diffusers_trains_outside_the_zone(zone_directory, tmp_path, monkeypatch):
-    diffusers = pytest.importorskip("diffusers")
-    readme = (Path(geomem.__file__).parent.parent / "README.md").read_text()
-    snippet, = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "DDPMScheduler" in code]
-    (tmp_path / "zone").symlink_to(zone_directory)
-    monkeypatch.chdir(tmp_path)
-    unet = diffusers.UNet2DModel(8, 1, 1, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
-                                 down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
-    names = {"batches": [torch.zeros(400, 1, 8, 8)], "unet": unet}
-    exec(compile(snippet, "README.md", "exec"), names)
-    assert names["loss"].requires_grad
-    sigma = DDPMSchedule.of(names["scheduler"]).sigmas
-    low, high = geomem.read_zone(zone_directory)
-    inside = (sigma >= low) & (sigma <= high)
-    drawn = inside[names["timesteps"].numpy()].mean()
-    kept = 0.1 * inside.mean() / (1 - 0.9 * inside.mean())
-    assert 0 < inside.mean() < 0.5
-    assert abs(drawn - kept) <= 2 / 400
 
 
 def test_auto_interval_without_a_gap_to_recommend(capsys, tmp_path):

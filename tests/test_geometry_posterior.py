@@ -122,14 +122,21 @@ def smallest_memory(train, heldout):
         passes.append(list(of(*arguments)))
         return passes[-1]
 
+    def suffices(memory):
+        try:
+            geometry_curves(train, heldout, sigmas=7, memory=memory)
+        except InputError:
+            return False
+        return True
+
+    low, high = 2**20, 2**30
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "_passes", counted)
-        for memory in 2**20 * 1.01 ** np.arange(700):
-            try:
-                geometry_curves(train, heldout, sigmas=7, memory=int(memory))
-            except InputError:
-                continue
-            return int(memory), len(passes[-1])
+        while high > 1.01 * low:
+            middle = int((low * high) ** 0.5)
+            low, high = (low, middle) if suffices(middle) else (middle, high)
+        assert suffices(high)
+    return high, len(passes[-1])
 
 
 def same(one, other):

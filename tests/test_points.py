@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from geomem import InputError, points
 from geomem.points import as_points, as_rows
@@ -57,12 +55,6 @@ def test_rows_as_from_the_array(source, index):
     assert rows.dtype == source.dtype == np.float32
     assert rows.flags.c_contiguous
     assert rows.ndim == 2
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.slices(11) | st.lists(st.integers(-11, 10), max_size=20).map(lambda rows: np.array(rows, dtype=int)))
-def test_any_index(index):
-    np.testing.assert_array_equal(as_points("train", Store(DATA)).take(index), DATA.reshape(11, 6)[index])
 
 
 def test_rows_that_are_not_there(source):

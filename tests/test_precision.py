@@ -42,21 +42,6 @@ def test_parts_are_those_of_the_definition_and_add_up():
     assert tallied(cells[:, :1], 4).parts is None
 
 
-def test_parts_of_a_law_that_is_known():
-    """Cells of a point, a vector and a rest, variances 4, 2 and 1 (each /100): 400 points, 20 groups of 5."""
-    rng = np.random.default_rng(1)
-    vectors = np.tile(rng.standard_normal((20, 5, 50)), (20, 1, 1))
-    cells = (0.2 * rng.standard_normal((400, 1, 50)) + np.sqrt(0.02) * vectors
-             + 0.1 * rng.standard_normal((400, 5, 50)))
-    parts = tallied(cells, 20).parts
-    # Averages over 50 levels; the variance of a component from 100 vectors is good to 14% per level, 2% over all.
-    assert parts.between.mean() == pytest.approx(0.04 / 400, rel=0.08)
-    assert parts.within.mean() == pytest.approx(0.03 / 2000, rel=0.08)
-    assert parts.shared.mean() == pytest.approx(0.02 / 100, rel=0.08)
-    assert parts.variance(10).mean() == pytest.approx(0.04 / 400 + 0.03 / 4000 + 0.02 / 100, rel=0.08)
-    assert parts.variance(1000).mean() == pytest.approx(0.04 / 400 + 0.03 / 400_000 + 0.02 / 1000, rel=0.08)
-
-
 def test_the_pilot_foretells_the_error_at_more_draws(points):
     sigmas = np.geomspace(0.1, 3, 8)
     pilot = max_posterior_weight(points[0], sigmas, draws=8).max_posterior_weight

@@ -1,6 +1,5 @@
 """Refined curves: the same as one call with all levels, right against closed forms, steady on curves that wiggle."""
 
-import json
 from dataclasses import fields, replace
 
 import numpy as np
@@ -203,14 +202,6 @@ def test_both_ends_of_a_plateau_are_refined(coarse, monkeypatch):
     zone = find_danger_zone(refine.refined(None, curves, 0.8, 1e-3))
     assert np.log(zone.crossing) == pytest.approx(0.3, abs=1e-3)
     assert zone.resolution <= 1e-3
-
-
-def test_curves_from_a_file_are_refined_without_intervals(points, coarse, refined):
-    read = Curves.from_dict(json.loads(json.dumps(coarse.to_dict())))
-    zone = find_danger_zone(refined_curves(*points, read, threshold=0.7), 0.7)
-    best = find_danger_zone(refined, 0.7)
-    assert zone.sigma_low == pytest.approx(best.sigma_low, rel=1e-3)
-    assert (zone.sigma_low_interval, zone.crossing_low) == (None, None)
 
 
 def test_nothing_to_do(points, coarse):

@@ -8,7 +8,6 @@ import scipy.stats
 from geomem import InputError
 from geomem.geometry import concentration_thresholds, training_risk
 from geomem.geometry import risk as risk_module
-from geomem.geometry.thresholds import concentration_factors
 from geomem.memorization import copies_per_point
 from geomem.rng import generator
 from geomem.statistics import rank_correlation
@@ -89,27 +88,6 @@ def test_thresholds_count_rivals_copies_and_near_duplicates(rng):
 
         root = scipy.optimize.brentq(excess, z, 50)
         assert found.concentrated_below[point] == pytest.approx(found.nearest_distance[point] / root, rel=1e-9)
-
-
-def test_factors_of_groups_solve_the_inequality_and_are_infinite_only_where_it_always_holds():
-    grid = np.meshgrid([1, 2, 9, 400], [1, 3, 50, 5000], [1, 2, 9])
-    rivals, copies, distinct = (axis.ravel().astype(float) for axis in grid)
-    keep = distinct <= rivals
-    rivals, copies, distinct = rivals[keep], copies[keep], distinct[keep]
-    for q, delta in ((0.95, 0.05), (0.51, 0.9)):
-        factor = concentration_factors(rivals, copies, distinct, q, delta)
-        assert np.isinf(factor).any()
-        assert np.isfinite(factor).any()
-        z = scipy.stats.norm.ppf(1 - delta / distinct)
-        for n, e, normal, one in zip(rivals, copies, z, factor, strict=True):
-            s = np.linspace(1e-6, 40, 40_001)  # r_2 / sigma
-            holds = e / (e + n * np.exp(-(s**2 / 2 - normal * s))) >= q
-            if np.isinf(one):
-                assert holds[s >= normal].all()
-            else:
-                last_failure = s[~holds].max()
-                assert 1 / one == pytest.approx(last_failure, abs=2e-3)
-                assert 1 / one >= normal - 1e-9
 
 
 def test_sigma_half_is_where_the_mean_weight_of_the_same_noise_is_a_half(rng):

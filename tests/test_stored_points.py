@@ -9,17 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_data_wrong import Payload, png, refused
 
 from geomem.cli.main import main
 from geomem.data import StoredPoints, load_data, points
-from geomem.models import EDMDenoiser, build_network
-from geomem.noise import LogNormalSampler
 from geomem.points import as_points
-from geomem.training import Trainer, TrainingSettings
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (30, 5, 4, 3), dtype=np.uint8)
 KINDS = {
@@ -108,18 +104,15 @@ def test_the_data_set_is_that_of_the_array_in_memory(tmp_path, kind, options, re
         np.testing.assert_array_equal(source.take(slice(3, 8)), expected.train.reshape(len(expected.train), -1)[3:8])
 
 
-def test_a_map_that_was_opened_elsewhere(tmp_path, small_limit):
-    np.save(tmp_path / "d.npy", PICTURES)
-    assert isinstance(load_data(np.load(tmp_path / "d.npy", mmap_mode="r")).train, StoredPoints)
-    assert type(load_data(PICTURES).train) is np.ndarray  # in memory already
-
-
-def test_small_data_are_in_memory(tmp_path):
+def test_small_data_are_in_memory_and_large_ones_stay_stored(tmp_path, request):
     np.save(tmp_path / "d.npy", PICTURES)
     for path in (tmp_path / "d.npy", write(tmp_path / "shards", PICTURES)):
         data = load_data(path)
         assert type(data.train) is np.ndarray
         assert data.sha256 == load_data(PICTURES).sha256
+    request.getfixturevalue("small_limit")
+    assert isinstance(load_data(np.load(tmp_path / "d.npy", mmap_mode="r")).train, StoredPoints)
+    assert type(load_data(PICTURES).train) is np.ndarray  # in memory already
 
 
 @pytest.mark.parametrize("options", [{}, {"shuffle": True, "n_train": 300}])
@@ -223,12 +216,6 @@ def test_shards_that_do_not_fit(tmp_path, other, words, small_limit):
     refused(folder, *words)
 
 
-def test_a_single_number_beside_numbers(tmp_path):
-    folder = write(tmp_path / "d", np.zeros(30))
-    np.save(folder / "part-3.npy", np.zeros(()))
-    refused(folder, "part-3.npy", "shape ()")
-
-
 @pytest.mark.parametrize(("array", "words"), [
     (np.zeros((30, 2), np.int64), ("int64",)), (np.zeros(30), ("(30,)",)), (np.zeros((30, 0)), ("empty",)),
     (np.zeros((30, 2), np.uint8), ("(30, 2)",)), (np.full((30, 40), 1e300), ("1,200 NaN or infinite",))])
@@ -237,20 +224,6 @@ def test_arrays_that_are_no_points(tmp_path, array, words, small_limit):
 
 
 # Use
-
-
-def test_training_reads_what_it_needs(tmp_path, small_limit):
-    array = KINDS["grey"][:, :4, :4].repeat(4, axis=0)
-    path = write(tmp_path / "d", np.ascontiguousarray(array), (0, 50, 120))
-    results = []
-    for data in (load_data(path), load_data(array)):
-        torch.manual_seed(0)
-        trainer = Trainer(EDMDenoiser(build_network("mlp", data.train.shape[1:]), 0.5), LogNormalSampler(), data.train,
-                          TrainingSettings(iterations=4, batch=32))
-        for _ in range(4):
-            trainer.step()
-        results.append(trainer.mean_loss)
-    assert results[0] == results[1]
 
 
 def test_commands_on_stored_points(tmp_path, monkeypatch, capsys):

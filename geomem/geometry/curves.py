@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SIGMA_RANGE = (0.02, 80.0)
 Q, DELTA = 0.95, 0.05  # of Thm 4.2
+ESTIMATES = {"max_posterior_weight": ("n_train", "posterior_draws"),
+             "self_posterior_weight": ("n_train", "posterior_draws"), "coverage": ("n_heldout", "coverage_draws")}
+BOUNDS = ("coverage_lower_bound", "coverage_upper_bound", "coverage_plain_upper_bound")
 
 
 @dataclass(frozen=True)
@@ -63,22 +66,13 @@ class Curves:
 
     def to_dict(self) -> dict[str, Any]:
         """The parts "data", "curves", "thresholds" and "settings" of a danger-zone file, ready for JSON."""
+        curves = {name: value.tolist() if isinstance(value, np.ndarray) else
+                  {part: getattr(value, part).tolist() for part in ("estimate", "stderr", "low", "high")}
+                  for name, value in ((name, getattr(self, name)) for name in ("sigma", *ESTIMATES, *BOUNDS))}
         return {
-            "data": {"n_train": self.n_train, "n_heldout": self.n_heldout, "dim": self.dim,
-                     "duplicates": self.duplicates},
-            "curves": {
-                "sigma": self.sigma.tolist(),
-                "max_posterior_weight": _estimate_to_dict(self.max_posterior_weight),
-                "self_posterior_weight": _estimate_to_dict(self.self_posterior_weight),
-                "coverage": _estimate_to_dict(self.coverage),
-                "coverage_lower_bound": self.coverage_lower_bound.tolist(),
-                "coverage_upper_bound": self.coverage_upper_bound.tolist(),
-                "coverage_plain_upper_bound": self.coverage_plain_upper_bound.tolist(),
-                "heldout_nearest_distance": self.heldout_nearest_distance,
-            },
-            "thresholds": asdict(self.thresholds),
-            "settings": dict(self.settings),
-        }
+            "data": {name: getattr(self, name) for name in ("n_train", "n_heldout", "dim", "duplicates")},
+            "curves": {**curves, "heldout_nearest_distance": self.heldout_nearest_distance},
+            "thresholds": asdict(self.thresholds), "settings": dict(self.settings)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Curves:
@@ -94,28 +88,16 @@ class Curves:
             if not (sigma[0] > 0 and np.all(np.diff(sigma) > 0)):
                 raise ValueError("sigma does not rise from above 0")
             most = settings.get("queries") or np.inf
-            training = (int(min(data["n_train"], most)), int(settings["posterior_draws"]))
-            heldout = (int(min(data["n_heldout"], most)), int(settings["coverage_draws"]))
-            return cls(
-                sigma=sigma,
-                max_posterior_weight=_estimate_from_dict(curves["max_posterior_weight"], sigma, *training),
-                self_posterior_weight=_estimate_from_dict(curves["self_posterior_weight"], sigma, *training),
-                coverage=_estimate_from_dict(curves["coverage"], sigma, *heldout),
-                coverage_lower_bound=_checked("coverage_lower_bound", curves["coverage_lower_bound"], sigma),
-                coverage_upper_bound=_checked("coverage_upper_bound", curves["coverage_upper_bound"], sigma),
-                coverage_plain_upper_bound=_checked("coverage_plain_upper_bound",
-                                                    curves["coverage_plain_upper_bound"], sigma),
-                thresholds=_checked_thresholds(content["thresholds"]),
-                heldout_nearest_distance=float(curves["heldout_nearest_distance"]),
-                n_train=int(data["n_train"]), n_heldout=int(data["n_heldout"]), dim=int(data["dim"]),
-                duplicates=int(data["duplicates"]), settings=settings)
+            fields: dict[str, Any] = {
+                **{name: _estimate_from_dict(curves[name], sigma, int(min(data[points], most)), int(settings[draws]))
+                   for name, (points, draws) in ESTIMATES.items()},
+                **{name: _checked(name, curves[name], sigma) for name in BOUNDS},
+                **{name: int(data[name]) for name in ("n_train", "n_heldout", "dim", "duplicates")}}
+            return cls(sigma=sigma, thresholds=_checked_thresholds(content["thresholds"]), settings=settings,
+                       heldout_nearest_distance=float(curves["heldout_nearest_distance"]), **fields)
         except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
             raise InputError(f"curves lack a part or hold a wrong one ({type(error).__name__}: {error}); "
                              "give the JSON that geomem danger-zone wrote") from error
-
-
-def _estimate_to_dict(estimate: Estimate) -> dict[str, list[float]]:
-    return {part: getattr(estimate, part).tolist() for part in ("estimate", "stderr", "low", "high")}
 
 
 def _estimate_from_dict(parts: Mapping[str, Any], sigma: np.ndarray, n_points: int, draws: int) -> Estimate:

@@ -117,7 +117,4 @@ class TwoShellTable:
         return value[index] + (place - index) * slope[index]
 
 
-@lru_cache(maxsize=8)
-def two_shell_table(dim: int, shell_t: float) -> TwoShellTable:
-    """The table for this dimension and t, made once."""
-    return TwoShellTable(dim, shell_t)
+two_shell_table = lru_cache(maxsize=8)(TwoShellTable)  # each is made once

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -176,13 +177,9 @@ def _curves(curves: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _both_high(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) -> list[tuple[Place, Place]]:
     """Ranges of x = log sigma where W and C are both >= threshold, ascending."""
     _check_fraction("threshold", threshold)
-    both = [(max(above_w[0], above_c[0], key=_x), min(above_w[1], above_c[1], key=_x))
+    both = [(max(above_w[0], above_c[0], key=itemgetter(0)), min(above_w[1], above_c[1], key=itemgetter(0)))
             for above_w in _high(x, w, threshold) for above_c in _high(x, c, threshold)]
     return [(low, high) for low, high in both if low.x <= high.x]
-
-
-def _x(place: Place) -> float:
-    return place.x
 
 
 def at_least(x: np.ndarray, y: np.ndarray, level: float) -> list[Range]:

@@ -16,7 +16,7 @@ confidence-interval law is Vu et al. 2026, Eq. 9-12 (arXiv 2602.17846 and 2601.2
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -59,7 +59,18 @@ class NoiseLevelSampler(ABC):
     def from_dict(document: Mapping[str, Any]) -> NoiseLevelSampler:
         """The sampler that ``to_dict`` described. Raises InputError where the document describes none."""
         try:
-            return _from_dict(document)
+            kind = document["kind"]
+            if kind == "lognormal":
+                return LogNormalSampler(document["mean"], document["std"])
+            if kind == "gap":
+                gaps = [(low, np.inf if high is None else high) for low, high in document["gaps"]]
+                return GapSampler(NoiseLevelSampler.from_dict(document["base"]), gaps, keep=document["keep"])
+            schedule = DDPMSchedule.from_dict(document.get("schedule"))
+            if kind == "uniform":
+                return UniformTimestepSampler(schedule)
+            if kind == "ci":
+                return ConfidenceIntervalSampler(document["c_low"], document["c_high"], document["coverage"], schedule)
+            raise InputError(f"unknown noise-level sampler {kind!r}; known are lognormal, uniform, ci and gap")
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -70,13 +81,12 @@ class NoiseLevelSampler(ABC):
     @overload
     def sample(self, n: int, generator: torch.Generator) -> torch.Tensor: ...
     def sample(self, n: int, generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
-        """Noise levels of shape (n,), float64, in random order: an array for a NumPy generator, a tensor on the
-        generator's device for a torch one.
+        """Noise levels (n,), float64, in random order: an array for a NumPy generator, a tensor for a torch one.
 
         Stratified: one uniform in each of n cells of equal mass. Every single draw has the exact law, and a batch
         covers the law more evenly than independent draws would.
         """
-        return _as_drawn(self.icdf(_stratified(n, generator)), generator)
+        return _drawn(n, generator, self.icdf)
 
     @overload
     def timesteps(self, n: int, schedule: Any, generator: np.random.Generator) -> np.ndarray: ...
@@ -88,8 +98,8 @@ class NoiseLevelSampler(ABC):
 
         They are the timesteps in whose cells the draws of ``sample`` lie, stratified like them.
         """
-        owner = DDPMSchedule.of(schedule).owner(self.icdf(_stratified(n, generator)))
-        return _as_drawn(owner.astype(np.int64), generator)
+        read = DDPMSchedule.of(schedule)
+        return _drawn(n, generator, lambda u: read.owner(self.icdf(u)).astype(np.int64))
 
     def timestep_probabilities(self, schedule: Any = None) -> np.ndarray:
         """Exact probability of each timestep, shape (T,), float64: the law's mass in the timestep's cell.
@@ -100,30 +110,25 @@ class NoiseLevelSampler(ABC):
         return np.diff(self.cdf(DDPMSchedule.of(schedule).cell_edges))
 
 
-def _stratified(n: int, generator: np.random.Generator | torch.Generator) -> np.ndarray:
-    """One uniform number in each of n cells of (0, 1), in random order."""
+def _drawn(n: int, generator: np.random.Generator | torch.Generator,
+           of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | torch.Tensor:
+    """``of`` one uniform number in each of n cells of (0, 1), in random order: an array for a NumPy generator, a tensor
+    on the generator's device for a torch one.
+    """
     if not isinstance(n, int | np.integer) or n < 0:
         raise InputError(f"the number of noise levels to draw must be 0 or more, not {n}")
     if isinstance(generator, np.random.Generator):
         cells, inside = generator.permutation(n), generator.uniform(_TINY, 1.0, n)
-    else:
-        import torch
-
-        if not isinstance(generator, torch.Generator):
-            raise InputError(f"draws need a generator, numpy.random.default_rng(0) or torch.Generator(), not a "
-                             f"{type(generator).__name__}")
-        where: Any = {"generator": generator, "device": generator.device}
-        cells = torch.randperm(n, **where).cpu().numpy()
-        inside = torch.rand(n, dtype=torch.float64, **where).cpu().numpy()
-    return np.clip((cells + inside) / max(n, 1), _TINY, _BELOW_ONE)
-
-
-def _as_drawn(values: np.ndarray, generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
-    if isinstance(generator, np.random.Generator):
-        return values
+        return of(np.clip((cells + inside) / max(n, 1), _TINY, _BELOW_ONE))
     import torch
 
-    return torch.from_numpy(values).to(generator.device)
+    if not isinstance(generator, torch.Generator):
+        raise InputError(f"draws need a generator, numpy.random.default_rng(0) or torch.Generator(), not a "
+                         f"{type(generator).__name__}")
+    where: Any = {"generator": generator, "device": generator.device}
+    cells = torch.randperm(n, **where).cpu().numpy()
+    inside = torch.rand(n, dtype=torch.float64, **where).cpu().numpy()
+    return torch.from_numpy(of(np.clip((cells + inside) / max(n, 1), _TINY, _BELOW_ONE))).to(generator.device)
 
 
 class LogNormalSampler(NoiseLevelSampler):
@@ -243,12 +248,9 @@ class ConfidenceIntervalSampler(TimestepSampler):
     def above(cls, sigma: float, coverage: float = 0.9, schedule: Any = None) -> ConfidenceIntervalSampler:
         """The interval [c_low, T] of all timesteps noisier than ``sigma``, the upper end of a danger zone.
 
-        Vu et al. (2026) find training on larger timesteps to memorize less, and above the zone W is low: no single
-        training point is what the network is taught there. No timestep is left out, but at most
-        ``(1 - coverage) (1/2 + c_low/T)`` of the draws are at or below sigma: half of what is outside the interval, and
-        the share of the spread tails. At 0.9 that is less than the uniform law's c_low/T from c_low = 0.056 T on. Vu et
-        al.'s coverage of 0.5 promises it only from T/2 on: around an interval this wide half of the normal is a nearly
-        uniform law.
+        Vu et al. (2026) find training on larger timesteps to memorize less. No timestep is left out, but at most
+        ``(1 - coverage) (1/2 + c_low/T)`` of the draws are at or below sigma. At 0.9 that is less than the uniform
+        law's c_low/T from c_low = 0.056 T on; Vu et al.'s coverage of 0.5 promises it only from T/2 on.
         Raises InputError where no timestep is noisier than sigma.
         """
         schedule = DDPMSchedule.of(schedule)
@@ -349,18 +351,3 @@ class GapSampler(NoiseLevelSampler):
         gaps = [[low, high if np.isfinite(high) else None] for low, high in self.gaps]  # JSON has no infinity
         return {"kind": "gap", "gaps": gaps, "keep": self.keep, "removed_mass": self.removed_mass,
                 "base": self.base.to_dict()}
-
-
-def _from_dict(document: Mapping[str, Any]) -> NoiseLevelSampler:
-    kind = document["kind"]
-    if kind == "lognormal":
-        return LogNormalSampler(document["mean"], document["std"])
-    if kind == "gap":
-        gaps = [(low, np.inf if high is None else high) for low, high in document["gaps"]]
-        return GapSampler(NoiseLevelSampler.from_dict(document["base"]), gaps, keep=document["keep"])
-    schedule = DDPMSchedule.from_dict(document.get("schedule"))
-    if kind == "uniform":
-        return UniformTimestepSampler(schedule)
-    if kind == "ci":
-        return ConfidenceIntervalSampler(document["c_low"], document["c_high"], document["coverage"], schedule)
-    raise InputError(f"unknown noise-level sampler {kind!r}; known are lognormal, uniform, ci and gap")

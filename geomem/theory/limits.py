@@ -167,9 +167,7 @@ def circulant_eigenvalues(train: Any) -> np.ndarray:
     order of the discrete Fourier transform. Raises InputError for another number of axes.
     """
     array = train.detach().cpu().numpy() if isinstance(train, Tensor) else np.asarray(train)
-    if array.ndim not in (2, 3, 4):
-        raise InputError(f"train has shape {array.shape}; give (points, values), (points, channels, length) or "
-                         "(points, channels, height, width)")
+    _require_places("train", array.shape)
     as_rows(array, "train")
     mean = array.mean(axis=0, dtype=np.float64)
     axes = (-2, -1) if array.ndim == 4 else (-1,)
@@ -179,6 +177,12 @@ def circulant_eigenvalues(train: Any) -> np.ndarray:
         spectrum = np.abs(np.fft.fftn(point - mean, axes=axes)) ** 2
         power += spectrum.reshape(-1, *shape).mean(axis=0)
     return power / (len(array) * np.prod(shape))
+
+
+def _require_places(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3, 4):
+        raise InputError(f"{name} has shape {shape}; give (points, values), (points, channels, length) or "
+                         "(points, channels, height, width)")
 
 
 def sensitivity_bound(eigenvalues: Any, sigma: float) -> SensitivityBound:
@@ -212,9 +216,7 @@ def pixel_sensitivity(denoiser: Callable[..., Tensor], x: Any, sigma: float,
     """
     x = torch.as_tensor(x)
     shape = tuple(x.shape[1:])
-    if x.ndim not in (2, 3, 4):
-        raise InputError(f"x has shape {tuple(x.shape)}; give (points, values), (points, channels, length) or "
-                         "(points, channels, height, width)")
+    _require_places("x", tuple(x.shape))
     try:
         flat = int(index) if isinstance(index, int | np.integer) else int(np.ravel_multi_index(index, shape))
         place = np.unravel_index(flat, shape)

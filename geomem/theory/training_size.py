@@ -77,23 +77,6 @@ def hit_probability(n_train: int, size: int) -> np.ndarray:
     return -np.expm1(log_miss)
 
 
-def coverage_from_counts(counts: np.ndarray, groups: int, n_train: int, sigma: np.ndarray,
-                         sizes: np.ndarray) -> CoverageBySize:
-    """Coverage for every size from ``counts`` (n_heldout, draws, levels), how many of the ``n_train`` training
-    points cover each noisy held-out point; point k has the noise vectors of group k mod ``groups``.
-
-    Standard errors are clustered by held-out point and by noise vector, as in ``estimates``.
-    """
-    parts = []
-    for size in sizes:
-        tally = Tally(len(counts), counts.shape[1], groups, counts.shape[2])
-        tally.add(0, hit_probability(n_train, int(size))[counts])
-        parts.append(tally.estimate(sigma, proportion=True))
-    estimate, stderr, low, high = (np.stack([getattr(part, name) for part in parts])
-                                   for name in ("estimate", "stderr", "low", "high"))
-    return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, *counts.shape[:2])
-
-
 class CoveringCounts(NoiseCollector):
     """Collects how many training points, copies counted, cover each noisy held-out point."""
 
@@ -149,7 +132,15 @@ def coverage_by_training_size(train: Any, heldout: Any, sigmas: Any, sizes: Any,
     options = Options(coverage_draws=as_draws("draws", draws), shell_t=shell_t, queries=queries, seed=seed,
                       device=device, memory=memory, group=group)
     sweep = Sweep.of(train, heldout, options)
-    sizes = as_sizes(sizes, len(sweep.train))
-    counts = CoveringCounts(sweep, sigma)
-    sweep.run(heldout=[counts])
-    return coverage_from_counts(counts.counts(), counts.noise.groups, len(sweep.train), sigma, sizes)
+    n_train = len(sweep.train)
+    sizes = as_sizes(sizes, n_train)
+    covering = CoveringCounts(sweep, sigma)
+    sweep.run(heldout=[covering])
+    counts, parts = covering.counts(), []
+    for size in sizes:
+        tally = Tally(len(counts), counts.shape[1], covering.noise.groups, len(sigma))  # as for ``shell_coverage``
+        tally.add(0, hit_probability(n_train, int(size))[counts])
+        parts.append(tally.estimate(sigma, proportion=True))
+    estimate, stderr, low, high = (np.stack([getattr(part, name) for part in parts])
+                                   for name in ("estimate", "stderr", "low", "high"))
+    return CoverageBySize(sigma, sizes, estimate, stderr, low, high, n_train, *counts.shape[:2])

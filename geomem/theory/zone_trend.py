@@ -58,12 +58,12 @@ class Trend:
     says in one line why and what happens instead.
     """
 
-    low_slope: LogLogSlope | None
-    high_slope: LogLogSlope | None
-    parts_at: float | None
-    parts_low: float | None
-    parts_high: float | None
     trend: str
+    low_slope: LogLogSlope | None = None
+    high_slope: LogLogSlope | None = None
+    parts_at: float | None = None
+    parts_low: float | None = None
+    parts_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +154,7 @@ def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndar
     measured = np.array([edges(x, *pair, threshold) for pair in zip(w, c, strict=True)])
     usable = np.isfinite(measured).all(axis=1)
     if usable.sum() < FEWEST_SIZES:
-        return Trend(None, None, None, None, None,
-                     f"{usable.sum()} of {len(sizes)} sizes have both edges of the zone within the grid; "
+        return Trend(f"{usable.sum()} of {len(sizes)} sizes have both edges of the zone within the grid; "
                      f"{FEWEST_SIZES} are needed for a trend")
     rng = generator(seed, "zone trend")
     kept = np.flatnonzero(usable)
@@ -165,7 +164,7 @@ def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndar
                        for row in kept] for z_w, z_c in shift])
     complete = np.isfinite(moved).all(axis=(1, 2))
     if complete.mean() < 0.95:
-        return Trend(None, None, None, None, None, "an edge of the zone is too near the end of the grid for a trend")
+        return Trend("an edge of the zone is too near the end of the grid for a trend")
     series, replicates = _with_width(measured), _with_width(moved[complete])
     # Interpolation between levels adds an error of its own: no size counts as exact.
     spread = np.hypot(replicates.std(axis=0), INTERPOLATION * np.diff(x).max(initial=0))
@@ -181,20 +180,19 @@ def fit_trend(x: np.ndarray, sizes: np.ndarray, w: np.ndarray, w_stderr: np.ndar
     moves = (f"sigma_low goes as n^{best[0, 0]:.3f} and sigma_high as n^{best[1, 0]:.3f}; sigma_high/sigma_low is "
              f"{np.exp(series[0, 2]):.2f} at n = {first:,} and {np.exp(series[-1, 2]):.2f} at n = {last:,}")
     if (series[:, 2] < 0).all():
-        return Trend(low_slope, high_slope, None, None, None, f"W and C are apart at every size: {moves}")
+        return Trend(f"W and C are apart at every size: {moves}", low_slope, high_slope)
     if np.quantile(slope[:, 2], 0.975) >= 0:
         start = "W and C do not part" if (series[:, 2] >= 0).all() else "W and C part at some sizes and not at others"
-        return Trend(low_slope, high_slope, None, None, None, f"{start}: {moves}; no sure narrowing")
+        return Trend(f"{start}: {moves}; no sure narrowing", low_slope, high_slope)
     root = -best[2, 1] / best[2, 0]
     reach = 2 * log_n[-1] - log_n[0]
     if root > reach:
-        return Trend(low_slope, high_slope, None, None, None,
-                     f"W and C do not part: {moves}; not by n = {np.exp(reach):,.0f}, as far as these sizes allow to "
-                     "look ahead")
+        return Trend(f"W and C do not part: {moves}; not by n = {np.exp(reach):,.0f}, as far as these sizes allow to "
+                     "look ahead", low_slope, high_slope)
     at, low, high = (float(np.exp(value)) for value in (root, *np.quantile(-intercept[:, 2] / slope[:, 2],
                                                                          [0.025, 0.975])))
-    return Trend(low_slope, high_slope, at, low, high,
-                 f"W and C part at about n = {at:,.0f} [{low:,.0f}, {high:,.0f}], if they go on as they do: {moves}")
+    return Trend(f"W and C part at about n = {at:,.0f} [{low:,.0f}, {high:,.0f}], if they go on as they do: {moves}",
+                 low_slope, high_slope, at, low, high)
 
 
 def _with_width(both: np.ndarray) -> np.ndarray:
