@@ -12,7 +12,6 @@ import resource
 import signal
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ class Outcome:
     """Bytes of memory that it took at its peak, beyond those when it began."""
     child: int
     """Bytes that the largest of its child processes took."""
-    seconds: float
 
     @property
     def line(self) -> str:
@@ -54,20 +52,14 @@ def run(arguments: list[Any], folder: Path, *, as_nobody: bool = False, ctrl_c_a
         texts = [Path(kept) / name for name in ("out", "err", "sizes")]
         process = _server.Process(target=_command, args=([os.fsdecode(a) if isinstance(a, bytes) else str(a)
                                                           for a in arguments], folder, texts, as_nobody, ctrl_c_after))
-        started = time.perf_counter()
         process.start()
         process.join(SECONDS)
-        seconds = time.perf_counter() - started
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            status = None
-        else:
-            status = process.exitcode
+        status = process.exitcode
+        process.kill()
+        process.join()
         out, err, sizes = (path.read_bytes().decode(errors="backslashreplace") if path.exists() else ""
                            for path in texts)
-        grown, child = map(int, (sizes or "0 0").split())
-        return Outcome(status, out, err, grown, child, seconds)
+        return Outcome(status, out, err, *map(int, (sizes or "0 0").split()))
 
 
 def _command(arguments: list[str], folder: Path, texts: list[Path], as_nobody: bool,

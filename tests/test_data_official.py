@@ -477,6 +477,7 @@ def test_without_a_network_the_cache_is_used_at_once(kind, tmp_path, monkeypatch
         port = server.getsockname()[1]
         if kind == "closed":
             server.close()
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
         for name in ("http_proxy", "all_proxy"):
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.upper(), raising=False)

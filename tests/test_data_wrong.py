@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 import zipfile
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_inputs import npy, png
 from PIL import Image
 
 from geomem.data import load_data
@@ -31,12 +31,6 @@ def refused(spec: Any, *words: str, **options: Any) -> None:
     assert " at 0x" not in message
     for word in words:
         assert word in message
-
-
-def png(height: int = 4, width: int = 4, value: int = 7, kind: str = "L") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(kind, (width, height), value).save(buffer, "png")
-    return buffer.getvalue()
 
 
 def folder(path: Path, files: dict[str, bytes]) -> Path:
@@ -100,12 +94,6 @@ def test_options(options, words):
 
 def test_scaled_beside_unscaled():
     refused(np.zeros((4, 4, 4), np.uint8), "uint8 images", "float", heldout=np.zeros((4, 1, 4, 4)))
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\x93NUMPY", npy(GOOD)[:-1], npy(GOOD)[:60],

@@ -157,7 +157,7 @@ def test_a_folder_with_images_is_one_of_images(tmp_path):
     (folder / "deep").mkdir()
     for i in range(5):
         (folder / "deep" / f"{i}.png").write_bytes(png(value=i))
-    assert load_data(folder).dim == 16
+    assert load_data(folder).dim == 64
 
 
 # Wrong files

@@ -7,7 +7,7 @@ cache until they are asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +106,10 @@ def _named(where: str, kind: str, wanted: str | None, usual: tuple[str, ...], th
 
 def _data_column(where: str, features: Any, datasets: Any) -> str:
     """The first column of images, else the first one of several numbers."""
-    for name, feature in features.items():
-        if isinstance(feature, datasets.Image):
-            return name
-    for name, feature in features.items():
-        if _is_numbers(feature, datasets):
-            return name
+    found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)] or [
+        name for name, feature in features.items() if _is_numbers(feature, datasets)]
+    if found:
+        return found[0]
     raise file_error(where, f"has no column of images or of lists of floats; there are {', '.join(features)}")
 
 
@@ -132,7 +130,7 @@ def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) 
     encoded = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
     allowed = [os.path.realpath(datasets.config.HF_CACHE_HOME), os.path.realpath(datasets.config.HF_DATASETS_CACHE)]
 
-    def read(positions: np.ndarray) -> Iterator[bytes]:
+    def read(positions: np.ndarray) -> Generator[bytes, None, None]:
         for i in positions:
             with as_input_error(f"{where}: row {i}", "an image", "choose another data set"):
                 content = _content(encoded[int(i)][column], allowed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -48,7 +48,7 @@ def read_folder(folder: Path) -> Source:
 def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictures:
     """Pictures in the files of these names in a folder."""
 
-    def read(positions: np.ndarray) -> Iterator[bytes]:
+    def read(positions: np.ndarray) -> Generator[bytes, None, None]:
         for i in positions:
             with as_input_error(f"{where}: {names[i]}", "an image", "repair or remove it"):
                 require_file(folder / names[i], "remove it", MAX_ENCODED_BYTES)
@@ -78,7 +78,7 @@ def member_names(path: Path) -> list[Name]:
 def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
     """Pictures in these members of a zip file."""
 
-    def read(positions: np.ndarray) -> Iterator[bytes]:
+    def read(positions: np.ndarray) -> Generator[bytes, None, None]:
         with zipfile.ZipFile(path) as archive:
             for i in positions:
                 with as_input_error(f"{path}: {names[i]}", "an image", _ZIP_ADVICE):

@@ -8,7 +8,7 @@ in the data sets of the Hugging Face hub; files of one part follow each other by
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def _part(paths: list[Path], where: Path) -> Part:
         return joined_points([_joined_numbers(path, column) for path in paths], where, labels)
     starts = np.cumsum([0, *(table.rows for table in tables)])
 
-    def read(positions: np.ndarray) -> Iterator[bytes]:
+    def read(positions: np.ndarray) -> Generator[bytes, None, None]:
         for path, low, high in zip(paths, starts, starts[1:], strict=False):
             inside = positions[(positions >= low) & (positions < high)] - low
             if len(inside):

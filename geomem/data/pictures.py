@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +32,7 @@ class Pictures:
     """
 
     where: str
-    read: Callable[[np.ndarray], Iterator[bytes]]
+    read: Callable[[np.ndarray], Generator[bytes, None, None]]
     sizes: Callable[[np.ndarray], tuple[int, int]]
     name: Callable[[int], str]
     chosen: np.ndarray
@@ -80,26 +81,28 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
     images: np.ndarray | None = None
     first, size = place.name(int(positions[0])), (0, 0)
     n_grey = n_transparent = 0
-    contents = tqdm(place.read(positions), desc=f"reading {one_line(place.where)}", unit="image", total=len(positions),
-                    leave=False, delay=1, disable=None)
     i = -1
-    for i, content in enumerate(contents):
-        here = f"{place.where}: {place.name(int(positions[i]))}"
-        image, transparent = _open(here, content, form)
-        n_transparent += transparent
-        if images is None:
-            size = image.shape[:2]
-            refuse_bomb(place.where, packed, len(positions) * image.size)
-            images = scratch_array(place.where, (len(positions), *image.shape))
-        if image.shape[:2] != size:
-            raise file_error(here, f"is {image.shape[1]} x {image.shape[0]}, but {first} is {size[1]} x {size[0]}; all "
-                                   "images must have one size: scale them, or write a recipe with size in [points]")
-        if image.ndim == 3 and images.ndim == 3:  # the first colour image after grey ones
-            grey, images = images, scratch_array(place.where, (*images.shape, 3))
-            for row in range(i):
-                images[row] = grey[row, ..., None]
-        n_grey += image.ndim == 2
-        images[i] = image if image.ndim == images.ndim - 1 else image[..., None]
+    # Closed at once when an image is refused: with it the archive or the process it reads from.
+    with closing(place.read(positions)) as contents, tqdm(
+            contents, desc=f"reading {one_line(place.where)}", unit="image", total=len(positions), leave=False, delay=1,
+            disable=None) as shown:
+        for i, content in enumerate(shown):
+            here = f"{place.where}: {place.name(int(positions[i]))}"
+            image, transparent = _open(here, content, form)
+            n_transparent += transparent
+            if images is None:
+                size = image.shape[:2]
+                refuse_bomb(place.where, packed, len(positions) * image.size)
+                images = scratch_array(place.where, (len(positions), *image.shape))
+            if image.shape[:2] != size:
+                raise file_error(here, f"is {image.shape[1]} x {image.shape[0]}, but {first} is {size[1]} x {size[0]}; "
+                                       "all images must have one size: scale them, or write a recipe with size in "
+                                       "[points]")
+            if image.ndim == 3 and images.ndim == 3:  # the first colour image after grey ones
+                grey, images = images, scratch_array(place.where, (*images.shape, 3))
+                images[:i] = grey[:i, ..., None]
+            n_grey += image.ndim == 2
+            images[i] = image if image.ndim == images.ndim - 1 else image[..., None]
     if images is None or i + 1 != len(positions):
         raise file_error(place.where, f"gave {i + 1:,} of {len(positions):,} images; make it again")
     notes = [f"transparency of {n_transparent:,} images dropped"] if n_transparent else []
