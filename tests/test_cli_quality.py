@@ -35,8 +35,15 @@ def command(files, *names):
     return ["quality", *(files / f"{name}.npz" for name in names), "--data", files / "data.npz"]
 
 
-def test_one_list_of_metrics():
-    assert CHEAP + INCEPTION == METRICS
+def json_of(capsys, *arguments):
+    capsys.readouterr()
+    assert status(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def samples_of(files, name):
+    with np.load(files / f"{name}.npz") as file:
+        return file["samples"]
 
 
 def test_cheap_by_default_and_more_on_request(files, capsys):
@@ -45,14 +52,13 @@ def test_cheap_by_default_and_more_on_request(files, capsys):
     assert text[0].split() == ["samples", "n", "memorized", "Frechet", "(px)", "median", "NN"]
     assert [line.split()[0] for line in text[2:5]] == ["copied", "noisy", "held-out"]
     assert "50.0% [39.3, 60.7]" in text[2]  # Wilson's interval of 40 in 80
-    assert status(*command(files, "copied0"), "--all", "--json") == 0
-    document = json.loads(capsys.readouterr().out)
+    document = json_of(capsys, *command(files, "copied0"), "--all")
     assert document["format"] == "geomem.quality/1"
     assert document["settings"] == {"metrics": list(CHEAP[1:]), "features": "pixels", "seed": 0, "fid_weights": None}
+    assert CHEAP + INCEPTION == METRICS
     data = load_data(str(files / "data.npz"))
-    with np.load(files / "copied0.npz") as file:
-        expected = Judge(data.train, data.test, CHEAP[1:]).measure(file["samples"])
-    assert document["rows"][0]["metrics"] == json.loads(json.dumps([one.to_dict() for one in expected]))
+    expected = Judge(data.train, data.test, CHEAP[1:]).measure(samples_of(files, "copied0"))
+    assert document["rows"][0]["metrics"] == json.loads(json.dumps([figure.to_dict() for figure in expected]))
     assert status(*command(files, "copied0"), "--all", "--features", "pca:5") == 0
     text = capsys.readouterr().out
     assert max(map(len, text.split("\n\n")[0].splitlines())) <= 118
@@ -65,20 +71,17 @@ def test_files_of_one_label_are_runs_of_one_setting(files, tmp_path, capsys):
     labels = [part for name in names for part in ("--label", name[:-1])]
     assert status(*command(files, *names), *labels, "--metric", "pr", "--out", tmp_path / "new" / "q.json",
                   "--pareto", tmp_path / "p.png") == 0
-    text = capsys.readouterr().out
-    assert "mean of 2: copied  160  50.0%" in text
+    assert "mean of 2: copied  160  50.0%" in capsys.readouterr().out
     document = json.loads((tmp_path / "new" / "q.json").read_text())
-    mean = next(one for one in document["means"] if one["label"] == "noisy")
-    rows = document["rows"][2:]
-    values = [row["quality"]["frechet"] for row in rows]
-    stderrs = [row["quality"]["frechet_stderr"] for row in rows]
-    expected = mean_over_runs(values, stderrs).to_dict()
-    assert mean["columns"]["Frechet (px)"]["mean"] == pytest.approx(expected["mean"])
-    assert mean["columns"]["Frechet (px)"]["high"] == pytest.approx(expected["high"])
-    none = mean["columns"]["memorized"]  # nothing memorized in either run, yet not certainly 0
+    columns = next(mean["columns"] for mean in document["means"] if mean["label"] == "noisy")
+    values, stderrs = ([row["quality"][name] for row in document["rows"][2:]] for name in ("frechet", "frechet_stderr"))
+    expected = mean_over_runs(values, stderrs)
+    assert (columns["Frechet (px)"]["mean"], columns["Frechet (px)"]["high"]) == pytest.approx(
+        (expected.mean, expected.high))
+    none = columns["memorized"]  # nothing memorized in either run, yet not certainly 0
     assert (none["mean"], none["low"]) == (0, 0)
     assert 0.01 < none["high"] < 0.1
-    assert set(mean["columns"]) == {"memorized", "Frechet (px)", "precision (px)", "recall (px)"}
+    assert set(columns) == {"memorized", "Frechet (px)", "precision (px)", "recall (px)"}
     assert Image.open(tmp_path / "p.png").size[0] > 500
 
 
@@ -87,49 +90,39 @@ def test_runs_that_all_copy_are_not_certain_to(files, tmp_path, capsys):
     data = load_data(str(files / "data.npz"))
     for run in range(2):
         np.savez(tmp_path / f"{run}.npz", samples=data.train + np.float32(1e-3 * run))
-    assert status("quality", tmp_path / "0.npz", tmp_path / "1.npz", "--data", files / "data.npz", "--label", "a",
-                  "--label", "a", "--json") == 0
-    mean = json.loads(capsys.readouterr().out)["means"][0]["columns"]["memorized"]
+    mean = json_of(capsys, "quality", tmp_path / "0.npz", tmp_path / "1.npz", "--data", files / "data.npz", "--label",
+                   "a", "--label", "a")["means"][0]["columns"]["memorized"]
     assert (mean["mean"], mean["high"]) == (1, 1)
     assert 1 - mean["low"] == pytest.approx((1 - wilson_interval(60, 60)[0]) / 2**0.5)
 
 
 def test_every_file_made_with_other_data_is_noted(files, tmp_path, capsys):
-    with np.load(files / "noisy0.npz") as file:
-        for name in ("one", "two"):
-            np.savez(tmp_path / f"{name}.npz", samples=file["samples"], about='{"data": {"sha256": "other"}}')
-    assert status(*command(files, "copied0"), tmp_path / "one.npz", tmp_path / "two.npz") == 0
+    paths = [tmp_path / "one.npz", tmp_path / "two.npz"]
+    for path in paths:
+        np.savez(path, samples=samples_of(files, "noisy0"), about='{"data": {"sha256": "other"}}')
+    assert status(*command(files, "copied0"), *paths) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert [note.split()[1] for note in notes] == [str(tmp_path / "one.npz"), str(tmp_path / "two.npz")]
+    assert [note.split()[1] for note in notes] == [str(path) for path in paths]
     assert all("other data" in note for note in notes)
 
 
 def test_files_of_different_sizes_have_floors_of_their_own(files, tmp_path, capsys):
     """Of 200 points that judge, 80 samples are held against 120 and 12 against 188."""
-    with np.load(files / "noisy0.npz") as file:
-        np.savez(tmp_path / "few.npz", samples=file["samples"][:12])
+    np.savez(tmp_path / "few.npz", samples=samples_of(files, "noisy0")[:12])
     arguments = [*command(files, "noisy0"), tmp_path / "few.npz"]
-    assert status(*arguments, "--json") == 0
-    many, few = (row["quality"] for row in json.loads(capsys.readouterr().out)["rows"])
+    many, few = (row["quality"] for row in json_of(capsys, *arguments)["rows"])
     assert (many["floor_n"], few["floor_n"]) == ([80, 120], [12, 188])
     assert status(*arguments) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "80 of them against 120 others, where others are needed, for the first file" in text
-    for one, sizes in ((many, "80 against 120"), (few, "12 against 188")):
-        assert (f"{one['frechet_at_floor_size']:.2f} ({sizes}, where held-out data reach "
-                f"{one['frechet_floor']:.2f})") in text
+    for row, sizes in ((many, "80 against 120"), (few, "12 against 188")):
+        assert (f"{row['frechet_at_floor_size']:.2f} ({sizes}, where held-out data reach "
+                f"{row['frechet_floor']:.2f})") in text
     assert status(*command(files, "noisy0", "copied0")) == 0
     assert "at those sizes the Frechet distance" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys, monkeypatch):
-    def work(*_, **__):
-        pytest.fail("the work began")
-
-    monkeypatch.setattr("geomem.generation.read_samples", work)
-    (tmp_path / "file").write_text("")
-    refused = [("--out", tmp_path, "is a directory"), ("--out", tmp_path / "file" / "q.json", "cannot be written"),
-               ("--pareto", tmp_path / "p.txt", ".png"), ("--pareto", tmp_path / "file" / "p.png", "cannot be written")]
     makes = tempfile.TemporaryFile
 
     def locked(dir):
@@ -137,10 +130,14 @@ def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys
             raise PermissionError(errno.EACCES, "Permission denied")
         return makes(dir=dir)
 
+    monkeypatch.setattr("geomem.generation.read_samples", lambda *_, **__: pytest.fail("the work began"))
     monkeypatch.setattr(tempfile, "TemporaryFile", locked)  # root may write anywhere
+    (tmp_path / "file").write_text("")
     (tmp_path / "locked").mkdir()
-    refused.append(("--out", tmp_path / "locked" / "deeper" / "q.json", "cannot be written"))
-    for option, path, words in refused:
+    for option, path, words in (
+            ("--out", tmp_path, "is a directory"), ("--out", tmp_path / "file" / "q.json", "cannot be written"),
+            ("--pareto", tmp_path / "p.txt", ".png"), ("--pareto", tmp_path / "file" / "p.png", "cannot be written"),
+            ("--out", tmp_path / "locked" / "deeper" / "q.json", "cannot be written")):
         assert status(*command(files, "copied0"), option, path) == 2
         captured = capsys.readouterr()
         assert words in captured.err
@@ -162,8 +159,7 @@ def test_wrong_options(files, capsys, options, words):
 
 @pytest.mark.parametrize(("options", "n", "least"), [([], 1, 2), (["--metric", "mmd"], 3, 4)])
 def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, options, n, least):
-    with np.load(files / "copied0.npz") as file:
-        np.savez(tmp_path / "few.npz", samples=file["samples"][:n])
+    np.savez(tmp_path / "few.npz", samples=samples_of(files, "copied0")[:n])
     assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -189,9 +185,7 @@ def test_samples_that_cannot_be_judged_are_refused_with_their_name(values, words
 @pytest.mark.parametrize(("factor", "shift", "noted"), [
     (1, 0, False), (0.5, 0.5, True), (127.5, 127.5, True), (1, 1.5, True), (1.2, 0.1, False)])
 def test_samples_on_another_scale_are_noted(factor, shift, noted, files, tmp_path, capsys):
-    with np.load(files / "copied0.npz") as file:
-        samples = file["samples"] * np.float32(factor) + np.float32(shift)
-    np.savez(tmp_path / "scaled.npz", samples=samples)
+    np.savez(tmp_path / "scaled.npz", samples=samples_of(files, "copied0") * np.float32(factor) + np.float32(shift))
     for arguments in (command(files, "copied0"), ["memorization", "--data", files / "data.npz"]):
         assert status(*arguments, tmp_path / "scaled.npz") == 0
         assert ("samples on another scale are never taken for copies" in capsys.readouterr().err) == noted

@@ -41,11 +41,6 @@ def test_diagonal_gaussians(rng):
     assert frechet_distance(a, b) == pytest.approx((shift**2).sum() + ((sd_a - sd_b) ** 2).sum(), rel=1e-10)
 
 
-def test_it_is_the_squared_form(rng):
-    a = standardized(rng, 50, 3)
-    assert frechet_distance(a, a + np.array([3.0, 0, 0])) == pytest.approx(9)  # not 3
-
-
 @pytest.mark.parametrize(("n", "m", "dimension"), [(200, 150, 10), (60, 300, 25), (40, 40, 30)])
 def test_against_scipy(rng, n, m, dimension):
     mix = rng.standard_normal((dimension, dimension))
@@ -67,17 +62,13 @@ def test_invariances(rng):
     value = frechet_distance(a, b)
     assert frechet_distance(b, a) == pytest.approx(value, rel=1e-10)
     assert frechet_distance(a + 1000, b + 1000) == pytest.approx(value, rel=1e-8)
-    assert frechet_distance(3 * a, 3 * b) == pytest.approx(9 * value, rel=1e-10)
+    assert frechet_distance(3 * a, 3 * b) == pytest.approx(9 * value, rel=1e-10)  # the squared form
     assert frechet_distance(torch.tensor(a), torch.tensor(b)) == value
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
     assert frechet_distance(a.reshape(80, 6) @ rotation, b.reshape(50, 6) @ rotation) == pytest.approx(value)
     assert frechet_distance(a, a[::-1]) == pytest.approx(0, abs=1e-12)
-
-
-def test_constant_set(rng):
     # A model that always gives one image: the whole variance of the other set, and the shift.
-    b = standardized(rng, 100, 5)
-    assert frechet_distance(np.full((20, 5), 2.0), b) == pytest.approx(5 * 4 + 5)
+    assert frechet_distance(np.full((20, 5), 2.0), standardized(rng, 100, 5)) == pytest.approx(5 * 4 + 5)
 
 
 @pytest.mark.parametrize(("n", "dimension"), [(100, 8), (30, 50)])
@@ -117,59 +108,49 @@ def test_change_against_the_jackknife_of_pairs(rng):
 def test_report(rng):
     train, heldout = rng.standard_normal((60, 1, 4, 4)), rng.standard_normal((401, 1, 4, 4))
     good, copies = rng.standard_normal((100, 1, 4, 4)), train[rng.integers(60, size=100)]
-    report = quality_report(good, train, heldout)
+    report, copied = (quality_report(samples, train, heldout) for samples in (good, copies))
     assert report.frechet_low < report.frechet < report.frechet_high
-    assert report.frechet == frechet_distance(good, heldout)
-    assert report.floor_n == (100, 301)
-    order = generator(0, "floor").permutation(401)
-    assert report.frechet_floor == frechet_distance(heldout[order[:100]], heldout[order[100:]])
-    few = generator(0, "samples at the size of the floor").permutation(100)
-    assert report.frechet_at_floor_size == pytest.approx(frechet_distance(good[few], heldout[order[100:]]))
     assert 0.8 < report.frechet_floor / report.frechet_at_floor_size < 1.25  # good samples reach the floor
     assert report.nearest_samples == pytest.approx(report.nearest_heldout, rel=0.1)
     assert (report.frechet_train_n, report.n_samples, report.n_train, report.n_heldout) == (60, 100, 60, 401)
-    copied = quality_report(copies, train, heldout)
     assert copied.nearest_samples == 0
     assert copied.frechet_train == pytest.approx(frechet_distance(train, heldout))
     assert quality_report(good, train, heldout) == report
-    assert quality_report(good, train, heldout[:50]).floor_n == (25, 25)
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_report_of_other_sizes_and_seeds_by_definition(rng):
-    """More training points than samples; samples so near the held-out points that the interval would end below 0."""
-    train, heldout = rng.standard_normal((150, 1)), rng.standard_normal((50, 1))
-    samples = heldout[:40] + 0.05
-    report = quality_report(samples, train, heldout, seed=3)
-    value, stderr = frechet_with_stderr(samples, heldout)
-    assert value < 1.9 * stderr
-    assert (report.frechet_low, report.frechet_high) == (0, pytest.approx(value + norm.ppf(0.975) * stderr))
-    order = generator(3, "floor").permutation(50)
-    assert report.frechet_floor == pytest.approx(frechet_distance(heldout[order[:25]], heldout[order[25:]]))
-    few = generator(3, "samples at the size of the floor").permutation(40)[:25]
-    assert report.frechet_at_floor_size == pytest.approx(frechet_distance(samples[few], heldout[order[25:]]))
-    some = generator(3, "training points").permutation(150)[:40]
-    assert report.frechet_train == pytest.approx(frechet_distance(train[some], heldout))
-    assert (report.frechet_train_n, report.seed) == (40, 3)
-    for found, points in ((report.nearest_samples, samples), (report.nearest_heldout, heldout)):
-        assert found == pytest.approx(np.median(cdist(points, train).min(axis=1)), rel=1e-6)
-    far = quality_report(samples + 3, train, heldout)
-    value, stderr = frechet_with_stderr(samples + 3, heldout)
-    assert (far.frechet_low, far.frechet_high) == pytest.approx(
-        (value - norm.ppf(0.975) * stderr, value + norm.ppf(0.975) * stderr))
+@pytest.mark.parametrize("heldout_n", [50, 97])
+def test_report_by_definition(rng, heldout_n):
+    """Samples so near the held-out points that the interval would end below 0, and far ones."""
+    train, heldout = rng.standard_normal((150, 1)), rng.standard_normal((heldout_n, 1))
+    order, few, known = (generator(3, purpose).permutation(n) for purpose, n in (
+        ("floor", heldout_n), ("samples at the size of the floor", 40), ("training points", 150)))
+    size = min(40, heldout_n // 2)
+    part, rest = heldout[order[:size]], heldout[order[size:]]
+    for shift in (0.05, 3.05):
+        samples = heldout[:40] + shift
+        report = quality_report(samples, train, heldout, seed=3)
+        value, stderr = frechet_with_stderr(samples, heldout)
+        half = norm.ppf(0.975) * stderr
+        assert (report.frechet_low == 0) == (shift < 1)
+        assert (report.frechet, report.frechet_low, report.frechet_high) == pytest.approx(
+            (value, max(0, value - half), value + half))
+        assert (report.floor_n, report.frechet_train_n, report.seed) == ((size, heldout_n - size), 40, 3)
+        assert (report.frechet_floor, report.frechet_at_floor_size, report.frechet_train) == pytest.approx(
+            (frechet_distance(part, rest), frechet_distance(samples[few[:size]], rest),
+             frechet_distance(train[known[:40]], heldout)))
+        assert (report.nearest_samples, report.nearest_heldout) == pytest.approx(
+            tuple(np.median(cdist(points, train).min(axis=1)) for points in (samples, heldout)), rel=1e-6)
 
 
-def test_wrong_input():
-    zeros = np.zeros
-    with pytest.raises(InputError, match="must agree"):
-        frechet_distance(zeros((5, 3)), zeros((5, 4)))
-    with pytest.raises(InputError, match="at least 2 points"):
-        frechet_distance(zeros((1, 3)), zeros((5, 3)))
-    with pytest.raises(InputError, match="a holds NaN"):
-        frechet_distance(np.full((5, 3), np.nan), zeros((5, 3)))
-    with pytest.raises(InputError, match="5 samples before and 6 after"):
-        frechet_change(zeros((5, 3)), zeros((6, 3)), zeros((5, 3)))
-    with pytest.raises(InputError, match="differ in shape"):
-        quality_report(zeros((5, 4)), zeros((5, 2, 2)), zeros((5, 4)))
-    with pytest.raises(InputError, match="at least 4"):
-        quality_report(zeros((5, 4)), zeros((5, 4)), zeros((3, 4)))
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda zeros: frechet_distance(zeros((5, 3)), zeros((5, 4))), "must agree"),
+    (lambda zeros: frechet_distance(zeros((1, 3)), zeros((5, 3))), "at least 2 points"),
+    (lambda zeros: frechet_distance(np.full((5, 3), np.nan), zeros((5, 3))), "a holds NaN"),
+    (lambda zeros: frechet_change(zeros((5, 3)), zeros((6, 3)), zeros((5, 3))), "5 samples before and 6 after"),
+    (lambda zeros: quality_report(zeros((5, 4)), zeros((5, 2, 2)), zeros((5, 4))), "differ in shape"),
+    (lambda zeros: quality_report(zeros((5, 4)), zeros((5, 4)), zeros((3, 4))), "at least 4"),
+])
+def test_wrong_input(call, words):
+    with pytest.raises(InputError, match=words):
+        call(np.zeros)

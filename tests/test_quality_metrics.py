@@ -1,6 +1,5 @@
 """Kernel distance, precision and recall, one-dimensional distances by definition; what a Judge makes of them."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -62,14 +61,11 @@ def test_kernel_distance_is_unbiased_in_one_dimension(rng):
     """(x y + 1)^3 = sum_j C(3, j) x^j y^j, so MMD^2 = sum_j C(3, j) (E x^j - E y^j)^2, here of N(1, 1) and N(0, 1):
     moments 1, 2, 4 and 0, 1, 0. The mean of 400 estimates is within 4 of its standard errors.
     """
-    truth = 3 * 1 + 3 * 1 + 16
-    values = np.array([kernel_distance(rng.standard_normal((20, 1)) + 1, rng.standard_normal((25, 1)))[0]
-                       for _ in range(400)])
-    assert abs(values.mean() - truth) < 4 * values.std() / 20
-    same = np.array([kernel_distance(rng.standard_normal((20, 1)), rng.standard_normal((25, 1)))[0]
-                     for _ in range(400)])
-    assert abs(same.mean()) < 4 * same.std() / 20
-    assert (same < 0).mean() > 0.2  # unbiased around 0
+    for shift, truth in ((1, 3 * 1 + 3 * 1 + 16), (0, 0)):
+        values = np.array([kernel_distance(rng.standard_normal((20, 1)) + shift, rng.standard_normal((25, 1)))[0]
+                           for _ in range(400)])
+        assert abs(values.mean() - truth) < 4 * values.std() / 20
+    assert (values < 0).mean() > 0.2  # unbiased around 0
 
 
 def test_kernel_stderr_is_the_spread_over_fresh_samples(rng):
@@ -101,11 +97,9 @@ def test_kid_and_prc_of_torch_fidelity_on_the_same_arrays(rng, fidelity, dimensi
 
 
 def by_loops(points, centres, k=3):
-    inside = []
-    for point in points:
-        inside.append(any(np.linalg.norm(point - c) <= np.sort(np.linalg.norm(centres - c, axis=1))[k]
-                          for c in centres))
-    return np.mean(inside)
+    radii = [np.sort(np.linalg.norm(centres - c, axis=1))[k] for c in centres]
+    return np.mean([any(np.linalg.norm(point - c) <= radius for c, radius in zip(centres, radii, strict=True))
+                    for point in points])
 
 
 @pytest.mark.parametrize(("n", "m", "dimension"), [(30, 40, 1), (40, 25, 3), (20, 20, 40)])
@@ -121,15 +115,13 @@ def test_precision_and_recall_by_definition(rng, monkeypatch, n, m, dimension):
 
 def test_what_is_generated_and_what_is_real_do_not_swap(rng):
     wide, tight = rng.standard_normal((300, 4)), 0.1 * rng.standard_normal((200, 4))
-    found = precision_recall(tight, wide)
-    assert found.precision == 1  # good samples
+    found, back = precision_recall(tight, wide), precision_recall(wide, tight)
+    assert (found.precision, found.n, found.reference_n) == (1, 200, 300)  # good samples
     assert found.recall < 0.2  # of a small part of the data
-    assert (found.n, found.reference_n) == (200, 300)
-    back = precision_recall(wide, tight)
     assert (back.precision, back.recall) == (found.recall, found.precision)
 
 
-def test_the_data_themselves_are_perfect_and_far_points_worthless(rng):
+def test_precision_and_recall_of_the_data_of_far_points_and_of_copies(rng):
     data = rng.standard_normal((60, 8)) + 1e3
     same = precision_recall(data[::-1], data)
     assert (same.precision, same.recall, same.precision_high) == (1, 1, 1)
@@ -138,9 +130,6 @@ def test_the_data_themselves_are_perfect_and_far_points_worthless(rng):
     # Four equal points are a ball of radius 0: only an exact copy lies in it.
     equal = np.repeat(data[:1], 4, axis=0)
     assert precision_recall(np.concatenate([data[:1], data[:1] + 1e-6, data[1:4] + 50]), equal).precision == 0.2
-
-
-def test_copies_of_a_few_points_have_precision_without_recall(rng):
     train, heldout = rng.standard_normal((8, 6)), rng.standard_normal((200, 6))
     copies = train[rng.integers(0, 8, 200)] + 1e-3 * rng.standard_normal((200, 6))
     found, floor = precision_recall(copies, heldout), precision_recall(rng.standard_normal((200, 6)), heldout)
@@ -183,12 +172,10 @@ def test_jensen_shannon_by_definition(rng):
 
 
 def test_bins_of_a_constant_reference_tell_what_differs():
-    zeros = np.zeros(7)
-    edges = bin_edges(zeros)
-    assert jensen_shannon(zeros, zeros, edges)[0] == 0
-    for other in (-100.0, -1e-300, 1e-300, 100.0):
-        assert jensen_shannon(np.full(5, other), zeros, edges)[0] == pytest.approx(1)
-    assert jensen_shannon(np.array([-1.0, 1.0]), np.zeros(3), edges)[0] == pytest.approx(1)
+    edges = bin_edges(np.zeros(7))
+    for value, expected in ((0, 0), (-100.0, 1), (-1e-300, 1), (1e-300, 1), (100.0, 1), ([-1, 1, -1, 1, 1.0], 1)):
+        samples = np.broadcast_to(value, 5).astype(float)
+        assert jensen_shannon(samples, np.zeros(7), edges)[0] == pytest.approx(expected)
 
 
 def test_mean_distance_is_that_of_scipy(rng, monkeypatch):
@@ -225,35 +212,31 @@ def images(rng):
 def test_judge_measures_everything_beside_its_floor(images):
     samples, train, heldout = images
     judge = Judge(train, heldout, METRICS, features="pca:3", inception=inception(), seed=5)
-    found = {(one.name, one.features): one for one in judge.measure(samples)}
+    found = {(figure.name, figure.features): figure for figure in judge.measure(samples)}
     assert list(found) == [
         ("Frechet distance", "pca:3"), ("kernel distance", "pca:3"), ("precision", "pca:3"), ("recall", "pca:3"),
         ("Wasserstein-1", "component 1"), ("Jensen-Shannon", "component 1"), ("Wasserstein-1", "component 2"),
         ("Jensen-Shannon", "component 2"), ("Jensen-Shannon", "pixels"), ("mean distance", "pixels"),
         ("FID", "Inception"), ("KID", "Inception"), ("precision", "Inception"), ("recall", "Inception")]
-    order = generator(5, "floor").permutation(121)
-    some, rest = order[:40], order[40:]
+    some, rest = np.split(generator(5, "floor").permutation(121), [40])
     pca = PCA(3, svd_solver="full").fit(train.reshape(60, -1))
     a, b = (pca.transform(x.reshape(len(x), -1)) for x in (samples, heldout))
-    one = found["Frechet distance", "pca:3"]
-    assert (one.n, one.reference, one.reference_n, one.floor_n) == (40, "held-out", 121, (40, 81))
-    assert one.value == pytest.approx(frechet_distance(a, b))
-    assert one.floor == pytest.approx(frechet_distance(b[some], b[rest]))
-    assert one.at_floor_size == pytest.approx(frechet_distance(a, b[rest]))
-    assert found["Wasserstein-1", "component 2"].value == pytest.approx(wasserstein_1(a[:, 1], b[:, 1])[0])
-    assert found["Wasserstein-1", "component 2"].floor == pytest.approx(wasserstein_1(b[some, 1], b[rest, 1])[0])
-    assert {name for (name, _), one in found.items() if one.better == "higher"} == {"precision", "recall"}
-    one = found["mean distance", "pixels"]
-    assert (one.reference, one.reference_n, one.floor_n, one.better) == ("training", 60, (40, 60), "near the floor")
-    assert one.floor == pytest.approx(mean_training_distance(heldout[some], train).mean())
+    frechet, second = found["Frechet distance", "pca:3"], found["Wasserstein-1", "component 2"]
+    assert (frechet.n, frechet.reference, frechet.reference_n, frechet.floor_n) == (40, "held-out", 121, (40, 81))
+    assert (frechet.value, frechet.floor, frechet.at_floor_size) == pytest.approx(
+        (frechet_distance(a, b), frechet_distance(b[some], b[rest]), frechet_distance(a, b[rest])))
+    assert (second.value, second.floor) == pytest.approx(
+        (wasserstein_1(a[:, 1], b[:, 1])[0], wasserstein_1(b[some, 1], b[rest, 1])[0]))
+    assert {name for (name, _), figure in found.items() if figure.better == "higher"} == {"precision", "recall"}
+    mean = found["mean distance", "pixels"]
+    assert (mean.reference, mean.reference_n, mean.floor_n, mean.better) == ("training", 60, (40, 60), "near the floor")
+    assert mean.floor == pytest.approx(mean_training_distance(heldout[some], train).mean())
     a, b = (inception()(x) for x in (samples, heldout))
     assert a.shape == (40, 2048)
-    assert found["FID", "Inception"].value == pytest.approx(frechet_distance(a, b))
-    assert found["KID", "Inception"].value == pytest.approx(kernel_distance(a, b)[0])
-    assert found["precision", "Inception"].value == precision_recall(a, b).precision
-    for one in found.values():
-        assert one.low <= one.value <= one.high
-        json.dumps(one.to_dict(), allow_nan=False)
+    assert [found[name, "Inception"].value for name in ("FID", "KID", "precision")] == pytest.approx(
+        [frechet_distance(a, b), kernel_distance(a, b)[0], precision_recall(a, b).precision])
+    assert all(figure.low <= figure.value <= figure.high for figure in found.values())
+    json.dumps([figure.to_dict() for figure in found.values()], allow_nan=False)
     again = Judge(train, heldout, METRICS, features="pca:3", inception=inception(), seed=5)
     again.measure(samples[:10])  # another floor, kept apart
     assert again.measure(samples) == list(found.values())
@@ -265,50 +248,49 @@ def test_held_out_samples_reach_the_floor_and_the_held_out_points_themselves_are
     """
     train, heldout, fresh = (rng.standard_normal((n, 12)) for n in (100, 600, 300))
     judge = Judge(train, heldout, METRICS[:6])
-    for one in judge.measure(fresh):
-        assert abs(one.at_floor_size - one.floor) < 4 * 2**0.5 * one.stderr, one
-    perfect = {(one.name, one.features): one.value for one in judge.measure(heldout)}
-    assert perfect.pop(("mean distance", "pixels")) == pytest.approx(cdist(heldout, train).mean())
-    assert perfect.pop(("kernel distance", "pixels")) <= 0  # its own points count in the cross term alone
-    for (name, _), value in perfect.items():
-        assert value == pytest.approx(1 if name in ("precision", "recall") else 0, abs=1e-9), name
+    for figure in judge.measure(fresh):
+        assert abs(figure.at_floor_size - figure.floor) < 4 * 2**0.5 * figure.stderr, figure
+    perfect = {"precision": 1, "recall": 1, "mean distance": cdist(heldout, train).mean()}
+    for figure in judge.measure(heldout):
+        if figure.name == "kernel distance":
+            assert figure.value <= 0  # its own points count in the cross term alone
+        else:
+            assert figure.value == pytest.approx(perfect.get(figure.name, 0), abs=1e-9), figure
 
 
 def test_intervals_by_definition_and_cut_to_what_can_be(rng):
     train, heldout = rng.standard_normal((20, 1)), rng.standard_normal((50, 1))
     z = norm.ppf(0.975)
     near = heldout[:40] + 0.05
-    found = {one.name: one for one in Judge(train, heldout, ["frechet", "mmd", "mean-distance"]).measure(near)}
-    value, stderr = frechet_with_stderr(near, heldout)
-    one = found["Frechet distance"]
-    assert value < 1.9 * stderr
-    assert (one.low, one.high) == (0, pytest.approx(value + z * stderr))
-    value, stderr = kernel_distance(near, heldout)  # unbiased: it may lie below 0
-    one = found["kernel distance"]
-    assert (one.low, one.high) == pytest.approx((value - z * stderr, value + z * stderr))
+    found = {figure.name: figure for figure in Judge(train, heldout, ["frechet", "mmd", "mean-distance"]).measure(near)}
     each = cdist(near, train).mean(axis=1)
-    one = found["mean distance"]
-    half = z * each.std(ddof=1) / 40**0.5
-    assert (one.value, one.low, one.high) == pytest.approx((each.mean(), each.mean() - half, each.mean() + half))
+    for name, (value, stderr), least in (
+            ("Frechet distance", frechet_with_stderr(near, heldout), 0), ("kernel distance", kernel_distance(
+                near, heldout), -np.inf), ("mean distance", (each.mean(), each.std(ddof=1) / 40**0.5), 0)):
+        figure = found[name]
+        assert (figure.value, figure.low, figure.high) == pytest.approx(
+            (value, max(least, value - z * stderr), value + z * stderr))
+    assert found["Frechet distance"].low == 0
+    assert found["kernel distance"].low < 0  # unbiased: it may lie below 0
     edges = bin_edges(heldout)  # of all held-out values, for the floor too
     empty = np.flatnonzero(np.histogram(heldout, edges)[0] == 0)[0]
     far = np.concatenate([heldout[:1], np.full((5, 1), edges[empty:empty + 2].mean())])
     orders = {seed: generator(seed, "floor").permutation(50) for seed in range(99)}
     seed = next(seed for seed, order in orders.items() if heldout.argmax() in order[:6])  # not in the floor's reference
-    for one in Judge(train, heldout, ["values", "components"], seed=seed).measure(far):
+    for figure in Judge(train, heldout, ["values", "components"], seed=seed).measure(far):
         some, rest = np.split(orders[seed], [6])
-        if one.name == "Jensen-Shannon":
+        if figure.name == "Jensen-Shannon":
             value, stderr = jensen_shannon(far, heldout, edges, seed=seed)
             assert value + z * stderr > 1
-            assert (one.value, one.low, one.high) == pytest.approx((value, value - z * stderr, 1))
-            assert one.floor == pytest.approx(jensen_shannon(heldout[some], heldout[rest], edges)[0])
+            assert (figure.value, figure.low, figure.high) == pytest.approx((value, value - z * stderr, 1))
+            assert figure.floor == pytest.approx(jensen_shannon(heldout[some], heldout[rest], edges)[0])
 
 
 @pytest.mark.parametrize(("n", "dimension"), [(2, 3), (20, 1)])
 def test_two_training_points_or_one_value_per_point_have_one_component(rng, n, dimension):
     train, heldout = rng.standard_normal((n, dimension)), rng.standard_normal((30, dimension))
     found = Judge(train, heldout, ["components"]).measure(np.eye(5, dimension))
-    assert [one.features for one in found] == ["component 1", "component 1"]
+    assert [figure.features for figure in found] == ["component 1", "component 1"]
 
 
 def test_inception_is_shown_bytes_in_three_channels_and_every_batch():
@@ -328,18 +310,18 @@ def test_inception_is_shown_bytes_in_three_channels_and_every_batch():
 
 def test_another_network_is_never_called_fid(images):
     samples, train, heldout = images
-    names = {one.name for one in Judge(train, heldout, ["fid", "kid"], inception=inception(False)).measure(samples)}
-    assert names == {"Frechet distance", "kernel distance"}
-    pixels = Judge(train, heldout, ["frechet", "mmd"]).measure(samples)
-    assert {one.name for one in pixels} == names
+    other, pixels = ({figure.name for figure in Judge(train, heldout, metrics, inception=network).measure(samples)}
+                     for metrics, network in ((["fid", "kid"], inception(False)), (["frechet", "mmd"], None)))
+    assert other == pixels == {"Frechet distance", "kernel distance"}
 
 
 def test_few_held_out_points_give_a_floor_at_half_of_them(rng):
     samples, train, heldout = (rng.standard_normal((n, 3)) for n in (50, 20, 30))
-    one = Judge(train, heldout, ["frechet"]).measure(samples)[0]
-    order, few = generator(0, "floor").permutation(30), generator(0, "samples at the size of the floor").permutation(50)
-    assert (one.n, one.reference_n, one.floor_n) == (50, 30, (15, 15))
-    assert one.at_floor_size == pytest.approx(frechet_distance(samples[few[:15]], heldout[order[15:]]))
+    found = Judge(train, heldout, ["frechet"]).measure(samples)[0]
+    order, few = (generator(0, purpose).permutation(n)
+                  for purpose, n in (("floor", 30), ("samples at the size of the floor", 50)))
+    assert (found.n, found.reference_n, found.floor_n) == (50, 30, (15, 15))
+    assert found.at_floor_size == pytest.approx(frechet_distance(samples[few[:15]], heldout[order[15:]]))
 
 
 def test_wrong_input(images):
@@ -375,4 +357,3 @@ def test_wrong_input(images):
     ]:
         with pytest.raises(InputError, match=words):
             call()
-    assert dataclasses.is_dataclass(precision_recall(samples, heldout))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -48,17 +49,13 @@ def test_difference_of_shares_from_its_definition():
     """The interval does not rest on the table in print: scipy has Wilson's intervals, and its coverage is that of every
     pair of counts, weighed by their probability. Newcombe gives 0.95 in the mean, hardly ever below 0.93.
     """
-    n, m = 12, 17
-    found = {}
-    for x in range(n + 1):
-        for y in range(m + 1):
-            (p, l1, u1), (q, l2, u2) = ((k / size, *binomtest(k, size).proportion_ci(0.95, method="wilson"))
-                                        for k, size in ((x, n), (y, m)))
-            expected = (p - q, p - q - ((p - l1) ** 2 + (u2 - q) ** 2) ** 0.5,
-                        p - q + ((u1 - p) ** 2 + (q - l2) ** 2) ** 0.5)
-            found[x, y] = share_difference(share(x, n), share(y, m))
-            assert found[x, y] == pytest.approx(expected, abs=1e-9)
-    covered = []
+    n, m, found, covered = 12, 17, {}, []
+    for x, y in product(range(n + 1), range(m + 1)):
+        (p, l1, u1), (q, l2, u2) = ((k / size, *binomtest(k, size).proportion_ci(0.95, method="wilson"))
+                                    for k, size in ((x, n), (y, m)))
+        found[x, y] = share_difference(share(x, n), share(y, m))
+        assert found[x, y] == pytest.approx((p - q, p - q - math.hypot(p - l1, u2 - q),
+                                             p - q + math.hypot(u1 - p, q - l2)), abs=1e-9)
     for p, q in ((0.1, 0.1), (0.5, 0.3), (0.8, 0.2), (0.05, 0.4), (0.6, 0.65), (0.9, 0.95)):
         weights = np.outer(binom.pmf(range(n + 1), n, p), binom.pmf(range(m + 1), m, q))
         covered.append(sum(weights[pair] for pair, (_, low, high) in found.items() if low <= p - q <= high))
@@ -75,26 +72,22 @@ def test_difference_of_frechet_distances_adds_variances():
 
 
 def test_headlines():
-    copies = judge(run(310, 1000))
-    assert copies.kind == "copies"
+    copies, clean, few = judge(run(310, 1000)), judge(run(0, 1000)), judge(run(0, 20))
+    assert [verdict.kind for verdict in (copies, clean, few, judge(RUN))] == ["copies", "clean", "open", "unknown"]
     assert copies.headline == "This run copies: 31.0% [28.2, 33.9] of its 1,000 samples are copies of training points."
     assert "0.1% [0.0, 0.7] of 800 held-out points" in copies.sentences[0]
-    clean = judge(run(0, 1000))
-    assert clean.kind == "clean"
     assert "0.0% [0.0, 0.4]" in clean.headline
-    few = judge(run(0, 20))
-    assert few.kind == "open"
     assert "up to 16.1% possible" in few.headline
-    assert judge(RUN).kind == "unknown"
+
+
+@pytest.mark.parametrize(("count", "n", "floor", "kind"), [
     # Held out 0.1% [0.0, 0.7]: an interval from 0.2% overlaps; one that ends 5 points above 0.7% leaves nothing open.
-    assert (judge(run(1, 100)).kind, judge(run(3, 100)).kind) == ("clean", "copies")
-    assert (judge(run(0, 63)).kind, judge(run(0, 64)).kind) == ("open", "clean")
-
-
-def test_held_out_data_that_look_like_copies_are_no_verdict_against_a_run():
-    floor = share(300, 1000)
-    assert judge(replace(run(310, 1000), heldout=floor)).kind == "clean"
-    assert judge(replace(run(400, 1000), heldout=floor)).kind == "copies"
+    (1, 100, share(1, 800), "clean"), (3, 100, share(1, 800), "copies"), (0, 63, share(1, 800), "open"),
+    (0, 64, share(1, 800), "clean"),
+    # Held-out data that look like copies are no verdict against a run.
+    (310, 1000, share(300, 1000), "clean"), (400, 1000, share(300, 1000), "copies")])
+def test_a_share_is_held_against_the_floor(count, n, floor, kind):
+    assert judge(replace(run(count, n), heldout=floor)).kind == kind
 
 
 def test_quality_is_held_against_the_floor():
@@ -126,17 +119,16 @@ def test_what_cannot_be_compared_is_not():
     other = replace(DATA, sha256="b" * 64)
     assert compare([("Run A", run(1, 10)), ("Run B", run(9, 10, data=other))])[0].startswith("The runs were trained on "
                                                                                              "different data")
-    lines = compare([("Run A", run(0, 1000, quality(1, 0.1))), ("Run B", run(0, 500, quality(2, 0.1, n=500)))])
-    assert any("different numbers of points" in line for line in lines)
-    assert not any("closest" in line for line in lines)
-    fewer = {**quality(2, 0.1), "n_heldout": 400}
-    lines = compare([("Run A", run(0, 1000, quality(1, 0.1))), ("Run B", run(0, 1000, fewer))])
-    assert any("different numbers of points" in line for line in lines)
+    first = "Run A", run(0, 1000, quality(1, 0.1))
+    for second in (run(0, 500, quality(2, 0.1, n=500)), run(0, 1000, {**quality(2, 0.1), "n_heldout": 400})):
+        lines = compare([first, ("Run B", second)])
+        assert any("different numbers of points" in line for line in lines)
+        assert not any("closest" in line for line in lines)
 
 
 def test_what_was_made_otherwise_is_said_and_names_are_listed():
-    runs = [(f"Run {name}", replace(run(count, 1000), sampling=way)) for name, count, way in (
-        ("A", 500, "heun"), ("B", 400, "heun"), ("C", 300, "heun"), ("D", 0, "heun"))]
+    runs = [(f"Run {name}", replace(run(count, 1000), sampling="heun")) for name, count in (
+        ("A", 500), ("B", 400), ("C", 300), ("D", 0))]
     assert compare(runs)[0].endswith("against Run A, Run B and Run C.")
     assert not any("same way" in line for line in compare(runs))
     runs[1] = "Run B", replace(runs[1][1], sampling="ddim")

@@ -42,14 +42,15 @@ class Constant(nn.Module):
 
 
 class Shrink(nn.Module):
-    """Optimal denoiser of N(mean, 1), value by value."""
+    """Optimal denoiser of N(mean, 1), value by value; it notes the levels and the first points that it is given."""
 
     def __init__(self, mean):
         super().__init__()
-        self.mean, self.levels = mean, []
+        self.mean, self.levels, self.start = mean, [], None
 
     def forward(self, x, sigma, labels=None):
         self.levels.append(float(sigma))
+        self.start = x.clone() if self.start is None else self.start
         return self.mean + (x - self.mean) / (1 + sigma**2)
 
 
@@ -140,16 +141,16 @@ def test_heun_steps_over_without_a_call_and_forgets_the_batch_before():
     assert not window.holds(np.array(model.levels)).any()
     alone = [swapped_samples(model, None, window, [seed], (4,), sigmas=LEVELS)[0] for seed in range(6)]
     np.testing.assert_allclose(found, alone, rtol=1e-5)
-    held = SkippingDenoiser(Constant(2.0), window)
-    assert (held(torch.ones(3, 2), LEVELS[0]) == 0).all()
-    assert (held(torch.ones(3, 2), LEVELS[5]) == 2).all()
+    model = Constant(2.0)
+    held = SkippingDenoiser(model, Window(0.5, 2.0))
+    assert [held(torch.ones(3, 2), level).unique().item() for level in (1.9, 2.0, 1.0, 0.5, 0.25)] == [0, 2, 2, 2, 2]
+    assert model.asked == [2.0, 0.25]
 
 
 @pytest.mark.parametrize(("first", "last"), [(6, 13), (9, 9), (14, 17), (1, 16)])
 def test_heun_with_a_held_estimate_in_float64(first, last):
     """Heun's method ([K] Algorithm 1) step by step, up to float32. Each level inside is asked for twice."""
     model = Shrink(0.3)
-    model.forward, starts = noting_starts(model)
     found = swapped_samples(model, None, Window.of_steps(LEVELS, first, last), range(3), (4,), sigmas=LEVELS)
     held = None
 
@@ -159,35 +160,14 @@ def test_heun_with_a_held_estimate_in_float64(first, last):
             held = 0.3 + (x - 0.3) / (1 + LEVELS[step] ** 2)
         return held
 
-    x = starts[0].double().numpy()
-    ends = [*LEVELS[1:], 0.0]
-    for step, (sigma, end) in enumerate(zip(LEVELS, ends, strict=True)):
+    x = model.start.double().numpy()
+    for step, (sigma, end) in enumerate(zip(LEVELS, [*LEVELS[1:], 0.0], strict=True)):
         slope = (x - estimate(x, step)) / sigma
         predicted = x + (end - sigma) * slope
         if end > 0:
             slope = (slope + (predicted - estimate(predicted, step + 1)) / end) / 2
         x = x + (end - sigma) * slope
     np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
-
-
-def noting_starts(model):
-    """The model's forward, and the points that it is given at the largest level."""
-    forward, starts = model.forward, []
-
-    def noted(x, sigma, labels=None):
-        if not starts:
-            starts.append(x.clone())
-        return forward(x, sigma, labels)
-
-    return noted, starts
-
-
-def test_a_level_at_the_lower_end_is_inside_and_one_at_the_upper_end_is_not():
-    model = Constant(2.0)
-    held = SkippingDenoiser(model, Window(0.5, 2.0))
-    for level in (2.0, 1.0, 0.5, 0.25):
-        held(torch.ones(1, 2), level)
-    assert model.asked == [2.0, 0.25]
 
 
 # samples
@@ -215,10 +195,9 @@ def test_memorized_share_follows_what_is_inside(digits):
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_sample_depends_on_its_seed_alone(digits, inside):
     train = torch.from_numpy(digits.train)
-    copying, calm = EmpiricalDenoiser(train), GaussianDenoiser(train) if inside else None
-    window, shape = Window(0.3, 3.0), digits.train.shape[1:]
-    some = swapped_samples(copying, calm, window, [7, 3], shape, sigmas=LEVELS)
-    many = swapped_samples(copying, calm, window, range(9), shape, sigmas=LEVELS, batch=4)
+    denoisers = EmpiricalDenoiser(train), GaussianDenoiser(train) if inside else None, Window(0.3, 3.0)
+    some, many = (swapped_samples(*denoisers, seeds, digits.train.shape[1:], sigmas=LEVELS, batch=4)
+                  for seeds in ([7, 3], range(9)))
     np.testing.assert_allclose(some, many[[7, 3]], atol=1e-4)
 
 
@@ -250,6 +229,16 @@ def runs(tmp_path_factory):
 QUICK = ["--n-samples", 12, "--steps", 8]
 
 
+def rows_of(capsys, *arguments):
+    capsys.readouterr()
+    assert status("swap", *arguments, *QUICK, "--json") == 0
+    return json.loads(capsys.readouterr().out)["rows"]
+
+
+def names(row):
+    return row["outside"], row["inside"]
+
+
 def test_json_table_and_files(runs, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["swap", runs / "a", runs / "b", "gaussian", "skip", "--window", "0.1:1.5", "--weights-a", "last",
@@ -262,17 +251,14 @@ def test_json_table_and_files(runs, tmp_path, capsys):
     assert document["models"] == {"A": {"run": str(runs / "a"), "weights": "last"},
                                   "B": {"run": str(runs / "b"), "weights": "per-level"}}
     rows = document["rows"]
-    assert [(row["outside"], row["inside"]) for row in rows if row["window"] is None] == [
-        ("A", None), ("B", None), ("gaussian", None)]
-    main = [(row["outside"], row["inside"]) for row in rows if row["window"] and not row["window"]["control_of"]]
-    assert main == [("A", "B"), ("B", "A"), ("A", "gaussian"), ("gaussian", "A"), ("A", "skip")]
+    assert [names(row) for row in rows if row["window"] is None] == [("A", None), ("B", None), ("gaussian", None)]
+    main = [row for row in rows if row["window"] and not row["window"]["control_of"]]
+    assert [names(row) for row in main] == [("A", "B"), ("B", "A"), ("A", "gaussian"), ("gaussian", "A"), ("A", "skip")]
     levels = edm_steps(8)
-    inside = np.flatnonzero((levels >= 0.1) & (levels < 1.5))
-    for row in rows:
-        if row["window"] and not row["window"]["control_of"]:
-            assert row["window"]["steps"] == inside[[0, -1]].tolist()
-            assert row["window"]["sigma"] == levels[inside[[0, -1]]].tolist()
-            assert (row["window"]["low"], row["window"]["high"]) == (0.1, 1.5)
+    ends = np.flatnonzero((levels >= 0.1) & (levels < 1.5))[[0, -1]]
+    for window in (row["window"] for row in main):
+        assert window | {"name": ""} == {"name": "", "low": 0.1, "high": 1.5, "steps": ends.tolist(),
+                                         "sigma": levels[ends].tolist(), "control_of": None}
     assert rows[0]["difference"] is None
     alone = {row["outside"]: row["memorization"]["rate"] for row in rows if row["window"] is None}
     for row in rows[1:]:
@@ -292,12 +278,10 @@ def test_json_table_and_files(runs, tmp_path, capsys):
 def test_windows_that_repeat_or_hold_one_level(runs, capsys):
     level = edm_steps(8)[4]
     window = f"{level * 0.99}:{level * 1.01}"
-    arguments = ["swap", runs / "a", "skip", *["--window", window] * 2, "--controls", 0, *QUICK]
-    assert status(*arguments) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if window in line]
-    assert len(lines) == 1
-    assert f"{level:.3g} (1)" in lines[0]
-    assert " - " not in lines[0]
+    assert status("swap", runs / "a", "skip", *["--window", window] * 2, "--controls", 0, *QUICK) == 0
+    line, = [line for line in capsys.readouterr().out.splitlines() if window in line]
+    assert f"{level:.3g} (1)" in line
+    assert " - " not in line
 
 
 def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
@@ -316,18 +300,17 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
     assert len(rows) == len(expected)
     first, last = rows[2]["window"]["steps"]
     assert PUBLISHED_WINDOWS["medium"].holds(levels).sum() == last - first + 1
-    rates = {names: memorization_rate(samples, data.train) for names, samples in expected.items()}
+    rates = {pair: memorization_rate(samples, data.train) for pair, samples in expected.items()}
     before = {("empirical", None): ("A", None), ("A", "empirical"): ("A", None),
               ("empirical", "A"): ("empirical", None)}
     assert rows[0]["difference"] is None
     for row in rows:
-        names = row["outside"], row["inside"]
-        found = rates[names]
+        found, pair = rates[names(row)], names(row)
         assert row["memorization"]["median_nearest_distance"] == pytest.approx(found.median_nearest_distance, rel=1e-4)
         assert row["memorization"]["rate"] == found.rate
-        assert row["quality"]["frechet"] == pytest.approx(frechet_distance(expected[names], data.test), rel=1e-4)
-        if names in before:
-            change = paired_share_difference(rates[before[names]].memorized, found.memorized)
+        assert row["quality"]["frechet"] == pytest.approx(frechet_distance(expected[pair], data.test), rel=1e-4)
+        if pair in before:
+            change = paired_share_difference(rates[before[pair]].memorized, found.memorized)
             assert row["difference"] == change.to_dict()
     assert rows[1]["memorization"]["rate"] > rows[0]["memorization"]["rate"]
     # Judged by points that steered no training.
@@ -337,29 +320,26 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
 
 @pytest.mark.parametrize(("direction", "expected"), [("a", {("A", "gaussian")}), ("b", {("gaussian", "A")})])
 def test_direction(direction, expected, runs, capsys):
-    assert status("swap", runs / "a", "gaussian", "--direction", direction, "--controls", 0, *QUICK, "--json") == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    assert {(row["outside"], row["inside"]) for row in rows if row["window"]} == expected
-    assert [row["window"]["name"] for row in rows if row["window"]] == ["large", "medium", "small"]
+    rows = [row for row in rows_of(capsys, runs / "a", "gaussian", "--direction", direction, "--controls", 0)
+            if row["window"]]
+    assert {names(row) for row in rows} == expected
+    assert [row["window"]["name"] for row in rows] == ["large", "medium", "small"]
 
 
 def test_danger_zone_by_name_and_from_a_file(runs, tmp_path, capsys):
     assert status("danger-zone", "digits", "--n-train", 40, "--out", tmp_path / "zone") == 0
-    capsys.readouterr()
-    assert status("swap", runs / "a", "gaussian", "--window", "zone", "--window", tmp_path / "zone", "--controls", 0,
-                  "--direction", "a", "--n-samples", 4, "--json") == 0
-    by_name, from_file = (row["window"] for row in json.loads(capsys.readouterr().out)["rows"][2:])
-    for end in ("low", "high"):
-        assert by_name[end] == pytest.approx(from_file[end], rel=1e-6)
+    by_name, from_file = (row["window"] for row in rows_of(
+        capsys, runs / "a", "gaussian", "--window", "zone", "--window", tmp_path / "zone", "--controls", 0,
+        "--direction", "a")[2:])
+    assert [by_name[end] for end in ("low", "high")] == pytest.approx([from_file[end] for end in ("low", "high")],
+                                                                      rel=1e-6)
 
 
 def test_classes_take_turns_by_seed(runs, capsys):
     """The samples of every row, and so their distances, are those of these labels, not of others."""
     from geomem.training import load_denoiser
 
-    assert status("swap", runs / "classes", "skip", "--window", "0.1:1.5", "--controls", 0, *QUICK, "--sampler", "ddim",
-                  "--json") == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    rows = rows_of(capsys, runs / "classes", "skip", "--window", "0.1:1.5", "--controls", 0, "--sampler", "ddim")
     model, train = load_denoiser(runs / "classes"), load_data("digits", n_train=40).train
     levels = sampler_levels("ddim", 8, model.schedule)
     options = {"seeds": range(12), "shape": (1, 8, 8), "sigmas": levels, "method": "ddim"}

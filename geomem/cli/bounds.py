@@ -89,7 +89,7 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
     started = time.perf_counter()
     with progress_bar(theory.PARTS, "bounds", "part") as bar:
         report = theory.bounds(dataset.train, dataset.heldout, denoiser=denoiser, seed=seed,
-                               progress=lambda done, _: bar.update(done - bar.n), **options)
+                               progress=bar.to, **options)
     document = {**report.document(dataset, model=model), "seconds": round(time.perf_counter() - started, 3)}
     if out:
         _write(out, document)

@@ -6,7 +6,6 @@ import os
 import re
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import click
@@ -111,11 +110,11 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
     with process_group() as group:
         options |= {"seed": seed, "group": group}
         with progress_bar(0, "curves", "point") as bar:
-            report = measure(*points, progress=partial(_advance, bar), **options)
+            report = measure(*points, progress=bar.to, **options)
         if per_class:
             labels = dataset.train_labels, dataset.heldout_labels
             with progress_bar(0, "classes", "point") as bar:
-                classes, notes = zones_by_class(*points, *labels, progress=partial(_advance, bar), **options)
+                classes, notes = zones_by_class(*points, *labels, progress=bar.to, **options)
             report = replace(report, notes=report.notes + notes)
     if not is_first():
         return
@@ -125,11 +124,6 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
         _write(out, document)
         say(f"wrote {out}")
     answer(document, text_of, as_json)
-
-
-def _advance(bar: Any, done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done - bar.n)
 
 
 def _write(out: str, document: dict[str, Any]) -> None:

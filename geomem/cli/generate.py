@@ -55,4 +55,4 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
 def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:
     """``model.generate`` with a progress bar."""
     with progress_bar(len(seeds), "generating", "sample") as bar:
-        return model.generate(seeds, **options, progress=lambda done, total: bar.update(done - bar.n))
+        return model.generate(seeds, **options, progress=bar.to)

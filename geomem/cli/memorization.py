@@ -93,7 +93,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         with progress_bar(3, "noise levels", "denoiser") as bar:
             levels = {name: part.to_dict() for name, part in levels_beside_references(
                 model, dataset, sigmas, n=n_points, tolerance=tolerance, seed=seed, device=device,
-                progress=lambda done, total: bar.update(done - bar.n)).items()}
+                progress=bar.to).items()}
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:

@@ -261,11 +261,18 @@ def answer(document: dict[str, Any], text_of: Callable[[dict[str, Any]], str], a
 
 @contextmanager
 def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
-    """tqdm bar on stderr where that is a terminal and nobody asked for quiet, else nothing."""
+    """tqdm bar on stderr where that is a terminal and nobody asked for quiet, else nothing; ``to(done, total)`` moves
+    it, as the ``progress`` of the library.
+    """
     from tqdm.auto import tqdm
 
+    class Bar(tqdm):
+        def to(self, done: int, total: int) -> None:
+            self.total = total
+            self.update(done - self.n)
+
     shown = is_first() and LOG.isEnabledFor(logging.INFO) and sys.stderr.isatty()
-    with tqdm(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
+    with Bar(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
         yield bar
 
 

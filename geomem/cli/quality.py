@@ -96,7 +96,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     with progress_bar(len(samples), "measuring", "file") as bar:
         comparison = compare_samples(files, dataset, labels=labels or samples, metrics=metrics, features=features,
                                      inception=inception, seed=seed, device=device,
-                                     progress=lambda done, total: bar.update(done - bar.n))
+                                     progress=bar.to)
     document = comparison.to_dict()
     if out:
         write_json(out, document)

@@ -43,12 +43,8 @@ def report(runs: tuple[str, ...], out: str, data: str | None, weights: str | Non
     from geomem.report import judge, write_page
 
     with progress_bar(0, "generating", "sample") as bar:
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
         facts = write_page(runs, out, data=data, weights=weights, seeds=seeds, device=device, data_root=data_root(),
-                           load=load, progress=show)
+                           load=load, progress=bar.to)
     for run in facts:
         click.echo(judge(run, run.name).headline)
         for part in run.missing:

@@ -77,7 +77,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
     with progress_bar(len(dataset.train), "posterior weights", "point") as bar:
         report = risk_report(dataset.train, None if generated is None else generated.values,
                              labels=dataset.train_labels, tolerance=tolerance, seed=seed, device=device,
-                             progress=lambda done, _: bar.update(done - bar.n))
+                             progress=bar.to)
     document = {**report.document(dataset, top), "seconds": round(time.perf_counter() - started, 3)}
     if generated is not None:
         document["samples"] = {"file": samples, "about": generated.about, **document["samples"]}

@@ -106,7 +106,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
     with progress_bar(len(rows), "swaps", "row") as bar:
         table = swap_experiment({name: run.denoiser for name, run in runs.items()}, rows, dataset, sigmas, n=n_samples,
                                 method=method, batch=batch, classes=len(model.labels or ()), tolerance=tolerance,
-                                device=device, progress=lambda done, total: bar.update(done - bar.n))
+                                device=device, progress=bar.to)
     document = {
         "format": "geomem.swap/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),

@@ -6,6 +6,7 @@ They come as ``Curves``, a ``ZoneReport``, or the JSON of ``geomem danger-zone -
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -53,8 +54,7 @@ def plot_curves(documents: Sequence[tuple[str, Record]], *, title: str | None = 
 def _draw_one(axes: Axes, document: Mapping[str, Any]) -> None:
     curves, zone = document["curves"], document.get("zone")
     if zone:
-        _shade(axes, zone, GREY, f"danger zone {zone['sigma_low']:.3g}–{zone['sigma_high']:.3g}")
-        _mark_crossing(axes, zone, "0.25", labelled=True)
+        _draw_zone(axes, zone, GREY, f"danger zone {zone['sigma_low']:.3g}–{zone['sigma_high']:.3g}", "0.25")
         for edge in ("sigma_low_interval", "sigma_high_interval"):
             if zone.get(edge):
                 axes.axvspan(*zone[edge], color=GREY, alpha=0.3, lw=0)
@@ -67,25 +67,19 @@ def _draw_one(axes: Axes, document: Mapping[str, Any]) -> None:
         _draw_curve(axes, curves, SELF_WEIGHT, BLUE, "--", "self weight", band=False)
     _draw_curve(axes, curves, COVERAGE, ORANGE, "-", "coverage C")
     if curves.get("coverage_lower_bound") and curves.get("coverage_upper_bound"):
-        for bound in ("coverage_lower_bound", "coverage_upper_bound"):
-            axes.plot(curves["sigma"], curves[bound], ":", color=ORANGE, lw=1,
-                      label="bounds on C" if bound == "coverage_lower_bound" else None)
+        axes.plot(curves["sigma"], curves["coverage_lower_bound"], ":", color=ORANGE, lw=1, label="bounds on C")
+        axes.plot(curves["sigma"], curves["coverage_upper_bound"], ":", color=ORANGE, lw=1)
     _mark_thresholds(axes, document.get("thresholds") or {}, curves["sigma"])
 
 
 def _draw_several(axes: Axes, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     axes.add_line(Line2D([], [], color=GREY, label="max posterior weight W"))
     axes.add_line(Line2D([], [], color=GREY, ls="--", label="coverage C"))
-    for (label, document), colour in zip(documents, _cycle(len(documents)), strict=True):
+    for (label, document), colour in zip(documents, cycle(COLOURS), strict=False):
         if document.get("zone"):
-            _shade(axes, document["zone"], colour, None)
-            _mark_crossing(axes, document["zone"], colour, labelled=False)
+            _draw_zone(axes, document["zone"], colour, None, colour)
         _draw_curve(axes, document["curves"], WEIGHT, colour, "-", plain(label))
         _draw_curve(axes, document["curves"], COVERAGE, colour, "--", None)
-
-
-def _cycle(count: int) -> list[Colour]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def _draw_curve(axes: Axes, curves: Mapping[str, Any], name: str, colour: Colour, style: str,
@@ -96,16 +90,16 @@ def _draw_curve(axes: Axes, curves: Mapping[str, Any], name: str, colour: Colour
         axes.fill_between(curves["sigma"], curve["low"], curve["high"], color=colour, alpha=0.25, lw=0)
 
 
-def _shade(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str | None) -> None:
+def _draw_zone(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str | None,
+               crossing_colour: Colour | str) -> None:
+    """The zone shaded, and the crossing with its interval; nothing is named without a ``label``."""
     axes.axvspan(zone["sigma_low"], zone["sigma_high"], color=colour, alpha=0.13, lw=0, label=label)
-
-
-def _mark_crossing(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, *, labelled: bool) -> None:
     if zone.get("crossing") is None:  # the curves need not cross on the grid
         return
-    axes.axvline(zone["crossing"], color=colour, lw=1, label=f"crossing {zone['crossing']:.3g}" if labelled else None)
+    axes.axvline(zone["crossing"], color=crossing_colour, lw=1,
+                 label=f"crossing {zone['crossing']:.3g}" if label else None)
     if zone.get("crossing_low") is not None and zone.get("crossing_high") is not None:
-        axes.axvspan(zone["crossing_low"], zone["crossing_high"], color=colour, alpha=0.3, lw=0)
+        axes.axvspan(zone["crossing_low"], zone["crossing_high"], color=crossing_colour, alpha=0.3, lw=0)
 
 
 def _mark_thresholds(axes: Axes, thresholds: Mapping[str, Any], sigma: Sequence[float]) -> None:

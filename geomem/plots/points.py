@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from geomem.errors import InputError
-from geomem.plots.samples import image_range
+from geomem.plots.samples import draw_image, image_range
 from geomem.plots.style import BLUE, GREY, look, new_figure, plain
 
 _COLUMNS = {"image": 12, "signal": 10}
@@ -32,14 +32,13 @@ def plot_points(points: np.ndarray, labels: np.ndarray | None = None, *, title: 
     with look():
         figure = new_figure(max(width * columns + 0.2, 4), (height + above) * rows + (0.4 if title else 0.1))
         grid = figure.subplots(rows, columns, squeeze=False, sharey=kind == "signal").ravel()
-        low, high = image_range(points)
+        drawn_range = image_range(points)
         for i, axes in enumerate(grid):
             axes.set_axis_off()
             if i >= len(points):
                 continue
             if kind == "image":
-                image = np.clip((points[i] - low) / max(high - low, 1e-12), 0, 1)
-                axes.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+                draw_image(axes, points[i], drawn_range)
             else:
                 for curve, colour in zip(np.atleast_2d(points[i]), [BLUE] + [GREY] * points.shape[-2], strict=False):
                     axes.plot(curve, color=colour, lw=0.7)

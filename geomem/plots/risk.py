@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from geomem.data.points import Values
 from geomem.errors import InputError
-from geomem.plots.samples import draw_images, draw_signals, image_range
-from geomem.plots.style import BLUE, GREY, RED, look, new_figure, plain
+from geomem.plots.samples import draw_pairs, image_range
+from geomem.plots.style import BLUE, RED, look, new_figure, plain
 
 _COLUMNS = {"image": 5, "signal": 4}
 _SIZE = {"image": (1.6, 1.12), "signal": (2.3, 1.45)}  # inches of one pair
@@ -34,11 +34,14 @@ def plot_risk(train: Values, ranking: np.ndarray, nearest: np.ndarray, captions:
     """
     if len(ranking) == 0 or len(captions) != len(ranking):
         raise InputError(f"{len(ranking)} points and {len(captions)} captions; give one caption for each point")
-    if train.ndim == 4 and train.shape[1] in (1, 3):
-        return _pairs("image", train, ranking, nearest, captions, title)
-    if train.ndim == 3:
-        return _pairs("signal", train, ranking, nearest, captions, title)
-    return _scatter(np.asarray(train).reshape(len(train), -1), ranking, score, title)
+    kind = "image" if train.ndim == 4 and train.shape[1] in (1, 3) else "signal" if train.ndim == 3 else None
+    if kind is None:
+        return _scatter(np.asarray(train).reshape(len(train), -1), ranking, score, title)
+    pair = "left the point, right its nearest other training point" if kind == "image" else \
+        "solid the point, dashed its nearest other training point"
+    points = np.asarray(train[ranking])
+    return draw_pairs(points, np.asarray(train[nearest[ranking]]), captions, f"{plain(title)}\n{pair}",
+                      drawn_range=image_range(points), columns=_COLUMNS[kind], size=_SIZE[kind], width=5)
 
 
 def plot_copies(score: np.ndarray, copies: np.ndarray, multiplicity: np.ndarray, *, title: str,
@@ -60,32 +63,6 @@ def plot_copies(score: np.ndarray, copies: np.ndarray, multiplicity: np.ndarray,
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if (multiplicity > 1).any():
             axes.legend()
-    return figure
-
-
-def _pairs(kind: str, train: Values, ranking: np.ndarray, nearest: np.ndarray, captions: Sequence[str],
-           title: str) -> Figure:
-    columns = min(_COLUMNS[kind], len(ranking))
-    rows = -(-len(ranking) // columns)
-    width, height = _SIZE[kind]
-    low, high = image_range(train[ranking])
-    with look():
-        figure = new_figure(max(width * columns + 0.2, 5), height * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid[len(ranking):]:
-            axes.set_axis_off()
-        for axes, index, caption in zip(grid, ranking, captions, strict=False):
-            if kind == "image":
-                draw_images(axes, train[index], train[nearest[index]], low, high)
-            else:
-                draw_signals(axes, train[index], train[nearest[index]])
-            axes.set_title(caption, fontsize=7, color=GREY, pad=2)
-            axes.set(xticks=[], yticks=[])
-            axes.grid(False)
-            axes.spines[:].set_visible(False)
-        pair = "left the point, right its nearest other training point" if kind == "image" else \
-            "solid the point, dashed its nearest other training point"
-        figure.suptitle(f"{plain(title)}\n{pair}", fontsize=9)
     return figure
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,34 +28,47 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     theirs. Raises InputError for other shapes.
     """
     kind = "image" if samples.ndim == 4 else "signal"
-    fits = samples.ndim == 4 and samples.shape[1] in (1, 3) if kind == "image" else samples.ndim in (2, 3)
+    fits = samples.shape[1] in (1, 3) if kind == "image" else samples.ndim in (2, 3)
     if not fits or samples.shape != nearest.shape or len(samples) == 0:
         raise InputError(f"samples of shape {samples.shape} and nearest of shape {nearest.shape} cannot be "
                          "drawn: images are (n, C, H, W) with C = 1 or 3, signals (n, L) or (n, C, L)")
     drawn = min(shown, len(samples))
-    columns = min(_COLUMNS[kind], drawn)
-    rows = -(-drawn // columns)
-    width, height = _SIZE[kind]
+    count = f"{int(np.sum(memorized)):,} of {len(samples):,} samples memorized (red frame)"
+    part = f"; first {drawn} shown" if drawn < len(samples) else ""
+    pair = "left generated, right nearest training" if kind == "image" else "solid generated, dashed nearest training"
+    title = f"{count}{part}\n{pair}; above: distance to nearest / second nearest"
+    return draw_pairs(samples[:drawn], nearest[:drawn], [f"{ratio:.2f}" for ratio in ratios[:drawn]], title,
+                      framed=memorized, drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind],
+                      width=6.2)
+
+
+def draw_pairs(first: np.ndarray, second: np.ndarray, captions: Sequence[str], title: str, *,
+               drawn_range: tuple[float, float], columns: int, size: tuple[float, float], width: float,
+               framed: np.ndarray | None = None) -> Figure:
+    """Images (n, C, H, W) side by side, or signals (n, L) or (n, C, L) over each other, each pair below its caption.
+
+    framed: (n,) or more bool, pairs in a red frame. drawn_range: values drawn black and white. size: inches of a pair;
+    width: inches of the figure at least.
+    """
+    columns = min(columns, len(first))
+    rows = -(-len(first) // columns)
     with look():
-        figure = new_figure(max(width * columns + 0.2, 6.2), height * rows + 0.7)
+        figure = new_figure(max(size[0] * columns + 0.2, width), size[1] * rows + 0.7)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        low, high = image_range(nearest)
-        for axes in grid[drawn:]:
+        for axes in grid[len(first):]:
             axes.set_axis_off()
-        for i, axes in enumerate(grid[:drawn]):
-            if kind == "image":
-                draw_images(axes, samples[i], nearest[i], low, high)
+        for k, (axes, caption) in enumerate(zip(grid, captions, strict=False)):
+            if first.ndim == 4:
+                gap = np.full((*first.shape[1:3], max(1, first.shape[2] // 16)), drawn_range[1])
+                draw_image(axes, np.concatenate([first[k], gap, second[k]], axis=2), drawn_range)
             else:
-                draw_signals(axes, samples[i], nearest[i])
-            axes.set_title(f"{ratios[i]:.2f}", fontsize=7, color=RED if memorized[i] else GREY, pad=2)
-            axes.set(xticks=[], yticks=[])
-            axes.grid(False)
-            axes.spines[:].set(visible=bool(memorized[i]), color=RED, linewidth=2)
-        pair = "left generated, right nearest training" if kind == "image" else \
-            "solid generated, dashed nearest training"
-        count = f"{int(np.sum(memorized)):,} of {len(samples):,} samples memorized (red frame)"
-        part = f"; first {drawn} shown" if drawn < len(samples) else ""
-        figure.suptitle(f"{count}{part}\n{pair}; above: distance to nearest / second nearest", fontsize=9)
+                for solid, dashed in zip(np.atleast_2d(first[k]), np.atleast_2d(second[k]), strict=True):
+                    axes.plot(solid, color=BLUE, lw=1.2)
+                    axes.plot(dashed, "--", color="0.2", lw=0.9)
+            red = framed is not None and bool(framed[k])
+            axes.set_title(caption, fontsize=7, color=RED if red else GREY, pad=2)
+            frame(axes, red)
+        figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -63,17 +78,15 @@ def image_range(images: np.ndarray) -> tuple[float, float]:
     return (-1.0, 1.0) if -1.1 <= low < 0 and high <= 1.1 else (low, high)
 
 
-def draw_images(axes: Axes, sample: np.ndarray, nearest: np.ndarray, low: float, high: float) -> None:
-    """Two images (C, H, W) side by side."""
-    channels, height, _ = sample.shape
-    gap = np.full((channels, height, max(1, height // 16)), high)
-    pair = np.concatenate([sample, gap, nearest], axis=2)
-    pair = np.clip((pair - low) / max(high - low, 1e-12), 0, 1)
-    axes.imshow(pair[0] if channels == 1 else pair.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+def draw_image(axes: Axes, image: np.ndarray, drawn_range: tuple[float, float]) -> None:
+    """One image (C, H, W), C = 1 or 3."""
+    low, high = drawn_range
+    image = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+    axes.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
 
 
-def draw_signals(axes: Axes, sample: np.ndarray, nearest: np.ndarray) -> None:
-    """Two signals (L,) or (C, L), the first solid, the second dashed."""
-    for one, other in zip(np.atleast_2d(sample), np.atleast_2d(nearest), strict=True):
-        axes.plot(one, color=BLUE, lw=1.2)
-        axes.plot(other, "--", color="0.2", lw=0.9)
+def frame(axes: Axes, red: bool) -> None:
+    """No ticks, no grid, and a red frame or none."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set(visible=red, color=RED, linewidth=2)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from geomem.errors import InputError
-from geomem.plots.samples import image_range
-from geomem.plots.style import COLOURS, GREY, RED, look, new_figure, sigma_axis
+from geomem.plots.samples import draw_image, frame, image_range
+from geomem.plots.style import COLOURS, GREY, look, new_figure, sigma_axis
 
 _MEASURES = (("memorization", "rate", "low", "high", "memorized share"),
              ("quality", "frechet", "frechet_low", "frechet_high", "Frechet distance (px)"))
@@ -105,21 +105,17 @@ def plot_swap_samples(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Fig
     if not rows or any(len(samples) != len(rows[0][1]) or samples.ndim not in (3, 4) for _, samples, _ in rows):
         raise InputError("samples of a swap experiment: give rows of as many images (n, C, H, W) or signals (n, C, L)")
     columns = len(rows[0][1])
-    low, high = image_range(rows[0][1])
+    drawn_range = image_range(rows[0][1])
     with look():
         figure = new_figure(_CELL * columns + 2.6, _CELL * 1.04 * len(rows) + 0.5)
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, (caption, samples, memorized) in zip(grid, rows, strict=True):
             for axes, sample, copied in zip(line, samples, memorized, strict=True):
                 if samples.ndim == 4:
-                    picture = np.clip((sample - low) / max(high - low, 1e-12), 0, 1)
-                    axes.imshow(picture[0] if len(sample) == 1 else picture.transpose(1, 2, 0), cmap="gray", vmin=0,
-                                vmax=1)
+                    draw_image(axes, sample, drawn_range)
                 else:
                     axes.plot(sample.T, lw=0.8)
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set(visible=bool(copied), color=RED, linewidth=2)
+                frame(axes, bool(copied))
             line[0].set_ylabel(caption, rotation=0, ha="right", va="center", fontsize=8)
         figure.suptitle(f"the same {columns} seeds in every row; red frame: memorized", fontsize=9)
     return figure

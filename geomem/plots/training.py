@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, GREY, RED, look, new_figure
+from geomem.plots.style import BLUE, GREY, RED, look, new_figure, plain_log_axis
 
 
 def plot_training(lines: Sequence[Mapping[str, Any]], levels: Mapping[str, Any] | None = None) -> Figure:
@@ -53,9 +53,7 @@ def _draw_bands(figure: Figure, axes: Any, steps: np.ndarray, losses: np.ndarray
     axes.axvline(levels["early_stop"], color=RED, lw=1, ls=":", label="one early stop")
     axes.plot([], [], "o", color=GREY, ms=4, label="weights chosen for a level")
     axes.set(xlabel="training steps", ylabel="held-out error / its smallest", yscale="log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    plain_log_axis(axes.yaxis, (1, 1.5, 2, 3, 5))
     axes.set_ylim(0.98, min(max(1.2, 1.05 * float(relative.max())), 10))
     axes.legend(loc="best")
     bar = figure.colorbar(colours, ax=axes, pad=0.02)

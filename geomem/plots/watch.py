@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure
+from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure, plain_log_axis
 
 
 def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = None) -> Figure:
@@ -45,9 +44,7 @@ def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = No
         if lines[-1]["sigma"]:
             error.axhline(1, color=GREY, lw=1.2, ls="--")
             error.set(xlabel="training steps", ylabel="MSE on held-out / training points", yscale="log")
-            error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            error.yaxis.set_major_formatter("{x:g}")
-            error.yaxis.set_minor_formatter(NullFormatter())
+            plain_log_axis(error.yaxis, (1, 2, 5))
             error.legend(loc="best")
         else:
             error.set_axis_off()

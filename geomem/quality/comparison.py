@@ -109,14 +109,11 @@ class Comparison:
                       if column.better in ("lower", "higher")), "Frechet (px)")
         quality = self.rows[0].columns[first]
 
-        def point(row: Row) -> dict[str, Any]:
-            columns = row.columns
-            return {"quality": columns[first]._asdict(), "memorized": columns["memorized"]._asdict()}
-
         settings = []
         averages = {mean.label: mean.columns for mean in self.means}
         for label in dict.fromkeys(row.label for row in self.rows):
-            runs = [point(row) for row in self.rows if row.label == label]
+            runs = [{"quality": columns[first]._asdict(), "memorized": columns["memorized"]._asdict()}
+                    for columns in (row.columns for row in self.rows if row.label == label)]
             average = runs[0] if label not in averages else {
                 part: {"value": mean.mean, "low": mean.low, "high": mean.high}
                 for part, mean in (("quality", averages[label][first]), ("memorized", averages[label]["memorized"]))}

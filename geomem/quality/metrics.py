@@ -33,13 +33,7 @@ import torch
 from geomem.errors import InputError
 from geomem.geometry import principal_components
 from geomem.points import Array, as_rows
-from geomem.quality.distributions import (
-    COMPONENTS,
-    bin_edges,
-    jensen_shannon,
-    mean_training_distance,
-    wasserstein_1,
-)
+from geomem.quality.distributions import COMPONENTS, bin_edges, jensen_shannon, mean_training_distance, wasserstein_1
 from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.inception import InceptionFeatures, require_images
 from geomem.quality.kernel import kernel_distance
@@ -146,12 +140,11 @@ class Judge:
             kind, total, others = (("training", self.train.shape[0], self.train.shape[0]) if metric == "mean-distance"
                                    else ("held-out", len(heldout), len(rest)))
             subset = samples_at_floor_size(len(points), len(part), self.seed)
-            measurements += [
-                Measurement(**figure._asdict(), n=len(points), reference=kind, reference_n=total, floor=floor.value,
-                            floor_n=(len(part), others), at_floor_size=at_floor_size.value)
-                for figure, at_floor_size, floor in zip(self._figures(metric, points, heldout),
-                                                        self._figures(metric, points[subset], heldout[rest]),
-                                                        self._floors[metric, len(part)], strict=True)]
+            rows = zip(self._figures(metric, points, heldout), self._figures(metric, points[subset], heldout[rest]),
+                       self._floors[metric, len(part)], strict=True)
+            measurements += [Measurement(**figure._asdict(), n=len(points), reference=kind, reference_n=total,
+                                         floor=floor.value, floor_n=(len(part), others), at_floor_size=smaller.value)
+                             for figure, smaller, floor in rows]
         return measurements
 
     def reference(self, space: str) -> np.ndarray:
@@ -190,13 +183,13 @@ def _figure(name: str, features: str, value: float, stderr: float, better: str =
 
 
 def _frechet(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
-    name = "FID" if space == _STANDARD_INCEPTION else "Frechet distance"
-    return [_figure(name, space, *frechet_with_stderr(points, reference))]
+    return [_figure("FID" if space == _STANDARD_INCEPTION else "Frechet distance", space,
+                    *frechet_with_stderr(points, reference))]
 
 
 def _kernel(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
-    name = "KID" if space == _STANDARD_INCEPTION else "kernel distance"
-    return [_figure(name, space, *kernel_distance(points, reference))]
+    return [_figure("KID" if space == _STANDARD_INCEPTION else "kernel distance", space,
+                    *kernel_distance(points, reference))]
 
 
 def _precision_recall(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:

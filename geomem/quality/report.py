@@ -78,15 +78,10 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
     subset = samples_at_floor_size(len(samples), len(floor), seed)
     known = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
     return QualityReport(
-        frechet=frechet,
-        frechet_low=max(0.0, frechet - Z_95 * stderr),
-        frechet_high=frechet + Z_95 * stderr,
-        frechet_stderr=stderr,
-        frechet_floor=frechet_distance(heldout[floor], heldout[rest]),
-        floor_n=(len(floor), len(rest)),
-        frechet_at_floor_size=frechet_distance(samples[subset], heldout[rest]),
-        frechet_train=frechet_distance(source.take(known), heldout),
-        frechet_train_n=len(known),
+        frechet=frechet, frechet_low=max(0.0, frechet - Z_95 * stderr), frechet_high=frechet + Z_95 * stderr,
+        frechet_stderr=stderr, frechet_floor=frechet_distance(heldout[floor], heldout[rest]),
+        floor_n=(len(floor), len(rest)), frechet_at_floor_size=frechet_distance(samples[subset], heldout[rest]),
+        frechet_train=frechet_distance(source.take(known), heldout), frechet_train_n=len(known),
         nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),
         nearest_heldout=float(np.median(nearest(heldout, source, 1, device=device)[0])),
         n_samples=len(samples), n_train=source.shape[0], n_heldout=len(heldout), seed=seed)

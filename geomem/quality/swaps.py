@@ -182,9 +182,9 @@ def swap_experiment(models: Mapping[str, nn.Module], rows: Sequence[SwapRow], da
     on = resolve_device(device)
     named = {name for row in rows for name in (row.outside, row.inside)}
     points = torch.from_numpy(np.array(dataset.train))
-    denoisers = {name: net.to(on) for name, net in (*models.items(), *(
-        (name, of_data(points)) for name, of_data in (("gaussian", GaussianDenoiser), ("empirical", EmpiricalDenoiser))
-        if name in named))}
+    of_data = {"gaussian": GaussianDenoiser, "empirical": EmpiricalDenoiser}
+    denoisers = {name: net.to(on) for name, net in (
+        *models.items(), *((name, of_data[name](points)) for name in of_data if name in named))}
     seeds, shape = range(n), tuple(dataset.train.shape[1:])
     options: dict[str, Any] = {"sigmas": sigmas, "method": method, "batch": batch,
                                "labels": np.arange(n) % classes if classes else None}

@@ -46,8 +46,8 @@ class Collector:
     data_root: str | None = None
     load: Callable[..., DataSet] | None = None
     progress: Callable[[int, int], None] | None = None
+    data_facts: dict[str, DataFacts] = field(default_factory=dict)  # by the hash of the data
     _data: dict[str, DataSet] = field(default_factory=dict)
-    _facts: dict[str, DataFacts] = field(default_factory=dict)
 
     def facts(self) -> list[RunFacts]:
         """Everything about each run. Raises InputError where there is none; whatever else is missing is recorded."""
@@ -64,12 +64,6 @@ class Collector:
                              f"have {shape}")
         return self._data[key]
 
-    def data_facts(self, subject: _Subject) -> DataFacts:
-        """The data set with its danger zone: the first one found in any of the runs, else computed."""
-        if subject.sha256 not in self._facts:
-            self._facts[subject.sha256] = subject.data_facts()
-        return self._facts[subject.sha256]
-
 
 class _Subject:
     """A run with all that could be opened of it, what its part of the page rests on, and what that lacks."""
@@ -81,7 +75,7 @@ class _Subject:
         self.missing: list[Missing] = []
         self.dataset: DataSet | None = self.attempt(
             "the data, and all that needs them", lambda: asked.dataset(self.config, name),
-            shell(["geomem", "report", name, "--data", "DATA", "--out", "PAGE.html"]))
+            shell("geomem", "report", name, "--data", "DATA", "--out", "PAGE.html"))
         self.levels: dict[str, Any] | None = self.attempt(
             "the choice of weights per noise level",
             lambda: None if self.run.levels is None else saved.bands(self.run.levels))
@@ -102,7 +96,8 @@ class _Subject:
         self.used.append(f"not used: {reason}")
 
     def facts(self) -> RunFacts:
-        data = self.asked.data_facts(self)
+        if self.sha256 not in self.asked.data_facts:
+            self.asked.data_facts[self.sha256] = self._data_facts()
         judged = self._judged()
         stats = self.attempt("the loss along training", lambda: self._lines("stats.jsonl", saved.training_lines)) or []
         watch = self.attempt("memorization along training",
@@ -112,8 +107,9 @@ class _Subject:
         command = self.attempt("the command of the training", lambda: training_command(
             self.config, f"{self.name}-again", self.asked.data_root)) or ""
         law = self.attempt("the law of the training noise levels", lambda: _law(self.config))
-        return RunFacts(self.name, data, self.config, command, steps_done, law, stats, watch, self.levels, self.weights,
-                        **judged, used=tuple(self.used), missing=tuple(self.missing), commands=self._commands())
+        return RunFacts(self.name, self.asked.data_facts[self.sha256], self.config, command, steps_done, law, stats,
+                        watch, self.levels, self.weights, **judged, used=tuple(self.used), missing=tuple(self.missing),
+                        commands=self._commands())
 
     def _lines(self, name: str, read: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         saved.require_readable(self.folder / name)
@@ -121,27 +117,25 @@ class _Subject:
 
     # --- the data and their danger zone -------------------------------------------------------------------
 
-    def data_facts(self) -> DataFacts:
-        dataset = self.dataset
+    def _data_facts(self) -> DataFacts:
+        dataset, command = self.dataset, self._zone_command()
         zone, origin = self.zone_saved()
-        command = self._zone_command()
-        if zone is None and dataset is not None:
-            _LOG.info("computing the danger zone of %s", dataset.name)
-            zone = self.attempt("the danger zone", lambda: _zone_computed(dataset, self.asked.device), command)
-            origin = "computed for this page"
-        elif zone is None:
-            self.missing.append(Missing("the danger zone", "it lies in no run and cannot be computed without the data",
-                                        command))
         counts: dict[str, Any] = {}
         if dataset is not None:
+            if zone is None:
+                _LOG.info("computing the danger zone of %s", dataset.name)
+                zone = self.attempt("the danger zone", lambda: _zone_computed(dataset, self.asked.device), command)
+                origin = "computed for this page" if zone else ""
             counts = {"n_train": len(dataset.train), "n_heldout": len(dataset.heldout), "notes": dataset.notes,
                       "duplicates": dataset.duplicates, "n_validation": dataset.n_validation,
                       "n_test": len(dataset.test), "shown": np.array(dataset.train[:_SHOWN_POINTS])}
-        elif zone is not None:
+        elif zone is None:
+            self.missing.append(Missing("the danger zone", "it lies in no run and cannot be computed without the data",
+                                        command))
+        else:
             counts = {name: zone["data"][name] for name in ("n_train", "n_heldout", "duplicates")}
         return DataFacts(dataset.name if dataset else str(self.config["data"].get("name")), self.sha256,
-                         tuple(self.config["shape"]), **counts, zone=zone, zone_origin=origin if zone else "",
-                         zone_command=command)
+                         tuple(self.config["shape"]), **counts, zone=zone, zone_origin=origin, zone_command=command)
 
     def zone_saved(self) -> tuple[dict[str, Any] | None, str]:
         """The danger zone of these data that lies in one of the runs, and where."""
@@ -161,7 +155,7 @@ class _Subject:
                                                                                                    root)
         except KeyError:
             spec = ["DATA"]
-        return shell(["geomem", "danger-zone", *spec, "--out", self.folder / "danger-zone"])
+        return shell("geomem", "danger-zone", *spec, "--out", self.folder / "danger-zone")
 
     # --- samples and what they tell -----------------------------------------------------------------------
 
@@ -181,23 +175,23 @@ class _Subject:
         dataset = self.dataset
         reports = [report for _, report in saved.documents_in(self.folder, "geomem.memorization/1", saved.judgement,
                                                               self.ignored)]
-        fitting = [report for report in reports if self._fits(report.path, report.about)]
+        fitting = [report for report in reports if self._fits(report["path"], report["about"])]
         facts: dict[str, Any] = {"others": tuple(
-            (str(report.path), str(report.about.get("weights")), report.trajectory) for report in reports
-            if report.about["data"]["sha256"] == self.sha256 and report.about.get("weights") != self.weights)}
+            (str(report["path"]), str(report["about"].get("weights")), report["trajectory"]) for report in reports
+            if report["about"]["data"]["sha256"] == self.sha256 and report["about"].get("weights") != self.weights)}
         samples = None if dataset is None else self._samples(dataset)
         if dataset is not None and samples is not None:
             facts |= self.attempt("the judgement of the samples", lambda: self._of_samples(dataset, samples)) or {}
         elif fitting:
-            best = max(fitting, key=lambda report: report.trajectory["n"])
-            facts |= {"trajectory": best.trajectory, "heldout": best.heldout, "sampling": _sampling(best.about),
-                      "quality": self._quality_saved(best.trajectory["n"])}
-            self.used.append(f"memorized share: found in {best.path}")
+            best = max(fitting, key=lambda report: report["trajectory"]["n"])
+            facts |= {"trajectory": best["trajectory"], "heldout": best["heldout"],
+                      "sampling": _sampling(best["about"]), "quality": self._quality_saved(best["trajectory"]["n"])}
+            self.used.append(f"memorized share: found in {best['path']}")
         shown = facts.get("trajectory")
         for report in fitting:
-            found = report.trajectory
+            found = report["trajectory"]
             if shown and found["n"] == shown["n"] and abs(found["rate"] - shown["rate"]) > 1e-9:
-                self.used.append(f"{report.path} gives another memorized share for {shown['n']:,} samples, "
+                self.used.append(f"{report['path']} gives another memorized share for {shown['n']:,} samples, "
                                  f"{found['rate']:.1%}; this page counted anew")
         return facts | self._per_level(fitting)
 
@@ -248,25 +242,25 @@ class _Subject:
                     return quality
         return None
 
-    def _per_level(self, fitting: Sequence[saved.Judgement]) -> dict[str, Any]:
-        dataset, model = self.dataset, self.model
+    def _per_level(self, fitting: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        what, dataset, model = "memorization per noise level", self.dataset, self.model
         for report in fitting:
-            if report.per_noise_level is not None:
-                self.used.append(f"memorization per noise level: found in {report.path}")
-                return {"per_noise_level": report.per_noise_level, "references": report.references}
-        command = shell(["geomem", "memorization", self.folder, "--weights", self.weights, "--out",
-                         self.folder / "memorization"])
+            if report["per_noise_level"] is not None:
+                self.used.append(f"{what}: found in {report['path']}")
+                return {"per_noise_level": report["per_noise_level"], "references": report["reference_denoisers"]}
+        folder = self.folder / "memorization"
+        command = shell("geomem", "memorization", self.folder, "--weights", self.weights, "--out", folder)
         if dataset is None or model is None:
-            self.missing.append(Missing("memorization per noise level", "it needs the model and the data", command))
+            self.missing.append(Missing(what, "it needs the model and the data", command))
             return {}
         _LOG.info("measuring memorization per noise level of %s", self.folder)
-        levels = self.attempt("memorization per noise level", lambda: levels_beside_references(
-            model, dataset, device=self.asked.device), command)
-        if levels is None:
+        measured = self.attempt(what, lambda: levels_beside_references(model, dataset, device=self.asked.device),
+                                command)
+        if measured is None:
             return {}
-        self.used.append("memorization per noise level: computed for this page")
-        model_level, *references = ((name, level.to_dict()) for name, level in levels.items())
-        return {"per_noise_level": model_level[1], "references": dict(references)}
+        self.used.append(f"{what}: computed for this page")
+        levels = {name: level.to_dict() for name, level in measured.items()}
+        return {"per_noise_level": levels.pop("model"), "references": levels}
 
     # --- what is missing, and how to do it again ----------------------------------------------------------
 
@@ -289,9 +283,9 @@ class _Subject:
         folder = self.folder / "memorization"
         data = [*(["--data", self.asked.data] if self.asked.data else []), *root_arguments(self.asked.data_root)]
         return (self._zone_command(),
-                shell(["geomem", "memorization", self.folder, *data, "--weights", self.weights, "--n-samples",
-                       len(self.asked.seeds), "--out", folder]),
-                shell(["geomem", "quality", folder / "samples.npz", *data, "--out", self.folder / "quality.json"]))
+                shell("geomem", "memorization", self.folder, *data, "--weights", self.weights, "--n-samples",
+                      len(self.asked.seeds), "--out", folder),
+                shell("geomem", "quality", folder / "samples.npz", *data, "--out", self.folder / "quality.json"))
 
 
 def _zone_computed(dataset: DataSet, device: str) -> dict[str, Any]:

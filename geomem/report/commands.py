@@ -12,7 +12,7 @@ from geomem.errors import InputError
 _PLAIN_GAP = re.compile(r"(auto|zone|none|[0-9.eE+-]+t?:[0-9.eE+-]+t?)(,[0-9.eE+-]+t?:[0-9.eE+-]+t?)*")
 
 
-def shell(arguments: Sequence[Any]) -> str:
+def shell(*arguments: Any) -> str:
     """The arguments as one line for a POSIX shell."""
     return shlex.join(str(argument) for argument in arguments)
 
@@ -26,10 +26,9 @@ def data_arguments(data: Mapping[str, Any], root: str | None = None) -> list[str
     """DATA and its options, from the part "data" of a config; ``root``: the folder with official files."""
     arguments = ["DATA" if data["spec"] is None else str(data["spec"])]
     for name in ("heldout", "n_train", "n_heldout"):
-        if data.get(name) is not None:
-            arguments += [f"--{name.replace('_', '-')}", str(data[name])]
-    arguments += (["--shuffle"] if data.get("shuffle") else []) + ["--seed", str(data["seed"])]
-    return arguments + root_arguments(root)
+        arguments += [] if data.get(name) is None else [f"--{name.replace('_', '-')}", str(data[name])]
+    return [*arguments, *(["--shuffle"] if data.get("shuffle") else []), "--seed", str(data["seed"]),
+            *root_arguments(root)]
 
 
 def training_command(config: Mapping[str, Any], out: str, root: str | None = None) -> str:
@@ -42,26 +41,24 @@ def training_command(config: Mapping[str, Any], out: str, root: str | None = Non
         processes = int(engine.get("processes", 1))
         arguments = ["torchrun", "--nproc-per-node", processes, "-m"] if processes > 1 else []
         arguments += ["geomem", "train", *data_arguments(config["data"], root), "--out", out]
-        if config.get("init") is not None:
-            arguments += ["--init", config["init"]]
+        arguments += [] if config.get("init") is None else ["--init", config["init"]]
         if config["network"] != "diffusers":  # else --init decides both
             arguments += ["--network", config["network"], "--objective", config["objective"]]
         arguments += _law_arguments(config["sampler"], config.get("gap", ["none"]))
-        for name in ("iterations", "batch", "learning_rate"):
-            arguments += [f"--{name.replace('_', '-')}", settings[name]]
-        for name, value, usual in (("decay", settings["decay"], 0), ("dropout", config["dropout"], 0),
+        for name, value, usual in (("iterations", settings["iterations"], None), ("batch", settings["batch"], None),
+                                   ("learning-rate", settings["learning_rate"], None),
+                                   ("decay", settings["decay"], 0), ("dropout", config["dropout"], 0),
                                    ("precision", settings["precision"], "fp32"),
                                    ("snapshots", config.get("snapshots", "fp32"), "fp32"),
                                    ("dummy-class", config.get("dummy_class", 0), 0),
                                    ("accumulate", engine.get("accumulate", 1), 1),
                                    ("watch-every", engine.get("watch_every"), None),
                                    ("stop-at-memorization", engine.get("stop_at"), None)):
-            if value != usual:
-                arguments += [f"--{name}", value]
+            arguments += [f"--{name}", value] if value != usual else []
         for name, wanted in (("flip", settings["flip"]), ("conditional", config.get("labels") is not None),
                              ("compile", engine.get("compiled")), ("channels-last", engine.get("channels_last"))):
             arguments += [f"--{name}"] if wanted else []
-        return shell(arguments)
+        return shell(*arguments)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"config.json lacks an option of the training ({error!r})") from None
 
@@ -75,6 +72,5 @@ def _law_arguments(sampler: Mapping[str, Any], words: Sequence[Any]) -> list[Any
         return arguments
     if not all(isinstance(word, str) and _PLAIN_GAP.fullmatch(word) for word in words):
         words = [f"{low}:{high}" for low, high in sampler["gaps"]]
-    for word in words:
-        arguments += ["--gap", word]
+    arguments += [part for word in words for part in ("--gap", word)]
     return arguments + (["--gap-keep", sampler["keep"]] if sampler["keep"] else [])

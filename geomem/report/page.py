@@ -19,7 +19,7 @@ from geomem.noise import GapSampler, NoiseLevelSampler
 from geomem.plots import plot_curves, plot_density, plot_noise_levels, plot_training, plot_watch
 from geomem.plots.samples import image_range
 from geomem.report import pictures
-from geomem.report.facts import DataFacts, RunFacts
+from geomem.report.facts import DataFacts, RunFacts, SampleFacts
 from geomem.report.verdict import compare, frechet_text, judge, percent, three_digits, with_interval
 
 _MAX_TEXT = 300
@@ -82,13 +82,12 @@ def _data_parts(facts: DataFacts) -> dict[str, Any]:
     parts: dict[str, Any] = {"sheet": None, "curves": None, "rows": []}
     if facts.shown is not None and pictures.drawable(facts.shape):
         parts["sheet"] = pictures.sheet(facts.shown, f"The first {len(facts.shown)} training points")
-    if facts.zone is not None:
-        document = facts.zone
+    if (document := facts.zone) is not None:
         parts["curves"] = pictures.figure_uri(lambda: plot_curves([("", document)], title="W and C"))
         curves = document["curves"]
-        rows = zip(curves["sigma"], *(curves[name][part] for name in ("max_posterior_weight", "coverage")
-                                      for part in ("estimate", "low", "high")), strict=True)
-        parts["rows"] = thinned(list(rows), _MAX_ROWS)
+        columns = (curves[name][part] for name in ("max_posterior_weight", "coverage")
+                   for part in ("estimate", "low", "high"))
+        parts["rows"] = thinned(list(zip(curves["sigma"], *columns, strict=True)), _MAX_ROWS)
     return parts
 
 
@@ -97,8 +96,7 @@ def _run_parts(run: RunFacts) -> dict[str, Any]:
     zone = _zone(run)
     parts: dict[str, Any] = {"law": None, "law_words": {}, "training": None, "bands": [], "watch": None, "levels": None,
                              "level_rows": [], "first": [], "closest": [], "settings": list(_flat(run.config))[:200]}
-    law = run.law
-    if law is not None:
+    if (law := run.law) is not None:
         rows = [("before", law.base), ("training law", law)] if isinstance(law, GapSampler) else law
         parts["law"] = pictures.figure_uri(lambda: plot_density(rows, zone))
         parts["law_words"] = _law_words(law, zone)
@@ -108,44 +106,40 @@ def _run_parts(run: RunFacts) -> dict[str, Any]:
     if run.levels is not None:
         parts["bands"] = list(zip(run.levels["edges"], run.levels["edges"][1:], run.levels["steps"], strict=False))
     if len(run.watch) > 1:
-        looks = thinned(run.watch, _MAX_LINES)
-        parts["watch"] = pictures.figure_uri(lambda: plot_watch(looks))
-    if run.per_noise_level is not None:
-        model, references = run.per_noise_level, run.references or {}
-        named = [("model", model), *((name.replace("_", " "), one) for name, one in references.items())]
+        checks = thinned(run.watch, _MAX_LINES)
+        parts["watch"] = pictures.figure_uri(lambda: plot_watch(checks))
+    if (model := run.per_noise_level) is not None:
+        named = [("model", model), *((name.replace("_", " "), levels)
+                                     for name, levels in (run.references or {}).items())]
         parts["levels"] = pictures.figure_uri(lambda: plot_noise_levels(named, zone=zone))
         keys = ("sigma", "rate", "low", "high", "mse_train", "mse_heldout")
         parts["level_rows"] = thinned([dict(zip(keys, row, strict=True))
                                        for row in zip(*(model[key] for key in keys), strict=True)], _MAX_ROWS)
     if run.samples is not None and pictures.drawable(run.data.shape):
-        cells = _cells(run)
+        cells = _cells(run.samples)
         parts["first"], parts["closest"] = cells[:run.samples.n_first], cells[run.samples.n_first:]
     return parts
 
 
-def _cells(run: RunFacts) -> list[dict[str, Any]]:
+def _cells(samples: SampleFacts) -> list[dict[str, Any]]:
     """A picture of each shown sample beside its nearest training point."""
-    assert run.samples is not None
-    scale = image_range(run.samples.nearest)
-    cells = []
-    rows = zip(run.samples.rows, run.samples.nearest, run.samples.ratios.tolist(), run.samples.memorized.tolist(),
-               strict=True)
-    for sample, nearest, ratio, memorized in rows:
-        what = "a copy" if memorized else "not a copy"
-        picture = pictures.pair(sample, nearest, scale, f"Sample and its nearest training point, ratio {ratio:.2f}: "
-                                                        f"{what}")
-        cells.append({"picture": picture, "ratio": ratio, "memorized": memorized})
+    scale, cells = image_range(samples.nearest), []
+    for sample, nearest, ratio, memorized in zip(samples.rows, samples.nearest, samples.ratios.tolist(),
+                                                 samples.memorized.tolist(), strict=True):
+        alternative = (f"Sample and its nearest training point, ratio {ratio:.2f}: "
+                       f"{'a copy' if memorized else 'not a copy'}")
+        cells.append({"picture": pictures.pair(sample, nearest, scale, alternative), "ratio": ratio,
+                      "memorized": memorized})
     return cells
 
 
 def _law_words(law: NoiseLevelSampler, zone: Mapping[str, Any] | None) -> dict[str, Any]:
     """Figures of a law for a sentence: quartiles, gaps, the share of draws inside the danger zone."""
-    lower, median, upper = law.icdf(np.array([0.25, 0.5, 0.75])).tolist()
+    lower, upper = law.icdf(np.array([0.25, 0.75])).tolist()
     inside = None if zone is None else max(0.0, float(law.cdf(zone["sigma_high"]) - law.cdf(zone["sigma_low"])))
-    gaps = law.gaps if isinstance(law, GapSampler) else ()
-    return {"lower": lower, "median": median, "upper": upper, "inside": inside, "gaps": list(gaps)[:20],
-            "keep": law.keep if isinstance(law, GapSampler) else 1.0,
-            "removed": law.removed_mass if isinstance(law, GapSampler) else 0.0}
+    gap = {"gaps": list(law.gaps)[:20], "keep": law.keep, "removed": law.removed_mass} if isinstance(
+        law, GapSampler) else {"gaps": []}
+    return {"lower": lower, "upper": upper, "inside": inside, **gap}
 
 
 def _flat(value: Any, prefix: str = "") -> Any:

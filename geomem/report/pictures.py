@@ -43,15 +43,14 @@ def sheet(points: np.ndarray, alternative: str) -> Markup:
         return Markup("").join(Markup('<span class="signal">{}</span>').format(lines([point], alternative))
                                for point in points)
     low, high = image_range(points)
-    pixels = [_pixels(point, low, high) for point in points]
-    height, width, channels = pixels[0].shape
-    rows = -(-len(pixels) // _COLUMNS)
-    gap = max(1, width // 16)
-    page = np.zeros((rows * (height + gap) - gap, min(len(pixels), _COLUMNS) * (width + gap) - gap, channels),
+    images = [_pixels(point, low, high) for point in points]
+    height, width, channels = images[0].shape
+    rows, gap = -(-len(images) // _COLUMNS), max(1, width // 16)
+    page = np.zeros((rows * (height + gap) - gap, min(len(images), _COLUMNS) * (width + gap) - gap, channels),
                     dtype=np.uint8)
-    for k, one in enumerate(pixels):
+    for k, image in enumerate(images):
         top, left = k // _COLUMNS * (height + gap), k % _COLUMNS * (width + gap)
-        page[top:top + height, left:left + width] = one
+        page[top:top + height, left:left + width] = image
     return _image(page, alternative, "sheet")
 
 
@@ -84,33 +83,26 @@ def lines(signals: list[np.ndarray], alternative: str) -> Markup:
 
 def interval_bar(share: dict[str, Any], floor: dict[str, Any] | None, alternative: str) -> Markup:
     """A share on the line from 0 to 100% with its interval, and the held-out floor as a tick."""
+    def place(share: float) -> str:
+        return f"{2 + 200 * share:.1f}"
+
     mark = Markup("") if floor is None else Markup(
-        '<line class="floor" x1="{0}" x2="{0}" y1="3" y2="21"/>').format(_place(floor["rate"]))
+        '<line class="floor" x1="{0}" x2="{0}" y1="3" y2="21"/>').format(place(floor["rate"]))
     return Markup(
         '<svg class="bar" viewBox="0 0 204 24" role="img" aria-label="{}"><line class="rail" x1="2" x2="202" y1="12" '
         'y2="12"/>{}<rect class="band" x="{}" y="7" width="{}" height="10" rx="2"/><circle cx="{}" cy="12" r="4"/>'
-        "</svg>").format(alternative, mark, _place(share["low"]),
-                         f"{max(1.0, 200 * (share['high'] - share['low'])):.1f}", _place(share["rate"]))
-
-
-def _place(share: float) -> str:
-    return f"{2 + 200 * share:.1f}"
+        "</svg>").format(alternative, mark, place(share["low"]),
+                         f"{max(1.0, 200 * (share['high'] - share['low'])):.1f}", place(share["rate"]))
 
 
 def _pixels(point: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(C, H, W) as uint8 (H, W, C + 1) with alpha, made smaller where it is large."""
+    """(C, H, W) as uint8 (H, W, C + 1), made smaller where it is large; full alpha, unlike what lies between images."""
     values = 2 * (np.asarray(point, dtype=np.float64) - low) / max(high - low, 1e-12) - 1
     pixels = to_uint8(values).transpose(1, 2, 0)
-    if max(pixels.shape[:2]) <= _MAX_SIDE:
-        return _opaque(pixels)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BOX)
-    return _opaque(np.asarray(image).reshape(image.height, image.width, -1))
-
-
-def _opaque(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) with a full alpha channel, so that what is left out between images is transparent."""
-    return np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=2)
+    return np.asarray(image.convert("LA" if grey else "RGBA"))
 
 
 def _image(pixels: np.ndarray, alternative: str, kind: str) -> Markup:

@@ -6,7 +6,6 @@ numbers that were checked against a form, so what nobody looked for goes no furt
 
 from __future__ import annotations
 
-import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -58,14 +57,14 @@ def documents_in(run: Path, kind: str, read: Callable[[Path, dict[str, Any]], An
 
 
 def require_readable(path: Path) -> None:
-    """Refuse a text file of a run that is too long to read."""
+    """Raises InputError for a text file that is too long to read."""
     if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
         raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, more than the {MAX_JSON_BYTES:,} that are "
                          "read")
 
 
 def require_bounded(path: Path) -> None:
-    """Refuse a file of samples that would unpack to more than is held in memory."""
+    """Raises InputError for a file of samples that would unpack to more than is held in memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
@@ -82,7 +81,7 @@ def number(value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{str(value)[:40]!r} is no number")
     value = float(value)
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high:  # nor is NaN
         raise ValueError(f"{value} is out of range")
     return value
 
@@ -106,6 +105,10 @@ def whole(value: Any, least: int = 0) -> int:
     if type(value) is not int or not least <= value <= 10**15:
         raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
+
+
+def counts(values: Any) -> list[int]:
+    return [whole(value) for value in values]
 
 
 def pair(values: Any) -> list[float]:
@@ -132,17 +135,11 @@ def checked(value: Any, form: Any) -> Any:
         return form(value)
     parts = {name: checked(value.get(name) if isinstance(part, Maybe) else value[name], part)
              for name, part in form.items()}
-    if "sigma" in parts and any(len(column) != len(parts["sigma"]) for column in _columns(parts)):
+    tables = [parts, *(part for part in parts.values() if isinstance(part, dict))] if "sigma" in parts else []
+    if any(len(column) != len(parts["sigma"]) for table in tables for column in table.values()
+           if isinstance(column, list)):
         raise ValueError("columns differ in length")
     return parts
-
-
-def _columns(table: Mapping[str, Any]) -> Iterator[list[float]]:
-    for column in table.values():
-        if isinstance(column, dict):
-            yield from _columns(column)
-        elif isinstance(column, list):
-            yield column
 
 
 @contextmanager
@@ -153,23 +150,23 @@ def _damaged(name: str) -> Iterator[None]:
         raise InputError(f"{name} is damaged ({error!r})") from None
 
 
-_POSITIVE, _UNIT = partial(number, low=0), partial(number, low=0, high=1)
+_POSITIVE, _UNIT, _SIGMA = partial(number, low=0), partial(number, low=0, high=1), partial(
+    number, low=SIGMA_RANGE[0], high=SIGMA_RANGE[1])
 _ERRORS, _SHARES = partial(numbers, low=0), partial(numbers, low=0, high=1)
 _PROBABILITIES = partial(numbers, low=-1e-9, high=1 + 1e-9)
-_CURVE = {"estimate": _PROBABILITIES, "low": _PROBABILITIES, "high": _PROBABILITIES}
-_SHARE = {"rate": _UNIT, "low": _UNIT, "high": _UNIT, "n": partial(whole, least=1)}
-_HASH = {"sha256": partial(text, most=64)}
-_LEVELS = {"sigma": levels, "rate": _SHARES, "low": _SHARES, "high": _SHARES, "mse_train": _ERRORS,
-           "mse_heldout": _ERRORS, "n_heldout": partial(whole, least=1)}
+_CURVE = dict.fromkeys(("estimate", "low", "high"), _PROBABILITIES)
+_SHARE = {**dict.fromkeys(("rate", "low", "high"), _UNIT), "n": partial(whole, least=1)}
+_LEVELS = {"sigma": levels, **dict.fromkeys(("rate", "low", "high"), _SHARES),
+           **dict.fromkeys(("mse_train", "mse_heldout"), _ERRORS), "n_heldout": partial(whole, least=1)}
 _ZONE_FILE = {
-    "data": {"n_train": whole, "n_heldout": whole, "dim": whole, "duplicates": whole, **_HASH},
-    "curves": {"sigma": levels, "max_posterior_weight": _CURVE, "self_posterior_weight": _CURVE, "coverage": _CURVE,
-               "coverage_lower_bound": _PROBABILITIES, "coverage_upper_bound": _PROBABILITIES},
-    "zone": Maybe({"sigma_low": partial(number, low=SIGMA_RANGE[0], high=SIGMA_RANGE[1]),
-                   "sigma_high": partial(number, low=SIGMA_RANGE[0], high=SIGMA_RANGE[1]), "threshold": _UNIT,
-                   "crossing": Maybe(_POSITIVE), "crossing_low": Maybe(_POSITIVE), "crossing_high": Maybe(_POSITIVE),
-                   "edm_mass": Maybe(_POSITIVE), "sigma_low_interval": Maybe(pair), "sigma_high_interval": Maybe(pair),
-                   "ddpm_timesteps": Maybe(pair), "note": Maybe(text)}),
+    "data": {**dict.fromkeys(("n_train", "n_heldout", "dim", "duplicates"), whole), "sha256": partial(text, most=64)},
+    "curves": {"sigma": levels,
+               **dict.fromkeys(("max_posterior_weight", "self_posterior_weight", "coverage"), _CURVE),
+               **dict.fromkeys(("coverage_lower_bound", "coverage_upper_bound"), _PROBABILITIES)},
+    "zone": Maybe({"sigma_low": _SIGMA, "sigma_high": _SIGMA, "threshold": _UNIT,
+                   **dict.fromkeys(("crossing", "crossing_low", "crossing_high", "edm_mass"), Maybe(_POSITIVE)),
+                   **dict.fromkeys(("sigma_low_interval", "sigma_high_interval", "ddpm_timesteps"), Maybe(pair)),
+                   "note": Maybe(text)}),
     "zone_reason": Maybe(text),
     "thresholds": {"concentrated_below": {"mean": _POSITIVE}, "spread_above": Maybe({"mean": _POSITIVE}),
                    "disjoint_below": Maybe(_POSITIVE)},
@@ -178,7 +175,7 @@ _ZONE_FILE = {
 _QUALITY = {**dict.fromkeys(("frechet", "frechet_low", "frechet_high", "frechet_floor", "frechet_train",
                              "nearest_samples", "nearest_heldout"), _POSITIVE),
             **dict.fromkeys(("frechet_train_n", "n_samples", "n_train", "n_heldout", "seed"), whole),
-            "floor_n": lambda counts: [whole(n) for n in counts[:2]]}
+            "floor_n": lambda values: counts(values[:2])}
 
 
 def share(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,29 +195,15 @@ def zone_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         return clean
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What a memorization report says, of which weights.
-
-    about: as in the samples file. trajectory, heldout, per_noise_level, references: as in ``RunFacts``.
+def judgement(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a memorization report: its path, about (as in a file of samples), trajectory, heldout, per_noise_level and
+    reference_denoisers. Raises InputError where it is damaged.
     """
-
-    path: Path
-    about: dict[str, Any]
-    trajectory: dict[str, Any]
-    heldout: dict[str, Any]
-    per_noise_level: dict[str, Any] | None
-    references: dict[str, Any] | None
-
-
-def judgement(path: Path, document: Mapping[str, Any]) -> Judgement:
-    """A memorization report, format geomem.memorization/1. Raises InputError where it is damaged."""
     with _damaged(path.name):
-        clean = checked(document, {
+        return {"path": path, **checked(document, {
             "trajectory": share, "heldout": share, "per_noise_level": Maybe(_LEVELS),
-            "reference_denoisers": Maybe({"empirical_optimal": _LEVELS, "gaussian_linear": _LEVELS})})
-        return Judgement(path, _about(document, document), clean["trajectory"], clean["heldout"],
-                         clean["per_noise_level"], clean["reference_denoisers"])
+            "reference_denoisers": Maybe({"empirical_optimal": _LEVELS, "gaussian_linear": _LEVELS})}),
+            "about": _about(document, document)}
 
 
 def quality_rows(path: Path, document: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -237,8 +220,8 @@ def _about(part: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, An
 def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Checked lines of stats.jsonl: step, loss and, where there was held-out data, heldout_mse per band."""
     with _damaged("stats.jsonl"):
-        clean = [checked(line, {"step": whole, "loss": number, **({"heldout_mse": _ERRORS} if "heldout_mse" in line
-                                                                  else {})}) for line in lines]
+        form = {"step": whole, "loss": number}
+        clean = [checked(line, form | ({"heldout_mse": _ERRORS} if "heldout_mse" in line else {})) for line in lines]
         if len({len(line.get("heldout_mse", ())) for line in clean}) > 1:
             raise ValueError("lines differ in the number of noise levels")
         return clean
@@ -256,7 +239,7 @@ def bands(part: Mapping[str, Any]) -> dict[str, Any]:
     """levels.json: edges of the bands, the chosen step of each, the one early stop. Raises InputError."""
     with _damaged("levels.json"):
         clean = checked(part, {"edges": partial(levels, least=2), "early_stop": whole,
-                               "steps": lambda steps: [whole(step) for step in steps]})
+                               "steps": counts})
         if len(clean["steps"]) != len(clean["edges"]) - 1:
             raise ValueError("bands and steps do not fit")
         return clean
