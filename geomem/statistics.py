@@ -376,7 +376,7 @@ def pareto_front(first: Sequence[float] | np.ndarray, second: Sequence[float] | 
     if a.shape != b.shape:
         raise InputError(f"{len(a)} and {len(b)} values; give two for each point")
     smaller, beyond = (a < a[:, None]) | (b < b[:, None]), (a > a[:, None]) | (b > b[:, None])
-    beaten: np.ndarray = (smaller & ~beyond).any(axis=1)
+    beaten = np.asarray((smaller & ~beyond).any(axis=1))
     order = np.lexsort((b, a))
     return order[~beaten[order]]
 

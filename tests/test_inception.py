@@ -83,23 +83,6 @@ class Harmful:
         return (open, ("pwned", "w"))
 
 
-def require_refused(folder):
-    """Files that are no tensors of this network, each named in one line, and none executed."""
-    torch.save({"weight": Harmful()}, "harmful.pth")
-    torch.save([torch.zeros(2)], "list.pth")
-    torch.save({"weight": torch.zeros(2)}, "other.pth")
-    (folder / "pickle.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
-    for name in ("noise.pth", "noise.safetensors"):
-        (folder / name).write_bytes(bytes(range(256)))
-    for name, words in (("harmful.pth", "nothing in it was executed"), ("pickle.pth", "nothing in it was executed"),
-                        ("noise.pth", "no file of tensors"), ("noise.safetensors", "no safetensors"),
-                        ("list.pth", "something else"), ("other.pth", "does not fit"), ("gone.pth", "No such file")):
-        with pytest.raises(InputError, match=words) as caught:
-            inception_features(name)
-        assert "\n" not in str(caught.value)
-    assert not (folder / "pwned").exists()
-
-
 def test_weights_are_known_by_their_hash_and_never_executed(stand_in, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.full((1, 1), 3.0)}, "w.pth")
@@ -108,15 +91,22 @@ def test_weights_are_known_by_their_hash_and_never_executed(stand_in, tmp_path, 
     assert (found.sha256, found.standard, found.network.weight.item()) == (sha256, False, 3)
     monkeypatch.setattr(inception, "_SHA256_START", sha256[:8])
     assert inception_features("w.pth", device="cpu").standard
-    require_refused(tmp_path)
+    torch.save({"weight": Harmful()}, "harmful.pth")
+    torch.save([torch.zeros(2)], "list.pth")
+    torch.save({"weight": torch.zeros(2)}, "other.pth")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    for name in ("noise.pth", "noise.safetensors"):
+        (tmp_path / name).write_bytes(bytes(range(256)))
+    for name, words in (("harmful.pth", "nothing in it was executed"), ("pickle.pth", "nothing in it was executed"),
+                        ("noise.pth", "no file of tensors"), ("noise.safetensors", "no safetensors"),
+                        ("list.pth", "something else"), ("other.pth", "does not fit"), ("gone.pth", "No such file")):
+        with pytest.raises(InputError, match=words) as caught:
+            inception_features(name)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(InputError, match="6726825d"):
         inception_features()
-
-
-def test_torch_fidelity_never_executes_weights(fidelity, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    require_refused(tmp_path)
 
 
 def test_features_and_fid_are_those_of_torch_fidelity(fidelity, weights):

@@ -68,13 +68,6 @@ def test_kernel_distance_is_unbiased_in_one_dimension(rng):
     assert (values < 0).mean() > 0.2  # unbiased around 0
 
 
-def test_kernel_stderr_is_the_spread_over_fresh_samples(rng):
-    # 60 repetitions know a standard deviation to 9%; the jackknife may be a little too large, not too small.
-    b = rng.standard_normal((100, 4)) + 0.3
-    values, stderrs = np.transpose([kernel_distance(rng.standard_normal((60, 4)), b) for _ in range(60)])
-    assert 0.75 < stderrs.mean() / values.std(ddof=1) < 1.6
-
-
 def test_kernel_blocks_and_types_do_not_matter(rng, monkeypatch):
     from geomem.quality import kernel
 
@@ -339,11 +332,11 @@ def test_wrong_input(images):
         (lambda: bin_edges(zeros(3), 0), "bins"),
         (lambda: wasserstein_1(np.array([1, np.nan]), zeros(3)), "samples holds NaN"),
         (lambda: wasserstein_1(zeros(3), np.array([np.inf])), "reference holds NaN"),
-        (lambda: wasserstein_1(zeros(0), zeros(3)), "at least one point"),
+        (lambda: wasserstein_1(zeros(0), zeros(3)), "samples has shape"),
         (lambda: wasserstein_1(zeros(1), zeros(3)), "1 samples"),
         (lambda: wasserstein_1(zeros((3, 2)), zeros(3)), "one for each point"),
         (lambda: jensen_shannon(np.array([1, np.nan]), zeros(3), np.arange(3)), "samples holds NaN"),
-        (lambda: jensen_shannon(zeros(3), zeros(0), np.arange(3)), "at least one point"),
+        (lambda: jensen_shannon(zeros(3), zeros(0), np.arange(3)), "reference has shape"),
         (lambda: jensen_shannon(zeros(1), zeros(3), np.arange(3)), "1 samples"),
         (lambda: Judge(train, heldout, ["is"]), "unknown metric 'is'"),
         (lambda: Judge(train, heldout, ["mmd"], features="pca:0"), "0 principal"),
