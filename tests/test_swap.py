@@ -231,7 +231,7 @@ QUICK = ["--n-samples", 12, "--steps", 8]
 
 def rows_of(capsys, *arguments):
     capsys.readouterr()
-    assert status("swap", *arguments, *QUICK, "--json") == 0
+    assert status("swap", *QUICK, *arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)["rows"]
 
 
@@ -330,7 +330,7 @@ def test_danger_zone_by_name_and_from_a_file(runs, tmp_path, capsys):
     assert status("danger-zone", "digits", "--n-train", 40, "--out", tmp_path / "zone") == 0
     by_name, from_file = (row["window"] for row in rows_of(
         capsys, runs / "a", "gaussian", "--window", "zone", "--window", tmp_path / "zone", "--controls", 0,
-        "--direction", "a")[2:])
+        "--direction", "a", "--steps", 18)[2:])
     assert [by_name[end] for end in ("low", "high")] == pytest.approx([from_file[end] for end in ("low", "high")],
                                                                       rel=1e-6)
 
