@@ -18,18 +18,6 @@ from geomem.rng import generator
 NoiseOf = Callable[[str, int, int, int, int], np.ndarray]
 
 
-def query_noise(purpose: str, n: int, draws: int, dim: int, seed: int, pool: int = 256) -> np.ndarray:
-    """``Z = R V/|V|`` of each query, (n, draws, dim): V shared in groups, R drawn for each query and draw."""
-    groups = max(1, min(n, pool // draws))
-    squared_radius = generator(seed, purpose).chisquare(dim, size=(n, draws))
-    noise = np.empty((n, draws, dim))
-    for k in range(n):
-        for j in range(draws):
-            vector = generator(seed, "geometry noise", (k % groups) * draws + j).standard_normal(dim)
-            noise[k, j] = np.sqrt(squared_radius[k, j]) * vector / np.linalg.norm(vector)
-    return noise
-
-
 def posterior_weights(train: np.ndarray, noise: np.ndarray, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Largest and self weight of each noisy training point, (N, draws, levels) each ([G] Eq. 2)."""
     shape = (*noise.shape[:2], len(sigmas))
@@ -148,7 +136,7 @@ def numpy_curves(train: np.ndarray, heldout: np.ndarray, sigmas: np.ndarray, pos
 
     The noise is the package's, or from ``noise_of``. No copies among the training points.
     """
-    noise_of = noise_of or pooled_noise
+    noise_of = noise_of or query_noise
     mean = train.mean(axis=0, dtype=np.float64)
     train, heldout = train - mean, heldout - mean
     inner, outer = shell_radii(train.shape[1], t)
@@ -225,8 +213,8 @@ def noise_projections(queries: np.ndarray, train: np.ndarray, noise: np.ndarray)
     return own[:, :, None] - (noise.reshape(-1, train.shape[1]) @ train.T).reshape(*noise.shape[:2], -1)
 
 
-def pooled_noise(purpose: str, n: int, draws: int, dim: int, seed: int, pool: int = 256) -> np.ndarray:
-    """The array of ``query_noise``, each shared vector drawn once."""
+def query_noise(purpose: str, n: int, draws: int, dim: int, seed: int, pool: int = 256) -> np.ndarray:
+    """``Z = R V/|V|`` of each query, (n, draws, dim): V shared in groups, R drawn for each query and draw."""
     groups = max(1, min(n, pool // draws))
     vectors = np.stack([generator(seed, "geometry noise", j).standard_normal(dim) for j in range(groups * draws)])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

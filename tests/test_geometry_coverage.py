@@ -39,8 +39,7 @@ def test_g_agrees_with_the_library(dim):
     np.testing.assert_allclose(exact, oracles.two_shell(s, dim, 5.0), atol=1e-9)
 
 
-@pytest.mark.parametrize("dim", [*DIMS, 3_000_000])
-@pytest.mark.parametrize("t", [0.5, 5.0, 20.0])
+@pytest.mark.parametrize(("dim", "t"), [*((dim, t) for dim in DIMS for t in (0.5, 5.0, 20.0)), (3_000_000, 5.0)])
 def test_table_of_g_is_within_1e_7(rng, dim, t):
     table = TwoShellTable(dim, t)
     s = rng.uniform(0, 1.1 * table.cut, 300)

@@ -190,14 +190,6 @@ def test_pickle_is_never_run(tmp_path):
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("size", [0, 5, 60, 128, 1000])
-def test_truncated(tmp_path, size):
-    folder = write(tmp_path / "d", KINDS["float32"])
-    content = (folder / "part-2.npy").read_bytes()
-    (folder / "part-2.npy").write_bytes(content[:size])
-    refused(folder, "part-2.npy")
-
-
 def test_files_that_are_none(tmp_path):
     folder = write(tmp_path / "d", KINDS["float32"])
     for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)):

@@ -152,7 +152,7 @@ def recommended_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 4
     """
     if not kappa > 1:
         raise InputError(f"kappa is {kappa}; give a factor above 1")
-    _check_fraction("weight_floor", weight_floor)
+    check_fraction("weight_floor", weight_floor)
     low = curves.heldout_nearest_distance / np.sqrt(curves.dim * (kappa**2 - 1))
     ranges = at_least(np.log(curves.sigma), curves.max_posterior_weight.estimate, weight_floor)
     high = np.exp(ranges[-1][1]) if ranges else low
@@ -164,7 +164,8 @@ def recommended_gap(curves: Curves, zone: DangerZone | None, *, kappa: float = 4
     return float(low), float(high)
 
 
-def _check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
+    """Raises InputError unless the value is strictly between 0 and 1."""
     if not 0 < value < 1:
         raise InputError(f"{name} is {value}; give a number strictly between 0 and 1")
 
@@ -176,7 +177,7 @@ def _curves(curves: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _both_high(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) -> list[tuple[Place, Place]]:
     """Ranges of x = log sigma where W and C are both >= threshold, ascending."""
-    _check_fraction("threshold", threshold)
+    check_fraction("threshold", threshold)
     both = [(max(above_w[0], above_c[0], key=itemgetter(0)), min(above_w[1], above_c[1], key=itemgetter(0)))
             for above_w in _high(x, w, threshold) for above_c in _high(x, c, threshold)]
     return [(low, high) for low, high in both if low.x <= high.x]

@@ -29,7 +29,7 @@ from geomem.errors import InputError
 from geomem.geometry.curves import levels_of
 from geomem.geometry.options import MEMORY, QUERIES
 from geomem.geometry.posterior import max_posterior_weight
-from geomem.geometry.zone import at_least, crossing_points
+from geomem.geometry.zone import at_least, check_fraction, crossing_points
 from geomem.points import as_train_and_heldout
 from geomem.rng import generator
 from geomem.theory.training_size import CoverageBySize, as_sizes, coverage_by_training_size
@@ -104,8 +104,7 @@ def zone_by_training_size(train: Any, heldout: Any, sizes: Any, *, sigmas: Any =
     train, heldout = as_train_and_heldout(train, heldout)
     n_train = train.shape[0]
     sizes = as_sizes(sizes, n_train, smallest=2)
-    if not 0 < threshold < 1:
-        raise InputError(f"threshold is {threshold}; give a number strictly between 0 and 1")
+    check_fraction("threshold", threshold)
     if subsets < 1:
         raise InputError(f"subsets is {subsets}; give 1 or more")
     coverage = coverage_by_training_size(train, heldout, sigma, sizes, draws=coverage_draws, shell_t=shell_t,
