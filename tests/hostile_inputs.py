@@ -360,6 +360,8 @@ def _images() -> list[Case]:
         Case("a TIFF whose next page is its first", images(6, tiff_without_end(), "tif"), answers=True),
         Case("PostScript called .png, for which Pillow would start Ghostscript", images(3, postscript),
              "cannot identify"),
+        Case("zipped images in folders with names of 60,000 letters",
+             writes("d.zip", zipped({f"{name * 60_000}/{k}.png": png() for name in "ab" for k in range(3)})), "255"),
         Case("a CMYK JPEG, taken as RGB", images(6, png(kind="CMYK", form="jpeg"), "jpg"), answers=True),
     ]
 

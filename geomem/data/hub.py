@@ -136,11 +136,7 @@ def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) 
                 content = _content(encoded[int(i)][column], allowed)
             yield content
 
-    def sizes(positions: np.ndarray) -> tuple[int, int]:
-        size = max(encoded.data.nbytes, 1)
-        return size, size
-
-    return Pictures(where, read, sizes, lambda i: f"row {i}", np.arange(len(encoded)), labels)
+    return Pictures(where, read, lambda _: encoded.data.nbytes, lambda i: f"row {i}", np.arange(len(encoded)), labels)
 
 
 def _labels(values: list[Any]) -> np.ndarray | None:

@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
+from geomem.data.points import class_names
 from geomem.data.source import Source
+from geomem.data.unpacking import refuse_bomb
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
@@ -41,7 +43,7 @@ def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
     with as_input_error(folder, "a folder of images", "check its permissions"):
         names = _image_names(folder, _files_below(folder))
-    return _in_parts(folder, folder.resolve().name, names,
+    return _in_parts(folder.resolve().name, names,
                      pictures_of_files(folder, folder, ["/".join(name) for name in names]))
 
 
@@ -55,18 +57,17 @@ def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictur
                 content = (folder / names[i]).read_bytes()
             yield content
 
-    def sizes(positions: np.ndarray) -> tuple[int, int]:
+    def size(positions: np.ndarray) -> int:
         paths = (os.path.join(folder, names[i]) for i in positions)
-        size = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
-        return size, size
+        return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
 
-    return Pictures(str(where), read, sizes, names.__getitem__, np.arange(len(names)))
+    return Pictures(str(where), read, size, names.__getitem__, np.arange(len(names)))
 
 
 def read_zip(path: Path) -> Source:
     """Images in a zip file."""
     names = _image_names(path, set(member_names(path)))
-    return _in_parts(path, path.stem, names, pictures_of_members(path, ["/".join(name) for name in names]))
+    return _in_parts(path.stem, names, pictures_of_members(path, ["/".join(name) for name in names]))
 
 
 def member_names(path: Path) -> list[Name]:
@@ -80,6 +81,7 @@ def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
 
     def read(positions: np.ndarray) -> Generator[bytes, None, None]:
         with zipfile.ZipFile(path) as archive:
+            refuse_bomb(path, path.stat().st_size, sum(archive.getinfo(names[i]).file_size for i in positions))
             for i in positions:
                 with as_input_error(f"{path}: {names[i]}", "an image", _ZIP_ADVICE):
                     if archive.getinfo(names[i]).file_size > MAX_ENCODED_BYTES:
@@ -87,31 +89,22 @@ def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
                     content = archive.read(names[i])
                 yield content
 
-    def sizes(positions: np.ndarray) -> tuple[int, int]:
-        with zipfile.ZipFile(path) as archive:
-            return path.stat().st_size, sum(archive.getinfo(names[i]).file_size for i in positions)
-
-    return Pictures(str(path), read, sizes, names.__getitem__, np.arange(len(names)))
+    return Pictures(str(path), read, lambda _: path.stat().st_size, names.__getitem__, np.arange(len(names)))
 
 
 def _files_below(folder: Path) -> Iterator[Name]:
     """Names of all files; links are followed, and a folder that is met again is refused."""
+    def fail(error: OSError) -> None:
+        raise error
+
     met: set[str] = set()
-    waiting: list[Name] = [()]
-    while waiting:
-        above = waiting.pop()
-        here = os.path.join(folder, *above)
+    for here, _, files in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(here)
         if real in met:
             raise file_error(here, "is a folder that is met on another way too; remove the link")
         met.add(real)
-        with os.scandir(here) as entries:
-            for entry in entries:
-                name = (*above, entry.name)
-                if entry.is_dir():
-                    waiting.append(name)
-                else:
-                    yield name
+        above = Path(here).relative_to(folder).parts
+        yield from ((*above, name) for name in files)
 
 
 def _image_names(where: Path, names: Iterable[Name]) -> list[Name]:
@@ -126,37 +119,26 @@ def _is_image(name: Name) -> bool:
     return name[-1].lower().endswith(SUFFIXES) and not name[-1].startswith(".") and "__MACOSX" not in name
 
 
-def _in_parts(where: Path, title: str, names: list[Name], pictures: Pictures) -> Source:
+def _in_parts(title: str, names: list[Name], pictures: Pictures) -> Source:
     """The split and the labels that the folders in the names give."""
     levels = zip(*(name[:-1] for name in names), strict=False)
     depth = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
-    folders = {name[depth] for name in names if len(name) > depth + 1}
-    split = next((("train", top) for top in HELDOUT_FOLDERS if {"train", top} <= folders), None)
-    if split is None:
-        (train,), notes = _labelled([pictures], names, depth)
-        return Source(title, train, None, tuple(notes))
-    tops = np.array([name[depth] for name in names])
-    parts = [pictures.take(np.flatnonzero(tops == top)) for top in split]
-    (train, heldout), notes = _labelled(parts, names, depth + 1)
-    if left := len(names) - sum(map(len, parts)):
-        notes.insert(0, f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
-    return Source(title, train, heldout, tuple(notes))
+    folders = _folders(names, depth)
+    split = next((("train", top) for top in HELDOUT_FOLDERS if {"train", top} <= set(folders.tolist())), ())
+    chosen = [np.flatnonzero(folders == top) for top in split] or [np.arange(len(names))]
+    notes = []
+    if split and (left := len(names) - sum(map(len, chosen))):
+        notes.append(f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
+    labels = _folders(names, depth + 1) if split else folders
+    classes = np.unique(labels[np.concatenate(chosen)])
+    if "" not in classes and len(classes) > 1:
+        with as_input_error(pictures.where, "images in folders of classes", "rename the folder"):
+            pictures = replace(pictures, labels=class_names(labels.tolist()))
+        notes.append(f"labels from {len(classes)} folders, one per class")
+    train, *heldout = (pictures.take(index) for index in chosen)
+    return Source(title, train, heldout[0] if heldout else None, tuple(notes))
 
 
-def _labelled(parts: list[Pictures], names: list[Name], depth: int) -> tuple[list[Pictures], list[str]]:
-    """The parts with the names of the folders the images are in, where those are two or more."""
-    inside = [[names[i] for i in part.chosen] for part in parts]
-    classes = _class_names([name for part in inside for name in part], depth)
-    if classes is None:
-        return parts, []
-    cuts = np.split(classes, np.cumsum([len(part) for part in inside])[:-1])
-    return ([replace(part, labels=labels) for part, labels in zip(parts, cuts, strict=True)],
-            [f"labels from {len(np.unique(classes))} folders, one per class"])
-
-
-def _class_names(names: list[Name], depth: int) -> np.ndarray | None:
-    """Name of the folder each image is in, or None where they are not in two or more folders."""
-    if any(len(name) == depth + 1 for name in names):
-        return None
-    classes = np.array([name[depth] for name in names])
-    return classes if len(np.unique(classes)) > 1 else None
+def _folders(names: list[Name], depth: int) -> np.ndarray:
+    """The folder at a depth that each image is in, "" where it is in none there."""
+    return np.array([name[depth] if len(name) > depth + 1 else "" for name in names], dtype=object)

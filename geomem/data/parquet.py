@@ -79,11 +79,8 @@ def _part(paths: list[Path], where: Path) -> Part:
                 for contents in _from_child(path, _images, column, inside):
                     yield from contents
 
-    def sizes(positions: np.ndarray) -> tuple[int, int]:
-        size = sum(path.stat().st_size for path in paths)
-        return size, size
-
-    return Pictures(str(where), read, sizes, lambda i: f"row {i}", np.arange(starts[-1]), labels)
+    size = sum(path.stat().st_size for path in paths)
+    return Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels)
 
 
 def _joined_numbers(path: Path, column: str) -> np.ndarray:

@@ -26,14 +26,14 @@ MAX_ENCODED_BYTES = 1 << 28  # of one image; Pillow refuses to decode more pixel
 class Pictures:
     """Encoded images of one place.
 
-    ``read`` gives the contents at ascending positions; ``sizes`` what the images at some positions take as they
-    lie there and unpacked, in bytes; ``name`` is how a message names one. ``chosen`` are the positions that
+    ``read`` gives the contents at ascending positions; ``size`` what the images at some positions take as they
+    lie there, in bytes; ``name`` is how a message names one. ``chosen`` are the positions that
     belong to this part, ``labels`` their labels, integers or class names, or None.
     """
 
     where: str
     read: Callable[[np.ndarray], Generator[bytes, None, None]]
-    sizes: Callable[[np.ndarray], tuple[int, int]]
+    size: Callable[[np.ndarray], int]
     name: Callable[[int], str]
     chosen: np.ndarray
     labels: np.ndarray | None = None
@@ -76,8 +76,7 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
     """uint8 ``(N, H, W)`` when all images are grey, else ``(N, H, W, 3)``."""
     from tqdm.auto import tqdm
 
-    packed, unpacked = place.sizes(positions)
-    refuse_bomb(place.where, packed, unpacked)
+    packed = place.size(positions)
     images: np.ndarray | None = None
     first, size = place.name(int(positions[0])), (0, 0)
     n_grey = n_transparent = 0
