@@ -11,6 +11,7 @@ from PIL import Image
 
 from geomem import load_data
 from geomem.cli.quality import CHEAP, INCEPTION
+from geomem.memorization import leaning
 from geomem.plots import plot_pareto
 from geomem.quality import METRICS, Judge
 from geomem.statistics import mean_over_runs, wilson_interval
@@ -49,7 +50,8 @@ def samples_of(files, name):
 def test_cheap_by_default_and_more_on_request(files, capsys):
     assert status(*command(files, "copied0", "noisy0"), "--label", "copied", "--label", "noisy") == 0
     text = capsys.readouterr().out.splitlines()
-    assert text[0].split() == ["samples", "n", "memorized", "Frechet", "(px)", "median", "NN"]
+    assert text[0].split() == ["samples", "n", "memorized", "nearer", "to", "train", "Frechet", "(px)",
+                               "median", "NN"]
     assert [line.split()[0] for line in text[2:5]] == ["copied", "noisy", "held-out"]
     assert "50.0% [39.3, 60.7]" in text[2]  # Wilson's interval of 40 in 80
     document = json_of(capsys, *command(files, "copied0"), "--all")
@@ -81,7 +83,7 @@ def test_files_of_one_label_are_runs_of_one_setting(files, tmp_path, capsys):
     none = columns["memorized"]  # nothing memorized in either run, yet not certainly 0
     assert (none["mean"], none["low"]) == (0, 0)
     assert 0.01 < none["high"] < 0.1
-    assert set(columns) == {"memorized", "Frechet (px)", "precision (px)", "recall (px)"}
+    assert set(columns) == {"memorized", "nearer to train", "Frechet (px)", "precision (px)", "recall (px)"}
     assert Image.open(tmp_path / "p.png").size[0] > 500
 
 
@@ -206,7 +208,21 @@ def test_no_column_is_wider_than_a_number(scale, files, tmp_path, capsys):
 
 
 def test_the_picture_names_every_setting_and_no_negative_share(files, tmp_path):
-    point = {"quality": {"value": 1.0, "low": 0.5, "high": 1.5}, "memorized": {"value": 0.0, "low": 0.0, "high": 0.1}}
+    point = {"quality": {"value": 1.0, "low": 0.5, "high": 1.5}, "share": {"value": 0.0, "low": 0.0, "high": 0.1}}
     figure = plot_pareto([("_a", point, [point]), ("$b$", point, [point])], (0.5, 0.0), xlabel="x", title="$t$")
     assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == [" _a", r"\$b\$"]
     assert min(figure.axes[0].get_yticks()) >= 0
+
+
+def test_leaning_stands_beside_the_memorized_share(files, tmp_path, capsys):
+    document = json_of(capsys, *command(files, "copied0", "noisy0"), "--pareto", tmp_path / "p.png")
+    copied, noisy = (row["leaning"] for row in document["rows"])
+    data = load_data(str(files / "data.npz"))
+    assert copied == leaning(samples_of(files, "copied0"), data.train, data.test).to_dict()
+    assert copied["share"] > 0.7  # half of them are copies
+    assert copied["p_value"] < 0.01
+    assert noisy["low"] < 0.5 < noisy["high"]
+    assert status(*command(files, "copied0")) == 0
+    text = capsys.readouterr().out
+    assert f"{copied['share']:.1%}" in text.splitlines()[2]
+    assert f"{copied['floor']['share']:.1%}" in text.splitlines()[3]

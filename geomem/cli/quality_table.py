@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geomem.quality import Comparison, QualityReport
 
 WIDTH = 118
+SHARES = ("memorized", "leaning")
 MEANING = {
+    "leaning": "nearer to train: share of samples nearer to the training points than to as many held-out ones, 50% "
+               "where nothing is owed to the training points",
     "Frechet distance": "Frechet: squared 2-Wasserstein distance of fitted Gaussians",
     "kernel distance": "MMD^2: squared maximum mean discrepancy with KID's kernel, unbiased",
     "FID": "FID: Frechet distance of Inception features",
@@ -31,22 +34,28 @@ def text_of(comparison: Comparison) -> str:
     rows, heldout, data = comparison.rows, comparison.heldout, comparison.data
     first = rows[0].columns
     titles = list(first)
-    lines = [["samples", "n", titles[0], titles[1], "median NN", *titles[2:]]]
+    first_measure = titles.index("Frechet (px)") + 1
+    lines = [["samples", "n", *titles[:first_measure], "median NN", *titles[first_measure:]]]
 
-    def line(label: str, n: int, cells: Sequence[Interval], nearest: float) -> list[str]:
-        text = [_share(cells[0]), *(_cell(cell) for cell in cells[1:])]
-        return [label, f"{n:,}", *text[:2], _distance(nearest), *text[2:]]
+    def line(label: str, n: int, cells: Mapping[str, Interval], nearest: float) -> list[str]:
+        text = ["-" if title not in cells else _share(cells[title]) if first[title].name in SHARES else
+                _cell(cells[title]) for title in titles]
+        return [label, f"{n:,}", *text[:first_measure], _distance(nearest), *text[first_measure:]]
 
     for row in rows:
-        cells = [(column.value, column.low, column.high) for column in row.columns.values()]
+        cells = {title: (column.value, column.low, column.high) for title, column in row.columns.items()}
         lines.append(line(row.label, row.memorization.n, cells, row.quality.nearest_samples))
     for mean in comparison.means:
-        cells = [(column.mean, column.low, column.high) for column in mean.columns.values()]
+        cells = {title: (column.mean, column.low, column.high) for title, column in mean.columns.items()}
         lines.append(line(f"mean of {mean.runs}: {mean.label}", mean.n, cells, mean.nearest_samples))
-    floors = [_number(column.floor, column.high - column.low) for column in first.values() if column.floor is not None]
-    q = rows[0].quality
-    lines.append(["held-out data", f"{heldout.n:,}", _share((heldout.rate, heldout.low, heldout.high)), floors[0],
-                  _distance(q.nearest_heldout), *floors[1:]])
+    q, s = rows[0].quality, rows[0].leaning
+    shares = {"memorized": _share((heldout.rate, heldout.low, heldout.high)),
+              "leaning": _share((s.floor.share, s.floor.low, s.floor.high)) if s and s.floor else "-"}
+    floors = [shares[column.name] if column.name in SHARES else
+              "" if column.floor is None else _number(column.floor, column.high - column.low)
+              for column in first.values()]
+    lines.append(["held-out data", f"{heldout.n:,}", *floors[:first_measure], _distance(q.nearest_heldout),
+                  *floors[first_measure:]])
     alike = all(row.quality.floor_n == q.floor_n for row in rows)
     smaller = [_distance(row.quality.frechet_at_floor_size) + ("" if alike else _floor_of(row.quality)) for row in rows]
     notes = [f"{data['name']}: {data['n_train']:,} training points; memorized: nearer than 1/3 of the distance to the "

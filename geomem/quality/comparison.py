@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from geomem.data import DataSet
 from geomem.errors import InputError
 from geomem.generation import Samples
-from geomem.memorization import MemorizationRate
+from geomem.memorization import Leaning, MemorizationRate, leaning
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.points import as_rows
 from geomem.quality.inception import InceptionFeatures
@@ -21,6 +22,8 @@ from geomem.quality.report import QualityReport, quality_report
 from geomem.statistics import MeanOverRuns, mean_over_runs
 
 FORMAT = "geomem.quality/1"
+MEMORIZED, LEANING, FRECHET = "memorized", "nearer to train", "Frechet (px)"  # titles of the first columns
+LOG = logging.getLogger("geomem")
 _SHORT = {"Frechet distance": "Frechet", "kernel distance": "MMD^2", "Wasserstein-1": "W1", "Jensen-Shannon": "JS",
           "mean distance": "mean L2"}
 _FEATURES = {"pixels": "px", "Inception with other weights": "other Inception"}
@@ -40,10 +43,13 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What was measured of one set of samples. about: what is known of them."""
+    """What was measured of one set of samples. leaning: None where too few test points are left. about: what is known
+    of the samples.
+    """
 
     label: str
     memorization: MemorizationRate
+    leaning: Leaning | None
     quality: QualityReport
     metrics: list[Measurement]
     about: dict[str, Any]
@@ -52,8 +58,9 @@ class Row:
     def columns(self) -> dict[str, Column]:
         """By title, the memorized share first."""
         rate, q = self.memorization, self.quality
-        columns = {"memorized": Column("memorized", rate.rate, rate.low, rate.high, rate.stderr, None, "lower"),
-                   "Frechet (px)": Column("Frechet distance", q.frechet, q.frechet_low, q.frechet_high,
+        columns = {MEMORIZED: Column("memorized", rate.rate, rate.low, rate.high, rate.stderr, None, "lower"),
+                   **self._leaning_column(),
+                   FRECHET: Column("Frechet distance", q.frechet, q.frechet_low, q.frechet_high,
                                           q.frechet_stderr, q.frechet_floor, "lower")}
         for m in self.metrics:
             space = "" if m.name in ("FID", "KID") else \
@@ -62,9 +69,15 @@ class Row:
                                                                  m.better)
         return columns
 
+    def _leaning_column(self) -> dict[str, Column]:
+        s = self.leaning
+        return {} if s is None else {LEANING: Column(
+            "leaning", s.share, s.low, s.high, s.stderr, s.floor and s.floor.share, "lower")}
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"label": self.label, "memorization": self.memorization.to_dict(), "quality": self.quality.to_dict(),
+        return {"label": self.label, "memorization": self.memorization.to_dict(),
+                "leaning": None if self.leaning is None else self.leaning.to_dict(), "quality": self.quality.to_dict(),
                 "metrics": [measurement.to_dict() for measurement in self.metrics], "about": self.about}
 
 
@@ -102,24 +115,30 @@ class Comparison:
                 "settings": self.settings}
 
     def pareto(self) -> dict[str, Any]:
-        """Arguments of ``geomem.plots.plot_pareto``: of each setting the memorized share, and the first measure asked
-        for that has a better and a worse, else the Frechet distance in pixels.
+        """Arguments of ``geomem.plots.plot_pareto``: of each setting the share nearer to training, or the memorized
+        share where leaning cannot be measured, and the first measure asked for that has a better and a worse, else the
+        Frechet distance in pixels.
         """
-        first = next((title for title, column in list(self.rows[0].columns.items())[2:]
-                      if column.better in ("lower", "higher")), "Frechet (px)")
-        quality = self.rows[0].columns[first]
+        columns = self.rows[0].columns
+        share = LEANING if all(LEANING in row.columns for row in self.rows) else MEMORIZED
+        first = next((title for title, column in columns.items()
+                      if title not in (MEMORIZED, LEANING, FRECHET) and column.better in ("lower", "higher")), FRECHET)
+        quality = columns[first]
 
         settings = []
         averages = {mean.label: mean.columns for mean in self.means}
         for label in dict.fromkeys(row.label for row in self.rows):
-            runs = [{"quality": columns[first]._asdict(), "memorized": columns["memorized"]._asdict()}
+            runs = [{"quality": columns[first]._asdict(), "share": columns[share]._asdict()}
                     for columns in (row.columns for row in self.rows if row.label == label)]
             average = runs[0] if label not in averages else {
                 part: {"value": mean.mean, "low": mean.low, "high": mean.high}
-                for part, mean in (("quality", averages[label][first]), ("memorized", averages[label]["memorized"]))}
+                for part, mean in (("quality", averages[label][first]), ("share", averages[label][share]))}
             settings.append((label, average, runs))
         sizes = sorted({row.memorization.n for row in self.rows})
-        return {"settings": settings, "floor": (quality.floor, self.heldout.rate), "title": self.data["name"],
+        floor = self.heldout.rate if share == MEMORIZED else columns[share].floor
+        meaning = ({"ylabel": "nearer to training points", "honest": 0.5} if share == LEANING else
+                   {"ylabel": "memorized share", "honest": 0.0})
+        return {"settings": settings, "floor": (quality.floor, floor), **meaning, "title": self.data["name"],
                 "xlabel": f"{first}, {' or '.join(f'{n:,}' for n in sizes)} samples against "
                           f"{self.data['n_test']:,} held-out points", "better": quality.better}
 
@@ -147,7 +166,8 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
     for label, given in zip(labels or [given.name for given in samples], samples, strict=True):
         report = quality_report(given.values, dataset.train, test, seed=seed, device=device)
         rate = apply_ratio_rule(as_rows(given.values, "samples"), training, RATIO, device=device)
-        rows.append(Row(label, rate, report, judge.measure(given.values) if judge else [], given.about))
+        rows.append(Row(label, rate, _leaning(given, dataset, seed, device), report,
+                        judge.measure(given.values) if judge else [], given.about))
         if progress:
             progress(len(rows), len(samples))
     return Comparison(
@@ -155,6 +175,14 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
         apply_ratio_rule(as_rows(test, "held-out points"), training, RATIO, device=device), _means(rows),
         {"metrics": list(dict.fromkeys(metrics)), "features": features, "seed": seed, "fid_weights":
             None if inception is None else {"sha256": inception.sha256, "standard": inception.standard}})
+
+
+def _leaning(samples: Samples, dataset: DataSet, seed: int, device: str | torch.device) -> Leaning | None:
+    try:
+        return leaning(samples.values, dataset.train, dataset.test, seed=seed, device=device)
+    except InputError as error:
+        LOG.warning(f"warning: whether {samples.name} leans on the training points cannot be said: {error}")
+        return None
 
 
 def _means(rows: Sequence[Row]) -> list[SettingMean]:
@@ -166,7 +194,9 @@ def _means(rows: Sequence[Row]) -> list[SettingMean]:
             continue
         columns = {}
         for title in runs[0].columns:
-            cells = [run.columns[title] for run in runs]
+            cells = [run.columns[title] for run in runs if title in run.columns]
+            if len(cells) < len(runs):
+                continue
             mean = mean_over_runs([cell.value for cell in cells], [cell.stderr for cell in cells])
             smallest, largest = LIMITS.get(cells[0].name, (0.0, math.inf))
             columns[title] = replace(mean, low=max(smallest, mean.low), high=min(largest, mean.high))

@@ -42,8 +42,9 @@ from geomem.quality.report import samples_at_floor_size, split_heldout
 from geomem.statistics import Z_95, standard_error
 
 _STANDARD_INCEPTION, _OTHER_INCEPTION = "Inception", "Inception with other weights"
-LIMITS = {"memorized": (0.0, 1.0), "precision": (0.0, 1.0), "recall": (0.0, 1.0), "Jensen-Shannon": (0.0, 1.0),
-          "kernel distance": (-math.inf, math.inf), "KID": (-math.inf, math.inf)}  # others are 0 or more
+LIMITS = {"memorized": (0.0, 1.0), "leaning": (0.0, 1.0), "precision": (0.0, 1.0), "recall": (0.0, 1.0),
+          "Jensen-Shannon": (0.0, 1.0), "kernel distance": (-math.inf, math.inf),
+          "KID": (-math.inf, math.inf)}  # others are 0 or more
 
 
 @dataclass(frozen=True)
