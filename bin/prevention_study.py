@@ -10,6 +10,7 @@ judged by held-out points that steered nothing.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import io
 import json
 import os
@@ -32,19 +33,16 @@ from geomem.data import DataSet
 from geomem.files import write_json
 from geomem.generation import generate
 from geomem.memorization import default_watch_every, memorization_rate
-from geomem.models import NETWORKS
 from geomem.models.denoiser import expand_sigma
-from geomem.noise import resolve_law
 from geomem.quality import quality_report
 from geomem.training import (
     BestWeights,
     Classes,
     Trainer,
-    TrainingSettings,
-    classes_of,
+    TrainingPlan,
     evaluation_steps,
     heldout_monitor,
-    initial_denoiser,
+    plan_training,
     watch_steps,
 )
 from geomem.training.bfloat16 import bfloat16_products
@@ -115,16 +113,17 @@ SETS |= {
         ("digits", 12000), ("ecg200", 45000), ("faces16", 13000), ("cars16", 8000), ("pokemon16", 8000),
         ("flowers16", 8000))},
 }
-# Options of ``geomem train``, and where the edges of the recommended gap are moved to, as factors.
+# Options of ``plan_training``; ``edges``, factors by which those of the recommended gap are moved; whether noise levels
+# are closed; and the share of copies at which the training stops.
 WAYS: dict[str, dict[str, Any]] = {
     "none": {},
-    "gap auto": {"gaps": ("auto",)},
+    "gap auto": {"gap": "auto"},
     "ci auto": {"ci": "auto"},
     "dummy class": {"dummy_class": -1},
     "closed levels": {"closes": True},
     "stop at 3% copies": {"stops": 0.03},
-    "gap zone": {"gaps": ("zone",)},
-    "gap auto, 10% kept": {"gaps": ("auto",), "gap_keep": 0.1},
+    "gap zone": {"gap": "zone"},
+    "gap auto, 10% kept": {"gap": "auto", "gap_keep": 0.1},
     "gap auto, lower edge / 2": {"edges": (0.5, 1.0)},
     "gap auto, lower edge x 2": {"edges": (2.0, 1.0)},
     "gap auto, upper edge / 2": {"edges": (1.0, 0.5)},
@@ -150,15 +149,16 @@ def load_set(name: str, folder: Path, out: Path) -> DataSet:
     return load_data(str(path))
 
 
-def law_of(way: str, dataset: DataSet, seed: int) -> Any:
-    """The noise levels of a way, for the curves of this seed."""
-    options = {"gaps": (), "ci": None, "gap_keep": 0.0, **WAYS[way]}
-    if "edges" in options:
-        (low, high), = law_of("gap auto", dataset, seed).gaps
-        factor_low, factor_high = options["edges"]
-        options["gaps"] = (f"{low * factor_low:.6g}:{high * factor_high:.6g}",)
-    return resolve_law(dataset, ci=options["ci"], gaps=options["gaps"], gap_keep=options["gap_keep"], seed=seed,
-                       device="cpu")
+def plan_of(name: str, way: str, seed: int, dataset: DataSet) -> TrainingPlan:
+    """The training of a set by a way."""
+    options = {option: value for option, value in WAYS[way].items() if option not in ("edges", "closes", "stops")}
+    if "edges" in WAYS[way]:
+        (low, high), = plan_of(name, "gap auto", seed, dataset).law.gaps
+        factor_low, factor_high = WAYS[way]["edges"]
+        options["gap"] = f"{low * factor_low:.6g}:{high * factor_high:.6g}"
+    chosen = SETS[name]
+    return plan_training(dataset, network=chosen.network, iterations=chosen.iterations, batch=chosen.batch,
+                         precision="bf16", seed=seed, device="cpu", **options)
 
 
 class ClosingTrainer(Trainer):
@@ -202,17 +202,12 @@ def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes) -> dic
 
 def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
     """Train one way and judge it."""
-    chosen = SETS[name]
-    levels = law_of(way, dataset, seed)
-    classes = classes_of(dataset, False, WAYS[way].get("dummy_class", 0), seed)
-    settings = TrainingSettings(chosen.iterations, chosen.batch, NETWORKS[chosen.network].learning_rate,
-                                precision="bf16", seed=seed)
-    denoiser = initial_denoiser({"network": chosen.network, "shape": dataset.train.shape[1:], "dropout": 0.0,
-                                 "classes": classes.count, "objective": "edm", "sigma_data": dataset.std}, seed, name)
+    plan = plan_of(name, way, seed, dataset)
+    classes, settings, denoiser = plan.classes, plan.settings, plan.denoiser()
     trainer_class = ClosingTrainer if WAYS[way].get("closes") else Trainer
-    trainer = trainer_class(denoiser, levels.law, classes.train, settings, classes.labels)
-    stops_at, steps = WAYS[way].get("stops"), chosen.iterations
-    looks = watch_steps(steps, chosen.batch, default_watch_every(steps * chosen.batch))
+    trainer = trainer_class(denoiser, plan.law.law, classes.train, settings, classes.labels)
+    stops_at, steps = WAYS[way].get("stops"), settings.iterations
+    looks = watch_steps(steps, settings.batch, default_watch_every(steps * settings.batch))
     monitor = heldout_monitor(trainer, dataset.train, dataset.validation if way in STEERED else None,
                               every=looks if stops_at else None, sigmas=[], device="cpu")
     evaluations = set(evaluation_steps(steps))
@@ -248,8 +243,8 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
     return {"format": FORMAT, "geomem": __version__, "set": name, "way": way, "seed": seed,
             "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                      "n_test": len(dataset.test), "shape": list(dataset.train.shape[1:])},
-            "network": chosen.network, "parameters": sum(p.numel() for p in denoiser.parameters()),
-            "settings": asdict(settings), "law": levels.summary(), "gaps": list(levels.gaps),
+            "network": plan.config["network"], "parameters": sum(p.numel() for p in denoiser.parameters()),
+            "settings": asdict(settings), "law": plan.law.summary(), "gaps": list(plan.law.gaps),
             "seconds": round(time.monotonic() - started), "rows": rows}
 
 
@@ -259,25 +254,18 @@ def _file_name(name: str) -> str:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process is to do what leads to ``path``: it is not there and no living process is at it."""
+    """Whether this process is to do what leads to ``path``: it is not there and no other process is at it."""
     mark = path.with_suffix(".busy")
-    if mark.exists() and not _is_alive(int(mark.read_text() or 0)):
-        mark.unlink(missing_ok=True)
-    try:
-        handle = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        yield False
-        return
-    os.write(handle, str(os.getpid()).encode())
-    os.close(handle)
-    try:
-        yield not path.exists()
-    finally:
-        mark.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    return Path(f"/proc/{process}").exists()
+    with open(mark, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock of a process that has ended is gone
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield not path.exists()
+        finally:
+            mark.unlink(missing_ok=True)
 
 
 def names_among(known: Collection[str]) -> Callable[[str], list[str]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomem.files import write_figure
+from geomem.files import write_figure, write_json
 from geomem.generation import generate
 from geomem.memorization import MemorizationCheck, memorization_rate
 from geomem.plots import plot_density, plot_samples, plot_watch
@@ -18,7 +18,6 @@ from geomem.training.loop import TrainingState, train_steps
 from geomem.training.monitor import Monitor
 from geomem.training.plan import TrainingPlan, plan_training
 from geomem.training.run import Run
-from geomem.training.tensorboard import TensorBoardLog
 from geomem.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
             write_figure(run.path / "noise-level-law.png",
                          plot_density(plan.law.named, (plan.law.document or {}).get("zone")), dpi=150)
         if plan.law.document is not None:
-            run.write_json("danger-zone.json", plan.law.document)
+            write_json(run.path / "danger-zone.json", plan.law.document)
     trainer = plan.trainer(denoiser, group)
     monitor = plan.monitor(trainer) if first else None
     dataset = plan.dataset
@@ -97,6 +96,25 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
             yield state
     if monitor is not None:
         _tell(plan, run, trainer, monitor)
+
+
+class TensorBoardLog:
+    """Writes lines of stats.jsonl for TensorBoard into the directory ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: Any = None
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add a line. From the first one on, what a killed process wrote for the same and later steps is forgotten."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.path), purge_step=line["step"])
+        self._writer.add_scalar("loss", line["loss"], line["step"])
+        if "heldout_mse" in line:
+            self._writer.add_scalar("heldout_mse", sum(line["heldout_mse"]), line["step"])
+        self._writer.flush()
 
 
 def _draw(plan: TrainingPlan, run: Run, trainer: Trainer) -> None:

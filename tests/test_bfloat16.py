@@ -1,17 +1,15 @@
 """Training in bfloat16 on a CPU: what is written out agrees with torch in float64, and runs resume exactly."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
-from test_training import assert_same_run
+from test_training import CONFIG, after_step, assert_same_run, terminate
 from torch.nn import functional as F
 
-from geomem.models import EDMDenoiser, build_network
+from geomem.models import EDMDenoiser
+from geomem.models.networks import DenseUNet, ImageUNet
 from geomem.noise import LogNormalSampler
-from geomem.training import Run, Trainer, TrainingSettings, bfloat16, denoising_loss, train
+from geomem.training import Interrupted, Run, Trainer, TrainingSettings, bfloat16, denoising_loss, train
 from geomem.training.bfloat16 import bfloat16_products, group_norm
 
 ROUNDING = 2.0**-9  # of a value to 8 bits, about, in the mean square; at most twice as much
@@ -75,10 +73,12 @@ def test_group_norm_of_flat_groups_is_as_steady_as_torchs():
     torch.testing.assert_close(y[:, :8].float(), bias.bfloat16().float()[:8, None, None].expand(2, 8, 8, 8))
 
 
-@pytest.mark.parametrize("network", ["unet-small", "unet-tiny"])
-def test_gradient_of_a_network_is_as_near_to_float32_as_with_autocast_alone(network, monkeypatch):
+@pytest.mark.parametrize(("network", "options"), [
+    (ImageUNet, {"channels": (16, 32), "layers": 1, "attention": (1,), "groups": 8}),
+    (DenseUNet, {"channels": 16, "depth": 2})])
+def test_gradient_of_a_network_is_as_near_to_float32_as_with_autocast_alone(network, options, monkeypatch):
     torch.manual_seed(0)
-    denoiser = EDMDenoiser(build_network(network, (3, 8, 8)))
+    denoiser = EDMDenoiser(network((3, 8, 8), **options, dropout=0.0, classes=None))
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     clean, noise, sigma = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.rand(4) + 0.1
@@ -132,16 +132,16 @@ def test_stopping_and_resuming_images_with_channels_innermost_changes_nothing(tm
     def start(path):
         run = Run(path)
         if not run.exists:
-            run.create({"data": {"spec": "x"}, "shape": [1, 8, 8], "objective": "edm", "network": "unet-tiny",
-                        "dropout": 0.1, "classes": 0, "sigma_data": 1.0, "settings": {"iterations": 28}})
+            run.create({**CONFIG, "shape": [1, 8, 8], "network": "unet-tiny"})
         torch.manual_seed(0)
-        return run, Trainer(run.untrained(), LogNormalSampler(), images,
-                            TrainingSettings(iterations=28, batch=8, precision=how.get("precision", "fp32")),
+        settings = TrainingSettings(iterations=5, batch=8, precision=how.get("precision", "fp32"))
+        return run, Trainer(run.untrained(), LogNormalSampler(), images, settings,
                             channels_last="channels_last" in how)
 
     train(*start(tmp_path / "whole"), images[:10])
-    with pytest.raises(Exception, match="stopped at step 26"):
-        train(*start(tmp_path / "stopped"), images[:10],
-              on_step=lambda step, loss: os.kill(os.getpid(), signal.SIGTERM) if step == 26 else None)
-    train(*start(tmp_path / "stopped"), images[:10])
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    run, trainer = start(tmp_path / "stopped")
+    after_step(trainer, 3, terminate)
+    with pytest.raises(Interrupted, match="stopped at step 3"):
+        train(run, trainer, images[:10])
+    train(*start(run.path), images[:10])
+    assert_same_run(tmp_path / "whole", run.path)

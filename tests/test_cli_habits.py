@@ -223,14 +223,20 @@ def test_completion(shell, capsys):
     ("geomem danger-zone photos/", ["file,photos/"]), ("geomem bounds x.npz --heldout dig", ["plain,digits"]),
     ("geomem risk digits --samples s", ["file,s"]), ("geomem train digits --out runs/", ["dir,runs/"]),
 ])
-def test_what_a_shell_is_offered(line, wanted):
-    """The program as the lines of ``geomem completion bash`` call it; no torch for that, or TAB would take seconds."""
-    words = line.split(" ")
+def test_what_a_shell_is_offered(line, wanted, monkeypatch, capsys):
+    """The program as the lines of ``geomem completion bash`` call it."""
+    for name, value in (("_GEOMEM_COMPLETE", "bash_complete"), ("COMP_WORDS", line), ("COMP_CWORD", line.count(" "))):
+        monkeypatch.setenv(name, str(value))
+    status()
+    assert capsys.readouterr().out.split() == wanted
+
+
+def test_what_a_shell_is_offered_needs_no_torch():
+    """Or TAB would take seconds."""
     script = "import sys; from geomem.cli.main import main\ntry: main([])\nfinally: assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                          env={**os.environ, "_GEOMEM_COMPLETE": "bash_complete", "COMP_WORDS": line,
-                               "COMP_CWORD": str(len(words) - 1)})
-    assert done.stdout.split() == wanted, done.stderr
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={
+        **os.environ, "_GEOMEM_COMPLETE": "bash_complete", "COMP_WORDS": "geomem train dig", "COMP_CWORD": "2"})
+    assert done.stdout.split() == ["plain,digits"], done.stderr
 
 
 def on_a_terminal(*arguments, **environment):

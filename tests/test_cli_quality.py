@@ -147,18 +147,6 @@ def test_what_cannot_be_written_is_found_before_the_work(files, tmp_path, capsys
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "locked"]
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--metric", "is"], "--metric"), (["--metric", "pr", "--features", "pca:99"], "1 to 59"),
-    (["--metric", "pr", "--features", "dino"], "pca:K"), (["--features", "dino"], "pca:K"),
-    (["--features", "pca:5", "--metric", "values"], "no effect without --metric frechet"),
-    (["--fid-weights", "gone.pth", "--metric", "pr"], "no effect without --metric fid"),
-    (["--label", "a", "--label", "b"], "2 --label for 1"),
-])
-def test_wrong_options(files, capsys, options, words):
-    assert status(*command(files, "copied0"), *options) == 2
-    assert words in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("options", "n", "least"), [([], 1, 2), (["--metric", "mmd"], 3, 4)])
 def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, options, n, least):
     np.savez(tmp_path / "few.npz", samples=samples_of(files, "copied0")[:n])
@@ -168,20 +156,6 @@ def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, opti
     assert f"few.npz holds {n} samples; what is measured needs {least} or more" in error
     np.savez(tmp_path / "few.npz", samples=np.zeros((least, 1, 8, 8), np.float32))
     assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 0
-
-
-@pytest.mark.parametrize(("values", "words"), [
-    (np.zeros((9, 1, 8, 8), np.uint8), "samples hold uint8; save floats (n, ...) in the scale of the data, images"),
-    (np.full((9, 1, 8, 8), np.nan, np.float32), "samples hold NaN"),
-    (np.full((9, 1, 8, 8), 2e15, np.float32), "beyond 1e+15"),
-    (np.zeros((0, 1, 8, 8), np.float32), "samples are none"),
-])
-def test_samples_that_cannot_be_judged_are_refused_with_their_name(values, words, files, tmp_path, capsys):
-    np.savez(tmp_path / "bad.npz", samples=values)
-    assert status("quality", tmp_path / "bad.npz", "--data", files / "data.npz", "--all") == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"geomem: {tmp_path / 'bad.npz'}: ")
-    assert words in error
 
 
 @pytest.mark.parametrize(("factor", "shift", "noted"), [

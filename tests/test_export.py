@@ -55,7 +55,7 @@ def folder(ddpm_run, tmp_path_factory):
 
 def trained(data, out, *arguments):
     """A short run whose learning rate is large, so that every weight counts."""
-    defaults = {"--iterations": 25, "--batch": 8, "--learning-rate": 0.02}
+    defaults = {"--iterations": 25, "--batch": 8, "--learning-rate": 0.02, "--watch-every": 0}
     given = [str(value) for value in arguments]
     options = [str(part) for name, value in defaults.items() if name not in given for part in (name, value)]
     assert status("train", data, "--out", out, *options, *given) == 0

@@ -42,24 +42,28 @@ class Constant(nn.Module):
         return torch.full_like(x, self.value)
 
 
+def filled(module, std=0.05):
+    """Weights from a normal law: residual branches start at zero, and are to count."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module
+
+
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("wrapper", [EDMDenoiser, EpsilonDenoiser])
-def test_contract(name, wrapper):
+def test_contract(name):
     """() and (B,) noise levels agree; a row does not depend on the others; float32 out, for every odd size."""
     torch.manual_seed(0)
-    denoiser = wrapper(build_network(name, SHAPES[name])).eval()
-    for parameter in denoiser.parameters():  # residual branches start at zero: make them count
-        nn.init.normal_(parameter, std=0.05)
-    x = torch.randn(4, *SHAPES[name])
-    with torch.no_grad():
-        scalar = denoiser(x, 0.7)
-        assert scalar.shape == x.shape
-        assert scalar.dtype == torch.float32
-        torch.testing.assert_close(denoiser(x.double(), torch.full((4,), 0.7)), scalar)
-        mixed = denoiser(x, torch.tensor([0.7, 2.0, 0.7, 0.01]))
-        torch.testing.assert_close(mixed[0], scalar[0], rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(mixed[1], scalar[1], atol=1e-3)
-        torch.testing.assert_close(denoiser(x[2:3], 0.7)[0], scalar[2], rtol=1e-4, atol=1e-5)
+    net, x = filled(build_network(name, SHAPES[name])), torch.randn(4, *SHAPES[name])
+    for denoiser in (EDMDenoiser(net).eval(), EpsilonDenoiser(net).eval()):
+        with torch.no_grad():
+            scalar = denoiser(x, 0.7)
+            assert scalar.shape == x.shape
+            assert scalar.dtype == torch.float32
+            torch.testing.assert_close(denoiser(x.double(), torch.full((4,), 0.7)), scalar)
+            mixed = denoiser(x, torch.tensor([0.7, 2.0, 0.7, 0.01]))
+            torch.testing.assert_close(mixed[0], scalar[0], rtol=1e-4, atol=1e-5)
+            assert not torch.allclose(mixed[1], scalar[1], atol=1e-3)
+            torch.testing.assert_close(denoiser(x[2:3], 0.7)[0], scalar[2], rtol=1e-4, atol=1e-5)
 
 
 def test_edm_preconditioning_formulas():
@@ -136,17 +140,7 @@ def test_optimal_denoiser_tends_to_the_gaussian_one():
 
 
 def test_piecewise_denoiser_takes_the_right_weights(monkeypatch):
-    parts = [lambda x, s, labels=None, k=k: torch.full_like(x, k) for k in range(3)]
-
-    class Part(nn.Module):
-        def __init__(self, k):
-            super().__init__()
-            self.k = k
-
-        def forward(self, x, sigma, labels=None):
-            return parts[self.k](x, sigma)
-
-    a, b, c = (Part(k) for k in range(3))
+    a, b, c = (Constant(k) for k in range(3))
     denoiser = PiecewiseDenoiser([a, b, a, c], [0.1, 1.0, 10.0])
     assert len(denoiser.denoisers) == 3
     x = torch.zeros(6, 2)
@@ -165,33 +159,22 @@ def test_piecewise_denoiser_takes_the_right_weights(monkeypatch):
         PiecewiseDenoiser([a, b, c], [1.0, 0.1])
 
 
-def on_every_device_alike():
-    """A denoiser of every kind, and the shape of its points."""
-    with torch.random.fork_rng():
-        train = torch.randn(20, 1, 8, 8)
-    mlp = build_network("mlp", (1, 8, 8), classes=3)
-    edm, epsilon = EDMDenoiser(mlp), EpsilonDenoiser(mlp)
-    return {
-        "edm unet-tiny": EDMDenoiser(build_network("unet-tiny", (1, 8, 8), classes=3)),
-        "edm unet-small": EDMDenoiser(build_network("unet-small", (1, 8, 8), classes=3)),
-        "edm mlp": edm, "epsilon": epsilon, "sigma": SigmaDenoiser(mlp, "v", scaling="vp"),
-        "timestep": TimestepDenoiser(mlp, DDPMSchedule()),
-        "nearest timestep": TimestepDenoiser(mlp, DDPMSchedule(), between="nearest"),
-        "empirical": EmpiricalDenoiser(train), "gaussian": GaussianDenoiser(train),
-        "piecewise": PiecewiseDenoiser([edm, GaussianDenoiser(train), edm], [0.1, 1.0]),
-        "fixed class": FixedClass(edm, 2),
-    }
-
-
-@pytest.mark.parametrize("name", on_every_device_alike())
-def test_a_forward_pass_asks_the_device_for_no_value(name):
+def test_a_forward_pass_asks_the_device_for_no_value():
     """Tensors on the device meta have no values: what asks for one raises."""
-    denoiser = on_every_device_alike()[name].to("meta")
-    x, labels = torch.empty(4, 1, 8, 8, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
-    for sigma in (0.5, torch.empty((), device="meta"), torch.empty(4, device="meta")):
-        assert denoiser(x, sigma, labels).shape == x.shape
-    if isinstance(denoiser, Denoiser):
-        assert denoising_loss(denoiser, x, x, torch.empty(4, device="meta"), labels).device.type == "meta"
+    with torch.device("meta"):
+        x, labels, level = torch.empty(4, 1, 8, 8), torch.empty(4, dtype=torch.int64), torch.empty(4)
+        mlp, tiny, small = (build_network(name, (1, 8, 8), classes=3) for name in ("mlp", "unet-tiny", "unet-small"))
+    edm, gaussian = EDMDenoiser(mlp), GaussianDenoiser(torch.randn(20, 1, 8, 8))
+    for denoiser in (
+            edm, EDMDenoiser(tiny), EDMDenoiser(small), EpsilonDenoiser(mlp), SigmaDenoiser(mlp, "v", scaling="vp"),
+            TimestepDenoiser(mlp, DDPMSchedule()), TimestepDenoiser(mlp, DDPMSchedule(), between="nearest"), gaussian,
+            EmpiricalDenoiser(torch.randn(20, 1, 8, 8)), PiecewiseDenoiser([edm, gaussian, edm], [0.1, 1.0]),
+            FixedClass(edm, 2)):
+        denoiser.to("meta")
+        for sigma in (0.5, level[0], level):
+            assert denoiser(x, sigma, labels).shape == x.shape
+        if isinstance(denoiser, Denoiser):
+            assert denoising_loss(denoiser, x, x, level, labels).device.type == "meta"
 
 
 @pytest.mark.parametrize("given", [None, np.geomspace(0.99, 1e-4, 57)])
@@ -215,30 +198,23 @@ def test_presets():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_class_conditional_networks(name):
-    """Each class and the null class, n, give another output; no labels at all is the null class for every point."""
+def test_labels_and_dropout(name):
+    """Each class and the null class, n, give another output; no labels at all is the null class for every point.
+    Networks without classes ignore labels; dropout acts in training alone.
+    """
     torch.manual_seed(0)
-    net = build_network(name, SHAPES[name], classes=3).eval()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    x = torch.randn(2, *SHAPES[name])
+    net, x = filled(build_network(name, SHAPES[name], classes=3, dropout=0.5)), torch.randn(2, *SHAPES[name])
     with torch.no_grad():
+        assert not torch.equal(net(x, torch.zeros(2)), net(x, torch.zeros(2)))
+        net.eval()
         outputs = [net(x, torch.zeros(2), torch.tensor([k, k])) for k in range(4)]
         mixed = net(x, torch.zeros(2), torch.tensor([2, 0]))
-        torch.testing.assert_close(net(x, torch.zeros(2)), outputs[3], rtol=0, atol=0)
+        assert torch.equal(net(x, torch.zeros(2)), outputs[3])
+        for classes in (None, 0):
+            plain = filled(build_network(name, SHAPES[name], classes=classes)).eval()
+            assert torch.equal(plain(x, torch.zeros(2), torch.tensor([0, 1])), plain(x, torch.zeros(2)))
     assert all(not torch.allclose(a, b, atol=1e-4) for k, a in enumerate(outputs) for b in outputs[:k])
     torch.testing.assert_close(mixed, torch.stack([outputs[2][0], outputs[0][1]]), rtol=1e-4, atol=1e-5)
-
-
-def test_networks_without_classes_ignore_labels():
-    for name, shape in SHAPES.items():
-        for classes in (None, 0):
-            net = build_network(name, shape, classes=classes).eval()
-            for parameter in net.parameters():
-                nn.init.normal_(parameter, std=0.05)
-            x = torch.randn(2, *shape)
-            with torch.no_grad():
-                assert torch.equal(net(x, torch.zeros(2), torch.tensor([0, 1])), net(x, torch.zeros(2)))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 140, 141])
@@ -248,9 +224,7 @@ def test_signals_of_any_length(length):
     Norms see the whole signal too, so they are taken out; convolutions then reach about 40 values, attention all.
     """
     torch.manual_seed(0)
-    net = build_network("unet1d", (2, length)).eval()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.1)
+    net = filled(build_network("unet1d", (2, length)), 0.1).eval()
     for block in net.modules():
         for name, child in block.named_children():
             if isinstance(child, nn.GroupNorm):
@@ -271,16 +245,3 @@ def test_published_sizes():
                  for name, shape in {"unet-grey": (1, 32, 32), "unet-cifar": (3, 32, 32)}.items()}
     assert sizes["unet-grey"] == pytest.approx(4.06e6, rel=0.01)
     assert sizes["unet-cifar"] == pytest.approx(55.7e6, rel=0.03)
-
-
-def test_dropout_acts_in_training_alone():
-    for name, shape in SHAPES.items():
-        torch.manual_seed(0)
-        net = build_network(name, shape, dropout=0.5)
-        for parameter in net.parameters():
-            nn.init.normal_(parameter, std=0.1)
-        x = torch.randn(1, *shape)
-        with torch.no_grad():
-            assert not torch.equal(net(x, torch.zeros(1)), net(x, torch.zeros(1))), name
-            net.eval()
-            assert torch.equal(net(x, torch.zeros(1)), net(x, torch.zeros(1))), name

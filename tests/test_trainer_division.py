@@ -1,23 +1,24 @@
 """A batch divided among pieces and processes trains like the whole one; processes stop, fail and resume together."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import status
 from safetensors.torch import load_file
-from test_training import CONFIG, POINTS, after_step, assert_same_run, make, terminate
+from test_training import CONFIG, POINTS, after_step, assert_same_run, make, stopped, terminate, train_on
 
-from geomem.cli.main import main
-from geomem.errors import InputError
+from geomem.errors import InputError, LostProcess
 from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
+from geomem.processes import leave_at_once, process_group
 from geomem.training import (
     Interrupted,
     Run,
@@ -25,6 +26,7 @@ from geomem.training import (
     TrainingDiverged,
     TrainingSettings,
     denoising_loss,
+    heldout_monitor,
     train,
     train_steps,
 )
@@ -75,12 +77,9 @@ def test_divided_batch_has_the_gradient_of_the_whole(division, flip):
     assert float((gradient - whole).norm()) < 1e-5 * float(whole.norm())
 
 
-def test_a_batch_cannot_be_cut_finer_than_points():
+def test_a_batch_finer_than_points_and_no_compiler_are_one_line(monkeypatch):
     with pytest.raises(InputError, match="a batch of 10 cannot be divided into 11 pieces"):
         image_trainer(accumulate=11)
-
-
-def test_compile_without_a_compiler_is_one_line(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="no C\\+\\+ compiler no-such-compiler here"):
         image_trainer(compiled=True)
@@ -104,34 +103,6 @@ def test_compiled_network_is_the_one_that_trains(monkeypatch):
     assert image_trainer(compiled=True).state().keys() == image_trainer().state().keys()
 
 
-SCRIPT = """
-import os, signal, sys, torch
-sys.path.insert(0, {tests!r})
-from test_training import POINTS, after_step
-from test_trainer_division import plain
-from geomem.errors import LostProcess
-from geomem.processes import leave_at_once, process_group
-from geomem.training import Interrupted, heldout_monitor, train_steps
-path, what = sys.argv[1:]
-rank = int(os.environ["RANK"])
-try:
-    with process_group() as group:
-        run, trainer = plain(path, group)
-        monitor = heldout_monitor(trainer, None, POINTS[:20], every=None) if rank == 0 else None
-        if rank == 1 and what in ("kill", "term"):
-            number = signal.SIGKILL if what == "kill" else signal.SIGTERM
-            after_step(trainer, 37, lambda: os.kill(os.getpid(), number))
-        for state in train_steps(run, trainer, monitor):
-            if monitor is not None and what == "enough" and state.step == 24:
-                monitor.should_stop = True
-    print(trainer.steps_done, file=sys.stderr)
-except (LostProcess, Interrupted) as error:
-    print(f"{{type(error).__name__}}: {{error}}", file=sys.stderr)
-    leave_at_once(1)
-leave_at_once(0)  # as the command line does: gloo's threads now and then abort Python's own end
-"""
-
-
 def plain(path, group=None):
     """A small run without dropout, whose masks would depend on the division."""
     run = Run(path)
@@ -144,25 +115,43 @@ def plain(path, group=None):
                         group=group)
 
 
-def run_processes(path, what):
-    """Exit status and stderr of each."""
-    return together("-c", SCRIPT.format(tests=str(Path(__file__).parent)), path, what)
+def member(rank, port, path, what, said):
+    """One of two processes that train ``plain``; says where it ended."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    try:
+        with process_group() as group:
+            run, trainer = plain(path, group)
+            monitor = heldout_monitor(trainer, None, POINTS[:20], every=None) if rank == 0 else None
+            if rank == 1 and what in (signal.SIGKILL, signal.SIGTERM):
+                after_step(trainer, 37, lambda: os.kill(os.getpid(), what))
+            for state in train_steps(run, trainer, monitor):
+                if monitor is not None and what == "enough" and state.step == 24:
+                    monitor.should_stop = True
+        said.send(str(trainer.steps_done))
+    except (LostProcess, Interrupted) as error:
+        said.send(f"{type(error).__name__}: {error}")
+        leave_at_once(1)
+    leave_at_once(0)  # as the command line does: gloo's threads now and then abort Python's own end
 
 
-def together(*arguments, count=2):
-    """Exit status and stderr of each of several Python processes with the same arguments."""
+def run_processes(path, what=None):
+    """Exit status and last words of each."""
+    fork, port = get_context("fork"), free_port()
+    pipes = [fork.Pipe(duplex=False) for _ in range(2)]
+    started = [fork.Process(target=member, args=(rank, port, path, what, pipe[1])) for rank, pipe in enumerate(pipes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+        process.kill()
+    return [(process.exitcode, pipe[0].recv() if pipe[0].poll() else "")
+            for process, pipe in zip(started, pipes, strict=True)]
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    started = [subprocess.Popen([sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
-                                env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(count),
-                                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"})
-               for rank in range(count)]
-    try:
-        return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=120)]]
-    finally:
-        for process in started:
-            process.kill()
+        return str(free.getsockname()[1])
 
 
 def assert_same_curve(one, two):
@@ -179,91 +168,74 @@ def assert_same_curve(one, two):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     path = tmp_path_factory.mktemp("division") / "alone"
-    run, trainer = plain(path)
-    train(run, trainer, POINTS[:20])
+    train(*plain(path), POINTS[:20])
     return path
 
 
-def test_two_processes_train_like_one(alone, tmp_path):
-    for status, err in run_processes(tmp_path / "two", "train"):
-        assert status == 0, err
+@pytest.mark.parametrize("begun", [False, True])
+def test_two_processes_train_like_one_also_from_where_one_stopped(alone, tmp_path, begun):
+    if begun:
+        run, trainer = plain(tmp_path / "two")
+        after_step(trainer, 37, terminate)
+        with pytest.raises(Interrupted, match="stopped at step 37"):
+            train(run, trainer, POINTS[:20])
+    assert run_processes(tmp_path / "two") == [(0, "80")] * 2
     assert_same_curve(alone, tmp_path / "two")
     assert not list((tmp_path / "two").rglob(".*"))
 
 
 def test_a_signal_to_one_process_stops_all_and_one_alone_goes_on(alone, tmp_path):
-    for status, err in run_processes(tmp_path / "run", "term"):
-        assert (status, err.strip()) == (1, "Interrupted: stopped at step 37")
-    run, trainer = plain(tmp_path / "run")
-    train(run, trainer, POINTS[:20])
-    assert_same_curve(alone, tmp_path / "run")
-
-
-def test_two_processes_go_on_with_what_one_alone_began(alone, tmp_path):
-    run, trainer = plain(tmp_path / "run")
-    after_step(trainer, 37, terminate)
-    with pytest.raises(Interrupted, match="stopped at step 37"):
-        train(run, trainer, POINTS[:20])
-    for status, err in run_processes(tmp_path / "run", "train"):
-        assert (status, err.strip()) == (0, "80")
+    assert run_processes(tmp_path / "run", signal.SIGTERM) == [(1, "Interrupted: stopped at step 37")] * 2
+    train(*plain(tmp_path / "run"), POINTS[:20])
     assert_same_curve(alone, tmp_path / "run")
 
 
 def test_enough_for_the_first_process_ends_all(tmp_path):
-    assert [(status, err.strip()) for status, err in run_processes(tmp_path / "run", "enough")] == [(0, "25")] * 2
+    assert run_processes(tmp_path / "run", "enough") == [(0, "25")] * 2
 
 
 def test_a_killed_process_ends_the_others_with_a_word(tmp_path):
-    (status, err), (killed, _) = run_processes(tmp_path / "run", "kill")
-    assert killed == -signal.SIGKILL
-    assert status == 1
-    assert "LostProcess: another of the 2 processes has ended" in err
-    assert "Traceback" not in err
+    (status, said), (killed, _) = run_processes(tmp_path / "run", signal.SIGKILL)
+    assert (status, killed) == (1, -signal.SIGKILL)
+    assert "LostProcess: another of the 2 processes has ended" in said
 
 
 def test_engine_options_of_the_command_line_may_change_on_resuming(tmp_path):
-    def status(*arguments):
-        try:
-            main(["train", "digits", "--n-train", "40", "--network", "mlp", "--batch", "8", "--iterations", "26",
-                  "--watch-every", "0", "--out", str(tmp_path / "run"), *arguments])
-        except SystemExit as stop:
-            return stop.code
-        return 0
-
-    assert status("--accumulate", "2") == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["engine"]["accumulate"] == 2
-    assert status("--accumulate", "1", "--resume") == 0
-    assert status("--snapshots", "bf16", "--resume") == 2
+    command = ["train", "digits", "--n-train", 40, "--network", "mlp", "--batch", 8, "--iterations", 3,
+               "--watch-every", 0, "--out", tmp_path / "run"]
+    assert status(*command, "--accumulate", 2) == 0
+    assert Run(tmp_path / "run").config["engine"]["accumulate"] == 2
+    assert status(*command, "--accumulate", 1, "--resume") == 0
+    assert status(*command, "--snapshots", "bf16", "--resume") == 2
 
 
 def test_command_line_shares_one_run_among_processes(tmp_path):
-    options = ["-m", "geomem", "train", "digits", "--n-train", 40, "--network", "mlp", "--batch", 9, "--iterations", 26,
-               "--gap", "0.3:1", "--out", tmp_path / "run"]
-    (status, said), (other, silent) = together(*options)
-    assert (status, other) == (0, 0), said + silent
-    assert "26 steps done" in said
+    words = ["train", "digits", "--n-train", "40", "--network", "mlp", "--batch", "9", "--iterations", "2", "--gap",
+             "0.3:1", "--watch-every", "0", "--out", str(tmp_path / "run")]
+    port = free_port()
+    started = [subprocess.Popen([sys.executable, "-m", "geomem", *words], stderr=subprocess.PIPE, text=True, env={
+        **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+        for rank in range(2)]
+    said, silent = (process.communicate(timeout=120)[1] for process in started)
+    assert [process.returncode for process in started] == [0, 0], said + silent
+    assert "2 steps done" in said
     assert silent == ""
     run = Run(tmp_path / "run")
     assert run.config["engine"]["processes"] == 2
     assert (run.path / "noise-level-law.png").exists()
-    assert [line["step"] for line in run.stats] == [25, 26]
+    assert [line["step"] for line in run.stats] == [2]
 
 
 def test_snapshots_in_bf16_take_half_the_space_and_resume_exactly(tmp_path):
-    for name in ("whole", "stopped", "fp32"):
-        dtype = None if name == "fp32" else torch.bfloat16
-        for stop_at in ((37,) if name == "stopped" else ()):
-            run, trainer = make(tmp_path / name)
-            after_step(trainer, stop_at, terminate)
-            with pytest.raises(Interrupted, match="stopped at step 37"):
-                train(run, trainer, POINTS[:20], snapshot_dtype=dtype)
-        run, trainer = make(tmp_path / name)
-        train(run, trainer, POINTS[:20], snapshot_dtype=dtype)
+    half = {"snapshot_dtype": torch.bfloat16}
+    train_on(tmp_path / "fp32")
+    train_on(tmp_path / "whole", **half)
+    stopped(tmp_path / "stopped", 37, **half)
+    train_on(tmp_path / "stopped", **half)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
-    paths = [next((tmp_path / name / "weights").iterdir()) for name in ("whole", "fp32")]
-    half, full = map(load_file, paths)
-    assert paths[0].name == paths[1].name
-    for name, tensor in half.items():
+    path = next((tmp_path / "whole" / "weights").iterdir())
+    full = load_file(tmp_path / "fp32" / "weights" / path.name)
+    for name, tensor in load_file(path).items():
         assert tensor.dtype == torch.bfloat16
         assert torch.equal(tensor, full[name].bfloat16())
     denoiser = Run(tmp_path / "whole").denoiser("per-level")
@@ -276,16 +248,20 @@ def test_checkpoints_by_images(tmp_path):
     assert [state.step for state in train_steps(run, trainer, checkpoint_every=250) if state.saved] == [16, 32, 47, 60]
 
 
-def test_divergence_names_the_last_good_checkpoint(tmp_path):
+@pytest.mark.parametrize(("step", "words", "saved"), [
+    (1, "between steps 0 and 16; there is no checkpoint yet", 0),
+    (33, "between steps 25 and 47; .* keeps the checkpoint of step 32", 32)])
+def test_divergence_names_the_last_good_checkpoint(tmp_path, step, words, saved):
     run, trainer = make(tmp_path / "run", learning_rate=1e-3)
 
     def diverge():
         with torch.no_grad():
             next(trainer.denoiser.parameters()).fill_(float("nan"))
 
-    after_step(trainer, 33, diverge)
-    with pytest.raises(TrainingDiverged, match=r"between steps 25 and 47; .* keeps the checkpoint of step 32"):
+    after_step(trainer, step, diverge)
+    with pytest.raises(TrainingDiverged, match=words):
         train(run, trainer, None, checkpoint_every=250)
+    assert (run.path / "model.safetensors").exists() == bool(saved)
     _, again = make(tmp_path / "run", learning_rate=1e-3)
     run.restore(again)
-    assert again.steps_done == 32
+    assert again.steps_done == saved

@@ -23,12 +23,11 @@ STEPS = {"ddim": 100, "ddpm": 1000}  # by default, of the samplers over timestep
 
 def latents(seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """Standard normal starting points, (len(seeds), *shape), float32; each depends on its own seed alone."""
-    return np.stack([generator(seed, "latent").standard_normal(tuple(shape), dtype=np.float32) for seed in seeds])
+    return _draws(seeds, shape, "latent")
 
 
-def step_noise(seeds: Sequence[int], shape: Sequence[int], step: int) -> np.ndarray:
-    """Standard normal noise of one step of ancestral sampling, (len(seeds), *shape), float32."""
-    return np.stack([generator(seed, "ancestral noise", step).standard_normal(tuple(shape), dtype=np.float32)
+def _draws(seeds: Sequence[int], shape: Sequence[int], purpose: str, *index: int) -> np.ndarray:
+    return np.stack([generator(seed, purpose, *index).standard_normal(tuple(shape), dtype=np.float32)
                      for seed in seeds])
 
 
@@ -69,7 +68,7 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
             sample = edm_sample(denoiser, latent, sigmas, method=method, labels=classes)
         else:
             def noise(step: int, part: Sequence[int] = part) -> Tensor:
-                return torch.from_numpy(step_noise(part, shape, step)).to(device)
+                return torch.from_numpy(_draws(part, shape, "ancestral noise", step)).to(device)
 
             sample = ddim_sample(denoiser, latent, sigmas, eta=float(method == "ddpm"), noise=noise, labels=classes)
         parts.append(sample.cpu().numpy())

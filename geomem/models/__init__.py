@@ -2,8 +2,7 @@
 
 from geomem._renamed import renamed
 from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
-from geomem.models.classes import FixedClass
-from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, expand_sigma
+from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, expand_sigma
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser

@@ -120,3 +120,17 @@ class EpsilonDenoiser(Denoiser):
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return 1 / sigma**2
+
+
+class FixedClass(nn.Module):
+    """``denoiser(x, sigma, label)``, whatever labels are given: to all that knows no classes an ordinary denoiser."""
+
+    def __init__(self, denoiser: nn.Module, label: int) -> None:
+        super().__init__()
+        self.denoiser, self.label = denoiser, label
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
+        """Clean estimate of ``x`` (B, ...)."""
+        labels = torch.full((len(x),), self.label, dtype=torch.int64, device=x.device)
+        return self.denoiser(x, sigma, labels, **conditioning)

@@ -2,8 +2,7 @@
 
 from geomem._renamed import renamed
 from geomem.training.best_weights import BestWeights
-from geomem.training.classes import Classes, classes_of
-from geomem.training.dummy import WithNoiseImages
+from geomem.training.classes import Classes, WithNoiseImages, classes_of
 from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
 from geomem.training.loop import (

@@ -6,10 +6,12 @@ levels.json), and a README.md with the lines that sample from it. It gives name 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.files import atomic_directory, write_json, write_text
@@ -72,44 +74,34 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     if form == "diffusers" and reason is not None:
         raise InputError(f"{run.path} cannot be exported for diffusers: {reason}; use --form geomem")
     form = ("geomem" if reason else "diffusers") if form == "auto" else form
-    best = "per-level" if form == "geomem" else "early-stop"
-    weights = weights or (run.weights_without_levels if run.levels is None else best)
-    data = config["data"]
+    weights = weights or (run.weights_without_levels if run.levels is None else
+                          "per-level" if form == "geomem" else "early-stop")
+    data, classes = config["data"], len(run.labels or ())
     about = {"name": out.name, "weights": weights, "network": config["network"],
-             "objective": config["objective"].upper(), **_about_classes(run.labels),
+             "objective": config["objective"].upper(),
+             "labels": f", labels=np.arange(16) % {classes}" if classes else "",  # the null class was never trained
+             "conditional": "; `model.denoiser(x, sigma, classes)` knows the classes too, integers 0 to "
+                            f"{classes - 1} of shape (B,). Class k is the label `model.labels[k]` of the data"
+                            if classes else "",
              "data": f"{data.get('name', 'unnamed')} (sha256 {data.get('sha256', 'unknown')})"}
+    dtype = torch.bfloat16 if bf16 else torch.float32
     if form == "diffusers":
         denoiser: Any = run.denoiser(weights)
-        save_ddpm_pipeline(out, denoiser.bfloat16() if bf16 else denoiser, shape, DIFFUSERS_README.format(**about))
-    else:
-        _save_run(run, out, config, weights, torch.bfloat16 if bf16 else torch.float32, GEOMEM_README.format(**about))
-    return form, weights
-
-
-def _about_classes(labels: list[int] | None) -> dict[str, str]:
-    """What the README says of a class-conditional model; its null class was never trained."""
-    if labels is None:
-        return {"labels": "", "conditional": ""}
-    return {"labels": f", labels=np.arange(16) % {len(labels)}",
-            "conditional": "; `model.denoiser(x, sigma, classes)` knows the classes too, "
-                           f"integers 0 to {len(labels) - 1} of shape (B,). "
-                           "Class k is the label `model.labels[k]` of the data"}
-
-
-def _save_run(run: Run, out: Path, config: dict[str, Any], weights: str, dtype: torch.dtype, readme: str) -> None:
-    """The run directory is made beside its place and moved there whole."""
-    data = {name: config["data"][name] for name in ("name", "sha256") if name in config["data"]}
+        save_ddpm_pipeline(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about))
+        return form, weights
+    levels = run.levels if weights == "per-level" else None
     with atomic_directory(out) as temporary:
-        write_json(temporary / "config.json", {**config, "data": data, "init": None})
-        if weights == "per-level":
-            levels = run.levels
-            assert levels is not None
-            for step in sorted({*levels["steps"], levels["early_stop"]}):
-                tensors = {name: tensor.to(dtype) for name, tensor in run.snapshot(step).items()}
-                write_tensors(Run(temporary).snapshot_path(step), tensors)
+        write_json(temporary / "config.json", {
+            **config, "data": {name: data[name] for name in ("name", "sha256") if name in data}, "init": None})
+        if levels is not None:
+            kept: Iterable[tuple[Path, Mapping[str, Tensor]]] = (
+                (Run(temporary).snapshot_path(step), run.snapshot(step))
+                for step in {*levels["steps"], levels["early_stop"]})
             write_json(temporary / "levels.json", {"format": LEVELS_FORMAT, "edges": levels["edges"],
                                                    "steps": levels["steps"], "early_stop": levels["early_stop"]})
         else:
-            state = run.denoiser_of_classes(weights).state_dict()
-            write_tensors(temporary / "model.safetensors", {name: value.to(dtype) for name, value in state.items()})
-        write_text(temporary / "README.md", readme)
+            kept = [(temporary / "model.safetensors", run.denoiser_of_classes(weights).state_dict())]
+        for path, tensors in kept:
+            write_tensors(path, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+        write_text(temporary / "README.md", GEOMEM_README.format(**about))
+    return form, weights

@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,26 +147,27 @@ def train_steps(run: Run, trainer: Trainer, monitor: Monitor | None = None, *,
 def train(run: Run, trainer: Trainer, validation: np.ndarray | None = None, *,
           validation_labels: np.ndarray | None = None, checkpoint_every: int | None = None,
           snapshot_dtype: torch.dtype | None = None) -> BestWeights | None:
-    """All of ``train_steps`` with held-out losses and without looks; returns the best weights per noise level.
+    """All of ``train_steps`` with held-out losses and without looks.
 
-    ``validation`` (M, ...) are validation points with classes ``validation_labels`` (M,), ``snapshot_dtype`` the type
-    of the weights that are kept. Without the points, and in all processes but the first one, there are none: None.
+    Returns the best weights per noise level by ``validation`` points (M, ...) of classes ``validation_labels`` (M,),
+    kept as ``snapshot_dtype``; None without such points.
     """
-    first = trainer.group is None or trainer.group.rank() == 0
     labels = None if validation_labels is None else (np.empty(0), validation_labels)
-    monitor = None if not first else heldout_monitor(trainer, None, validation, every=None, labels=labels,
-                                                     dtype=snapshot_dtype)
-    for _ in train_steps(run, trainer, monitor, checkpoint_every=checkpoint_every):
-        pass
-    return None if monitor is None else monitor.best_weights
+    monitor = heldout_monitor(trainer, None, validation, every=None, labels=labels, dtype=snapshot_dtype)
+    deque(train_steps(run, trainer, monitor, checkpoint_every=checkpoint_every), maxlen=0)
+    return monitor.best_weights
 
 
 def heldout_monitor(trainer: Trainer, train: Values | None, validation: np.ndarray | None, **options: Any) -> Monitor:
     """The monitor of geomem's own trainings, with the options of ``Monitor``: the one early stop is chosen by the
-    expected training loss.
+    expected training loss. A band's share in it is the probability of its noise levels x the weight of the loss; the
+    law is that without the sampler's gap, since what is generated passes through every level.
     """
+    best = BestWeights.log_spaced()
+    law = trainer.sampler.base if isinstance(trainer.sampler, GapSampler) else trainer.sampler
+    shares = np.diff(law.cdf(best.edges)) * trainer.denoiser.loss_weight(torch.from_numpy(best.centres)).numpy()
     return Monitor(train, validation, seed=trainer.settings.seed, validation=MAX_VALIDATION_POINTS,
-                   average_weights=loss_shares(trainer), **options)
+                   average_weights=shares, **options)
 
 
 def _is_due(step: int, settings: TrainingSettings, checkpoint_every: int | None, last_saved: float) -> bool:
@@ -184,27 +186,12 @@ def _agreed(stop: int, group: ProcessGroup | None) -> int:
 
 
 def _require_finite(run: Run, trainer: Trainer, saved: int | None) -> None:
-    if not _is_finite(trainer):
+    weights = torch.stack([p.isfinite().all() for p in trainer.ema.parameters()])
+    if not math.isfinite(trainer.mean_loss) or not weights.all():
         step = trainer.steps_done
         kept = f"{run.path} keeps the checkpoint of step {saved}" if saved else "there is no checkpoint yet"
         raise TrainingDiverged(f"loss or weights are not finite between steps {step - len(trainer.losses)} and {step}; "
                                f"{kept}; start again in another --out with a lower --learning-rate")
-
-
-def _is_finite(trainer: Trainer) -> bool:
-    return math.isfinite(trainer.mean_loss) and bool(torch.stack([p.isfinite().all() for p in trainer.ema.parameters()]
-                                                                 ).all())
-
-
-def loss_shares(trainer: Trainer) -> np.ndarray:
-    """Weight of each band's MSE in the expected training loss, shape (bands,): probability x loss weight.
-
-    The law is the sampler's without its gap: what is generated passes through every level, a gap's too.
-    """
-    best = BestWeights.log_spaced()
-    law = trainer.sampler.base if isinstance(trainer.sampler, GapSampler) else trainer.sampler
-    mass = np.diff(law.cdf(best.edges))
-    return mass * trainer.denoiser.loss_weight(torch.from_numpy(best.centres)).numpy()
 
 
 @contextmanager

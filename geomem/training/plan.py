@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 class TrainingPlan:
     """A training with all its options resolved.
 
-    config: what config.json holds. origin: the name of the data in errors. watch_every: images between two looks, 0 for
-    none. The others are options as ``plan_training`` has them.
+    config: what config.json holds. watch_every: images between two looks, 0 for none. The others are options as
+    ``plan_training`` has them.
     """
 
     config: dict[str, Any]
-    origin: str
     dataset: DataSet
     classes: Classes
     law: ResolvedLaw
@@ -54,7 +53,7 @@ class TrainingPlan:
 
     def denoiser(self) -> Denoiser:
         """With the weights that the training begins with. Raises InputError where those of ``init`` do not fit."""
-        denoiser = initial_denoiser(self.config, self.settings.seed, self.origin)
+        denoiser = initial_denoiser(self.config, self.settings.seed, self.dataset.name)
         if self.initial is not None:
             self.initial.load_into(denoiser)
         return denoiser
@@ -117,9 +116,12 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     name = data if isinstance(data, str) else dataset.name
     shape = dataset.train.shape[1:]
     initial = InitialWeights(os.fspath(init), shape) if init else None
-    taken = {} if initial is None else _decided_by(initial, network=network, objective=objective)
-    network, objective = taken.get("network", network or default_network(shape)), taken.get(
-        "objective", objective or "edm")
+    taken = {} if initial is None else initial.config  # the options that the weights decide
+    for option, value in (("network", network), ("objective", objective)):
+        if value is not None and taken.get(option, value) != value:
+            raise InputError(f"--init {init} has the {option} {taken[option]}; leave out --{option} {value}")
+    network = taken.get("network", network or default_network(shape))
+    objective = taken.get("objective", objective or "edm")
     if "diffusers" not in taken:
         build_network(network, shape)  # refuses an unknown name or shape
     elif dropout:
@@ -146,7 +148,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
                    "stop_at": stop_at_memorization},
     }
     every = default_watch_every(iterations * batch) if watch_every is None else watch_every
-    return TrainingPlan(config, str(name), dataset, classes, law, settings, initial, on, every, stop_at_memorization,
+    return TrainingPlan(config, dataset, classes, law, settings, initial, on, every, stop_at_memorization,
                         checkpoint_every, tensorboard)
 
 
@@ -182,14 +184,6 @@ def _lasting(spec: Any) -> str | None:
         return None
     spec = str(spec)
     return spec if spec in known_recipes() or spec.startswith(HUB_PREFIX) else os.path.abspath(spec)
-
-
-def _decided_by(initial: InitialWeights, **asked: str | None) -> dict[str, Any]:
-    """The options that the weights to start from decide. Raises InputError where one was given that says otherwise."""
-    for name, value in asked.items():
-        if value is not None and initial.config.get(name, value) != value:
-            raise InputError(f"--init {initial.path} has the {name} {initial.config[name]}; leave out --{name} {value}")
-    return initial.config
 
 
 def _require_suitable(dataset: DataSet, name: Any, flip: bool) -> None:

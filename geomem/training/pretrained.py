@@ -92,18 +92,14 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
         denoiser = load_diffusers_folder(path, configs)
         shape = diffusers_shape(configs, str(path))
         require_divisible(configs, shape, str(path))
-        return Pretrained(path, denoiser.eval(), shape, "last", {}, _schedule(denoiser))
+        return Pretrained(path, denoiser.eval(), shape, "last", {},
+                          getattr(denoiser, "schedule", DDPMSchedule()))
     run = Run(path)
     config = run.config
     weights = weights or (run.weights_without_levels if run.levels is None else "per-level")
-    schedule = _schedule(run.outline()) if config["network"] == DIFFUSERS else DDPMSchedule()
+    schedule = getattr(run.outline(), "schedule", DDPMSchedule())
     return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule,
                       run.labels)
-
-
-def _schedule(denoiser: nn.Module) -> DDPMSchedule:
-    schedule = getattr(denoiser, "schedule", None)
-    return schedule if isinstance(schedule, DDPMSchedule) else DDPMSchedule()
 
 
 class InitialWeights:

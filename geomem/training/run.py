@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Run:
     def create(self, config: Mapping[str, Any]) -> None:
         """Start a run here. Raises InputError where the directory holds anything already."""
         self.require_new()
-        self.write_json("config.json", {"format": FORMAT, **config})
+        write_json(self.path / "config.json", {"format": FORMAT, **config})
 
     def continue_with(self, config: Mapping[str, Any]) -> None:
         """Accept the same options again.
@@ -79,26 +79,17 @@ class Run:
                 raise InputError(f"{self.path} was started with {name} = {old.get(name)!r}, not {new.get(name)!r}; "
                                  "repeat the same command with --resume, or choose another --out")
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        write_json(self.path / name, value)
-
     @property
     def config(self) -> dict[str, Any]:
         """The resolved options. Raises InputError where there is no readable run."""
-        config = _read_json(self.path / "config.json", FORMAT)
-        try:
-            shape = config["shape"]
-            sound = (all(type(size) is int and size > 0 for size in shape) and 0 < math.prod(shape) <= 10**8
-                     and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
-                     and config["objective"] in ("edm", "ddpm")
-                     and config["classes"] in range(10**6) and 0 <= config["dropout"] < 1
-                     and _are_labels(config.get("labels"), config["classes"]) and 1e-6 < config["sigma_data"] < 1e6
-                     and isinstance(config["data"], dict))
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{self.path / 'config.json'} is damaged ({error!r}); train the run again") from None
-        if not sound:
-            raise InputError(f"{self.path / 'config.json'} is damaged (values out of range); train the run again")
-        return config
+        return _read_json(self.path / "config.json", FORMAT, lambda config: (
+            all(type(size) is int and size > 0 for size in config["shape"])
+            and 0 < math.prod(config["shape"]) <= 10**8
+            and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
+            and config["objective"] in ("edm", "ddpm") and config["classes"] in range(10**6)
+            and 0 <= config["dropout"] < 1 and _are_labels(config.get("labels"), config["classes"])
+            and 1e-6 < config["sigma_data"] < 1e6 and isinstance(config["data"], dict)
+        ), "values out of range", "train the run again")
 
     def untrained(self) -> Denoiser:
         """Denoiser of the run's architecture, with fresh weights."""
@@ -161,16 +152,11 @@ class Run:
         path = self.path / "levels.json"
         if not path.is_file():
             return None
-        levels = _read_json(path, LEVELS_FORMAT)
-        try:
-            edges, steps = levels["edges"], [*levels["steps"], levels["early_stop"]]
-            sound = (len(edges) == len(steps) and all(0 < a < b < math.inf for a, b in pairwise(edges))
-                     and all(type(step) is int and step >= 0 for step in steps))
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error!r}); use --weights last") from None
-        if not sound:
-            raise InputError(f"{path} is damaged (bands and steps do not fit); use --weights last")
-        return levels
+        return _read_json(path, LEVELS_FORMAT, lambda levels: (
+            len(levels["edges"]) == len(levels["steps"]) + 1
+            and all(0 < a < b < math.inf for a, b in pairwise(levels["edges"]))
+            and all(map(_is_step, [*levels["steps"], levels["early_stop"]]))
+        ), "bands and steps do not fit", "use --weights last")
 
     @property
     def weights_without_levels(self) -> str:
@@ -184,10 +170,8 @@ class Run:
         if not path.is_file():
             raise InputError(f"{self.path} has no weights before-copies: its training saw no copies, or was not "
                              "watched; use --weights last or per-level")
-        step = _read_json(path, BEFORE_FORMAT).get("step")
-        if type(step) is not int or step < 0:
-            raise InputError(f"{path} is damaged (no step); use --weights last")
-        return step
+        return _read_json(path, BEFORE_FORMAT, lambda before: _is_step(before.get("step")), "no step",
+                          "use --weights last")["step"]
 
     def snapshot(self, step: int) -> dict[str, Tensor]:
         return _read_tensors(self.snapshot_path(step))
@@ -252,23 +236,22 @@ class Run:
             metadata = file.metadata()
         try:
             trainer.load_state(tensors, int(metadata["steps_done"]))
-            if monitor is not None and "earlier" in metadata:
-                before = parse_json(metadata["earlier"], f"{path} is damaged", "start again in another --out")
-                if monitor.earlier is None and before["copies_at"] is not None:
-                    monitor.earlier = EarlierWeights()
-                if monitor.earlier is not None:
-                    monitor.earlier.restore(before, {int(step): self.snapshot(int(step)) for step in before["steps"]})
-            if monitor is not None and monitor.best_weights is not None and "best" in metadata:
-                state = parse_json(metadata["best"], f"{path} is damaged", "start again in another --out")
-                steps = {int(step) for band in state["candidates"] for step, _ in band}
-                steps |= set() if state["early_stop"] is None else {int(state["early_stop"][0])}
+            if monitor is None:
+                return
+            earlier, best = (parse_json(metadata.get(name, "null"), f"{path} is damaged",
+                                        "start again in another --out") for name in ("earlier", "best"))
+            if earlier and (monitor.earlier or earlier["copies_at"] is not None):
+                monitor.earlier = monitor.earlier or EarlierWeights()
+                monitor.earlier.restore(earlier, {int(step): self.snapshot(int(step)) for step in earlier["steps"]})
+            if best and monitor.best_weights is not None:
+                steps = {int(step) for band in best["candidates"] for step, _ in band}
+                steps |= set() if best["early_stop"] is None else {int(best["early_stop"][0])}
                 monitor.best_weights = BestWeights.from_dict(
-                    state, {step: self.snapshot(step) for step in sorted(steps)}, monitor.best_weights.dtype)
+                    best, {step: self.snapshot(step) for step in sorted(steps)}, monitor.best_weights.dtype)
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            reason = str(error)
-            raise InputError(f"{path} is damaged ({reason}); start again in another --out") from None
+            raise InputError(f"{path} is damaged ({error}); start again in another --out") from None
 
     # --- statistics ---------------------------------------------------------------------------------------
 
@@ -298,7 +281,7 @@ class Run:
         """Forget the lines after a checkpoint: the steps behind them will be done again."""
         for name in ("stats.jsonl", "watch.jsonl"):
             kept = [line for line in self.lines(name) if line["step"] <= steps_done]
-            if name == "stats.jsonl" or (self.path / name).exists():
+            if (self.path / name).exists():
                 write_text(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
 
 
@@ -331,13 +314,25 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
             for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
+def _is_step(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _read_json(path: Path, expected: str, is_sound: Callable[[dict[str, Any]], bool], damage: str,
+               advice: str) -> dict[str, Any]:
+    """The object in a file of the run. Raises InputError for another format, and for values that are not sound."""
     if path.parent.exists() and not path.parent.is_dir():
         refuse_pickle(path.parent)
         raise InputError(f"{path.parent} is a file; give a run directory of geomem train, or a diffusers folder")
     value = read_json(path, f"{path.parent} is not a run directory of geomem train, or it is damaged")
     if value.get("format") != expected:
         raise InputError(f"{path} is not a {expected} file of geomem")
+    try:
+        damage = "" if is_sound(value) else damage
+    except (KeyError, TypeError) as error:
+        damage = repr(error)
+    if damage:
+        raise InputError(f"{path} is damaged ({damage}); {advice}")
     return value
 
 

@@ -32,7 +32,7 @@ from geomem.noise.samplers import NoiseLevelSampler
 from geomem.processes import reduce
 from geomem.rng import generator, key, torch_generator
 from geomem.training.bfloat16 import bfloat16_products
-from geomem.training.dummy import WithNoiseImages
+from geomem.training.classes import WithNoiseImages
 from geomem.training.loss import denoising_loss
 
 if TYPE_CHECKING:
@@ -248,15 +248,13 @@ class Trainer:
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in part("optimizer.").items():
             index, moment = name.split(".", 1)
-            moments.setdefault(int(index), {})[moment] = self._laid_out(value, self._parameters[int(index)])
+            like = self._parameters[int(index)]
+            # In memory like its parameter: the fused AdamW goes through both as they lie there, whatever their axes.
+            moments.setdefault(int(index), {})[moment] = (
+                value if value.shape != like.shape else torch.empty_like(like).copy_(value).detach())
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.losses = list(tensors["losses"].to(self.device).unbind()) if "losses" in tensors else []
         self.steps_done = steps_done
-
-    @staticmethod
-    def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-        """In memory like its parameter: the fused AdamW goes through both as they lie there, whatever their axes."""
-        return moment if moment.shape != parameter.shape else torch.empty_like(parameter).copy_(moment).detach()
 
 
 def require_divisible(batch: int, divisions: int) -> None:
