@@ -51,8 +51,6 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    # --- configuration ------------------------------------------------------------------------------------
-
     @property
     def exists(self) -> bool:
         return (self.path / "config.json").is_file()
@@ -104,8 +102,6 @@ class Run:
     def labels(self) -> list[int] | None:
         """Labels of the data that the classes 0, 1, ... of the network stand for; None for an unconditional model."""
         return self.config.get("labels")
-
-    # --- weights ------------------------------------------------------------------------------------------
 
     def denoiser(self, weights: str = "per-level") -> nn.Module:
         """Trained denoiser on the CPU, in evaluation mode; that of the data where noise images were a second class.
@@ -186,8 +182,6 @@ class Run:
 
         return load_denoiser(self.path, weights).generate(seeds, **options)
 
-    # --- state --------------------------------------------------------------------------------------------
-
     def save(self, trainer: Trainer, monitor: Monitor | None = None) -> None:
         """Write a checkpoint. Killed at any moment, the directory still holds the last whole one.
 
@@ -252,8 +246,6 @@ class Run:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InputError(f"{path} is damaged ({error}); start again in another --out") from None
-
-    # --- statistics ---------------------------------------------------------------------------------------
 
     @property
     def stats(self) -> list[dict[str, Any]]:
