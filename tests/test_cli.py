@@ -167,7 +167,8 @@ def wrong(tmp_path_factory):
     good = RNG.normal(size=(20, 5)).astype(np.float32)
     for name, (train, heldout) in {
             "nan": (np.where(np.eye(20, 5) > 0, np.nan, good), good), "inf": (good * np.inf, good),
-            "one": (good[:1], good), "other": (good, good[:, :4]), "good": (good, good), "large": (1000 * good, good)}.items():
+            "one": (good[:1], good), "other": (good, good[:, :4]), "good": (good, good),
+            "large": (1000 * good, good)}.items():
         np.savez(folder / f"{name}.npz", train=train, heldout=heldout)
     np.savez(folder / "odd.npz", samples=good, about=np.asarray(json.dumps({"data": {"spec": "digits"}})))
     for name, samples in {"five": good, "integers": np.zeros((9, 5), np.uint8), "none": good[:0],
