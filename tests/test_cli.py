@@ -142,8 +142,8 @@ def test_ddpm_and_confidence_interval(tmp_path):
 
 def test_ctrl_c_saves_and_resume_ends_like_an_uninterrupted_run(tmp_path):
     """SIGINT to the real command in the middle of training; then --resume."""
-    command = ["train", *DIGITS, "--network", "mlp", "--iterations", "200", "--batch", "16", "--watch-every", "0",
-               "--out"]
+    command = ["train", *DIGITS, "--n-heldout", "60", "--network", "mlp", "--iterations", "200", "--batch", "16",
+               "--watch-every", "0", "--out"]
     assert status(*command, tmp_path / "whole") == 0
     process = subprocess.Popen([sys.executable, "-m", "geomem", *command, str(tmp_path / "stopped")],
                                stderr=subprocess.PIPE, text=True)
