@@ -29,7 +29,9 @@ def quality(frechet, half, floor=0.8, n=1000):
 
 
 DATA = DataFacts("digits", "a" * 64, (1, 8, 8))
-RUN = RunFacts("run", DATA, {}, "", None, None, [], [], None, "last", heldout=share(1, 800))
+FLOOR = {"share": 0.504, "low": 0.455, "high": 0.553}
+HONEST = {"share": 0.51, "low": 0.46, "high": 0.56, "p_value": 0.4, "n": 1000, "m": 100, "floor": FLOOR}
+RUN = RunFacts("run", DATA, {}, "", None, None, [], [], None, "last", heldout=share(1, 800), leaning=HONEST)
 
 
 def run(count, n, judged=None, data=DATA):
@@ -78,6 +80,24 @@ def test_headlines():
     assert "0.1% [0.0, 0.7] of 800 held-out points" in copies.sentences[0]
     assert "0.0% [0.0, 0.4]" in clean.headline
     assert "up to 16.1% possible" in few.headline
+
+
+@pytest.mark.parametrize(("leaning", "kind", "words"), [
+    ({**HONEST, "share": 0.73, "low": 0.68, "high": 0.78, "p_value": 0.001}, "leans",
+     "leans on its training points: 73.0% [68.0, 78.0]"),
+    ({**HONEST, "share": 0.56, "low": 0.49, "high": 0.63, "p_value": 0.06}, "clean", "56.0% [49.0, 63.0]"),
+    ({**HONEST, "share": 0.4, "low": 0.35, "high": 0.45, "p_value": 1.0}, "clean", "40.0% [35.0, 45.0]"),
+    (None, "open", "whether it leans on its training points is not known")])
+def test_no_all_clear_without_leaning(leaning, kind, words):
+    verdict = judge(replace(run(0, 1000), leaning=leaning))
+    assert verdict.kind == kind
+    assert words in verdict.headline
+    assert leaning is None or "Of held-out points themselves 50.4% [45.5, 55.3] are." in verdict.sentences
+
+
+def test_leaning_stands_beside_copies_too():
+    text = " ".join(judge(run(310, 1000)).sentences)
+    assert "51.0% [46.0, 56.0] of its samples are nearer to training points than to as many held-out ones" in text
 
 
 @pytest.mark.parametrize(("count", "n", "floor", "kind"), [

@@ -16,7 +16,7 @@ import numpy as np
 from geomem.data import DataSet, load_data
 from geomem.errors import InputError
 from geomem.generation import Samples, data_of, fingerprint, read_samples, require_comparable
-from geomem.memorization import memorization_rate
+from geomem.memorization import leaning, memorization_rate
 from geomem.noise import NoiseLevelSampler
 from geomem.noise.danger_zone import danger_zone
 from geomem.quality import quality_report
@@ -185,7 +185,8 @@ class _Subject:
         elif fitting:
             best = max(fitting, key=lambda report: report["trajectory"]["n"])
             facts |= {"trajectory": best["trajectory"], "heldout": best["heldout"],
-                      "sampling": _sampling(best["about"]), "quality": self._quality_saved(best["trajectory"]["n"])}
+                      "leaning": best["leaning"], "sampling": _sampling(best["about"]),
+                      "quality": self._quality_saved(best["trajectory"]["n"])}
             self.used.append(f"memorized share: found in {best['path']}")
         shown = facts.get("trajectory")
         for report in fitting:
@@ -221,7 +222,9 @@ class _Subject:
         n, device = len(samples.values), self.asked.device
         rate = memorization_rate(samples.values, dataset.train, device=device)
         heldout = memorization_rate(dataset.test, dataset.train, device=device)
-        self.used.append("memorized share: counted for this page from these samples")
+        leans = self.attempt("leaning", lambda: leaning(samples.values, dataset.train, dataset.test,
+                                                        device=device).to_dict())
+        self.used.append("memorized share and leaning: measured for this page from these samples")
         quality = self._quality_saved(n)
         if quality is None:
             quality = self.attempt("quality", lambda: quality_report(
@@ -231,7 +234,8 @@ class _Subject:
                                  np.argsort(rate.ratios, kind="stable")[:_SHOWN_CLOSEST]])
         shown = SampleFacts(samples.values[chosen], np.stack([dataset.train[k] for k in rate.nearest[chosen].tolist()]),
                             rate.ratios[chosen], rate.memorized[chosen], min(n, _SHOWN_FIRST))
-        return {"trajectory": rate.to_dict(), "heldout": heldout.to_dict(), "quality": quality, "samples": shown,
+        return {"trajectory": rate.to_dict(), "heldout": heldout.to_dict(), "leaning": leans, "quality": quality,
+                "samples": shown,
                 "sampling": _sampling(samples.about)}
 
     def _quality_saved(self, n: int) -> dict[str, Any] | None:

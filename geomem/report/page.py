@@ -20,7 +20,7 @@ from geomem.plots import plot_curves, plot_density, plot_noise_levels, plot_trai
 from geomem.plots.samples import image_range
 from geomem.report import pictures
 from geomem.report.facts import DataFacts, RunFacts, SampleFacts
-from geomem.report.verdict import compare, frechet_text, judge, percent, three_digits, with_interval
+from geomem.report.verdict import compare, frechet_text, judge, leaning_text, percent, three_digits, with_interval
 
 _MAX_TEXT = 300
 _MAX_COMMAND = 3000
@@ -37,7 +37,7 @@ def _environment() -> jinja2.Environment:
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {
         "short": short, "long": lambda value: short(value, _MAX_COMMAND), "percent": percent, "interval": with_interval,
-        "frechet": frechet_text, "g": three_digits, "count": lambda value: f"{value:,}",
+        "frechet": frechet_text, "leaning": leaning_text, "g": three_digits, "count": lambda value: f"{value:,}",
         "weights": lambda name: _WEIGHTS.get(name, f"weights of step {short(name)}")}
     return environment
 

@@ -156,6 +156,8 @@ _ERRORS, _SHARES = partial(numbers, low=0), partial(numbers, low=0, high=1)
 _PROBABILITIES = partial(numbers, low=-1e-9, high=1 + 1e-9)
 _CURVE = dict.fromkeys(("estimate", "low", "high"), _PROBABILITIES)
 _SHARE = {**dict.fromkeys(("rate", "low", "high"), _UNIT), "n": partial(whole, least=1)}
+_LEANING = {**dict.fromkeys(("share", "low", "high", "p_value"), _UNIT), **dict.fromkeys(("n", "m"), whole),
+            "floor": Maybe(dict.fromkeys(("share", "low", "high"), _UNIT))}
 _LEVELS = {"sigma": levels, **dict.fromkeys(("rate", "low", "high"), _SHARES),
            **dict.fromkeys(("mse_train", "mse_heldout"), _ERRORS), "n_heldout": partial(whole, least=1)}
 _ZONE_FILE = {
@@ -196,12 +198,12 @@ def zone_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judgement(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a memorization report: its path, about (as in a file of samples), trajectory, heldout, per_noise_level and
-    reference_denoisers. Raises InputError where it is damaged.
+    """Of a memorization report: its path, about (as in a file of samples), trajectory, heldout, leaning,
+    per_noise_level and reference_denoisers. Raises InputError where it is damaged.
     """
     with _damaged(path.name):
         return {"path": path, **checked(document, {
-            "trajectory": share, "heldout": share, "per_noise_level": Maybe(_LEVELS),
+            "trajectory": share, "heldout": share, "leaning": Maybe(_LEANING), "per_noise_level": Maybe(_LEVELS),
             "reference_denoisers": Maybe({"empirical_optimal": _LEVELS, "gaussian_linear": _LEVELS})}),
             "about": _about(document, document)}
 

@@ -16,6 +16,7 @@ from typing import Any
 from geomem.report.facts import RunFacts
 from geomem.statistics import newcombe_interval
 
+_LEVEL = 0.05  # of the test of leaning
 _WIDE = 0.05  # an interval that reaches this far above the held-out floor leaves the question open
 
 Figures = Mapping[str, Any]
@@ -23,7 +24,9 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """kind: ``copies``, ``clean``, ``open`` (too few samples) or ``unknown``; headline and further sentences."""
+    """kind: ``copies``, ``leans`` (no copies, but samples nearer to training than to unseen points), ``clean``,
+    ``open`` (too few samples, or nothing known of leaning) or ``unknown``; headline and further sentences.
+    """
 
     kind: str
     headline: str
@@ -80,11 +83,38 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
         headline = (f"{subject} may copy: {with_interval(share)} of its {share['n']:,} samples are copies, and so few "
                     f"samples leave up to {percent(share['high'])} possible.")
         same_rule += " More samples (geomem generate --seeds 0-9999) would tell."
+    elif run.leaning is None:
+        kind = "open"
+        headline = (f"{subject} shows no copies, {with_interval(share)} of its {share['n']:,} samples, but whether it "
+                    "leans on its training points is not known.")
+    elif run.leaning["low"] > 0.5 and run.leaning["p_value"] < _LEVEL:
+        kind = "leans"
+        headline = (f"{subject} leans on its training points: {leaning_text(run.leaning)} of its samples are nearer to "
+                    f"them than to as many held-out points, where 50% owe them nothing. {with_interval(share)} of them "
+                    "are copies by the ratio rule.")
     else:
         kind = "clean"
-        headline = (f"{subject} does not copy, as far as {share['n']:,} samples can tell: {with_interval(share)} of "
-                    "them are copies of training points, no more than of held-out data.")
-    return Verdict(kind, headline, (same_rule, *_quality_sentences(run.quality, kind)))
+        headline = (f"{subject} shows neither copies nor leaning, as far as {share['n']:,} samples can tell: "
+                    f"{with_interval(share)} of them are copies of training points, no more than of held-out data, and "
+                    f"{leaning_text(run.leaning)} are nearer to training than to as many held-out points.")
+    return Verdict(kind, headline, (same_rule, *_leaning_sentences(run.leaning, kind),
+                                    *_quality_sentences(run.quality, kind)))
+
+
+def leaning_text(leaning: Figures) -> str:
+    """73.2% [68.1, 77.8]"""
+    return with_interval({**leaning, "rate": leaning["share"]})
+
+
+def _leaning_sentences(leaning: Figures | None, kind: str) -> list[str]:
+    if leaning is None:
+        return []
+    floor = leaning["floor"]
+    real = f"Of held-out points themselves {leaning_text(floor)} are." if floor else ""
+    if kind in ("leans", "clean"):
+        return [real] if real else []
+    return [f"{leaning_text(leaning)} of its samples are nearer to training points than to as many held-out ones; 50% "
+            f"owe them nothing. {real}".strip()]
 
 
 def _quality_sentences(quality: Figures | None, kind: str) -> list[str]:
