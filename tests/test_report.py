@@ -150,7 +150,7 @@ def test_one_run(runs, tmp_path, capsys):
     assert "of its 40 samples" in words or "as far as 40 samples can tell" in words
     require_words(
         words, "Does this model copy its training data?",
-        "60 training points of 64 values each (1 x 8 x 8), 1,200 held-out points, of which 400 could steer",
+        "60 training points of 64 values each (1 x 8 x 8), 1,200 held-out points, of which 400 are for model selection",
         "samples: 40 generated for this page", "Curves: computed for this page", "Nothing is missing.",
         f"geomem memorization {runs / 'plain'} --weights per-level --n-samples 40",
         f"Made by geomem {geomem.__version__}.")
@@ -236,7 +236,7 @@ def test_samples_of_an_earlier_state_or_of_other_data_are_not_used(copied, runs,
     assert "samples: 6 generated for this page" in words
 
 
-def test_the_largest_samples_are_judged_by_points_that_steered_nothing(copied):
+def test_the_largest_samples_are_evaluated_on_test_points(copied):
     """As the functions do it; a report with another share, quality of other sizes, and other zones are not believed."""
     folder = copied / "memorization"
     with np.load(folder / "samples.npz") as arrays:
@@ -282,7 +282,7 @@ def test_what_a_run_lacks_is_named(copied, tmp_path):
     words = words_of(tmp_path, copied, "--seeds", "0-9")
     require_words(words, "the loss along training : the run holds no stats.jsonl",
                   "memorization along training : the run was not watched", "30 of 2,000 steps are done",
-                  "best weights per noise level : the run kept none", "judged with its last weights")
+                  "best weights per noise level : the run kept none", "evaluated with its last weights")
 
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{ 7*7 }}${x}$\\frac"

@@ -45,14 +45,16 @@ INCEPTION = ("fid", "kid", "inception-pr")
 @json_option
 @click.option("--out", metavar="FILE.json", type=click.Path(), help="Also write the JSON object here.")
 @click.option("--pareto", metavar="PICTURE", type=click.Path(),
-              help="Draw the memorized share against the first --metric (else the Frechet distance in pixels).")
+              help="Draw the share nearer to training points against the first --metric (else the Frechet distance in "
+                   "pixels).")
 def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...], metrics: tuple[str, ...],
             everything: bool, features: str, fid_weights: str | None, seed: int, device: str, as_json: bool,
             out: str | None, pareto: str | None) -> None:
-    """Compare sample files: how much is memorized, and how close they are to held-out data.
+    """Compare sample files: how much is memorized, how far they lean on the training points, and how close they are to
+    held-out data.
 
-    Judged on the test part of the held-out data, which never steers a training. The last row holds the same figures
-    for that part itself: the floor that perfect samples would reach.
+    Evaluated on the test part of the held-out data, which plays no part in training. The last row holds the same
+    figures for that part itself: the floor that perfect samples would reach.
 
     \b
     Examples: geomem quality none.npz gap.npz

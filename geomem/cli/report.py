@@ -23,7 +23,7 @@ from geomem.cli.options import (
 @click.option("--data", metavar="DATA", help="The training data; the default is what each run names.")
 @data_root_option
 @click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
-              help="Which weights to judge.  [default: as geomem generate]")
+              help="Which weights to evaluate.  [default: as geomem generate]")
 @click.option("--seeds", type=Seeds(), default="0-999", show_default=True,
               help="Samples to make of a run that holds none.")
 @device_option

@@ -1,8 +1,7 @@
 """The data set: training points D = {x_1..x_N} in R^d and held-out points of the same law.
 
-The held-out points are cut in two. *Validation* points may steer training (the denoising loss per noise
-level, the choice of weights); *test* points only judge the result. The images that steer are never among
-those that judge.
+The held-out points are cut in two: *validation* points for model selection (the denoising loss per noise level, the
+choice of weights), and *test* points, which are used for evaluation alone.
 """
 
 from __future__ import annotations
@@ -51,31 +50,31 @@ class DataSet:
 
     @property
     def n_validation(self) -> int:
-        """min(500, M // 3), the number of held-out points that may steer training."""
+        """min(500, M // 3), the number of held-out points for model selection."""
         return min(MAX_VALIDATION, len(self.heldout) // 3)
 
     @property
     def validation(self) -> np.ndarray:
-        """Held-out points that may steer training, ``(n_validation, ...)``. Empty when M < 3."""
-        return self.heldout[self._steers]
+        """Held-out points for model selection, ``(n_validation, ...)``. Empty when M < 3."""
+        return self.heldout[self._is_validation]
 
     @property
     def validation_labels(self) -> np.ndarray | None:
         """``(n_validation,)``, or None."""
-        return None if self.heldout_labels is None else self.heldout_labels[self._steers]
+        return None if self.heldout_labels is None else self.heldout_labels[self._is_validation]
 
     @property
     def test_labels(self) -> np.ndarray | None:
         """Those of ``test``, or None."""
-        return None if self.heldout_labels is None else self.heldout_labels[~self._steers]
+        return None if self.heldout_labels is None else self.heldout_labels[~self._is_validation]
 
     @property
     def test(self) -> np.ndarray:
-        """All other held-out points, which only judge: never shown to training in any form."""
-        return self.heldout[~self._steers]
+        """All other held-out points, for evaluation: never shown to training in any form."""
+        return self.heldout[~self._is_validation]
 
     @cached_property
-    def _steers(self) -> np.ndarray:
+    def _is_validation(self) -> np.ndarray:
         """(M,) bool. A fixed random choice: files are often sorted by class, and the first points one-sided."""
         chosen = np.zeros(len(self.heldout), dtype=bool)
         chosen[random_order(len(chosen), 0, "validation points")[:self.n_validation]] = True

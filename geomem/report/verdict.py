@@ -72,7 +72,7 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
     share, floor = run.trajectory, run.heldout
     if share is None or floor is None:
         return Verdict("unknown", f"{subject}: not known yet whether it copies.",
-                       ("No samples could be judged; what is missing is named below.",))
+                       ("No samples could be evaluated; what is missing is named below.",))
     same_rule = f"The same rule calls {with_interval(floor)} of {floor['n']:,} held-out points copies."
     if share["low"] > floor["high"]:
         kind = "copies"
