@@ -48,7 +48,7 @@ def plot_pareto(settings: Sequence[tuple[str, Point, Sequence[Point]]], floor: t
                 axes.scatter([run["quality"]["value"] for run in runs], [run["share"]["value"] for run in runs],
                              s=12, color=colour, alpha=0.55, lw=0, zorder=2)
         if floor[1] is not None:
-            axes.plot(*floor, "*", ms=13, color="0.15", ls="", label="held-out data", zorder=4)
+            axes.plot(floor[0], floor[1], "*", ms=13, color="0.15", ls="", label="held-out data", zorder=4)
         if honest:
             axes.axhline(honest, color=GREY, lw=0.8, zorder=0)
         axes.set(xlabel=f"{xlabel}\n{better} is better", ylabel=ylabel, title=plain(title))
