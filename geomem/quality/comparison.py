@@ -72,7 +72,7 @@ class Row:
     def _leaning_column(self) -> dict[str, Column]:
         s = self.leaning
         return {} if s is None else {LEANING: Column(
-            "leaning", s.share, s.low, s.high, s.stderr, s.floor and s.floor.share, "lower")}
+            "leaning", s.share, s.low, s.high, s.stderr, s.floor.share if s.floor else None, "lower")}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
