@@ -78,7 +78,8 @@ def test_a_reader_that_is_left_in_the_middle_ends():
 
 
 def test_ctrl_c_ends_the_child_too():
-    script = ("from geomem.data.child import in_child; from test_data_child import ends\n"
+    script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may ignore it
+              "from geomem.data.child import in_child; from test_data_child import ends\n"
               "for piece in in_child(ends, 'sleeps'): print(piece, flush=True)")
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

@@ -56,6 +56,13 @@ def test_training_and_held_out_points_do_not_swap():
     assert leaning(near_training, heldout, train).share == pytest.approx(1 - leans.share, abs=0.02)
 
 
+def test_copies_alone_have_a_share_of_one():
+    train, heldout = points(1, 60, 64), points(2, 240, 64)
+    result = leaning(train, train, heldout)
+    assert (result.share, result.high, result.stderr) == (1, 1, 0)
+    assert result.low > 0.9
+
+
 def test_record_and_floor():
     train, heldout, samples = points(1, 50, 1, 4, 4), points(2, 200, 1, 4, 4), points(3, 100, 1, 4, 4)
     result = leaning(samples.astype(np.float32), train, heldout, seed=3)

@@ -56,7 +56,7 @@ def posterior_weights(a: torch.Tensor, b: torch.Tensor | None, sigma: float | to
 
 
 def weight_sums(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
-                      sigma: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+                sigma: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries (Dodson et al. 2026,
     Eq. 2).
 

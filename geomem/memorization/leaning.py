@@ -140,7 +140,7 @@ def _chance_unseen(larger: int, m: int, most: int) -> np.ndarray:
     j = np.arange(most + 1)
     left = np.maximum(larger - j, 0)
     log_u = gammaln(left + 1) - gammaln(np.maximum(left - m, 0) + 1) - gammaln(larger + 1) + gammaln(larger - m + 1)
-    return np.where(left >= m, np.exp(log_u), 0.0)
+    return np.where(left >= m, np.exp(np.minimum(log_u - log_u[0], 0)), 0.0)  # rounding must not exceed a chance
 
 
 def _first(labels: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
