@@ -107,7 +107,7 @@ def here(stand_ins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def empty_pictures():
     """Pictures are written without what is in them, which takes half of the time; other tests look at that."""
     from matplotlib.figure import Figure
