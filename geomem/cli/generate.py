@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import MAX_LEVELS, Seeds, device_option, progress_bar, say
+from geomem.cli.options import MAX_LEVELS, Seeds, device_option, load, progress_bar, say
 from geomem.errors import InputError
 from geomem.files import require_writable
 
 if TYPE_CHECKING:
+    from geomem.data import DataSet
     from geomem.generation import Samples
     from geomem.training import Pretrained
 
@@ -56,3 +58,24 @@ def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:
     """``model.generate`` with a progress bar."""
     with progress_bar(len(seeds), "generating", "sample") as bar:
         return model.generate(seeds, **options, progress=bar.to)
+
+
+def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: str | None, device: str,
+                     out: str | None) -> tuple[Samples, DataSet, Pretrained | None]:
+    """The samples of ``target``, a file or what a model makes of seeds 0..n_samples - 1, kept in the directory ``out``;
+    the data they belong to; the model, None for a file.
+    """
+    from geomem.generation import data_of, read_samples, require_comparable
+    from geomem.training import load_denoiser
+
+    model = load_denoiser(target, weights) if os.path.isdir(target) else None
+    if model is None:
+        samples = read_samples(target)
+        dataset = data_of(samples.about, data, target, load=load)
+    else:
+        dataset = data_of({"data": model.data or None}, data, target, load=load)
+        samples = generated(model, list(range(n_samples)), device=device)
+        if out:
+            samples.save(os.path.join(out, "samples.npz"))
+    require_comparable(samples, dataset)
+    return samples, dataset, model

@@ -14,7 +14,6 @@ from geomem.cli.options import (
     data_root_option,
     device_option,
     json_option,
-    load,
     progress_bar,
     require_data,
     require_new_directory,
@@ -57,25 +56,15 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     Example: geomem memorization runs/digits --out runs/digits/report
     """
     require_data(data)
-    from geomem.cli.generate import generated
+    from geomem.cli.generate import samples_to_judge
     from geomem.files import write_json
-    from geomem.generation import data_of, read_samples, require_comparable
     from geomem.memorization import leaning, memorization_rate, near_copies
-    from geomem.training import load_denoiser
     from geomem.training.levels import levels_beside_references
 
     if out:
         require_new_directory(out, MEMORIZATION_FILE)
-    model = load_denoiser(target, weights) if os.path.isdir(target) else None
-    if model is None:
-        samples = read_samples(target)
-        dataset = data_of(samples.about, data, target, load=load)
-    else:
-        dataset = data_of({"data": model.data or None}, data, target, load=load)
-        samples = generated(model, list(range(n_samples)), device=device)
-        if out:
-            samples.save(os.path.join(out, "samples.npz"))
-    require_comparable(samples, dataset)
+    samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
+                                               out=out)
     trajectory = memorization_rate(samples.values, dataset.train, tolerance=tolerance, device=device)
     heldout = memorization_rate(dataset.test, dataset.train, tolerance=tolerance, device=device)
     document: dict[str, Any] = {
