@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from geomem.files import write_figure, write_json
@@ -131,11 +132,13 @@ def _draw(plan: TrainingPlan, run: Run, trainer: Trainer) -> None:
 
 
 def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> None:
-    """How the training ended and which weights it kept."""
+    """How the training ended, which weights it kept and what to do next."""
     if monitor.should_stop:
         LOG.info(f"{run.path}: stopped and saved, as --stop-at-memorization {plan.stop_at:g} asks: "
                  f"{_words(*monitor.looks[-1])}")
     LOG.info(f"{run.path}: {trainer.steps_done:,} steps done")
+    if monitor.looks and not monitor.should_stop:
+        LOG.info(f"memorized by the last weights: {_words(*monitor.looks[-1])}")
     best, earlier = monitor.best_weights, monitor.earlier
     if best is not None:
         first, last = min(best.steps), max(best.steps)
@@ -144,11 +147,19 @@ def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> N
         LOG.info(f"best weights per noise level: {chosen}; one early stop: step {best.early_stop:,}")
     if earlier is not None and earlier.step is not None:
         LOG.info(f"copies were seen at step {earlier.copies_at:,}; weights before-copies: step {earlier.step:,}")
+    data = "" if plan.config["data"]["spec"] else " --data DATA"
+    LOG.info(f"next, did the weights that geomem generate takes copy? geomem memorization {quote(str(run.path))}{data}")
 
 
 def _words(step: int, look: MemorizationCheck) -> str:
-    return (f"{look.rate:.1%} of {look.n} samples at step {step:,} [{look.low:.1%}, {look.high:.1%}], "
-            f"{look.floor:.1%} of held-out points")
+    copies = (f"{look.rate:.1%} of {look.n} samples at step {step:,} [{look.low:.1%}, {look.high:.1%}], "
+              f"{look.floor:.1%} of held-out points")
+    leaning = look.leaning
+    if leaning is None:
+        return copies
+    floor = "" if leaning.floor is None else f", {leaning.points} points themselves {leaning.floor:.1%}"
+    return (f"{copies}; nearer to training than to as many {leaning.points} points: {leaning.share:.1%} "
+            f"[{leaning.low:.1%}, {leaning.high:.1%}] (50% where nothing is owed to training points{floor})")
 
 
 def thin_grids(run: Run) -> None:

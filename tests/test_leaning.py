@@ -63,6 +63,12 @@ def test_copies_alone_have_a_share_of_one():
     assert result.low > 0.9
 
 
+def test_samples_as_near_to_all_points_say_nothing():
+    """So far away that all distances round to one."""
+    result = leaning(np.full((5, 3), 1e30), points(1, 10, 3), points(2, 10, 3))
+    assert (result.share, result.p_value) == (0.5, 1)
+
+
 def test_record_and_floor():
     train, heldout, samples = points(1, 50, 1, 4, 4), points(2, 200, 1, 4, 4), points(3, 100, 1, 4, 4)
     result = leaning(samples.astype(np.float32), train, heldout, seed=3)

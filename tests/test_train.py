@@ -30,6 +30,8 @@ def test_same_run_as_the_command(tmp_path):
     python, command = contents(run.path), contents(tmp_path / "command")
     assert python == command
     assert {"config.json", "noise-level-law.png", "samples-0000027.png", "watch.png"} <= {str(name) for name in python}
+    leaning = run.lines("watch.jsonl")[-1]["leaning"]
+    assert (leaning["points"], leaning["n"], leaning["m"]) == ("test", 64, 40)
     with pytest.raises(InputError, match="not empty"):
         geomem.train("digits", run.path, **OPTIONS)
     geomem.train("digits", run.path, resume=True, **OPTIONS)

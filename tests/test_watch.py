@@ -11,10 +11,13 @@ from commands import status
 from test_training import POINTS, after_step, assert_same_run, make, terminate, train_on
 
 from geomem.errors import InputError
-from geomem.memorization import MemorizationCheck, Watch, default_watch_every
-from geomem.memorization.watch import EVALUATIONS
+from geomem.generation import generate
+from geomem.memorization import MemorizationCheck, Watch, default_watch_every, leaning
+from geomem.memorization.heldout import SMALLEST_SET
+from geomem.memorization.watch import EVALUATIONS, STEPS
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 from geomem.noise import GapSampler, LogNormalSampler, ResolvedLaw
+from geomem.noise.schedules import edm_steps
 from geomem.plots import plot_watch
 from geomem.run_training import MAX_GRIDS, TensorBoardLog, thin_grids
 from geomem.statistics import wilson_interval
@@ -55,6 +58,40 @@ def test_a_few_copies_by_chance_are_no_alarm():
         assert look.shows_copies() is expected
         assert look.shows_copies(0.03 if expected else 0.01) is expected
         assert not look.shows_copies(0.05)
+
+
+def test_leaning_of_a_look_is_that_of_the_same_samples():
+    """The share against ``geomem.leaning`` of the samples that a look makes; copies, and an honest model."""
+    copier, honest = (kind(torch.from_numpy(TRAIN)) for kind in (EmpiricalDenoiser, GaussianDenoiser))
+    test = RNG.standard_normal((90, 16)).astype(np.float32)
+    watch = Watch(TRAIN, HELDOUT, [], test=np.concatenate([test, TRAIN[:9]]))  # what leaked is left out
+    for denoiser in (copier, honest):
+        samples = generate(denoiser, range(64), (16,), sigmas=edm_steps(STEPS))
+        expected, found = leaning(samples, TRAIN, test), watch.look(denoiser).leaning
+        assert (found.share, found.n, found.m, found.points) == (expected.share, 64, 30, "test")
+        assert found.floor == expected.floor.share
+        assert found.low == pytest.approx(expected.low, abs=0.03)  # 199 relabelings instead of 999
+        assert found.high == pytest.approx(expected.high, abs=0.03)
+        assert (found.share > 0.99) == (denoiser is copier)
+
+
+def test_leaning_is_of_validation_points_where_there_are_no_others():
+    denoiser = EmpiricalDenoiser(torch.from_numpy(TRAIN))
+    found = Watch(TRAIN, HELDOUT, []).look(denoiser).leaning
+    assert (found.points, found.m) == ("validation", 30)
+    assert found.share == Watch(TRAIN, None, [], test=HELDOUT).look(denoiser).leaning.share
+    assert Watch(TRAIN, HELDOUT[:9], []).look(denoiser).leaning is None
+    assert Watch(TRAIN, TRAIN, []).look(denoiser).leaning is None
+
+
+def test_leaning_of_a_look_compares_with_a_bounded_number_of_points(monkeypatch):
+    """And what it leaves out it still looks through for leaks."""
+    monkeypatch.setattr("geomem.memorization.watch.POINTS", 20)
+    watch = Watch(TRAIN, None, [], test=np.concatenate([HELDOUT, TRAIN]))
+    assert len(watch.compared.train) == 20
+    assert SMALLEST_SET <= len(watch.compared.heldout) < 20
+    known = {row.tobytes() for row in HELDOUT}
+    assert all(row.tobytes() in known for row in watch.compared.heldout)
 
 
 def test_looks_without_held_out_points():
@@ -133,11 +170,13 @@ def test_stop_at_memorization_from_the_command_line(tmp_path, capsys):
     assert "stopped and saved, as --stop-at-memorization 0.5 asks" in said
     run = Run(tmp_path / "run")
     lines = run.lines("watch.jsonl")
+    assert lines[-1]["leaning"] is None  # of 8 training points nothing is said
     assert lines[-1]["rate"] >= 0.5
     assert all(line["rate"] < 0.5 for line in lines[:-1])
     assert lines[-1]["step"] == run.stats[-1]["step"] < 1500
     step = run.step_before_copies
     assert f"copies were seen at step {lines[-1]['step']:,}; weights before-copies: step {step:,}" in said
+    assert said.endswith(f"geomem memorization {run.path}\n")
     assert lines[-1]["step"] / 2 / 1.3 < step <= lines[-1]["step"] / 2
     assert status("generate", run.path, "--weights", "before-copies", "--seeds", "0-7",
                   "--out", tmp_path / "s.npz") == 0
@@ -160,6 +199,14 @@ def test_figure_shows_every_look():
     np.testing.assert_allclose(error.lines[0].get_ydata(), [1, 3, 6])
     with pytest.raises(InputError, match="no look"):
         plot_watch([])
+    leans = [{**lines[0], "step": step, "leaning": {"share": at, "low": at - 0.1, "high": at + 0.1, "points": "test"}}
+             for step, at in ((20, 0.6), (40, 0.8))]
+    share, _ = plot_watch([lines[0], *leans]).axes  # the first look is of an older version
+    drawn = next(line for line in share.lines if line.get_label() == "nearer to training than to test points")
+    assert drawn.get_xydata().tolist() == [[20, 0.6], [40, 0.8]]
+    edges = {tuple(point) for point in share.collections[1].get_paths()[0].vertices.round(6).tolist()}
+    assert {(20, 0.5), (20, 0.7), (40, 0.7), (40, 0.9)} <= edges
+    assert share.get_ylim()[1] > 0.9
 
 
 @pytest.mark.parametrize(("gaps", "zone", "levels"), [

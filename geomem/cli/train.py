@@ -75,7 +75,8 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
     best weights for each level, which geomem generate uses. The others are test points, which training never sees.
 
     Ctrl-C saves and stops; so does kill. Now and then a few samples are held against the training points (watch.jsonl,
-    watch.png), with a warning when they begin to be copies.
+    watch.png), with a warning when they begin to be copies, and against the test points, which choose nothing: are they
+    nearer to training?
 
     Examples:
 
@@ -99,13 +100,17 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
         if is_first():
             click.echo(json.dumps({"config": plan.config, "noise_levels": plan.law.summary()}, indent=1))
         return
-    states = start_training(plan, run, resume=resume, group=group)
+    states, shares = start_training(plan, run, resume=resume, group=group), {}
     try:
         with closing(states), progress_bar(plan.settings.iterations, "training", "step") as bar:
             for state in states:
                 bar.update(state.step - bar.n)
+                if state.look is not None:
+                    shares = {"memorized": f"{state.look.rate:.0%}"}
+                    if state.look.leaning is not None:
+                        shares["leaning"] = f"{state.look.leaning.share:.0%}"
                 if not bar.disable and state.step % 10 == 0:  # on a GPU reading the loss costs a wait
-                    bar.set_postfix(loss=f"{float(state.loss):.3g}")
+                    bar.set_postfix(loss=f"{float(state.loss):.3g}", **shares)
     except Interrupted as stop:
         warn(f"geomem: stopped at step {stop.step:,} and saved; repeat the command with --resume to go on")
         raise SystemExit(128 + stop.signal_number) from None

@@ -8,11 +8,12 @@ from geomem.memorization.near_copies import NearCopies, near_copies
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
 from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
-from geomem.memorization.watch import MemorizationCheck, Watch, default_watch_every
+from geomem.memorization.watch import LeaningCheck, MemorizationCheck, Watch, default_watch_every
 
 __all__ = [
     "CopyCounts",
     "Leaning",
+    "LeaningCheck",
     "MemorizationCheck",
     "MemorizationRate",
     "NearCopies",

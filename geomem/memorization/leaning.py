@@ -26,7 +26,7 @@ Points within the tolerance of the ratio rule count as one. Held-out points that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ import torch
 from scipy.special import gammaln
 
 from geomem.geometry.neighbours import nearest
-from geomem.memorization.heldout import SMALLEST_SET, distinct_sets
+from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, distinct_sets
 from geomem.points import Array, as_rows
 from geomem.rng import generator
 from geomem.statistics import wilson
@@ -43,6 +43,7 @@ RELABELINGS = 999
 LARGER = 8  # points of the larger set for each of the smaller one, at most: more hardly make s more certain
 _UNSEEN = 1e-6  # chance that no point of the smaller set is among the neighbours that are looked at
 _FIRST_LOOK = 8
+_NO_VARIANCE = 1e-12  # all samples are so far away that rounding makes all points as near
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +92,26 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
     """
     asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, device=device)
-    rest: dict[str, Any] = {"tolerance": sets.tolerance, "seed": seed, "leaked": sets.leaked, "merged": sets.merged}
+    floor = leaning_of_heldout(sets, relabelings=relabelings, seed=seed, device=device)
+    return leaning_against(asked, sets, floor=floor, relabelings=relabelings, seed=seed, device=device)
+
+
+def leaning_against(samples: np.ndarray, sets: DistinctSets, *, floor: Leaning | None = None,
+                    relabelings: int = RELABELINGS, seed: int = 0, device: str | torch.device = "auto") -> Leaning:
+    """Leaning of samples (n, d), with the points they are held against made distinct beforehand."""
+    return Leaning(floor=floor, **_measure(samples, sets.train, sets.heldout, relabelings, seed, device),
+                   leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed)
+
+
+def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, seed: int = 0,
+                       device: str | torch.device = "auto") -> Leaning | None:
+    """The floor: half of the held-out points in the place of samples, against the rest; None where that is too few."""
     order = generator(seed, "leaning floor").permutation(len(sets.heldout))
-    halves = sets.heldout[order[:len(order) // 2]], sets.heldout[order[len(order) // 2:]]
-    floor = None
-    if len(halves[1]) >= SMALLEST_SET:
-        floor = Leaning(floor=None, **_measure(halves[0], sets.train, halves[1], relabelings, seed, device), **rest)
-    return Leaning(floor=floor, **_measure(asked, sets.train, sets.heldout, relabelings, seed, device), **rest)
+    half = len(order) // 2
+    if len(order) - half < SMALLEST_SET:
+        return None
+    rest = replace(sets, heldout=sets.heldout[order[half:]])
+    return leaning_against(sets.heldout[order[:half]], rest, relabelings=relabelings, seed=seed, device=device)
 
 
 def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,
@@ -127,7 +141,8 @@ def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabe
     relabeled = np.array([smaller_wins(rng.permutation(smaller)).mean() for _ in range(relabelings)])
     if not train_is_smaller:
         relabeled = 1 - relabeled
-    effective = 1 / (4 * float(((relabeled - 0.5) ** 2).mean()))
+    variance = float(((relabeled - 0.5) ** 2).mean())
+    effective = 1 / (4 * max(variance, _NO_VARIANCE))
     low, high = wilson(np.array(share), np.array(effective))
     return {"share": share, "stderr": float(np.sqrt(share * (1 - share) / effective)), "low": float(low),
             "high": float(high), "n": len(samples), "m": m,

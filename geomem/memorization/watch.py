@@ -6,7 +6,12 @@ rule fires too, with the interval [l', u']. **Memorization has set in** where l 
 the denoising error on training and on held-out points (``levels``): copying shows there as an error that is small on
 training points only.
 
-The held-out points must be validation points, not those that test the result: a look may stop the training.
+The ratio rule sees copies alone, so the same samples are also asked whether they lean on the training points
+(``leaning``): how many of them are nearer to training than to as many held-out points.
+
+The held-out points of floor and errors must be validation points, not those that test the result: a look may stop the
+training. Leaning stops nothing, so it is measured against test points where they are given. Against validation points
+it is as good for the weights that a look has seen; of weights that those points chose it would say too little.
 """
 
 from __future__ import annotations
@@ -21,10 +26,14 @@ from torch import nn
 
 from geomem.errors import InputError
 from geomem.generation import generate
+from geomem.geometry.neighbours import nearest
+from geomem.memorization.heldout import DistinctSets, distinct_sets
+from geomem.memorization.leaning import leaning_against, leaning_of_heldout
 from geomem.memorization.levels import memorization_per_noise_level
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.noise.schedules import edm_steps
-from geomem.points import Array, as_rows
+from geomem.points import Array, as_points, as_rows
+from geomem.rng import generator
 
 SAMPLES = 64
 STEPS = 9  # Heun evaluates the model 17 times
@@ -33,7 +42,27 @@ EVALUATIONS = SAMPLES * (2 * STEPS - 1 + 2 * 3)
 TRAINING_EVALUATIONS = 3  # of a training image, forward and twice as much backward
 SHARE = 0.04  # of the training's own time
 LOOKS = 25  # at most so many by default
+POINTS, VALUES = 8192, 2**27  # training points, and held-out ones, for leaning, at most: 512 MiB of each
+RELABELINGS = 199  # the standard error of leaning is known to 5%
 COPIES = 0.03  # share of the samples, two of 64, from which on a model copies
+
+
+@dataclass(frozen=True)
+class LeaningCheck:
+    """Leaning of the samples of a look.
+
+    share, low, high: of n samples, nearer to training than to as many held-out points, m of each kind, with its 95%
+    interval; 1/2 for an honest model. floor: the share of held-out points themselves, or None for too few of them.
+    points: ``test``, held-out points that choose nothing, or ``validation``.
+    """
+
+    share: float
+    low: float
+    high: float
+    n: int
+    m: int
+    floor: float | None
+    points: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +71,8 @@ class MemorizationCheck:
 
     rate, low, high, n: memorized share of the samples with its 95% Wilson interval. floor, floor_high: that of held-out
     points and the upper end of its interval, 0 where there are none. sigma, mse_train, mse_heldout, rate_per_level: at
-    each noise level, empty without held-out points; errors per value in squared data units.
+    each noise level, empty without held-out points; errors per value in squared data units. leaning: of the same
+    samples, None where fewer than 10 distinct training or held-out points are known.
     """
 
     rate: float
@@ -55,6 +85,7 @@ class MemorizationCheck:
     mse_train: list[float]
     mse_heldout: list[float]
     rate_per_level: list[float]
+    leaning: LeaningCheck | None = None
 
     @property
     def has_set_in(self) -> bool:
@@ -67,7 +98,8 @@ class MemorizationCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**vars(self), "has_set_in": self.has_set_in}
+        leaning = None if self.leaning is None else vars(self.leaning)
+        return {**vars(self), "leaning": leaning, "has_set_in": self.has_set_in}
 
 
 class Watch:
@@ -76,13 +108,14 @@ class Watch:
     Parameters
     ----------
     train : (N, ...), all points the denoiser is trained on. heldout : (M, ...) validation points, or None.
+    test : (L, ...) held-out points for leaning alone; None takes the validation points.
     sigmas : noise levels at which errors are measured.
     labels : classes (N,) and (M,) of the points, for class-conditional denoisers; samples take the classes in turn.
     """
 
     def __init__(self, train: Array, heldout: np.ndarray | None, sigmas: Sequence[float], *,
-                 labels: tuple[np.ndarray, np.ndarray] | None = None, n: int = SAMPLES, seed: int = 0,
-                 ratio: float = RATIO, device: str | torch.device = "auto") -> None:
+                 test: Array | None = None, labels: tuple[np.ndarray, np.ndarray] | None = None, n: int = SAMPLES,
+                 seed: int = 0, ratio: float = RATIO, device: str | torch.device = "auto") -> None:
         if n < 2:
             raise InputError(f"a look needs at least 2 samples, not {n}")
         self.train, self.sigmas, self.labels, self.n, self.seed = train, list(sigmas), labels, n, seed
@@ -93,12 +126,17 @@ class Watch:
         if self.heldout is not None:
             floor = apply_ratio_rule(as_rows(self.heldout), self.training, ratio, device=device)
             self.floor = floor.rate, floor.high
+        self.points = "validation" if test is None else "test"
+        self.compared = self._points_for_leaning(self.heldout if test is None else test)
+        self.floor_of_leaning = None if self.compared is None else leaning_of_heldout(
+            self.compared, relabelings=RELABELINGS, seed=seed, device=device)
 
     def look(self, denoiser: nn.Module) -> MemorizationCheck:
         """A look at ``denoiser``, on its own device."""
         classes = None if self.labels is None else np.arange(self.n) % (int(self.labels[0].max()) + 1)
         samples = generate(denoiser, range(self.n), self.train.shape[1:], sigmas=edm_steps(STEPS), labels=classes)
-        rate = apply_ratio_rule(as_rows(samples, "samples"), self.training, self.ratio, device=self.device)
+        rows = as_rows(samples, "samples")
+        rate = apply_ratio_rule(rows, self.training, self.ratio, device=self.device)
         levels: dict[str, list[float]] = {"sigma": [], "mse_train": [], "mse_heldout": [], "rate": []}
         if self.heldout is not None and self.sigmas:
             result = memorization_per_noise_level(
@@ -106,7 +144,31 @@ class Watch:
                 labels=self.labels, training=self.training, device=self.device).to_dict()
             levels = {name: result[name] for name in levels}
         return MemorizationCheck(rate.rate, rate.low, rate.high, rate.n, *self.floor, levels["sigma"],
-                                 levels["mse_train"], levels["mse_heldout"], levels["rate"])
+                                 levels["mse_train"], levels["mse_heldout"], levels["rate"], self._leaning(rows))
+
+    def _points_for_leaning(self, heldout: Array | None) -> DistinctSets | None:
+        """At most POINTS training and as many held-out points, random ones, none of which is a training point; None
+        for too few of them.
+        """
+        if heldout is None:
+            return None
+        unseen, most = as_points("held-out points", heldout), min(POINTS, VALUES // self.training.points.dim)
+        chosen, rows = (points.take(np.sort(generator(self.seed, f"{kind} points for leaning")
+                                            .permutation(len(points))[:most]))
+                        for kind, points in (("training", self.training.points), ("held-out", unseen)))
+        distance, _ = nearest(rows, self.training.points, 1, device=self.device)
+        rows = rows[distance[:, 0] > self.training.tolerance]
+        try:
+            return distinct_sets(rows, chosen, rows, self.training.tolerance, device=self.device)
+        except InputError:
+            return None
+
+    def _leaning(self, samples: np.ndarray) -> LeaningCheck | None:
+        if self.compared is None:
+            return None
+        measured = leaning_against(samples, self.compared, relabelings=RELABELINGS, seed=self.seed, device=self.device)
+        floor = None if self.floor_of_leaning is None else self.floor_of_leaning.share
+        return LeaningCheck(measured.share, measured.low, measured.high, measured.n, measured.m, floor, self.points)
 
 
 def default_watch_every(images: int) -> int:

@@ -46,6 +46,8 @@ class Monitor:
     ----------
     train : (N, ...), all training points, as the network gets them; None where there are no looks.
     heldout : (M, ...) validation points, or None; without them no weights are chosen.
+    test : (L, ...) held-out points that choose nothing, against which a look measures leaning; None takes the
+        validation points, which say too little of the leaning of weights that they chose.
     every : steps between two looks, or the steps of the looks; None for no looks.
     sigmas : noise levels at which a look measures errors; None takes half, once and twice the standard deviation of the
         training values.
@@ -61,7 +63,7 @@ class Monitor:
     """
 
     def __init__(self, train: Array | None, heldout: Array | None, *, every: int | Collection[int] | None,
-                 sigmas: Sequence[float] | None = None, n: int = SAMPLES, seed: int = 0,
+                 test: Array | None = None, sigmas: Sequence[float] | None = None, n: int = SAMPLES, seed: int = 0,
                  device: str | torch.device = "auto", labels: tuple[np.ndarray, np.ndarray] | None = None,
                  stop_at: float | None = None, validation: int = VALIDATION,
                  average_weights: Sequence[float] | np.ndarray | None = None,
@@ -81,7 +83,7 @@ class Monitor:
             if sigmas is None:
                 sigma_data = float(as_rows(train, "train").std(dtype=np.float64, ddof=1))
                 sigmas = [sigma_data / 2, sigma_data, 2 * sigma_data]
-            self.watch = Watch(train, known, sigmas, labels=labels, n=n, seed=seed, device=device)
+            self.watch = Watch(train, known, sigmas, test=test, labels=labels, n=n, seed=seed, device=device)
             self.earlier = EarlierWeights(dtype)
         if known is not None:
             self.best_weights = BestWeights.log_spaced(average_weights=average_weights, dtype=dtype)
@@ -120,7 +122,10 @@ class Monitor:
         return losses
 
     def look(self, step: int, denoiser: nn.Module) -> MemorizationCheck:
-        """Whether a few samples are copies of training points. Raises InputError for a monitor without looks."""
+        """Whether a few samples are copies of training points, or lean on them.
+
+        Raises InputError for a monitor without looks.
+        """
         if self.watch is None or self.earlier is None:
             raise InputError("this monitor takes no looks; give every=...")
         self.earlier.update(step, denoiser.state_dict())
