@@ -32,7 +32,7 @@ from geomem import __version__, load_data
 from geomem.data import DataSet
 from geomem.files import write_json
 from geomem.generation import generate
-from geomem.memorization import default_watch_every, memorization_rate
+from geomem.memorization import default_watch_every, leaning, memorization_rate
 from geomem.models.denoiser import expand_sigma
 from geomem.quality import quality_report
 from geomem.training import (
@@ -192,12 +192,14 @@ class ClosingTrainer(Trainer):
 
 
 def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes) -> dict[str, Any]:
-    """1,000 samples: their memorized share, and their distances to held-out points as ``geomem quality`` has them."""
+    """1,000 samples: their memorized share, their leaning, and their distances to held-out points as ``geomem quality``
+    has them.
+    """
     samples = generate(denoiser, range(SAMPLES), dataset.train.shape[1:], labels=classes.in_turns(SAMPLES))
     memorized = memorization_rate(samples, dataset.train)
     report = quality_report(samples, dataset.train, dataset.test)
     return {"memorized": {name: getattr(memorized, name) for name in ("rate", "low", "high", "n", "count")},
-            "quality": report.to_dict()}
+            "leaning": leaning(samples, dataset.train, dataset.test).to_dict(), "quality": report.to_dict()}
 
 
 def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
@@ -327,6 +329,7 @@ def main() -> None:
                         cell = {"format": FORMAT, "set": name, "way": way, "seed": seed, "refused": str(error)}
                     write_json(path, cell)
                     ends = " | ".join(f"{row['weights']} {row.get('step', '')}: {row['memorized']['rate']:.1%} "
+                                      f"{row['leaning']['share']:.1%} "
                                       f"{row['quality']['frechet']:.3f}" for row in cell.get("rows", []))
                     print(f"{name}, {way}, seed {seed}: {ends or cell['refused']} ({cell.get('seconds')} s)",
                           file=sys.stderr)

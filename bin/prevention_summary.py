@@ -14,7 +14,8 @@ FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
 def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each set, way and choice of weights: means over the seeds with 95% intervals, for fresh seeds.
 
-    memorized, frechet: at the last step. along: the same at each checkpoint. log_ratio: logarithm of the Frechet
+    memorized, leaning, frechet: at the last step; leaning is None where a training of an older version lacks it. along:
+    the same at each checkpoint. log_ratio: logarithm of the Frechet
     distance over that of a rival with the same seed, for each of ``RIVALS``; None without a seed in common, and
     without an interval for a single one.
     """
@@ -30,10 +31,11 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             ours = {cell["seed"]: line[-1]["quality"]["frechet"] for cell, line in zip(runs, lines, strict=True)}
             along = [{"step": at[0].get("step") if weights == "last" else None,
                       **{part: mean_over_runs(*zip(*map(measure, at), strict=True)).to_dict()
-                         for part, measure in (("memorized", _memorized), ("frechet", _frechet))}}
+                         if all(row.get(key) for row in at) else None
+                         for part, (key, measure) in MEASURES.items()}}
                      for at in zip(*lines, strict=True)]
             rows.append({"set": name, "way": way, "weights": weights, "seeds": [cell["seed"] for cell in runs],
-                         **{part: along[-1][part] for part in ("memorized", "frechet")},
+                         **{part: along[-1][part] for part in MEASURES},
                          "along": along if weights == "last" else [],
                          "log_ratio": {rival: _log_ratio(ours, {
                              cell["seed"]: distance(cell["rows"], stopped.get(cell["seed"], [])) for cell in baseline})
@@ -67,9 +69,9 @@ RIVALS: dict[str, Callable[[list[dict[str, Any]], list[dict[str, Any]]], float]]
 
 
 def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each way and choice of weights with two sets or more: the range of the memorized shares, and for each rival
-    the geometric mean over the sets of the ratio of Frechet distances, with its 95% interval for other sets and its
-    range.
+    """For each way and choice of weights with two sets or more: the ranges of the memorized shares and of leaning (None
+    unless all sets have it), and for each rival the geometric mean over the sets of the ratio of Frechet distances,
+    with its 95% interval for other sets and its range.
     """
     found = []
     rows = [row for row in rows if row["set"] in FIRST_SETS]
@@ -85,11 +87,16 @@ def over_sets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 ratios[rival] = {name: math.exp(value) for name, value in (
                     ("mean", means.mean), ("low", means.low), ("high", means.high), ("least", min(logs)),
                     ("most", max(logs)))}
-        shares = [row["memorized"]["mean"] for row in lines]
         found.append({"way": way, "weights": weights, "sets": [row["set"] for row in lines],
                       "seeds": [len(row["seeds"]) for row in lines],
-                      "memorized": {"least": min(shares), "most": max(shares)}, "ratio": ratios})
+                      **{part: _range([row[part] for row in lines]) for part in ("memorized", "leaning")},
+                      "ratio": ratios})
     return found
+
+
+def _range(means: list[dict[str, Any] | None]) -> dict[str, float] | None:
+    known = [mean["mean"] for mean in means if mean]
+    return {"least": min(known), "most": max(known)} if len(known) == len(means) else None
 
 
 def _memorized(row: dict[str, Any]) -> tuple[float, float]:
@@ -98,27 +105,43 @@ def _memorized(row: dict[str, Any]) -> tuple[float, float]:
     return found["rate"], (found["high"] - found["low"]) / (2 * Z_95)
 
 
+def _leaning(row: dict[str, Any]) -> tuple[float, float]:
+    return row["leaning"]["share"], row["leaning"]["stderr"]
+
+
 def _frechet(row: dict[str, Any]) -> tuple[float, float]:
     found = row["quality"]
     return found["frechet"], (found["frechet_high"] - found["frechet"]) / Z_95
+
+
+# What is averaged, the key of a training's row that holds it, and its value with its standard error.
+MEASURES = {"memorized": ("memorized", _memorized), "leaning": ("leaning", _leaning), "frechet": ("quality", _frechet)}
 
 
 def text_of(rows: list[dict[str, Any]]) -> list[str]:
     """A table for each set, in Markdown."""
     lines = []
     for name in dict.fromkeys(row["set"] for row in rows):
-        lines += [f"\n{name}\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|"]
+        lines += [f"\n{name}\n", "| way, weights | seeds | memorized | nearer to training | Frechet distance |",
+                  "|---|---|---|---|---|"]
         for row in (row for row in rows if row["set"] == name):
-            share, frechet = row["memorized"], row["frechet"]
-            lines.append(f"| {row['way']}, {row['weights']} | {len(row['seeds'])} | {share['mean']:.1%} "
-                         f"[{max(0, share['low']):.1%}, {min(1, share['high']):.1%}] | {frechet['mean']:.2f} "
+            frechet = row["frechet"]
+            lines.append(f"| {row['way']}, {row['weights']} | {len(row['seeds'])} | {_share(row['memorized'])} | "
+                         f"{_share(row['leaning'])} | {frechet['mean']:.2f} "
                          f"[{max(0, frechet['low']):.2f}, {frechet['high']:.2f}] |")
     lines += ["\nall sets, Frechet distance as a multiple of that of the plain training with the same seed\n",
-              "| way, weights | sets | memorized | " + " | ".join(f"over {rival}" for rival in RIVALS) + " |",
-              "|---|---|---|" + "---|" * len(RIVALS)]
+              "| way, weights | sets | memorized | nearer to training | "
+              + " | ".join(f"over {rival}" for rival in RIVALS) + " |",
+              "|---|---|---|---|" + "---|" * len(RIVALS)]
     for row in over_sets(rows):
         ratios = ["{mean:.2f} [{low:.2f}, {high:.2f}], {least:.2f} to {most:.2f}".format(**row["ratio"][rival])
                   if rival in row["ratio"] else "" for rival in RIVALS]
-        lines.append(f"| {row['way']}, {row['weights']} | {len(row['sets'])} | {row['memorized']['least']:.1%} to "
-                     f"{row['memorized']['most']:.1%} | " + " | ".join(ratios) + " |")
+        ranges = ["{least:.1%} to {most:.1%}".format(**row[part]) if row[part] else "-"
+                  for part in ("memorized", "leaning")]
+        lines.append(f"| {row['way']}, {row['weights']} | {len(row['sets'])} | " + " | ".join(ranges + ratios) + " |")
     return lines
+
+
+def _share(mean: dict[str, Any] | None) -> str:
+    """A mean share with its interval, cut to what is possible; a dash where it was not measured."""
+    return "-" if mean is None else (f"{mean['mean']:.1%} [{max(0, mean['low']):.1%}, {min(1, mean['high']):.1%}]")

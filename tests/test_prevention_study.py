@@ -130,6 +130,7 @@ def test_a_small_study(way, study, monkeypatch):
     assert [kind for kind, _ in kinds[4:]] == (["per level", "early stop"] if way in study.STEERED else [])
     assert {row["memorized"]["n"] for row in cell["rows"]} == {12}
     assert {row["quality"]["n_heldout"] for row in cell["rows"]} == {len(dataset.test)}
+    assert {(row["leaning"]["n"], row["leaning"]["m"]) for row in cell["rows"]} == {(12, 60)}
     assert study.summary([cell])[0]["seeds"] == [1]
 
 
@@ -185,10 +186,25 @@ def test_means_over_seeds_by_hand(study):
     assert last["along"][0]["memorized"]["within"] == pytest.approx(0.1 / Z_95)
     assert [at["step"] for at in last["along"]] == [5, 9]
     assert (last["floor"], last["floor_n"], early["along"]) == (0.25, [10, 20], [])
-    assert study.text_of([last])[3] == "| none, last | 2 | 30.0% [0.0%, 100.0%] | 1.00 [0.72, 1.28] |"
+    assert study.text_of([last])[3] == "| none, last | 2 | 30.0% [0.0%, 100.0%] | - | 1.00 [0.72, 1.28] |"
     assert study.text_of([early])[:4] == [
-        "\ndigits\n", "| way, weights | seeds | memorized | Frechet distance |", "|---|---|---|---|",
-        "| none, early stop | 2 | 10.0% [2.9%, 17.1%] | 2.00 [2.00, 2.00] |"]
+        "\ndigits\n", "| way, weights | seeds | memorized | nearer to training | Frechet distance |",
+        "|---|---|---|---|---|", "| none, early stop | 2 | 10.0% [2.9%, 17.1%] | - | 2.00 [2.00, 2.00] |"]
+
+
+def test_leaning_stands_beside_each_share_that_has_it(study):
+    """Two seeds that agree at 70% with standard errors of 2%: 1.96 x 2% / sqrt(2) = 2.8% to either side."""
+    cells = [cell_of(seed, "none", [("last", 9, 0.2, 0.3, 1.0, 1.4), ("early stop", 5, 0.1, 0.2, 2.0, 2.0)])
+             for seed in (0, 1)]
+    cells[0]["rows"][0]["leaning"] = {"share": 0.7, "stderr": 0.02}
+    assert study.summary(cells)[0]["leaning"] is None  # the other training lacks it
+    cells[1]["rows"][0]["leaning"] = {"share": 0.7, "stderr": 0.02}
+    rows = study.summary([*cells, *({**cell, "set": "ecg"} for cell in cells)])
+    assert rows[0]["leaning"]["high"] == pytest.approx(0.7 + 1.96 * 0.02 / 2**0.5, abs=1e-5)
+    text = study.text_of(rows)
+    assert "| 70.0% [67.2%, 72.8%] |" in text[3]
+    assert "| none, last | 2 | 20.0% to 20.0% | 70.0% to 70.0% |" in text[-2]
+    assert "| none, early stop | 2 | 10.0% to 10.0% | - |" in text[-1]
 
 
 def test_ratios_to_the_plain_training_by_hand(study):
