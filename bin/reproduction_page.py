@@ -14,7 +14,8 @@ Made from `figures/results` when the documentation is built. [G] is *Two Calm En
 experiment is one command, `bin/reproduce NAME`, at a scale that two cores manage in an hour; none has been run yet at
 the scale of the papers (`--scale paper`, which needs a GPU). A theorem, or the order of several figures, holds here or
 does not; where the intervals do not settle the order, it counts as not shown. A published figure is compared with our
-95% interval only if both measure the same quantity.
+95% interval only if both measure the same quantity. Memorized means by the ratio rule, as in the papers; leaning, which
+the rule [does not see](is-my-model-memorizing.md#what-the-rule-does-not-see), was not measured in these experiments.
 """
 CREDIT = ("The digits are those of the UCI Machine Learning Repository (Alpaydin and Kaynak, *Optical Recognition of "
           "Handwritten Digits*, CC BY 4.0), as scikit-learn has them.")
