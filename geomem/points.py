@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**26  # read at once where all points are gone through
 BLOCK_VALUES = 2**23  # float64 values held at once while distances are computed: 64 MiB
-_SAMPLED_POINTS = 2048
+_SAMPLED_POINTS = 256
 _FILTER_DIMENSIONS = 8  # of the projection that rules out most pairs of points
 
 
@@ -256,7 +256,7 @@ def nonfinite(points: Points) -> tuple[int, int] | None:
 
 
 def sampled(points: Points) -> np.ndarray:
-    """Some of the points at random, always the same, (m, d) float64: 2048, or those of 64 MiB."""
+    """Some of the points at random, always the same, (m, d) float64: 256, or those of 64 MiB."""
     size = min(len(points), _SAMPLED_POINTS, max(1, BLOCK_VALUES // points.dim))
     chosen = generator(0, "neighbours").choice(len(points), size, replace=False, shuffle=False)
     return points.take(np.sort(chosen)).astype(np.float64)

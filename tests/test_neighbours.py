@@ -1,6 +1,7 @@
 """Neighbours against plain float64 loops, where float32 alone would be wrong and where points tie."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_points import Store
 
 from geomem import InputError
 from geomem import points as stored_points
-from geomem.geometry import filters, neighbours
+from geomem.geometry import neighbours
 from geomem.geometry.neighbours import approximate_nearest, nearest
 from geomem.points import as_points, distinct_points
 
@@ -29,36 +30,31 @@ def assert_same(found, expected):
     assert found[1].dtype == np.int64
 
 
-@pytest.fixture(params=["faiss", "torch", "projected, faiss", "projected, torch"])
-def backend(request, monkeypatch):
-    """The filter that is asked first, and what multiplies. The projected one is asked wherever it can be."""
-    if "projected" in request.param:
-        monkeypatch.setattr(filters, "_projection_pays", lambda *sizes: True)
-        monkeypatch.setattr(filters, "_KEPT_VARIANCE", 0.0)
-        monkeypatch.setattr(filters, "_VALUES_PER_DIRECTION", 1)
-        monkeypatch.setattr(filters.Projected, "extra", 8)
-    if "torch" in request.param:
-        monkeypatch.setitem(sys.modules, "faiss", None)  # import faiss now fails
+@pytest.fixture(params=[torch.float32, torch.float64])
+def precision(request, monkeypatch):
+    """Of the products that are asked first."""
+    monkeypatch.setattr(neighbours, "product_precision", lambda device: request.param)
     return request.param
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Filters asked, each with the number of its queries and of those it left unproven."""
-    calls, filtered = [], neighbours._filtered
+    """(queries, points proposed for each, precision) of every search by products; queries of every direct one."""
+    calls, proposed, search_all = [], neighbours._proposed, neighbours._search_all
 
-    def counting(filter, queries, *args):
-        result = filtered(filter, queries, *args)
-        calls.append((type(filter).__name__, queries.shape[0], int((~result[2]).sum())))
-        return result
+    def products(queries, points, size, centre, precision, device):
+        calls.append((len(queries), size, precision))
+        return proposed(queries, points, size, centre, precision, device)
 
-    monkeypatch.setattr(neighbours, "_filtered", counting)
+    monkeypatch.setattr(neighbours, "_proposed", products)
+    monkeypatch.setattr(neighbours, "_search_all", lambda *args: calls.append(len(args[0])) or search_all(*args))
     return calls
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize(("n", "dimension", "k"), [
-    (300, 1, 3), (300, 2, 3), (300, 7, 2), (300, 16, 3), (500, 64, 10), (40, 5, 40), (2, 3, 1)])
+    (300, 1, 3), (300, 2, 3), (300, 7, 2), (300, 16, 3), (500, 64, 10), (40, 5, 40), (10, 5, 2), (11, 5, 2),
+    (2, 3, 1)])
 def test_against_all_distances(n, dimension, k):
     rng = np.random.default_rng(n)
     points, queries = rng.standard_normal((n, dimension)), rng.standard_normal((70, dimension))
@@ -87,6 +83,30 @@ def far_away(rng):
     return points, 1e4 + rng.standard_normal((60, 24))
 
 
+def farther_away(rng):
+    points = np.array([1e9, -1e12, 3.0]) + rng.standard_normal((400, 3))
+    return points, points[:60] + 0.01 * rng.standard_normal((60, 3))
+
+
+def far_away_in_float32(rng):
+    return tuple(rows.astype(np.float32) for rows in far_away(rng))
+
+
+def one_far_point(rng):
+    points = rng.standard_normal((400, 24))
+    points[7] = 1e6
+    return points, rng.standard_normal((60, 24))
+
+
+def constant(rng):
+    return np.full((100, 24), 1 / 3), np.concatenate([np.full((5, 24), 1 / 3), rng.standard_normal((5, 24))])
+
+
+def two_types(rng):
+    points = rng.standard_normal((400, 24)).astype(np.float32)
+    return points, points[:60] + 1e-9 * rng.standard_normal((60, 24))
+
+
 def low_rank(rng):
     mix = rng.standard_normal((3, 24))
     return rng.standard_normal((400, 3)) @ mix, rng.standard_normal((60, 3)) @ mix
@@ -103,43 +123,68 @@ def tight_clusters(rng):
     return points, np.concatenate([centre + 0.1 * offsets[:30], points[:30]])
 
 
-DATA = [lattice, copies, near_copies, far_away, low_rank, tight_clusters]
+DATA = [lattice, copies, near_copies, far_away, farther_away, far_away_in_float32, one_far_point, constant, two_types,
+        low_rank, tight_clusters]
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("directions", [1, 4, 255])
-def test_data_that_are_hard_to_tell_apart(monkeypatch, data, directions):
-    monkeypatch.setattr(filters, "_DIRECTIONS", directions)
+def test_data_that_are_hard_to_tell_apart(data):
     points, queries = data(np.random.default_rng(0))
     assert_same(nearest(queries, points, 3, device="cpu"), oracle(queries, points, 3))
 
 
-class Float32Products(filters.TorchProducts):
-    """The expansion in float32, all of whose errors faiss may make, though it does not always."""
+def rounding(queries, points, precision, reach):
+    """Errors (Q, N) of the squared distances by products, and their bounds (Q,) for points within ``reach``."""
+    queries, points = as_points("queries", queries), as_points("points", points)
+    centre = np.asarray(points).mean(axis=0)
+    found = neighbours._proposed(queries, points, len(points), centre, precision, torch.device("cpu"))
+    true = cdist(np.asarray(queries, np.longdouble), np.asarray(points, np.longdouble)) ** 2
+    error = abs(found.rough - np.take_along_axis(true, found.places, 1))
+    within = np.take_along_axis(true, found.places, 1) <= reach
+    return np.where(within, error, 0), neighbours._rounding(found, np.full(len(queries), reach))
 
-    precision = np.float32
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("reach", [1.0, np.inf])
+def test_rounding_is_within_its_bound(precision, data, reach):
+    points, queries = data(np.random.default_rng(1))
+    error, bound = rounding(queries, points, precision, reach)
+    assert (error <= bound[:, None]).all()
+    largest = ((np.linalg.norm(queries - points.mean(axis=0), axis=1)
+                + np.linalg.norm(points - points.mean(axis=0), axis=1).max()) ** 2).max()
+    assert bound.max() < 200 * torch.finfo(precision).eps * (largest + 1e-30)
 
 
-@pytest.mark.parametrize("backend", ["faiss", "projected, faiss"], indirect=True)
-def test_a_broken_bound_gives_wrong_answers(monkeypatch, backend):
+def test_a_broken_bound_gives_wrong_answers(monkeypatch):
     # Two clusters 100 apart, and from within each all its points at about the same distance of 1.
     rng = np.random.default_rng(0)
     centre, offsets, moves = (rng.standard_normal((n, 200)) for n in (1, 100, 100))
     centre, offsets, moves = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (centre, offsets, moves))
     points, queries = np.concatenate([50 * centre + offsets, -50 * centre + offsets]), 50 * centre + 0.02 * moves
-    monkeypatch.setattr(neighbours, "_FaissProducts", Float32Products)
-    monkeypatch.setattr(filters.Whole, "extra", 1)
-    monkeypatch.setattr(filters.Projected, "extra", 1)
+    monkeypatch.setattr(neighbours, "_EXTRA", 1)
     assert_same(nearest(queries, points, 1, device="cpu"), oracle(queries, points, 1))
-    lower = filters.Whole.lower
-    for sign in (0, -1):  # no rounding is allowed for; the upper bound is taken for the lower one
-        monkeypatch.setattr(filters.Whole, "lower", lambda self, norms, rough, sign=sign:
-                            rough + sign * (lower(self, norms, rough) - rough))
-        assert not np.array_equal(nearest(queries, points, 1, device="cpu")[1], oracle(queries, points, 1)[1])
+    monkeypatch.setattr(neighbours, "_rounding", lambda proposed, reach: np.zeros(len(reach)))
+    assert not np.array_equal(nearest(queries, points, 1, device="cpu")[1], oracle(queries, points, 1)[1])
 
 
-@pytest.mark.usefixtures("backend")
+def test_near_copies_that_float32_confuses(monkeypatch, asked):
+    # 14 near-copies of each image, of which 11 are proposed: their distances are far below the errors of float32.
+    rng = np.random.default_rng(3)
+    points = np.repeat(rng.standard_normal((20, 300)), 14, axis=0) + 1e-4 * rng.standard_normal((280, 300))
+    queries = points[::7] + 1e-4 * rng.standard_normal((40, 300))
+    expected = oracle(queries, points, 3)
+    single, among = (torch.tensor(rows, dtype=torch.float32) for rows in (queries, points))
+    expanded = single.square().sum(1)[:, None] + among.square().sum(1) - 2 * single @ among.T
+    alone = expanded.clamp(min=0).sqrt().min(1).values.double().numpy()
+    assert abs(alone / expected[0][:, 0] - 1).max() > 0.2
+    assert_same(nearest(queries, points, 3, device="cpu"), expected)
+    assert asked == [(40, 11, torch.float32), (40, 44, torch.float64)]
+    monkeypatch.setattr(neighbours, "_rounding", lambda proposed, reach: np.zeros(len(reach)))
+    assert not np.array_equal(nearest(queries, points, 3, device="cpu")[1], expected[1])
+
+
+@pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e18, 1e30, 1e150])
 def test_scales_beyond_float32_squares(scale):
     rng = np.random.default_rng(1)
@@ -147,32 +192,43 @@ def test_scales_beyond_float32_squares(scale):
     assert_same(nearest(queries, points, 3, device="cpu"), oracle(queries, points, 3))
 
 
-def test_unsafe_queries_are_searched_directly_and_others_are_not(monkeypatch):
-    direct = []
-    search_all = neighbours._search_all
-    monkeypatch.setattr(neighbours, "_search_all", lambda *args: direct.append(1) or search_all(*args))
+def test_longer_lists_for_unproven_queries_only(asked):
     rng = np.random.default_rng(2)
     points = rng.standard_normal((1000, 32))
     nearest(points[:50] + 0.1, points, 2, device="cpu")
-    assert not direct
-    points[100:120] = points[0]  # more copies than the shortlist holds
-    found = nearest(points[:1], points, 2, device="cpu")
-    assert len(direct) == 1
-    np.testing.assert_array_equal(found[1], [[0, 100]])
+    assert asked == [(50, 10, torch.float32)]
+    for copied, further in ((30, []), (100, [(1, 160, torch.float64)]), (700, [(1, 160, torch.float64),
+                                                                               (1, 640, torch.float64), 1])):
+        asked.clear()
+        points[100:100 + copied] = points[0]
+        found = nearest(points[:50], points, 2, device="cpu")
+        assert asked == [(50, 10, torch.float32), (1, 40, torch.float64), *further]
+        np.testing.assert_array_equal(found[1][0], [0, 100])
+        assert_same(found, oracle(points[:50], points, 2))
 
 
-@pytest.mark.parametrize(("value", "place"), [(np.inf, 0), (np.nan, 0), (0.0, 0), (3.4e38, -1)])
-def test_useless_products_change_nothing(monkeypatch, value, place):
-    class Useless(filters.TorchProducts):
-        def smallest(self, queries, size):  # with place -1 as faiss answers where all distances overflow
-            return torch.full((len(queries), size), value), torch.full((len(queries), size), place)
-
-    monkeypatch.setattr(neighbours, "_FaissProducts", Useless)
+@pytest.mark.parametrize("value", [np.nan, 0.0, -1.0])
+def test_useless_products_change_nothing(monkeypatch, asked, value):
+    proposed = neighbours._proposed
+    monkeypatch.setattr(neighbours, "_proposed", lambda *args: replace(
+        proposed(*args), rough=np.full((9, args[2]), value), places=np.zeros((9, args[2]), dtype=np.int64)))
     points = np.random.default_rng(6).standard_normal((50, 4))
     assert_same(nearest(points[:9], points, 3, device="cpu"), oracle(points[:9], points, 3))
+    assert asked[-1] == 9
 
 
-@pytest.mark.usefixtures("backend")
+def test_products_that_torch_may_round_to_bfloat16():
+    points, queries = near_copies(np.random.default_rng(0))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = nearest(queries, points, 3, device="cpu")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert_same(found, oracle(queries, points, 3))
+
+
+@pytest.mark.usefixtures("precision")
 def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     points, queries = rng.standard_normal((150, 18)), rng.standard_normal((33, 18))
@@ -181,8 +237,7 @@ def test_blocks_change_nothing(monkeypatch):
     assert_same(whole, oracle(queries, points, 12))
     for module, name, value in (
             (neighbours, "BLOCK_VALUES", 80), (stored_points, "BLOCK_VALUES", 80), (neighbours, "_BLOCK_POINTS", 17),
-            (neighbours, "_BLOCK_QUERIES", 5),
-            (neighbours, "CACHED_VALUES", 60), (filters, "CACHED_VALUES", 60), (neighbours, "_HELD_VALUES", 100),
+            (neighbours, "_BLOCK_QUERIES", 5), (neighbours, "_CACHED_VALUES", 60), (neighbours, "_HELD_VALUES", 100),
             (stored_points, "_SAMPLED_POINTS", 40)):
         monkeypatch.setattr(module, name, value)
         assert_same(nearest(queries, points, 12, device="cpu"), whole)
@@ -195,141 +250,18 @@ def pictures(n, dimension, seed):
     return values.clip(-1, 1).astype(np.float32)
 
 
-def projected(points, basis, products):
-    found = filters.Projected(points.mean(axis=0), basis, products(len(basis) + 1, torch.device("cpu")))
-    found.hold(points)
-    return found
-
-
-def lower_bounds(filter, queries, n):
-    """Of the squared distances to all n points, in their order, (Q, n)."""
-    coordinates, norms = filter.prepare(queries)
-    rough, place = filter.products.smallest(coordinates, n)
-    lower = np.empty((len(queries), n))
-    np.put_along_axis(lower, place.numpy(), filter.lower(norms, rough.double().numpy()), 1)
-    return lower
-
-
-PRODUCTS = [filters.TorchProducts, neighbours._FaissProducts]
-
-
-@pytest.mark.parametrize("products", PRODUCTS)
-@pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("count", [1, 3, 1000])
-def test_projection_bounds_from_below(data, count, products):
-    rng = np.random.default_rng(1)
-    points, queries = data(rng)
-    basis = np.linalg.qr(rng.standard_normal((points.shape[1], min(count, points.shape[1]))))[0].T
-    true = cdist(queries, points) ** 2
-    lower = lower_bounds(projected(points, basis, products), queries, len(points))
-    assert (lower <= true).all()
-    if count == 1000:  # all directions: then the bound is the distance but for the rounding that is allowed for
-        scale = 4 * np.linalg.norm(points - points.mean(0), axis=1).max() ** 2
-        assert (lower > true - 1e-3 * scale).all()
-
-
-@pytest.mark.parametrize("products", PRODUCTS)
-def test_projection_bounds_with_directions_that_are_not_orthonormal(products):
-    points, queries = low_rank(np.random.default_rng(0))
-    basis = np.linalg.svd(points, full_matrices=False)[2][:3]
-    found = projected(points, 1.001 * basis, products)  # lengthens all differences by 0.1%
-    true = cdist(queries, points) ** 2
-    assert (lower_bounds(found, queries, len(points)) <= true).all()
-    found.slack = 0.0  # then it does not bound them
-    assert (lower_bounds(found, queries, len(points)) > true).any()
-    assert projected(points, 1.1 * basis, products).slack == np.inf
-
-
 def test_a_point_left_out_at_the_same_distance_is_looked_for():
-    points, queries = as_points("points", np.array([[0.0], [1.0], [1.0]])), np.zeros((1, 1))
-    *_, proven = neighbours._proven(queries, points, np.array([[0, 2]]), np.array([[0.0, 1.0]]), 2)
-    assert not proven[0]  # point 1 may be there, and comes before point 2
-    points = as_points("points", np.array([[2.0], [1.0], [1.0]]))
-    _, index, proven = neighbours._proven(queries, points, np.array([[2, 1, 0]]), np.array([[0.9, 1.0, 3.0]]), 1)
-    assert (index[0, 0], proven[0]) == (1, True)
+    def proven(points, places, rough, k):
+        given = neighbours._Proposed(np.array([places]), np.array([rough]), np.zeros(1), 0.0, 1, torch.float64)
+        among = as_points("points", np.array(points)[:, None])
+        return neighbours._proven(as_points("queries", np.zeros((1, 1))), among, k, given)
+
+    assert not proven([0.0, 1.0, 1.0], [0, 2], [0.0, 1.0], 2)[2]  # point 1 may be there, and comes before point 2
+    _, index, sure = proven([2.0, 1.0, 1.0], [2, 1, 0], [0.9, 1.0, 3.0], 1)
+    assert (index[0, 0], sure[0]) == (1, True)
 
 
-@pytest.fixture
-def paying(monkeypatch):
-    """The projected filter is asked of sets of any size; pairs measured by the call."""
-    monkeypatch.setattr(filters, "_projection_pays", lambda *sizes: True)
-    monkeypatch.setattr(filters.Projected, "extra", 60)
-    measured, measure = [], neighbours._measure
-
-    def counting(squared, queries, points, candidates, wanted):
-        measured.append(int(np.broadcast_to(wanted, candidates.shape).sum()))
-        measure(squared, queries, points, candidates, wanted)
-
-    monkeypatch.setattr(neighbours, "_measure", counting)
-    return measured
-
-
-@pytest.mark.parametrize("products", ["faiss", "torch"])
-def test_projection_proves_images_and_measures_few(monkeypatch, asked, paying, products):
-    if products == "torch":
-        monkeypatch.setitem(sys.modules, "faiss", None)
-    points, queries = pictures(2000, 300, 0), pictures(200, 300, 1)
-    queries[:20] = points[:20] + np.float32(1e-4)
-    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    assert asked == [("Projected", 200, 0)]
-    assert sum(paying) < 10 * 200
-
-
-def test_projection_hands_on_what_it_cannot_prove(asked, paying):
-    points, queries = pictures(500, 80, 0), pictures(60, 80, 1)
-    # Noise in all directions: few of them cannot tell which of 200 points is the nearest.
-    noisy = 1.2 + 0.1 * np.random.default_rng(0).standard_normal((202, 80))
-    points[:200], queries[7:9] = noisy[:200], noisy[200:]
-    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    assert asked == [("Projected", 60, 2), ("Whole", 2, 0)]
-    paying.clear()
-    nearest(queries[7:9], points, 2, device="cpu")
-    assert paying[:3] == [4, 44, 0]  # then it gives up, before the other 38 in each shortlist
-    asked.clear()
-    points[:200] = queries[7] = queries[8]  # more copies than any shortlist holds
-    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    assert asked == [("Projected", 60, 2), ("Whole", 2, 2)]
-
-
-@pytest.mark.usefixtures("paying")
-def test_projection_is_given_up_where_a_few_queries_show_that_it_proves_little(monkeypatch, asked):
-    monkeypatch.setattr(neighbours, "_PILOT_QUERIES", 10)
-    points = pictures(500, 80, 0)
-    noise = 30 * np.random.default_rng(0).standard_normal((90, 80))
-    queries = (points[:90] + noise).astype(np.float32)  # nearly as far from all
-    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
-    (name, tried, left), (last, rest, _) = asked
-    assert (name, tried, last, rest) == ("Projected", 10, "Whole", 80 + left)
-    assert left > 5
-    asked.clear()
-    clear = pictures(90, 80, 1)
-    assert_same(nearest(clear, points, 2, device="cpu"), oracle(clear, points, 2))
-    assert asked[:2] == [("Projected", 10, 0), ("Projected", 80, 0)]
-    asked.clear()
-    nearest(queries[:79], points, 2, device="cpu")  # too few to try it on fewer
-    assert asked[0][:2] == ("Projected", 79)
-
-
-def test_projection_is_asked_where_it_pays(monkeypatch, asked):
-    # 2 x 3072 x 255 (Q + N + 4 x 2048) + 255 Q N products against half of 3072 Q N.
-    pays = filters._projection_pays
-    assert pays(50_000, 50_000, 3072, 255, 2048)
-    assert pays(2_000, 50_000, 3072, 255, 2048)
-    assert not pays(1_000, 50_000, 3072, 255, 2048)
-    assert not pays(500, 500, 3072, 62, 500)
-    points = pictures(600, 80, 0)
-    nearest(points[:9], points, 2, device="cpu")
-    assert [name for name, _, _ in asked] == ["Whole"]
-    monkeypatch.setattr(filters, "_projection_pays", lambda *sizes: True)
-    nearest(points[:9], points, 2, device="cpu")
-    assert [name for name, _, _ in asked][1] == "Projected"
-    for flat in (np.random.default_rng(0).standard_normal((600, 160)), np.ones((600, 160))):  # noise, constants
-        asked.clear()
-        nearest(flat[:9], flat, 2, device="cpu")
-        assert [name for name, _, _ in asked] == ["Whole"]
-
-
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("precision")
 def test_stored_points_are_never_read_whole(monkeypatch):
     for module, name in ((neighbours, "BLOCK_VALUES"), (stored_points, "BLOCK_VALUES"), (neighbours, "_HELD_VALUES")):
         monkeypatch.setattr(module, name, 18 * 10)

@@ -1,21 +1,16 @@
 """Exact Euclidean nearest neighbours.
 
 For queries ``q`` and points ``x_1..x_N`` in ``R^d``, ``nearest`` gives the k smallest ``|q - x_i|`` and which
-points they are, ties by the lower index. A filter finds a shortlist of points for which lower bounds on
-``|q - x|`` are smallest, by matrix products. A few of them are measured as ``|q - x|`` in float64, which bounds
-the k-th distance from above, and then all whose lower bound is not beyond that. Where more points than the
-shortlist holds may be so near, the next filter is asked, and at last all N distances of that query are computed
-directly. A filter that proves little of the first few queries is given up. So the filters decide the speed and never
-the answer.
-
-The products are those of faiss's flat index in float32, on the CPU or a GPU, or torch's in float64 where faiss
-is missing. Both expand ``|q|^2 + |x|^2 - 2 q.x``, which loses small distances between points far from the origin:
-hence the filters centre the points and bound the error.
+points they are, ties by the lower index. Matrix products in float32 propose a few more than k points; these are
+measured as ``|q - x|`` in float64, and a bound on the rounding of the products (``_rounding``) tells whether another
+point may be as near. For the queries where one may, longer lists are proposed by products in float64, and at last all N
+distances are measured. So the products decide the speed and never the answer.
 
 Points and queries are read in blocks, so both may lie on disk.
 
 ``approximate_nearest`` asks one of faiss's approximate indexes instead, measures what that proposes as exactly,
-and reports how often it missed. What it returns is never nearer than the truth.
+and reports how often it missed. What it returns is never nearer than the truth. The exact search does without faiss,
+whose BLAS is several times slower than torch's on processors it does not know.
 
 This is the only module that knows faiss.
 """
@@ -24,31 +19,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.geometry.filters import (
-    CACHED_VALUES,
-    Precision,
-    TorchProducts,
-    Whole,
-    filters_worth,
-)
+from geomem.geometry.projections import product_precision
 from geomem.points import BLOCK_VALUES, Array, Points, as_points, runs, sampled
 from geomem.rng import generator
 from geomem.statistics import clopper_pearson_interval
 
+_EXTRA = 8  # points proposed beyond k at first
+_LONGER = 4  # times as many are proposed at the next try
 _BLOCK_POINTS = 8192  # at most so many points are compared with so many queries at once
 _BLOCK_QUERIES = 1024  # with fewer, the products of some BLAS are half as fast
-_HELD_VALUES = 2**27  # coordinates of queries held during one pass over the points: 512 MiB of float32
-_PILOT_QUERIES = 512  # that a filter is tried on
-_WORTHWHILE = 0.5  # share of the queries that a filter must prove, or the next one is asked: heavy noise hides them
+_HELD_VALUES = 2**27  # numbers held of queries during one pass over the points: 512 MiB of float32
+_CACHED_VALUES = 2**18  # float64 values that fit in a processor's cache: 2 MiB
 _POINTS_PER_CELL = 39  # below which faiss finds k-means cells unreliable
 
 
@@ -80,7 +68,7 @@ def nearest(queries: Array, points: Array, k: int, *,
     """The k nearest points of every query, exactly.
 
     queries: (Q, ...) and points: (N, ...), numpy, torch or stored elsewhere, flattened to d values each.
-    device: where the filters run; on CUDA with faiss where it was built for GPUs, else with torch in float64.
+    device: where the products are made.
 
     Returns distances (Q, k) float64, Euclidean, ascending, and indices (Q, k) int64; equal distances are
     ordered by index. Raises InputError if k is not in 1..N, the dimensions differ or a value is not finite.
@@ -88,23 +76,20 @@ def nearest(queries: Array, points: Array, k: int, *,
     asked, among = _checked(queries, points, k)
     distances = np.empty((len(asked), k))
     indices = np.empty((len(asked), k), dtype=np.int64)
-    left = np.arange(len(asked))
     on = resolve_device(device)
-    kind = _FaissProducts if _has_faiss(on, k + Whole.extra) else TorchProducts
-    filters = filters_worth(len(asked), among, k, on.type == "cpu", lambda dimension: kind(dimension, on))
-    for filter in filters:
-        pieces = _pieces(left, filter.dimension, pilot=filter is not filters[-1])
-        unproven = [left[:0]]
-        for number, chosen in enumerate(pieces, 1):
+    on = torch.device("cpu") if on.type == "mps" else on  # which has no float64
+    centre = sampled(among).mean(axis=0).astype(np.promote_types(asked.dtype, among.dtype))
+    left, size, precision = np.arange(len(asked)), k + _EXTRA, product_precision(on)
+    while len(left) and size < len(among):
+        proven = np.empty(len(left), dtype=bool)
+        for held in runs(0, len(left), max(1, _HELD_VALUES // (among.dim + 4 * size))):
+            chosen = left[held]
             some = asked if len(chosen) == len(asked) else asked.select(chosen)
-            distances[chosen], indices[chosen], proven = _filtered(filter, some, among, k)
-            unproven.append(chosen[~proven])
-            if filter is not filters[-1] and proven.mean() < _WORTHWHILE:
-                unproven += pieces[number:]
-                break
-        left = np.sort(np.concatenate(unproven))
-    for query in left:
-        distances[query], indices[query] = _search_all(asked.take(slice(query, query + 1))[0], among, k)
+            proposed = _proposed(some, among, size, centre, precision, on)
+            distances[chosen], indices[chosen], proven[held] = _proven(some, among, k, proposed)
+        left, size, precision = left[~proven], _LONGER * size, torch.float64
+    for part in runs(0, len(left), max(1, BLOCK_VALUES // max(len(among), among.dim))):
+        distances[left[part]], indices[left[part]] = _search_all(asked.take(left[part]), among, k)
     return distances, indices
 
 
@@ -130,9 +115,9 @@ def approximate_nearest(queries: Array, points: Array, k: int, *, index: str = "
     indices = np.empty((len(asked), k), dtype=np.int64)
     for block in asked.blocks(BLOCK_VALUES):
         rows = asked.take(block)
-        found = search(rows, min(k + Whole.extra, len(among)))
+        found = search(rows, min(k + _EXTRA, len(among)))
         squared = np.full(found.shape, np.inf)
-        _measure(squared, rows, among, np.maximum(found, 0), found >= 0)
+        _measure(squared, asked.select(block), among, np.maximum(found, 0), found >= 0)
         squared, indices[block] = _smallest(squared, found, k)
         distances[block] = np.sqrt(squared)
         few = np.flatnonzero((found >= 0).sum(axis=1) < k)  # the cells searched held fewer than k points
@@ -153,95 +138,100 @@ def _checked(queries: Array, points: Array, k: int) -> tuple[Points, Points]:
     return asked, among
 
 
-def _pieces(queries: np.ndarray, dimension: int, pilot: bool) -> list[np.ndarray]:
-    """The queries in pieces whose coordinates may be held at once; ``pilot``: of many, a few spread over all first."""
-    pieces = []
-    if pilot and len(queries) >= 8 * _PILOT_QUERIES:
-        first = np.zeros(len(queries), dtype=bool)
-        first[::len(queries) // _PILOT_QUERIES] = True
-        pieces, queries = [queries[first]], queries[~first]
-    return pieces + [queries[held] for held in runs(0, len(queries), max(1, _HELD_VALUES // dimension))]
+@dataclass(frozen=True)
+class _Proposed:
+    """Points that may be nearest to each query, by products.
 
-
-class _FaissProducts:
-    """faiss's flat index in float32, on the CPU or a GPU."""
-
-    precision: Precision = np.float32
-
-    def __init__(self, dimension: int, device: torch.device) -> None:
-        import faiss
-
-        self.index: Any = faiss.IndexFlatL2(dimension)
-        if device.type == "cuda":
-            self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, self.index)
-
-    def hold(self, points: np.ndarray) -> None:
-        self.index.reset()
-        self.index.add(points)
-
-    def smallest(self, queries: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
-        squared, place = self.index.search(queries, size)
-        return torch.from_numpy(squared), torch.from_numpy(place)
-
-
-def _has_faiss(device: torch.device, size: int) -> bool:
-    """Whether faiss can search for ``size`` neighbours on the device."""
-    try:
-        import faiss
-    except ImportError:
-        return False
-    if device.type == "cuda":
-        return faiss.get_num_gpus() > 0 and size <= 2048  # faiss's limit
-    return True
-
-
-def _filtered(filter: Whole, queries: Points, points: Points,
-              k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances and indices (Q, k) by one filter, and where it proves them, (Q,)."""
-    count = len(queries)
-    size = k + filter.extra
-    parts = list(queries.blocks(BLOCK_VALUES, _BLOCK_QUERIES))
-    prepared = [filter.prepare(queries.take(part)) for part in parts]
-    rough = torch.full((count, size), torch.inf, dtype=torch.float64)
-    places = torch.zeros((count, size), dtype=torch.int64)
-    for block in points.blocks(4 * BLOCK_VALUES, _BLOCK_POINTS):
-        filter.hold(points.take(block))
-        for part, (coordinates, _) in zip(parts, prepared, strict=True):
-            squared, place = filter.products.smallest(coordinates, min(size, block.stop - block.start))
-            squared = squared.double().masked_fill_(place < 0, torch.inf)
-            place = torch.where(place < 0, 0, place + block.start)
-            rough[part], order = torch.cat([rough[part], squared], 1).topk(size, largest=False)
-            places[part] = torch.cat([places[part], place], 1).gather(1, order)
-
-    distances, indices = np.empty((count, k)), np.empty((count, k), dtype=np.int64)
-    proven = np.empty(count, dtype=bool)
-    for part, (_, norms) in zip(parts, prepared, strict=True):
-        with np.errstate(invalid="ignore", over="ignore"):
-            lower = filter.lower(norms, rough[part].numpy())
-            distances[part], indices[part], proven[part] = _proven(queries.take(part), points, places[part].numpy(),
-                                                                   lower, k)
-    return distances, indices, proven
-
-
-def _proven(queries: np.ndarray, points: Points, candidates: np.ndarray, lower: np.ndarray,
-            k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k nearest among each query's candidates (Q, s), and whether no other point can be as near, (Q,).
-
-    lower: (Q, s), bounds on their squared distances; those of all other points are at least the last of them.
+    places: (Q, s), which. rough: (Q, s), their squared distances by the products, ascending; those of all other points
+    are at least the last. norms: (Q,), ``|q - c|``. radius: the largest ``|x - c|``. dim, precision: of the products.
     """
-    size = candidates.shape[1]
-    squared = np.full(candidates.shape, np.inf)
-    possible = np.ones(candidates.shape, dtype=bool)
-    for start, stop in pairwise((0, k, min(4 * k + 16, size), size)):  # in order of the lower bounds
-        wanted = possible.copy()
-        wanted[:, :start] = wanted[:, stop:] = False
-        _measure(squared, queries, points, candidates, wanted)
-        kth = np.partition(squared, k - 1, axis=1)[:, k - 1:k]  # at least the true one
-        possible = lower <= kth
-        if start:  # give up where points beyond the last may still be nearer
-            possible &= kth < lower[:, -1:]
-    squared, indices = _smallest(squared, candidates, k)
-    return np.sqrt(squared), indices, squared[:, -1] < lower[:, -1]
+
+    places: np.ndarray
+    rough: np.ndarray
+    norms: np.ndarray
+    radius: float
+    dim: int
+    precision: torch.dtype
+
+
+def _proposed(queries: Points, points: Points, size: int, centre: np.ndarray, precision: torch.dtype,
+              device: torch.device) -> _Proposed:
+    """The ``size`` points nearest to each query by ``|q|^2 + |x|^2 - 2 q.x``, centred at c, in this precision."""
+    count = len(queries)
+    parts = list(runs(0, count, max(1, min(_BLOCK_QUERIES, BLOCK_VALUES // (points.dim + size)))))
+    centred = [_centred(queries.take(part), centre, precision) for part in parts]
+    held = [rows.to(device) for rows, _ in centred]
+    rough = torch.full((count, size), torch.inf, dtype=torch.float64, device=device)
+    places = torch.zeros((count, size), dtype=torch.int64, device=device)
+    largest = 0.0
+    for block in points.blocks(4 * BLOCK_VALUES, _BLOCK_POINTS):
+        rows, squares = _centred(points.take(block), centre, precision)
+        largest = float(np.maximum(largest, squares.max()))  # NaN, after an overflow, proves nothing
+        rows, norms = rows.to(device), torch.from_numpy(squares).to(device, precision)
+        for part, query in zip(parts, held, strict=True):
+            products = query @ rows.T
+            torch.sub(norms, products, alpha=2, out=products)
+            best, place = products.topk(min(size, len(rows)), largest=False)
+            rough[part], order = torch.cat([rough[part], best.double()], 1).topk(size, largest=False)
+            places[part] = torch.cat([places[part], place + block.start], 1).gather(1, order)
+    own = np.concatenate([squares for _, squares in centred])
+    with np.errstate(invalid="ignore"):
+        return _Proposed(places.cpu().numpy(), rough.cpu().numpy() + own[:, None], np.sqrt(own), largest**0.5,
+                         points.dim, precision)
+
+
+def _centred(rows: np.ndarray, centre: np.ndarray, precision: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
+    """Rows minus the centre (n, d), rounded to the precision, and their squared norms (n,) in float64."""
+    rounded = np.float32 if precision == torch.float32 else np.float64
+    with np.errstate(over="ignore"):
+        values = np.subtract(rows, centre, dtype=np.promote_types(centre.dtype, rounded)).astype(rounded, copy=False)
+        return torch.from_numpy(values), np.einsum("nd,nd->n", values, values, dtype=np.float64)
+
+
+def _proven(queries: Points, points: Points, k: int,
+            proposed: _Proposed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances and indices (Q, k) of the nearest of the points proposed, and whether no other is as near, (Q,)."""
+    squared = np.full(proposed.places.shape, np.inf)
+    first = np.zeros(squared.shape, dtype=bool)
+    first[:, :k] = True
+    _measure(squared, queries, points, proposed.places, first)
+    # The k-th distance is at most this, also of a point whose measured one is as large but for its own rounding.
+    reach = squared[:, :k].max(axis=1) * (1 + 4 * _gamma(points.dim + 8, torch.float64))
+    with np.errstate(invalid="ignore"):
+        lower = proposed.rough - _rounding(proposed, reach)[:, None]
+    proven = reach < lower[:, -1]
+    _measure(squared, queries, points, proposed.places, (lower <= reach[:, None]) & proven[:, None] & ~first)
+    squared, indices = _smallest(squared, proposed.places, k)
+    return np.sqrt(squared), indices, proven
+
+
+def _gamma(n: int, precision: torch.dtype) -> float:
+    """``n u / (1 - n u)``, u the unit roundoff: the relative error of n roundings in a row; inf where n u >= 1/2."""
+    total = n * torch.finfo(precision).eps / 2
+    return total / (1 - total) if total < 0.5 else np.inf
+
+
+def _rounding(proposed: _Proposed, reach: np.ndarray) -> np.ndarray:
+    """Bound (Q,) on the error of the squared distances by products, of the points whose own are at most ``reach`` (Q,).
+
+    Let a and b be q - c and x - c as rounded, A and B their norms, S = A + B, u the unit roundoff of the products and
+    v that of float64. However a sum of n products is ordered, its error is at most ``gamma_n`` times the sum of their
+    magnitudes (Higham 2002, section 3.1), which is at most AB for a.b, by Cauchy and Schwarz. So the errors are
+
+        2 gamma_d(u) AB <= gamma_d(u) S^2 / 2    of 2 a.b,
+        u B^2 + u (B^2 + 2 AB) <= 2 u S^2        of rounding |b|^2, and |b|^2 - 2 a.b,
+        gamma_d+2(v) S^2                         of |a|^2 and |b|^2, summed in float64, and of adding |a|^2,
+        2 u S^2                                  of |a - b|^2 for |q - x|^2, as |(a - b) - (q - x)| <= u S.
+
+    Their sum is below ``(gamma_{d+8}(u) / 2 + gamma_{d+8}(v)) S^2`` but for factors 1 + gamma, which n = d + 16 covers.
+    A product or a coordinate that underflows is wrong by the smallest normal number at most. A point within reach
+    has ``|x - c| <= |q - c| + |q - x|``, so B need not be the largest of all, unless sums might overflow.
+    """
+    n, info = proposed.dim + 16, torch.finfo(proposed.precision)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = proposed.norms + np.minimum(proposed.radius, proposed.norms + np.sqrt(reach))
+        bound = (_gamma(n, proposed.precision) / 2 + _gamma(n, torch.float64)) * sums**2 + 8 * n * info.tiny
+        return np.where((proposed.norms + proposed.radius)**2 < info.max / 4, bound, np.inf)
 
 
 def _approximate_index(points: Points, kind: str, effort: int,
@@ -281,17 +271,15 @@ def _recall(hits: np.ndarray, n: int) -> Recall:
     return Recall(hits / n, low, high, n)
 
 
-def _measure(squared: np.ndarray, queries: np.ndarray, points: Points, candidates: np.ndarray,
+def _measure(squared: np.ndarray, queries: Points, points: Points, candidates: np.ndarray,
              wanted: np.ndarray) -> None:
     """Fill in, in ``squared`` (Q, s), the direct float64 squared distances of the wanted candidates."""
-    row, column = np.nonzero(np.broadcast_to(wanted, candidates.shape))
-    for part in runs(0, len(row), max(1, BLOCK_VALUES // queries.shape[1])):
-        found = points.take(candidates[row[part], column[part]])
-        values = np.empty(len(found))
-        for some in runs(0, len(found), max(1, CACHED_VALUES // found.shape[1])):
-            difference = np.subtract(found[some], queries[row[part][some]], dtype=np.float64)
-            values[some] = np.einsum("nd,nd->n", difference, difference)
-        squared[row[part], column[part]] = values
+    row, column = np.nonzero(wanted)
+    for part in runs(0, len(row), max(1, _CACHED_VALUES // points.dim)):
+        pair = row[part], column[part]
+        difference = points.take(candidates[pair]).astype(np.float64)
+        difference -= queries.take(row[part])
+        squared[pair] = np.einsum("nd,nd->n", difference, difference)
 
 
 def _smallest(squared: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -300,11 +288,13 @@ def _smallest(squared: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.n
     return np.take_along_axis(squared, order, 1), np.take_along_axis(candidates, order, 1)
 
 
-def _search_all(query: np.ndarray, points: Points, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of one query (d,) by direct float64 distances to every point."""
-    squared = np.empty(len(points))
-    for block in points.blocks(BLOCK_VALUES):
-        difference = points.take(block) - query.astype(np.float64)
-        squared[block] = np.einsum("nd,nd->n", difference, difference)
-    order = np.argsort(squared, kind="stable")[:k]
-    return np.sqrt(squared[order]), order
+def _search_all(queries: np.ndarray, points: Points, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and indices (Q, k) of the nearest to each query (Q, d), by direct float64 distances to every point."""
+    squared = np.empty((len(queries), len(points)))
+    for block in points.blocks(_CACHED_VALUES):
+        rows = points.take(block).astype(np.float64)
+        for values, query in zip(squared, queries, strict=True):
+            difference = rows - query
+            values[block] = np.einsum("nd,nd->n", difference, difference)
+    order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+    return np.sqrt(np.take_along_axis(squared, order, 1)), order

@@ -108,11 +108,14 @@ class Centres:
 
 
 def product_precision(device: torch.device) -> torch.dtype:
-    """Of the distances: float64 on GPUs that are made for it, and where float32 would mean TF32."""
-    if device.type == "cuda" and (torch.cuda.get_device_capability(device)[1] == 0
-                                  or torch.backends.cuda.matmul.allow_tf32):
-        return torch.float64
-    return torch.float32
+    """Of the distances: float64 on GPUs that are made for it, and where torch was told to round float32 products."""
+    if device.type == "cpu":
+        factor = torch.full((64, 64), 1 + 2.0**-12)  # which TF32 and bfloat16 take for 1
+        rounds = float((factor @ factor)[0, 0]) < 64 * (1 + 2.0**-12)
+    else:
+        rounds = device.type == "cuda" and (torch.cuda.get_device_capability(device)[1] == 0
+                                            or torch.backends.cuda.matmul.allow_tf32)
+    return torch.float64 if rounds else torch.float32
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The samples are made from images, since what counts is how near they are to trai
     mix          fifths: held-out images, the same mirrored with a little noise, training images with noise (copies),
                  blends of two training images, mirrored training images
     near-copies  training images with noise of 1e-3 of a value: distances that float32 products lose
-    noisy        training images with noise of 0.5: nearly as far from all, which no projection tells apart
+    noisy        training images with noise of 0.5: nearly as far from all
 
 In one process, one after the other: ``memorization_rate`` on all samples, with the search for duplicates and all;
 faiss's IndexFlatL2 (float32, two neighbours, the points already added) on some of them; and a float64 product of
