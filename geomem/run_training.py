@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,8 @@ def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callabl
 
     ``data``: a DataSet, DATA as ``load_data`` takes it, or arrays (train, heldout); ``options``: those of the command,
     as ``training.plan_training`` describes them. ``resume`` goes on from the last checkpoint in ``out`` and ends like
-    an uninterrupted run. ``progress(done, total)`` is called after each step. Processes that torchrun started share
-    the work.
+    an uninterrupted run; with more ``iterations`` than before it extends the run. ``progress(done, total)`` is called
+    after each step. Processes that torchrun started share the work.
 
     Raises InputError for options that are wrong, ``training.Interrupted`` where a signal stopped the training, which is
     saved then, and ``training.TrainingDiverged``.
@@ -66,7 +67,9 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
     first = group is None or group.rank() == 0
     if first:
         if resume:
-            run.continue_with(plan.config)
+            before = run.continue_with(plan.config)
+            if before is not None:
+                _tell_longer(plan, run, before)
         else:
             run.create(plan.config)
             write_figure(run.path / "noise-level-law.png",
@@ -80,6 +83,16 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
              f"{dataset.name}; {dataset.n_validation:,} validation and {len(dataset.test):,} test points")
     return _steps(plan, run, trainer, monitor)
+
+
+def _tell_longer(plan: TrainingPlan, run: Run, before: int) -> None:
+    """That a run of ``before`` steps goes on to more, and whether it comes out as if it had been planned so."""
+    settings, last = plan.settings, (run.steps_done or 1) - 1
+    LOG.info(f"{run.path}: extended from {before:,} to {settings.iterations:,} steps")
+    # The rate falls last of all, so all steps had the rates of the longer training if the last one had.
+    if replace(settings, iterations=before).learning_rate_at(last) != settings.learning_rate_at(last):
+        LOG.warning(f"warning: the learning rate had begun to fall (--decay {settings.decay:g}) and now rises again; "
+                    f"the weights will not be those of a training planned for {settings.iterations:,} steps")
 
 
 def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | None) -> Generator[TrainingState]:

@@ -154,6 +154,7 @@ def test_ctrl_c_saves_and_resume_ends_like_an_uninterrupted_run(tmp_path):
     process.send_signal(signal.SIGINT)
     stderr = process.communicate()[1]
     assert process.returncode == 130
+    assert stderr.splitlines()[-2].startswith("Ctrl-C: finishing this step and saving; the same command with --resume")
     assert "saved; repeat the command with --resume" in stderr.splitlines()[-1]
     assert status(*command, tmp_path / "stopped", "--resume") == 0
     for name in ("model.safetensors", "levels.json"):

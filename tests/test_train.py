@@ -1,13 +1,17 @@
 """geomem.train: the run directory of the command line, from Python."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from commands import status
+from test_training import NETWORK
 
 import geomem
 from geomem.errors import InputError
+from geomem.run_training import _tell_longer
+from geomem.training import TrainingSettings
 
 OPTIONS = {"network": "mlp", "iterations": 27, "batch": 8, "n_train": 40, "watch_every": 160, "gap": "0.3:1",
            "device": "cpu"}
@@ -38,6 +42,32 @@ def test_same_run_as_the_command(tmp_path):
     samples = run.generate(range(3), steps=4, device="cpu")
     assert samples.values.shape == (3, 1, 8, 8)
     assert (samples.about["weights"], samples.seeds.tolist()) == ("per-level", [0, 1, 2])
+
+
+def test_an_extended_run_goes_on(tmp_path):
+    options = {**OPTIONS, "iterations": 3, "watch_every": 0, "network": NETWORK}
+    run = geomem.train("digits", tmp_path / "run", **options)
+    longer = geomem.train("digits", tmp_path / "longer", **{**options, "iterations": 5})
+    steps = []
+    geomem.train("digits", run.path, resume=True, progress=lambda *done: steps.append(done),
+                 **{**options, "iterations": 5})
+    assert steps == [(4, 5), (5, 5)]
+    assert run.config == longer.config
+    for name in ("model.safetensors", "noise-level-law.png"):
+        assert (run.path / name).read_bytes() == (longer.path / name).read_bytes()
+    with pytest.raises(InputError, match=r"iterations = 5, not 3; .*\(--iterations may grow\)"):
+        geomem.train("digits", run.path, resume=True, **options)
+
+
+@pytest.mark.parametrize(("decay", "done", "warns"), [(0.0, 60, False), (0.2, 48, False), (0.2, 49, False),
+                                                      (0.2, 50, True), (0.2, 60, True)])
+def test_it_is_said_where_the_learning_rate_had_begun_to_fall(decay, done, warns, caplog):
+    """Of 60 steps the rate falls over the last 12: the step after 48 is the last with the whole rate."""
+    settings = TrainingSettings(iterations=90, warmup=10, decay=decay)
+    _tell_longer(SimpleNamespace(settings=settings), SimpleNamespace(path="run", steps_done=done), 60)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == warns
+    assert all("had begun to fall (--decay 0.2)" in warning for warning in warnings)
 
 
 def test_arrays_and_data_sets(tmp_path, capsys):

@@ -215,6 +215,35 @@ def test_stopping_and_resuming_changes_nothing(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.parametrize("first", [75, 60])
+def test_a_run_that_is_extended_is_the_longer_one(tmp_path, first):
+    """Of 90 steps held-out losses are measured at 25, 50, 75 and 90; of 60 at the last one too, which is one more
+    choice for the weights of a noise level.
+    """
+    whole, run = train_on(tmp_path / "whole", 90), train_on(tmp_path / "extended", first)
+    assert run.steps_done == first
+    assert run.continue_with({**CONFIG, "settings": {"iterations": 90}}) == 60  # what config.json said
+    assert run.config["settings"] == {"iterations": 90}
+    assert run.continue_with({**CONFIG, "settings": {"iterations": 90}}) is None
+    train_on(run.path, 90)
+    if first == 75:
+        assert_same_run(whole.path, run.path)
+    for name in ("model", "state"):
+        expected, found = (load_file(path / f"{name}.safetensors") for path in (whole.path, run.path))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_signal_is_answered_before_the_step_ends(tmp_path, caplog):
+    run, trainer = make(tmp_path / "run")
+    said = []
+    after_step(trainer, 20, lambda: (terminate(), said.extend(record.getMessage() for record in caplog.records)))
+    with pytest.raises(Interrupted):
+        train(run, trainer, None)
+    line, = said
+    assert line.startswith("SIGTERM: finishing this step and saving; the same command with --resume goes on")
+
+
 def in_child(work):
     """A fork of this process that does the work and ends."""
     child = get_context("fork").Process(target=work)
@@ -300,7 +329,9 @@ def test_run_directory_refuses_what_it_cannot_trust(tmp_path):
     for words, refused in [
             ("not empty", lambda: Run(run.path).create(CONFIG)),
             ("started with network = 'test', not 'unet1d'", lambda: run.continue_with({**CONFIG, "network": "unet1d"})),
-            ("settings.iterations = 60, not 70", lambda: run.continue_with({**CONFIG, "settings": {"iterations": 70}})),
+            ("settings.iterations = 60, not 50", lambda: run.continue_with({**CONFIG, "settings": {"iterations": 50}})),
+            ("settings.decay = None, not 1",
+             lambda: run.continue_with({**CONFIG, "settings": {"iterations": 70, "decay": 1}})),
             (r"choose last, per-level, early-stop, before-copies or one of the steps \d+", lambda: run.denoiser("31")),
             ("not a run directory", lambda: Run(tmp_path / "nothing").denoiser())]:
         with pytest.raises(InputError, match=words):

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -115,7 +115,9 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if is_first():
-            click.echo(one_line(record.getMessage()), err=True)
+            bars = sys.modules.get("tqdm")  # one that is being drawn makes room
+            with nullcontext() if bars is None else bars.tqdm.external_write_mode(sys.stderr):
+                click.echo(one_line(record.getMessage()), err=True)
 
 
 @contextmanager

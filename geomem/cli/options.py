@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("geomem")
 MAX_SAMPLES = 10_000_000
 MAX_LEVELS = 10_000
+LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
 
 
 class Number(click.FloatRange):
@@ -259,20 +260,38 @@ def answer(document: dict[str, Any], text_of: Callable[[dict[str, Any]], str], a
     click.echo(json.dumps(document, allow_nan=False) if as_json else printable(text_of(document)))
 
 
+class _Lines:
+    """A file for tqdm that logs what it draws."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            say(text.strip())
+
+    def flush(self) -> None:
+        pass
+
+
 @contextmanager
-def progress_bar(total: int, title: str, unit: str) -> Iterator[Any]:
-    """tqdm bar on stderr where that is a terminal and nobody asked for quiet, else nothing; ``to(done, total)`` moves
-    it, as the ``progress`` of the library.
+def progress_bar(total: int, title: str, unit: str, done: int = 0) -> Iterator[Any]:
+    """Progress on stderr unless somebody asked for quiet: a tqdm bar on a terminal, else a line every half a minute.
+    ``to(done, total)`` moves it, as the ``progress`` of the library. done: where it begins; the rate counts from there.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
+
+    on_terminal = sys.stderr.isatty()
 
     class Bar(tqdm):
+        monitor_interval = tqdm.monitor_interval if on_terminal else 0  # a thread that has nothing to do for lines
+
         def to(self, done: int, total: int) -> None:
             self.total = total
             self.update(done - self.n)
 
-    shown = is_first() and LOG.isEnabledFor(logging.INFO) and sys.stderr.isatty()
-    with Bar(total=total, desc=title, unit=unit, disable=not shown, dynamic_ncols=True) as bar:
+    style: dict[str, Any] = {"dynamic_ncols": True} if on_terminal else {
+        "file": _Lines(), "delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 1,
+        "bar_format": "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"}
+    with Bar(total=total, initial=done, desc=title, unit=unit,
+             disable=not (is_first() and LOG.isEnabledFor(logging.INFO)), **style) as bar:
         yield bar
 
 

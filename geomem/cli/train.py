@@ -45,7 +45,8 @@ from geomem.processes import is_first, process_group
               "it hides memorization.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
               help="bf16 is slow on processors without bf16 units.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume. "
+              "More --iterations than before extend the run.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
               "write nothing.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, metavar="N",
@@ -100,17 +101,19 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
         if is_first():
             click.echo(json.dumps({"config": plan.config, "noise_levels": plan.law.summary()}, indent=1))
         return
-    states, shares = start_training(plan, run, resume=resume, group=group), {}
+    states = start_training(plan, run, resume=resume, group=group)
+    shares: dict[str, str] = {}
     try:
-        with closing(states), progress_bar(plan.settings.iterations, "training", "step") as bar:
+        done = (run.steps_done or 0) if resume else 0
+        with closing(states), progress_bar(plan.settings.iterations, "training", "step", done) as bar:
             for state in states:
-                bar.update(state.step - bar.n)
                 if state.look is not None:
                     shares = {"memorized": f"{state.look.rate:.0%}"}
                     if state.look.leaning is not None:
                         shares["leaning"] = f"{state.look.leaning.share:.0%}"
                 if not bar.disable and state.step % 10 == 0:  # on a GPU reading the loss costs a wait
-                    bar.set_postfix(loss=f"{float(state.loss):.3g}", **shares)
+                    bar.set_postfix(loss=f"{float(state.loss):.3g}", **shares, refresh=False)
+                bar.update(state.step - bar.n)
     except Interrupted as stop:
         warn(f"geomem: stopped at step {stop.step:,} and saved; repeat the command with --resume to go on")
         raise SystemExit(128 + stop.signal_number) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,7 +101,7 @@ class _Subject:
         stats = self.attempt("the loss along training", lambda: self._lines("stats.jsonl", saved.training_lines)) or []
         watch = self.attempt("memorization along training",
                              lambda: self._lines("watch.jsonl", saved.watch_lines)) or []
-        steps_done = _steps_done(self.folder)
+        steps_done = self.run.steps_done
         self._note_gaps(stats, watch, steps_done)
         command = self.attempt("the command of the training", lambda: training_command(
             self.config, f"{self.name}-again", self.asked.data_root)) or ""
@@ -302,20 +301,6 @@ def _law(config: dict[str, Any]) -> NoiseLevelSampler:
     if not isinstance(described, dict) or len(json.dumps(described)) > _MAX_LAW:
         raise InputError("config.json describes no law of noise levels, or one too long to draw")
     return NoiseLevelSampler.from_dict(described)
-
-
-def _steps_done(run: Path) -> int | None:
-    """Steps of the last checkpoint; None where the run holds no state, as an exported one."""
-    from safetensors import SafetensorError, safe_open
-
-    path = run / "state.safetensors"
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            return int((file.metadata() or {})["steps_done"])
-    except (SafetensorError, KeyError, ValueError):
-        return None
 
 
 def _sampling(about: dict[str, Any]) -> str:

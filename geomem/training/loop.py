@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from geomem.training.trainer import Trainer, TrainingSettings
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+LOG = logging.getLogger("geomem")
 CHECKPOINT_SECONDS = 60.0
 MAX_VALIDATION_POINTS = 256
 _ENOUGH = 1 << 10  # above every signal number: the monitor asked for the end
@@ -112,7 +114,7 @@ def train_steps(run: Run, trainer: Trainer, monitor: Monitor | None = None, *,
             run.save(trainer, monitor)  # a kill may have come between the state and the files derived from it
     evaluations = set(evaluation_steps(settings.iterations))
     started = last_saved = time.monotonic()
-    with _signals(patient=group is not None) as received:
+    with _signals(patient=group is not None, speaks=first) as received:
         while trainer.steps_done < settings.iterations:
             trainer.step()
             step, loss = trainer.steps_done, trainer.losses[-1]
@@ -195,9 +197,10 @@ def _require_finite(run: Run, trainer: Trainer, saved: int | None) -> None:
 
 
 @contextmanager
-def _signals(patient: bool) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second one interrupts at once, unless ``patient``: torchrun passes on what the
-    terminal has sent already. Outside the main thread, where Python hears no signals, none come.
+def _signals(patient: bool, speaks: bool) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM and say at once what follows, if this process ``speaks``; a second one interrupts,
+    unless ``patient``: torchrun passes on what the terminal has sent already. Outside the main thread, where Python
+    hears no signals, none come.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -208,6 +211,11 @@ def _signals(patient: bool) -> Iterator[list[int]]:
         if received and not patient:
             raise KeyboardInterrupt
         received.append(number)
+        if speaks and len(received) == 1:
+            with suppress(RuntimeError):  # the signal came while a line was being written
+                LOG.warning(f"{'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}: finishing this step and saving; "
+                            "the same command with --resume goes on from there"
+                            + ("" if patient else " (Ctrl-C again ends at once, without saving)"))
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

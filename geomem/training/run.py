@@ -65,17 +65,38 @@ class Run:
         self.require_new()
         write_json(self.path / "config.json", {"format": FORMAT, **config})
 
-    def continue_with(self, config: Mapping[str, Any]) -> None:
-        """Accept the same options again.
+    def continue_with(self, config: Mapping[str, Any]) -> int | None:
+        """Accept the same options again, or the same with more steps; returns the former number of steps where it grew.
 
         Raises InputError that names the first option that differs: going on with it would be another run. What is under
         "engine" (how the work is divided and watched) may differ; it changes rounding, and when to stop, only.
         """
-        old, new = _flat(self.config), _flat({"format": FORMAT, **config})
+        kept = self.config
+        old, new = _flat(kept), _flat({"format": FORMAT, **config})
+        before, now = (values.get("settings.iterations") for values in (old, new))
+        longer = type(before) is int and type(now) is int and before < now
         for name in (*old, *new):
-            if name.split(".")[0] not in ("geomem", "engine") and old.get(name) != new.get(name):
+            if (name.split(".")[0] not in ("geomem", "engine") and old.get(name) != new.get(name)
+                    and not (longer and name == "settings.iterations")):
                 raise InputError(f"{self.path} was started with {name} = {old.get(name)!r}, not {new.get(name)!r}; "
-                                 "repeat the same command with --resume, or choose another --out")
+                                 "repeat the same command with --resume (--iterations may grow), or choose another "
+                                 "--out")
+        if not longer:
+            return None
+        write_json(self.path / "config.json", {**kept, "settings": config["settings"]})
+        return before
+
+    @property
+    def steps_done(self) -> int | None:
+        """Steps of the last checkpoint; None where there is none, as in an exported run, or it is damaged."""
+        path = self.path / "state.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                return int((file.metadata() or {})["steps_done"])
+        except (SafetensorError, KeyError, ValueError):
+            return None
 
     @property
     def config(self) -> dict[str, Any]:
