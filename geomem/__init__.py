@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.noise import read_zone as read_zone
     from geomem.noise.danger_zone import ZoneReport as ZoneReport
     from geomem.noise.danger_zone import danger_zone as danger_zone
+    from geomem.run_audit import Audit as Audit
+    from geomem.run_audit import audit as audit
     from geomem.run_training import train as train
     from geomem.training import Monitor as Monitor
     from geomem.training import Run as Run
@@ -65,6 +67,8 @@ _HOME = {
     "memorization_rate": "geomem.memorization",
     "leaning": "geomem.memorization",
     "Leaning": "geomem.memorization",
+    "audit": "geomem.run_audit",
+    "Audit": "geomem.run_audit",
     "Monitor": "geomem.training",
     "Run": "geomem.training",
     "train": "geomem.run_training",

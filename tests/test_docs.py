@@ -1,6 +1,6 @@
 """README.md, CONTRIBUTING.md and docs/: every command runs, every block of Python runs, every name and link is there.
 
-Commands and Python run in a folder with stand-ins for what they name: 45 small photos, a danger zone, a diffusers
+Commands and Python run in a folder with stand-ins for what they name: 120 small photos, a danger zone, a diffusers
 folder, samples. Numbers are made small: see SMALLER and SHORTER. A placeholder such as RUN stands for what PLACES says.
 """
 
@@ -42,6 +42,7 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "train": "--n-train 30 --iterations 2 --batch 8",
     "generate": "--seeds 0-7 --steps 3",
     "memorization": "--n-samples 8 --sigmas 2 --n-points 8",
+    "audit": "--n-samples 8 --fail-over 1",
     "swap": "--n-samples 8 --controls 0",
     "report": "--seeds 0-7",
 }
@@ -90,7 +91,7 @@ def stand_ins(tmp_path_factory):
     rng = np.random.default_rng(0)
     for where in ("photos", "other-photos"):
         (folder / where).mkdir()
-        for k in range(45):
+        for k in range(120):
             Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / where / f"{k}.png")
     np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32))
     DDPMPipeline(unet_of(3), DDPMScheduler()).save_pretrained(folder / "ddpm-folder")

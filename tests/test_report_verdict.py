@@ -100,6 +100,23 @@ def test_leaning_stands_beside_copies_too():
     assert "51.0% [46.0, 56.0] of its samples are nearer to training points than to as many held-out ones" in text
 
 
+def audited(verdict, *fires):
+    tests = [{"name": name, "p_value": 0.001 if name in fires else 0.9, "sentence": f"Of {name}.",
+              "finding": "leans", "smallest_effect": 0.1} for name in ("ratio_rule", "leaning", "near_copies", "mirrored")]
+    return {"verdict": verdict, "level": 0.0125, "tests": tests, "reasons": ["Because of the split."], "blind": []}
+
+
+@pytest.mark.parametrize(("found", "kind"), [
+    (audited("copies", "ratio_rule", "mirrored"), "copies"), (audited("leans", "near_copies"), "leans"),
+    (audited("nothing found"), "clean"), (audited(None), "unknown")], ids=lambda case: str(case)[:20])
+def test_the_audit_decides_where_there_is_one(found, kind):
+    verdict = judge(replace(run(0, 1000), audit=found))
+    assert verdict.kind == kind
+    assert ("Of near_copies." in verdict.sentences) == (kind == "leans")
+    assert ("Of mirrored." in verdict.sentences) == (kind == "copies")
+    assert ("Because of the split." in verdict.sentences) == (kind == "unknown")
+
+
 @pytest.mark.parametrize(("count", "n", "floor", "kind"), [
     # Held out 0.1% [0.0, 0.7]: an interval from 0.2% overlaps; one that ends 5 points above 0.7% leaves nothing open.
     (1, 100, share(1, 800), "clean"), (3, 100, share(1, 800), "copies"), (0, 63, share(1, 800), "open"),

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 import geomem
+from geomem.cli.audit import audit
 from geomem.cli.bounds import bounds
 from geomem.cli.danger_zone import danger_zone
 from geomem.cli.data import data
@@ -76,14 +77,14 @@ def cli() -> None:
 
 
 cli.params += everywhere()
-for command in (data, danger_zone, bounds, risk, plot_curves, train, generate, memorization, swap, quality, report,
-                export, config, completion):
+for command in (data, danger_zone, bounds, risk, plot_curves, train, generate, memorization, audit, swap, quality,
+                report, export, config, completion):
     cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit status 0 done, 1 where another process or the reader of stdout was lost, 2 for what
-    the caller got wrong, 130 for Ctrl-C.
+    the caller got wrong, 3 for an audit that fails, 130 for Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     status = 0

@@ -51,7 +51,7 @@ class Leaning:
     """Share of n samples nearer to training than to as many held-out points; 1/2 for an honest model.
 
     share, stderr, low, high: s, its standard error and 95% interval. p_value: of s = 1/2 against s > 1/2, by exchange
-    of labels.
+    of labels; null_stderr: the spread sqrt(v) of s about 1/2 under it.
     floor: the same of held-out points in the place of the samples, or None where there are too few of them.
     n: samples. m: points of each kind in a comparison. n_train, n_heldout: distinct points that were used.
     merged: points dropped as duplicates within one kind. leaked: held-out points left out because a training point is
@@ -63,6 +63,7 @@ class Leaning:
     low: float
     high: float
     p_value: float
+    null_stderr: float
     floor: Leaning | None
     n: int
     m: int
@@ -141,13 +142,13 @@ def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabe
     relabeled = np.array([smaller_wins(rng.permutation(smaller)).mean() for _ in range(relabelings)])
     if not train_is_smaller:
         relabeled = 1 - relabeled
-    variance = float(((relabeled - 0.5) ** 2).mean())
-    effective = 1 / (4 * max(variance, _NO_VARIANCE))
+    null_stderr = float(np.sqrt(max(((relabeled - 0.5) ** 2).mean(), _NO_VARIANCE)))
+    effective = 1 / (4 * null_stderr**2)
     low, high = wilson(np.array(share), np.array(effective))
     return {"share": share, "stderr": float(np.sqrt(share * (1 - share) / effective)), "low": float(low),
             "high": float(high), "n": len(samples), "m": m,
             "p_value": float((1 + (relabeled >= share - 1e-12).sum()) / (1 + relabelings)),
-            "n_train": len(train), "n_heldout": len(heldout), "per_sample": per_sample}
+            "null_stderr": null_stderr, "n_train": len(train), "n_heldout": len(heldout), "per_sample": per_sample}
 
 
 def _chance_unseen(larger: int, m: int, most: int) -> np.ndarray:

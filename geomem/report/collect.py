@@ -15,13 +15,14 @@ import numpy as np
 from geomem.data import DataSet, load_data
 from geomem.errors import InputError
 from geomem.generation import Samples, data_of, fingerprint, read_samples, require_comparable
-from geomem.memorization import leaning, memorization_rate
+from geomem.memorization import memorization_rate
 from geomem.noise import NoiseLevelSampler
 from geomem.noise.danger_zone import danger_zone
 from geomem.quality import quality_report
 from geomem.report import saved
 from geomem.report.commands import data_arguments, root_arguments, shell, training_command
 from geomem.report.facts import DataFacts, Missing, RunFacts, SampleFacts
+from geomem.run_audit import Audit, audit
 from geomem.training import Run, load_denoiser
 from geomem.training.levels import levels_beside_references
 
@@ -219,22 +220,23 @@ class _Subject:
 
     def _of_samples(self, dataset: DataSet, samples: Samples) -> dict[str, Any]:
         n, device = len(samples.values), self.asked.device
-        rate = memorization_rate(samples.values, dataset.train, device=device)
-        heldout = memorization_rate(dataset.test, dataset.train, device=device)
-        leans = self.attempt("leaning", lambda: leaning(samples.values, dataset.train, dataset.test,
-                                                        device=device).to_dict())
+        compared = samples.values, dataset.train, dataset.test
+        found: Audit | None = self.attempt("leaning and the verdict", lambda: audit(*compared, device=device))
+        rate, heldout = (found.trajectory, found.heldout) if found else (
+            memorization_rate(part, dataset.train, device=device) for part in (samples.values, dataset.test))
         self.used.append("memorized share and leaning: measured for this page from these samples")
         quality = self._quality_saved(n)
-        if quality is None:
-            quality = self.attempt("quality", lambda: quality_report(
-                samples.values, dataset.train, dataset.test, device=device).to_dict())
-            self.used += ["quality: computed for this page from these samples"] if quality else []
+        if quality is None and found is not None:
+            quality = found.quality.to_dict()
+            self.used.append("quality: computed for this page from these samples")
+        elif quality is None:
+            quality = self.attempt("quality", lambda: quality_report(*compared, device=device).to_dict())
         chosen = np.concatenate([np.arange(min(n, _SHOWN_FIRST)),
                                  np.argsort(rate.ratios, kind="stable")[:_SHOWN_CLOSEST]])
         shown = SampleFacts(samples.values[chosen], np.stack([dataset.train[k] for k in rate.nearest[chosen].tolist()]),
                             rate.ratios[chosen], rate.memorized[chosen], min(n, _SHOWN_FIRST))
-        return {"trajectory": rate.to_dict(), "heldout": heldout.to_dict(), "leaning": leans, "quality": quality,
-                "samples": shown,
+        return {"trajectory": rate.to_dict(), "heldout": heldout.to_dict(), "quality": quality, "samples": shown,
+                "leaning": found and found.leaning.to_dict(), "audit": found and found.to_dict(),
                 "sampling": _sampling(samples.about)}
 
     def _quality_saved(self, n: int) -> dict[str, Any] | None:

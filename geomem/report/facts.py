@@ -73,7 +73,8 @@ class RunFacts:
     levels: bands with the chosen step of each, None where the run kept no best weights.
     weights, sampling: which weights made the samples, and how.
     trajectory, heldout: shares ``{"rate", "low", "high", "n"}`` of samples and of held-out points.
-    leaning: as ``Leaning.to_dict()``, None where it could not be measured.
+    leaning: as ``Leaning.to_dict()``, None where it could not be measured. audit: as ``Audit.to_dict()``, None where
+    there are no samples to look at, or too few held-out points.
     per_noise_level, references: of the model, and of denoisers known exactly, by name.
     quality: as ``QualityReport.to_dict()``.
     others: reports found in the run on other weights or samples: (file, weights, share).
@@ -94,6 +95,7 @@ class RunFacts:
     trajectory: dict[str, Any] | None = None
     heldout: dict[str, Any] | None = None
     leaning: dict[str, Any] | None = None
+    audit: dict[str, Any] | None = None
     per_noise_level: dict[str, Any] | None = None
     references: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None

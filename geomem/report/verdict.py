@@ -68,13 +68,17 @@ def frechet_difference(a: Figures, b: Figures) -> tuple[float, float, float]:
 
 
 def judge(run: RunFacts, subject: str = "This run") -> Verdict:
-    """Does it copy, and how close are its samples to the data?"""
-    share, floor = run.trajectory, run.heldout
+    """Does it copy, and how close are its samples to the data? By the audit of its samples, where there is one, else by
+    the intervals of the figures that were found.
+    """
+    share, floor, audited = run.trajectory, run.heldout, run.audit
     if share is None or floor is None:
         return Verdict("unknown", f"{subject}: not known yet whether it copies.",
                        ("No samples could be evaluated; what is missing is named below.",))
+    if audited is not None and audited["verdict"] is None:
+        return Verdict("unknown", f"{subject}: no verdict can be given.", tuple(audited["reasons"]))
     same_rule = f"The same rule calls {with_interval(floor)} of {floor['n']:,} held-out points copies."
-    if share["low"] > floor["high"]:
+    if share["low"] > floor["high"] if audited is None else audited["verdict"] == "copies":
         kind = "copies"
         headline = (f"{subject} copies: {with_interval(share)} of its {share['n']:,} samples are copies of training "
                     "points.")
@@ -87,7 +91,7 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
         kind = "open"
         headline = (f"{subject} shows no copies, {with_interval(share)} of its {share['n']:,} samples, but whether it "
                     "leans on its training points is not known.")
-    elif run.leaning["low"] > 0.5 and run.leaning["p_value"] < _LEVEL:
+    elif _leans(run.leaning) if audited is None else audited["verdict"] == "leans":
         kind = "leans"
         headline = (f"{subject} leans on its training points: {leaning_text(run.leaning)} of its samples are nearer to "
                     f"them than to as many held-out points, where 50% owe them nothing. {with_interval(share)} of them "
@@ -97,8 +101,14 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
         headline = (f"{subject} shows neither copies nor leaning, as far as {share['n']:,} samples can tell: "
                     f"{with_interval(share)} of them are copies of training points, no more than of held-out data, and "
                     f"{leaning_text(run.leaning)} are nearer to training than to as many held-out points.")
-    return Verdict(kind, headline, (same_rule, *_leaning_sentences(run.leaning, kind),
+    fired = [] if audited is None else [test["sentence"] for test in audited["tests"] if test["p_value"] <= audited[
+        "level"] and test["name"] in ("mirrored", "near_copies")]
+    return Verdict(kind, headline, (same_rule, *_leaning_sentences(run.leaning, kind), *fired,
                                     *_quality_sentences(run.quality, kind)))
+
+
+def _leans(leaning: Figures) -> bool:
+    return leaning["low"] > 0.5 and leaning["p_value"] < _LEVEL
 
 
 def leaning_text(leaning: Figures) -> str:

@@ -1,0 +1,102 @@
+"""``geomem audit``: may it be published? Every test for copying and leaning, and one verdict."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from geomem.cli.options import (
+    MAX_SAMPLES,
+    Number,
+    answer,
+    data_root_option,
+    device_option,
+    json_option,
+    require_data,
+    require_new_directory,
+    say,
+    tolerance_option,
+)
+
+AUDIT_FILE = "audit.json"
+_HEADLINES = {"copies": "copies: it copies training points", "leans": "leans on its training points",
+              "nothing found": "nothing found by these tests at this power", None: "none can be given"}
+_EFFECTS = {"leaning": "a leaning of", "membership": "an AUC of"}
+
+
+@click.command()
+@click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
+@click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names.")
+@data_root_option
+@click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
+              help="For a RUN: samples to generate, seeds 0..N-1.")
+@click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP", help="For a RUN: which weights.")
+@tolerance_option
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the tests.")
+@click.option("--fail-over", type=Number(0, 1), metavar="SHARE",
+              help="Exit with status 3 where the verdict is copies or none can be given, or where more than this share "
+                   "of the samples is nearer to training than to held-out points; 0.5 owes them nothing.")
+@device_option
+@json_option
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
+              help="Write audit.json, closest.png (the samples nearest to training points, each beside its own) and, "
+                   "for a RUN, samples.npz.")
+def audit(target: str, data: str | None, n_samples: int, weights: str | None, tolerance: float | None, seed: int,
+          fail_over: float | None, device: str, as_json: bool, out: str | None) -> None:
+    """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
+    train or geomem export, or a diffusers folder) or in a file of samples, and give one verdict: copies, leans, or
+    nothing found, with the smallest effect that would have been found.
+
+    Samples are compared with held-out points that were never used for model selection, at least 10 of them.
+
+    Example: geomem audit runs/digits --out runs/digits/audit --fail-over 0.6
+    """
+    require_data(data)
+    from geomem.cli.generate import samples_to_judge
+    from geomem.files import write_json
+    from geomem.run_audit import audit as audited
+
+    if out:
+        require_new_directory(out, AUDIT_FILE)
+    samples, dataset, _ = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device, out=out)
+    found = audited(samples.values, dataset.train, dataset.test, tolerance=tolerance, seed=seed, device=device)
+    document = {**found.to_dict(), "about": samples.about,
+                "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)}}
+    if out:
+        write_json(os.path.join(out, AUDIT_FILE), document)
+        _picture(os.path.join(out, "closest.png"), samples.values, found.trajectory, dataset.train)
+        say(f"wrote {out}")
+    answer(document, _text, as_json)
+    if fail_over is not None and found.exceeds(fail_over):
+        raise SystemExit(3)
+
+
+def _picture(path: str, samples: Any, rate: Any, train: Any) -> None:
+    from geomem.files import write_figure
+    from geomem.plots import plot_samples
+
+    closest = rate.nearest_distance.argsort(kind="stable")[:64]
+    write_figure(path, plot_samples(samples[closest], train[rate.nearest[closest]], rate.ratios[closest],
+                                    rate.memorized[closest]))
+
+
+def _text(document: dict[str, Any]) -> str:
+    quality, level = document["quality"], document["level"]
+    lines = [f"verdict: {_HEADLINES[document['verdict']]}", "", *document["reasons"], "",
+             f"{'test':14} {'p value':>9}   would have found, with 90% probability"]
+    for test in document["tests"]:
+        effect = test["smallest_effect"]
+        what = "nothing of any size" if effect is None else (
+            f"{_EFFECTS[test['name']]} {effect:.1%}" if test["name"] in _EFFECTS else f"{effect:.1%} of the samples")
+        lines.append(f"{test['name'].replace('_', ' '):14} {test['p_value']:9.2g}   {what}"
+                     + ("   <- fires" if test["p_value"] <= level else ""))
+    lines += [f"A test fires at p <= {level:.3g}: all of them together are wrong about an honest model in at most 5% "
+              "of cases.", "",
+              f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
+              f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", "",
+              "What this cannot see:", *(f"  {sentence}" for sentence in document["blind"]),
+              *(["", "What to do next:"] if document["advice"] else []),
+              *(f"  {sentence}" for sentence in document["advice"])]
+    return "\n".join(lines)

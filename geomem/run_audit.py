@@ -1,0 +1,216 @@
+"""May it be published? Every test for copying and leaning of samples, and of the model where given, in one verdict.
+
+Each test has a p value for a model that owes nothing to its training points:
+
+    ratio_rule   more samples than held-out points are memorized: hypergeometric, exact (Fisher 1935)
+    mirrored     the same with training pictures and their mirror images
+    leaning      samples are nearer to training than to as many held-out points: exchange of labels
+    near_copies  samples are nearer to a training point than held-out points ever are: negative hypergeometric, exact
+    membership   the losses of training points are below those of held-out points: AUC, corrected for noise levels
+
+A test *fires* where its p value is at most ``LEVEL`` over the number of tests (Bonferroni), so an honest model passes
+all of them in at least 95 of 100 cases. The verdict is ``copies`` where the ratio rule fires in either orientation,
+``leans`` where any other test does, and ``nothing found`` otherwise: then the *smallest effect* that each test would
+have found with 90% probability says how much that is worth.
+
+All but the ratio rule take held-out points for points that the model could have been trained on as well. Where these
+are nearer to the training points than to each other or the other way round, or where samples are nearer to *them*, they
+are not, and there is no verdict but ``copies``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import betaincinv
+from scipy.stats import hypergeom, nhypergeom, norm
+
+from geomem.memorization import Leaning, MemorizationRate, NearCopies, leaning, memorization_rate, near_copies
+from geomem.points import Array
+from geomem.quality import QualityReport, quality_report
+
+FORMAT = "geomem.audit/1"
+LEVEL = 0.05  # of all tests together
+POWER = 0.9
+_UNFIT_LEVEL = 0.01  # of each test of whether the held-out points are fit to compare with
+VERDICTS = ("copies", "leans", "nothing found")
+
+
+@dataclass(frozen=True)
+class AuditTest:
+    """One test. finding: ``copies`` or ``leans``, what it shows where it fires. p_value: of a model that owes nothing.
+
+    smallest_effect: what the test would have found with 90% probability, a share of samples (``ratio_rule``,
+    ``mirrored``, ``near_copies``), a leaning or an AUC; None where no effect is large enough.
+    """
+
+    name: str
+    finding: str
+    p_value: float
+    smallest_effect: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What the tests found of n samples; fields that could not be measured are None.
+
+    verdict: one of ``VERDICTS``, or None where the held-out points are not fit to compare with. reasons: a sentence for
+    each test that fired, for all where none did, or why there is no verdict.
+    trajectory, heldout: the ratio rule on samples and on held-out points; mirrored, mirrored_heldout: the same with
+    mirror images. quality: against the held-out points. level: that each p value is held against.
+    blind: what these tests cannot see. advice: what to do next.
+    """
+
+    verdict: str | None
+    reasons: tuple[str, ...]
+    tests: tuple[AuditTest, ...]
+    level: float
+    trajectory: MemorizationRate
+    heldout: MemorizationRate
+    mirrored: MemorizationRate | None
+    mirrored_heldout: MemorizationRate | None
+    leaning: Leaning
+    near_copies: NearCopies
+    quality: QualityReport
+    blind: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, of the format geomem.audit/1."""
+        measured = {name: getattr(self, name) for name in (
+            "trajectory", "heldout", "mirrored", "mirrored_heldout", "leaning", "near_copies", "quality")}
+        return {"format": FORMAT, "verdict": self.verdict, "reasons": list(self.reasons),
+                **{name: None if part is None else part.to_dict() for name, part in measured.items()},
+                "tests": [vars(test) for test in self.tests], "level": self.level, "blind": list(self.blind),
+                "advice": list(self.advice)}
+
+    def exceeds(self, share: float) -> bool:
+        """Whether a script should stop: it copies, no verdict can be given, or more than ``share`` of the samples are
+        nearer to training.
+        """
+        return self.verdict in ("copies", None) or self.leaning.share > share
+
+
+def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None, seed: int = 0,
+          device: str | torch.device = "auto") -> Audit:
+    """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
+
+    heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
+    numpy or torch; mirror images are looked at where points are pictures (C, H, W). tolerance: as in
+    ``memorization_rate``. seed: of the relabelings and subsets.
+
+    Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
+    too few distinct points of a kind.
+    """
+    compared: dict[str, Any] = {"tolerance": tolerance, "device": device}
+    leans = leaning(samples, train, heldout, seed=seed, **compared)
+    near = near_copies(samples, train, heldout, **compared)
+    rate, floor = (memorization_rate(part, train, **compared) for part in (samples, heldout))
+    pictures = train.ndim == 4
+    mirrored, mirrored_floor = (memorization_rate(part, train, mirrored=True, **compared) if pictures else None
+                                for part in (samples, heldout))
+    count = 3 + (mirrored is not None)
+    level = LEVEL / count
+    tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
+    if mirrored is not None and mirrored_floor is not None:
+        tests.insert(1, _ratio_rule("mirrored", mirrored, mirrored_floor, level))
+    verdict, reasons = _weigh(tests, level, _unfit(leans))
+    return Audit(verdict, reasons, tuple(tests), level, rate, floor, mirrored, mirrored_floor, leans, near,
+                 quality_report(samples, train, heldout, seed=seed, device=device), _blind(pictures),
+                 () if verdict is None else _ADVICE[verdict])
+
+
+def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The verdict and its reasons. unfit: why the held-out points are not fit to compare with, if they are not."""
+    fired = [test for test in tests if test.p_value <= level]
+    findings = {test.finding for test in fired}
+    if unfit and "copies" not in findings:
+        return None, unfit
+    return next((kind for kind in VERDICTS if kind in findings), VERDICTS[-1]), tuple(
+        test.sentence for test in fired or tests)
+
+
+def _unfit(leans: Leaning) -> tuple[str, ...]:
+    """A sentence for each sign that the held-out points are no points that the model could have been trained on."""
+    signs = []
+    floor, far = leans.floor, float(norm.isf(_UNFIT_LEVEL))
+    if floor is not None and abs(floor.share - 0.5) > float(norm.isf(_UNFIT_LEVEL / 2)) * floor.null_stderr:
+        signs.append(f"The held-out points follow another law than the training points, or share sources with them: "
+                     f"{floor.share:.1%} [{floor.low:.1%}, {floor.high:.1%}] of them are nearer to the training points "
+                     "than to as many other held-out points, where 50% would be. Split the data again, at random.")
+    if leans.share < 0.5 - far * leans.null_stderr:
+        signs.append(f"The samples are nearer to the held-out points than to the training points: only "
+                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] are nearer to the latter. Was the model "
+                     "trained on the held-out points, or are the two sets exchanged?")
+    return tuple(signs)
+
+
+def _excess_p_value(count: int, n: int, other: int, m: int) -> float:
+    """P value of ``count`` of n against ``other`` of m, one-sided: Fisher's exact test."""
+    return float(hypergeom(n + m, count + other, n).sf(count - 1))
+
+
+def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float | None:
+    """The smallest share of n samples for which a test is POWER sure to fire. fires: whether it does, by count of them.
+
+    With c the smallest count at which it fires, P(Binomial(n, s) >= c) = I_s(c, n - c + 1), solved for s.
+    """
+    counts = np.arange(1, n + 1)
+    firing = fires(counts)
+    if not firing.any():
+        return None
+    c = int(counts[firing.argmax()])
+    return float(betaincinv(c, n - c + 1, POWER))
+
+
+def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, level: float) -> AuditTest:
+    n, m, other = rate.n, floor.n, floor.count
+    smallest = _smallest_share(n, lambda count: hypergeom(n + m, count + other, n).sf(count - 1) <= level)
+    what = "copies of training points or of their mirror images" if name == "mirrored" else "copies of training points"
+    return AuditTest(name, "copies", _excess_p_value(rate.count, n, other, m), smallest,
+                     f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are {what} by the ratio "
+                     f"rule; of {m:,} held-out points {floor.rate:.1%} [{floor.low:.1%}, {floor.high:.1%}] are.")
+
+
+def _leaning(leans: Leaning, level: float) -> AuditTest:
+    smallest = 0.5 + float(norm.isf(level) + norm.ppf(POWER)) * leans.null_stderr
+    return AuditTest("leaning", "leans", leans.p_value, smallest if smallest < 1 else None,
+                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples are nearer to the training "
+                     f"points than to as many held-out points; 50% owe them nothing.")
+
+
+def _near_copies(near: NearCopies, level: float) -> AuditTest:
+    test = min(near.tests, key=lambda test: test.p_value)
+    nearest = near.tests[0]
+    single = level / len(near.tests)
+    smallest = _smallest_share(near.n, lambda count: nhypergeom(near.n + near.n_heldout, near.n, 1).sf(
+        count - 1) <= single)
+    return AuditTest("near_copies", "leans", near.p_value, smallest,
+                     f"{test.count / near.n:.1%} of the samples are nearer to a training point than "
+                     + ("any held-out point is" if test == nearest else
+                        f"all but {test.quantile:.0%} of the held-out points are")
+                     + f"; {test.expected / near.n:.1%} would be expected.")
+
+
+def _blind(pictures: bool) -> tuple[str, ...]:
+    looked = "mirror images aside, " if pictures else ""
+    return (f"Distances are Euclidean, in data values: {looked}copies that are shifted, cropped, turned, recoloured or "
+            "copied in part are not seen.",
+            "Only the training points that were given are looked for; points that a pretrained model saw before are "
+            "not.",
+            "Held-out points must follow the law of the training points; another source moves every figure here.")
+
+
+_ADVICE = {
+    "copies": ("Publish neither these samples nor the model.",
+               "Train again and take the best weights per noise level or an early stop, both of which geomem train "
+               "keeps; geomem risk names the training points that are copied most."),
+    "leans": ("No exact copies beyond the floor, but the samples tell what the model was trained on: publish them only "
+              "where that is no harm.",
+              "Earlier weights and more training points lean less."),
+    "nothing found": ("More samples and more held-out points would find smaller effects than those named here.",)}

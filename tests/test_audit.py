@@ -1,0 +1,95 @@
+"""One verdict from all tests: what each situation is called, that honest models pass, and what could not be seen."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binom, fisher_exact
+
+import geomem
+from commands import status
+from geomem.errors import InputError
+from geomem.run_audit import LEVEL, _excess_p_value, _smallest_share
+
+
+def points(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+TRAIN, HELDOUT, HONEST = points(1, 60, 1, 4, 4), points(2, 80, 1, 4, 4), points(3, 150, 1, 4, 4)
+
+
+def repeated(part):
+    return np.concatenate([part] * 3)[:150]
+
+
+@pytest.mark.parametrize(("samples", "verdict", "fires"), [
+    (HONEST, "nothing found", set()),
+    (repeated(TRAIN) + 0.01 * points(4, 150, 1, 4, 4), "copies", {"ratio_rule", "mirrored", "leaning", "near_copies"}),
+    (repeated(TRAIN)[..., ::-1] + 0.01 * points(4, 150, 1, 4, 4), "copies", {"mirrored"}),
+    (0.75 * repeated(TRAIN) + 0.25 * repeated(np.roll(TRAIN, 1, axis=0)), "leans", {"leaning", "near_copies"})],
+    ids=["honest", "copies", "mirrored copies", "blends of two training points"])
+def test_verdict_of_a_situation(samples, verdict, fires):
+    found = geomem.audit(samples.copy(), TRAIN, HELDOUT)
+    assert found.verdict == verdict
+    assert {test.name for test in found.tests if test.p_value <= found.level} == fires
+    assert len(found.reasons) == (len(fires) or len(found.tests))
+    assert found.exceeds(0.6) == (verdict != "nothing found")
+    assert found.level == LEVEL / 4
+
+
+def test_no_verdict_where_training_and_held_out_points_are_exchanged():
+    leaning = 0.75 * repeated(TRAIN) + 0.25 * repeated(np.roll(TRAIN, 1, axis=0))
+    found = geomem.audit(leaning, HELDOUT, TRAIN)
+    assert found.verdict is None
+    assert "exchanged" in found.reasons[0]
+    assert found.exceeds(0.99)
+
+
+def test_no_verdict_where_held_out_points_follow_another_law_but_copies_stay_copies():
+    elsewhere = HELDOUT + 3
+    assert "another law" in geomem.audit(HONEST, TRAIN, elsewhere).reasons[0]
+    assert geomem.audit(HONEST, TRAIN, elsewhere).verdict is None
+    assert geomem.audit(repeated(TRAIN), TRAIN, elsewhere).verdict == "copies"
+
+
+def test_no_audit_with_too_few_held_out_points():
+    leaked = np.concatenate([TRAIN[:50], HELDOUT[:9]])
+    with pytest.raises(InputError, match="give at least 10 of each"):
+        geomem.audit(HONEST, TRAIN, leaked)
+
+
+def test_honest_models_pass():
+    """At most 5% of them fail some test; of 100, at most the 99.9% quantile of that."""
+    fails = sum(geomem.audit(*(points([run, k], n, 3) for k, n in enumerate((40, 30, 30)))).verdict
+                in ("copies", "leans") for run in range(100))
+    assert fails <= binom(100, LEVEL).ppf(0.999)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 30])
+def test_excess_is_fishers_exact_test(count):
+    exact = fisher_exact([[count, 40 - count], [3, 57]], alternative="greater").pvalue
+    assert _excess_p_value(count, 40, 3, 60) == pytest.approx(exact)
+
+
+def test_smallest_share_is_found_with_its_power():
+    """A test that fires at 7 of 200 or more finds the share s with P(Binomial(200, s) >= 7) = 90%."""
+    share = _smallest_share(200, lambda count: count >= 7)
+    assert binom(200, share).sf(6) == pytest.approx(0.9)
+    assert _smallest_share(5, lambda count: count >= 7) is None
+
+
+def test_command_writes_what_scripts_rely_on(tmp_path, capsys):
+    data, samples, out = (tmp_path / name for name in ("data.npz", "samples.npz", "out"))
+    np.savez(data, train=TRAIN, heldout=HELDOUT)
+    np.savez(samples, samples=repeated(TRAIN))
+    assert status("audit", samples, "--data", data, "--json", "--out", out, "--fail-over", "0.6") == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["format"] == "geomem.audit/1"
+    assert document["verdict"] == "copies"
+    assert {"reasons", "trajectory", "mirrored", "leaning", "near_copies", "quality"} <= set(document)
+    assert json.loads((out / "audit.json").read_text()) == document
+    assert (out / "closest.png").stat().st_size > 1000
+    np.savez(samples, samples=HONEST)
+    assert status("audit", samples, "--data", data, "--fail-over", "0.7") == 0
+    assert "verdict: nothing found by these tests at this power" in capsys.readouterr().out
