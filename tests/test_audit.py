@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from commands import status
 from scipy.stats import binom, fisher_exact
 
 import geomem
-from commands import status
 from geomem.errors import InputError
 from geomem.run_audit import LEVEL, _excess_p_value, _smallest_share
 

@@ -102,7 +102,8 @@ def test_leaning_stands_beside_copies_too():
 
 def audited(verdict, *fires):
     tests = [{"name": name, "p_value": 0.001 if name in fires else 0.9, "sentence": f"Of {name}.",
-              "finding": "leans", "smallest_effect": 0.1} for name in ("ratio_rule", "leaning", "near_copies", "mirrored")]
+              "finding": "leans", "smallest_effect": 0.1}
+             for name in ("ratio_rule", "leaning", "near_copies", "mirrored")]
     return {"verdict": verdict, "level": 0.0125, "tests": tests, "reasons": ["Because of the split."], "blind": []}
 
 

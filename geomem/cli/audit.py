@@ -19,8 +19,10 @@ from geomem.cli.options import (
     say,
     tolerance_option,
 )
+from geomem.errors import InputError
 
 AUDIT_FILE = "audit.json"
+SHOWN = 32  # samples in the picture
 _HEADLINES = {"copies": "copies: it copies training points", "leans": "leans on its training points",
               "nothing found": "nothing found by these tests at this power", None: "none can be given"}
 _EFFECTS = {"leaning": "a leaning of", "membership": "an AUC of"}
@@ -66,20 +68,23 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)}}
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
-        _picture(os.path.join(out, "closest.png"), samples.values, found.trajectory, dataset.train)
+        _picture(os.path.join(out, "closest.png"), samples.values, found.near_copies, dataset.train)
         say(f"wrote {out}")
     answer(document, _text, as_json)
     if fail_over is not None and found.exceeds(fail_over):
         raise SystemExit(3)
 
 
-def _picture(path: str, samples: Any, rate: Any, train: Any) -> None:
+def _picture(path: str, samples: Any, near: Any, train: Any) -> None:
     from geomem.files import write_figure
-    from geomem.plots import plot_samples
+    from geomem.plots import plot_closest
 
-    closest = rate.nearest_distance.argsort(kind="stable")[:64]
-    write_figure(path, plot_samples(samples[closest], train[rate.nearest[closest]], rate.ratios[closest],
-                                    rate.memorized[closest]))
+    closest = near.nearest_distance.argsort(kind="stable")[:SHOWN]
+    try:
+        write_figure(path, plot_closest(samples[closest], train[near.nearest[closest]], near.nearest_distance[closest],
+                                        near.n))
+    except InputError as error:
+        say(f"no {os.path.basename(path)}: {error}")
 
 
 def _text(document: dict[str, Any]) -> str:

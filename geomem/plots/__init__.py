@@ -8,13 +8,14 @@ from geomem.plots.levels import plot_noise_levels
 from geomem.plots.pareto import plot_pareto
 from geomem.plots.points import plot_points
 from geomem.plots.risk import plot_copies, plot_risk
-from geomem.plots.samples import plot_samples
+from geomem.plots.samples import plot_closest, plot_samples
 from geomem.plots.swap import plot_swap, plot_swap_samples
 from geomem.plots.training import plot_training
 from geomem.plots.watch import plot_watch
 
 __all__ = [
     "plot_bounds",
+    "plot_closest",
     "plot_copies",
     "plot_curves",
     "plot_density",

@@ -12,6 +12,7 @@ from geomem.errors import InputError
 from geomem.plots.style import BLUE, GREY, RED, look, new_figure
 
 _COLUMNS = {"image": 8, "signal": 4}
+_PAIR = {"image": "left generated, right nearest training", "signal": "solid generated, dashed nearest training"}
 _SIZE = {"image": (1.3, 0.85), "signal": (2.3, 1.3)}  # inches of one pair
 
 
@@ -27,19 +28,35 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     Images are drawn on the range [-1, 1] if the training images lie in it, give or take a tenth, else on
     theirs. Raises InputError for other shapes.
     """
+    kind = _kind(samples, nearest)
+    drawn = min(shown, len(samples))
+    count = f"{int(np.sum(memorized)):,} of {len(samples):,} samples memorized (red frame)"
+    part = f"; first {drawn} shown" if drawn < len(samples) else ""
+    title = f"{count}{part}\n{_PAIR[kind]}; above: distance to nearest / second nearest"
+    return draw_pairs(samples[:drawn], nearest[:drawn], [f"{ratio:.2f}" for ratio in ratios[:drawn]], title,
+                      framed=memorized, drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind],
+                      width=6.2)
+
+
+def plot_closest(samples: np.ndarray, nearest: np.ndarray, distances: np.ndarray, n: int) -> Figure:
+    """The samples nearest to a training point, out of n, in the order given, each beside that point.
+
+    samples, nearest: (k, ...) as for ``plot_samples``. distances: (k,) between them in data units, written above.
+    Raises InputError as ``plot_samples`` does.
+    """
+    kind = _kind(samples, nearest)
+    title = f"the {len(samples)} of {n:,} samples nearest to a training point\n{_PAIR[kind]}; above: distance"
+    return draw_pairs(samples, nearest, [f"{distance:.3g}" for distance in distances], title,
+                      drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind], width=6.2)
+
+
+def _kind(samples: np.ndarray, nearest: np.ndarray) -> str:
     kind = "image" if samples.ndim == 4 else "signal"
     fits = samples.shape[1] in (1, 3) if kind == "image" else samples.ndim in (2, 3)
     if not fits or samples.shape != nearest.shape or len(samples) == 0:
         raise InputError(f"samples of shape {samples.shape} and nearest of shape {nearest.shape} cannot be "
                          "drawn: images are (n, C, H, W) with C = 1 or 3, signals (n, L) or (n, C, L)")
-    drawn = min(shown, len(samples))
-    count = f"{int(np.sum(memorized)):,} of {len(samples):,} samples memorized (red frame)"
-    part = f"; first {drawn} shown" if drawn < len(samples) else ""
-    pair = "left generated, right nearest training" if kind == "image" else "solid generated, dashed nearest training"
-    title = f"{count}{part}\n{pair}; above: distance to nearest / second nearest"
-    return draw_pairs(samples[:drawn], nearest[:drawn], [f"{ratio:.2f}" for ratio in ratios[:drawn]], title,
-                      framed=memorized, drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind],
-                      width=6.2)
+    return kind
 
 
 def draw_pairs(first: np.ndarray, second: np.ndarray, captions: Sequence[str], title: str, *,
