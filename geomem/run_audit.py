@@ -29,7 +29,8 @@ import torch
 from scipy.special import betaincinv
 from scipy.stats import hypergeom, nhypergeom, norm
 
-from geomem.memorization import Leaning, MemorizationRate, NearCopies, leaning, memorization_rate, near_copies
+from geomem.errors import InputError
+from geomem.memorization import Leaning, MemorizationRate, NearCopies, auth_pct, c_t, leaning, memorization_rate, near_copies
 from geomem.points import Array
 from geomem.quality import QualityReport, quality_report
 
@@ -62,7 +63,8 @@ class Audit:
     verdict: one of ``VERDICTS``, or None where the held-out points are not fit to compare with. reasons: a sentence for
     each test that fired, for all where none did, or why there is no verdict.
     trajectory, heldout: the ratio rule on samples and on held-out points; mirrored, mirrored_heldout: the same with
-    mirror images. quality: against the held-out points. level: that each p value is held against.
+    mirror images. quality: against the held-out points. peers: what other tools report, ``auth_pct`` and ``c_t``
+    (``geomem.memorization.peers``), None where not defined. level: that each p value is held against.
     blind: what these tests cannot see. advice: what to do next.
     """
 
@@ -77,6 +79,7 @@ class Audit:
     leaning: Leaning
     near_copies: NearCopies
     quality: QualityReport
+    peers: dict[str, float | None]
     blind: tuple[str, ...]
     advice: tuple[str, ...]
 
@@ -86,7 +89,7 @@ class Audit:
             "trajectory", "heldout", "mirrored", "mirrored_heldout", "leaning", "near_copies", "quality")}
         return {"format": FORMAT, "verdict": self.verdict, "reasons": list(self.reasons),
                 **{name: None if part is None else part.to_dict() for name, part in measured.items()},
-                "tests": [vars(test) for test in self.tests], "level": self.level, "blind": list(self.blind),
+                "peers": self.peers, "tests": [vars(test) for test in self.tests], "level": self.level, "blind": list(self.blind),
                 "advice": list(self.advice)}
 
     def exceeds(self, share: float) -> bool:
@@ -121,7 +124,9 @@ def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | No
         tests.insert(1, _ratio_rule("mirrored", mirrored, mirrored_floor, level))
     verdict, reasons = _weigh(tests, level, _unfit(leans))
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, mirrored, mirrored_floor, leans, near,
-                 quality_report(samples, train, heldout, seed=seed, device=device), _blind(pictures),
+                 quality_report(samples, train, heldout, seed=seed, device=device),
+                 {"auth_pct": auth_pct(samples, train, device=device), "c_t": _c_t(samples, train, heldout, seed, device)},
+                 _blind(pictures),
                  () if verdict is None else _ADVICE[verdict])
 
 
@@ -195,6 +200,13 @@ def _near_copies(near: NearCopies, level: float) -> AuditTest:
                      + ("any held-out point is" if test == nearest else
                         f"all but {test.quantile:.0%} of the held-out points are")
                      + f"; {test.expected / near.n:.1%} would be expected.")
+
+
+def _c_t(samples: Array, train: Array, heldout: Array, seed: int, device: str | torch.device) -> float | None:
+    try:
+        return c_t(samples, train, heldout, seed=seed, device=device)
+    except InputError:
+        return None
 
 
 def _blind(pictures: bool) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from geomem.memorization.copies import CopyCounts, copies_per_point
 from geomem.memorization.leaning import Leaning, leaning
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.near_copies import NearCopies, near_copies
+from geomem.memorization.peers import auth_pct, c_t
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
 from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
@@ -20,6 +21,8 @@ __all__ = [
     "PerNoiseLevel",
     "RiskReport",
     "Watch",
+    "auth_pct",
+    "c_t",
     "control_windows",
     "copies_per_point",
     "default_watch_every",
