@@ -30,7 +30,16 @@ from scipy.special import betaincinv
 from scipy.stats import hypergeom, nhypergeom, norm
 
 from geomem.errors import InputError
-from geomem.memorization import Leaning, MemorizationRate, NearCopies, auth_pct, c_t, leaning, memorization_rate, near_copies
+from geomem.memorization import (
+    Leaning,
+    MemorizationRate,
+    NearCopies,
+    auth_pct,
+    c_t,
+    leaning,
+    memorization_rate,
+    near_copies,
+)
 from geomem.points import Array
 from geomem.quality import QualityReport, quality_report
 
@@ -89,8 +98,8 @@ class Audit:
             "trajectory", "heldout", "mirrored", "mirrored_heldout", "leaning", "near_copies", "quality")}
         return {"format": FORMAT, "verdict": self.verdict, "reasons": list(self.reasons),
                 **{name: None if part is None else part.to_dict() for name, part in measured.items()},
-                "peers": self.peers, "tests": [vars(test) for test in self.tests], "level": self.level, "blind": list(self.blind),
-                "advice": list(self.advice)}
+                "peers": self.peers, "tests": [vars(test) for test in self.tests], "level": self.level,
+                "blind": list(self.blind), "advice": list(self.advice)}
 
     def exceeds(self, share: float) -> bool:
         """Whether a script should stop: it copies, no verdict can be given, or more than ``share`` of the samples are
@@ -125,7 +134,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | No
     verdict, reasons = _weigh(tests, level, _unfit(leans))
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, mirrored, mirrored_floor, leans, near,
                  quality_report(samples, train, heldout, seed=seed, device=device),
-                 {"auth_pct": auth_pct(samples, train, device=device), "c_t": _c_t(samples, train, heldout, seed, device)},
+                 {"auth_pct": auth_pct(samples, train, device=device),
+                  "c_t": _c_t(samples, train, heldout, seed, device)},
                  _blind(pictures),
                  () if verdict is None else _ADVICE[verdict])
 

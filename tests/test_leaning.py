@@ -10,8 +10,8 @@ from geomem.errors import InputError
 from geomem.memorization import leaning
 from geomem.memorization.leaning import _chance_unseen, _measure
 
-FIELDS = {"share", "stderr", "null_stderr", "low", "high", "p_value", "floor", "n", "m", "n_train", "n_heldout", "merged",
-          "leaked", "tolerance", "seed"}
+FIELDS = {"share", "stderr", "null_stderr", "low", "high", "p_value", "floor", "n", "m", "n_train", "n_heldout",
+          "merged", "leaked", "tolerance", "seed"}
 
 
 def points(seed, *shape):
