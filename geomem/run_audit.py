@@ -46,7 +46,7 @@ from geomem.quality import QualityReport, quality_report
 FORMAT = "geomem.audit/1"
 LEVEL = 0.05  # of all tests together
 POWER = 0.9
-_UNFIT_LEVEL = 0.01  # of each test of whether the held-out points are fit to compare with
+_UNFIT_LEVEL = 0.005  # of each test of whether the held-out points are fit to compare with
 VERDICTS = ("copies", "leans", "nothing found")
 
 
@@ -153,12 +153,12 @@ def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...]) -> tupl
 def _unfit(leans: Leaning) -> tuple[str, ...]:
     """A sentence for each sign that the held-out points are no points that the model could have been trained on."""
     signs = []
-    floor, far = leans.floor, float(norm.isf(_UNFIT_LEVEL))
-    if floor is not None and abs(floor.share - 0.5) > float(norm.isf(_UNFIT_LEVEL / 2)) * floor.null_stderr:
+    floor = leans.floor
+    if floor is not None and 2 * min(floor.p_value, 1 - floor.p_value) < _UNFIT_LEVEL:
         signs.append(f"The held-out points follow another law than the training points, or share sources with them: "
                      f"{floor.share:.1%} [{floor.low:.1%}, {floor.high:.1%}] of them are nearer to the training points "
                      "than to as many other held-out points, where 50% would be. Split the data again, at random.")
-    if leans.share < 0.5 - far * leans.null_stderr:
+    if 1 - leans.p_value < _UNFIT_LEVEL:
         signs.append(f"The samples are nearer to the held-out points than to the training points: only "
                      f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] are nearer to the latter. Was the model "
                      "trained on the held-out points, or are the two sets exchanged?")

@@ -16,7 +16,7 @@ def points(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-TRAIN, HELDOUT, HONEST = points(1, 60, 1, 4, 4), points(2, 80, 1, 4, 4), points(3, 150, 1, 4, 4)
+TRAIN, HELDOUT, HONEST = points([5, 1], 60, 1, 4, 4), points([5, 2], 80, 1, 4, 4), points([5, 3], 150, 1, 4, 4)
 
 
 def repeated(part):

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.memorization.mirrored import Picture, distinct, picture_shape
 from geomem.memorization.ratio import default_tolerance
-from geomem.points import Array, as_rows, distinct_points
+from geomem.points import Array, as_rows
 
 SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 
@@ -20,6 +21,7 @@ class DistinctSets:
 
     index: (N,) of each training point, in the array that was given. merged: points dropped as duplicates within a
     kind. leaked: held-out points left out because a training point is within ``tolerance`` (data units) of them.
+    picture: (C, H, W) where mirror images count as the points themselves.
     """
 
     train: np.ndarray
@@ -28,10 +30,11 @@ class DistinctSets:
     merged: int
     leaked: int
     tolerance: float
+    picture: Picture | None = None
 
 
 def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float | None, *,
-                  device: str | torch.device = "auto") -> DistinctSets:
+                  mirrored: bool = False, device: str | torch.device = "auto") -> DistinctSets:
     """What samples (n, ...) may be held against; arguments as for ``leaning``.
 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
@@ -42,12 +45,13 @@ def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float
     known, unseen = as_rows(train, "train"), as_rows(heldout, "heldout")
     if tolerance is None:
         tolerance = default_tolerance(known, device=device)
-    distinct = distinct_points(np.concatenate([known, unseen]), tolerance)
-    is_train = distinct.index < len(known)  # a group's first point is a training point if any of it is one
-    index, rest = distinct.index[is_train], distinct.index[~is_train] - len(known)
-    leaked = int(is_train[distinct.group[len(known):]].sum())
+    picture = picture_shape(train, mirrored)
+    found = distinct(np.concatenate([known, unseen]), tolerance, picture)
+    is_train = found.index < len(known)  # a group's first point is a training point if any of it is one
+    index, rest = found.index[is_train], found.index[~is_train] - len(known)
+    leaked = int(is_train[found.group[len(known):]].sum())
     if min(len(index), len(rest)) < SMALLEST_SET:
         raise InputError(f"there are {len(index)} distinct training points and {len(rest)} held-out points that are "
                          f"not among them ({leaked} are); give at least {SMALLEST_SET} of each")
     merged = len(known) + len(unseen) - leaked - len(index) - len(rest)
-    return DistinctSets(known[index], unseen[rest], index, merged, leaked, float(tolerance))
+    return DistinctSets(known[index], unseen[rest], index, merged, leaked, float(tolerance), picture)

@@ -33,8 +33,8 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from geomem.geometry.neighbours import nearest
 from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, distinct_sets
+from geomem.memorization.mirrored import Picture, nearest_points
 from geomem.points import Array, as_rows
 from geomem.rng import generator
 from geomem.statistics import wilson
@@ -82,17 +82,20 @@ class Leaning:
 
 
 def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
-            relabelings: int = RELABELINGS, seed: int = 0, device: str | torch.device = "auto") -> Leaning:
+            mirrored: bool = False, relabelings: int = RELABELINGS, seed: int = 0,
+            device: str | torch.device = "auto") -> Leaning:
     """How far ``samples`` lean on the training points (module docstring).
 
     samples: (n, ...). train: (N, ...), the training points. heldout: (M, ...), points of the same law that neither
     trained nor selected the model. All in one scale and shape, numpy or torch.
-    tolerance: as in ``memorization_rate``. relabelings: of the permutation test. seed: of them, of the choice of
-    points where one kind has more than eight times as many as the other, and of the split for the floor.
+    tolerance, mirrored: as in ``memorization_rate``; held-out pictures count either way round, too. relabelings: of the
+    permutation test. seed: of them, of the choice of points where one kind has more than eight times as many as the
+    other, and of the split for the floor.
 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
     """
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, device=device)
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance,
+                                                                  mirrored=mirrored, device=device)
     floor = leaning_of_heldout(sets, relabelings=relabelings, seed=seed, device=device)
     return leaning_against(asked, sets, floor=floor, relabelings=relabelings, seed=seed, device=device)
 
@@ -100,8 +103,8 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
 def leaning_against(samples: np.ndarray, sets: DistinctSets, *, floor: Leaning | None = None,
                     relabelings: int = RELABELINGS, seed: int = 0, device: str | torch.device = "auto") -> Leaning:
     """Leaning of samples (n, d), with the points they are held against made distinct beforehand."""
-    return Leaning(floor=floor, **_measure(samples, sets.train, sets.heldout, relabelings, seed, device),
-                   leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed)
+    measured = _measure(samples, sets.train, sets.heldout, relabelings, seed, device, sets.picture)
+    return Leaning(floor=floor, **measured, leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed)
 
 
 def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, seed: int = 0,
@@ -116,7 +119,7 @@ def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, se
 
 
 def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,
-             device: str | torch.device) -> dict[str, Any]:
+             device: str | torch.device, picture: Picture | None = None) -> dict[str, Any]:
     """The fields of ``Leaning`` that depend on the samples; all points distinct, (n, d), (N, d) and (M, d)."""
     m, larger = sorted((len(train), len(heldout)))
     if larger > LARGER * m:
@@ -125,7 +128,7 @@ def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabe
         train, heldout = (part[chosen] if len(part) > larger else part for part in (train, heldout))
     pooled = np.concatenate([train, heldout])
     looked_at = min(len(pooled), int(np.ceil(np.log(_UNSEEN) / np.log(larger / (larger + m)))))
-    distances, neighbours = nearest(samples, pooled, looked_at, device=device)
+    distances, neighbours = nearest_points(samples, pooled, looked_at, picture, device=device)
     is_train = np.arange(len(pooled)) < len(train)
     train_is_smaller = len(train) == m
     smaller = is_train if train_is_smaller else ~is_train

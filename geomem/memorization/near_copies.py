@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from scipy.stats import nhypergeom
 
-from geomem.geometry.neighbours import nearest
 from geomem.memorization.heldout import distinct_sets
+from geomem.memorization.mirrored import nearest_points
 from geomem.points import Array, as_rows
 
 QUANTILES = (0.0, 0.01, 0.05)  # of the held-out distances; 0 is the smallest of them
@@ -79,17 +79,19 @@ class NearCopies:
 
 
 def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
-                device: str | torch.device = "auto") -> NearCopies:
+                mirrored: bool = False, device: str | torch.device = "auto") -> NearCopies:
     """Which ``samples`` are nearer to a training point than held-out points are (module docstring).
 
     samples: (n, ...). train: (N, ...). heldout: (M, ...), points of the same law that neither trained nor selected
-    the model. All in one scale and shape, numpy or torch. tolerance: as in ``memorization_rate``.
+    the model. All in one scale and shape, numpy or torch. tolerance, mirrored: as in
+    ``memorization_rate``.
 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
     """
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, device=device)
-    distance, index = (part[:, 0] for part in nearest(asked, sets.train, 1, device=device))
-    limits = np.sort(nearest(sets.heldout, sets.train, 1, device=device)[0][:, 0])
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance,
+                                                                  mirrored=mirrored, device=device)
+    distance, index = (part[:, 0] for part in nearest_points(asked, sets.train, 1, sets.picture, device=device))
+    limits = np.sort(nearest_points(sets.heldout, sets.train, 1, sets.picture, device=device)[0][:, 0])
     n, m = len(asked), len(limits)
     tests = []
     for quantile in QUANTILES:

@@ -24,6 +24,7 @@ import torch
 
 from geomem.errors import InputError
 from geomem.geometry.neighbours import nearest
+from geomem.memorization.mirrored import Picture, distinct, nearest_points, picture_shape
 from geomem.points import Array, DistinctPoints, Points, as_points, as_rows, distinct_points
 from geomem.statistics import share_stderr, wilson_interval
 
@@ -36,11 +37,14 @@ _QUANTILES = np.linspace(0, 1, 21)
 
 @dataclass(frozen=True, eq=False)
 class DistinctTraining:
-    """Training points (M, d) without duplicates, and how they were told apart."""
+    """Training points (M, d) without duplicates, and how they were told apart. picture: (C, H, W) where mirror images
+    count as the points themselves.
+    """
 
     points: Points
     distinct: DistinctPoints
     tolerance: float
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,7 @@ class MemorizationRate:
     """Memorized share of n samples.
 
     rate, low, high, stderr: count / n, its 95% Wilson interval and its standard error (``share_stderr``).
-    ratio: the threshold on d_1 / d_2.
+    ratio: the threshold on d_1 / d_2. mirrored: whether mirror images of training points were looked for as well.
     ratios: (n,) float64, d_1 / d_2 of each sample.
     nearest: (n,) int64, index of the nearest training point in the array that was given.
     nearest_distance: (n,) float64, d_1 in data units; its median beside it.
@@ -63,6 +67,7 @@ class MemorizationRate:
     n: int
     count: int
     ratio: float
+    mirrored: bool
     tolerance: float
     merged: int
     median_nearest_distance: float
@@ -80,7 +85,7 @@ class MemorizationRate:
 
 
 def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
-                      device: str | torch.device = "auto") -> MemorizationRate:
+                      mirrored: bool = False, device: str | torch.device = "auto") -> MemorizationRate:
     """Share of ``samples`` that are memorized from ``train`` by the ratio rule, Dodson et al. 2026, section 3.
 
     samples: (n, ...), generated points; for the floor, held-out ones.
@@ -88,6 +93,8 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     ratio: the rule fires when ``d_1 < ratio * d_2``.
     tolerance: training points within this distance (data units) count as one; None for the default of the
         module docstring, 0 for exact duplicates only.
+    mirrored: for pictures (C, H, W), a training point and its left-right mirror image are one point, at the smaller of
+        the two distances.
 
     Raises InputError if shapes differ, a value is not finite, a parameter is out of range, or fewer than two
     distinct training points remain.
@@ -95,21 +102,22 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     if samples.shape[1:] != train.shape[1:]:
         raise InputError(f"samples have shape {tuple(samples.shape[1:])} each and training points "
                          f"{tuple(train.shape[1:])}; bring both to one shape")
-    training = distinct_training(train, tolerance, device=device)
+    training = distinct_training(train, tolerance, mirrored=mirrored, device=device)
     return apply_ratio_rule(as_rows(samples, "samples"), training, ratio, device=device)
 
 
-def distinct_training(train: Array, tolerance: float | None, *,
+def distinct_training(train: Array, tolerance: float | None, *, mirrored: bool = False,
                       device: str | torch.device = "auto") -> DistinctTraining:
-    """Merge duplicates in train, (N, ...); for the tolerance see ``memorization_rate``."""
+    """Merge duplicates in train, (N, ...); tolerance and mirrored as in ``memorization_rate``."""
+    picture = picture_shape(train, mirrored)
     rows = as_points("train", train)
     if tolerance is None:
         tolerance = default_tolerance(rows, device=device)
-    distinct = distinct_points(rows, tolerance)
-    if len(distinct.index) < 2:
-        raise InputError(f"train has {rows.shape[0]} points but only {len(distinct.index)} distinct at tolerance "
+    found = distinct(rows, tolerance, picture)
+    if len(found.index) < 2:
+        raise InputError(f"train has {rows.shape[0]} points but only {len(found.index)} distinct at tolerance "
                          f"{tolerance:g}; the ratio rule needs two: give more points or a smaller tolerance")
-    return DistinctTraining(_representatives(rows, distinct), distinct, float(tolerance))
+    return DistinctTraining(_representatives(rows, found), found, float(tolerance), picture)
 
 
 def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: float, *,
@@ -118,13 +126,13 @@ def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: flo
     if not 0 < ratio <= 1:
         raise InputError(f"ratio is {ratio}; the nearest distance is compared with this share of the second "
                          "nearest, so it must be in (0, 1]")
-    distances, indices = nearest(samples, training.points, 2, device=device)
+    distances, indices = nearest_points(samples, training.points, 2, training.picture, device=device)
     memorized = distances[:, 0] < ratio * distances[:, 1]
     count, n = int(memorized.sum()), len(samples)
     low, high = wilson_interval(count, n)
     return MemorizationRate(
         rate=count / n, low=low, high=high, stderr=share_stderr(count, n), n=n, count=count, ratio=float(ratio),
-        tolerance=training.tolerance, merged=training.distinct.merged,
+        mirrored=training.picture is not None, tolerance=training.tolerance, merged=training.distinct.merged,
         median_nearest_distance=float(np.median(distances[:, 0])),
         ratios=distances[:, 0] / distances[:, 1],  # d_2 > 0, since no two points are equal
         nearest=training.distinct.index[indices[:, 0]],
@@ -132,8 +140,8 @@ def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: flo
         memorized=memorized)
 
 
-def _representatives(rows: Points, distinct: DistinctPoints) -> Points:
-    return rows.select(distinct.index) if distinct.merged else rows
+def _representatives(rows: Points, found: DistinctPoints) -> Points:
+    return rows.select(found.index) if found.merged else rows
 
 
 def default_tolerance(train: Array, *, device: str | torch.device = "auto") -> float:
