@@ -108,31 +108,31 @@ class Audit:
         return self.verdict in ("copies", None) or self.leaning.share > share
 
 
-def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None, seed: int = 0,
-          device: str | torch.device = "auto") -> Audit:
+def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None, mirrored: bool = False,
+          seed: int = 0, device: str | torch.device = "auto") -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
-    numpy or torch; mirror images are looked at where points are pictures (C, H, W). tolerance: as in
+    numpy or torch; the ratio rule looks at mirror images as well where points are pictures (C, H, W).
+    mirrored: whether leaning and near-copies do, for models that were trained on them. tolerance: as in
     ``memorization_rate``. seed: of the relabelings and subsets.
 
     Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
     too few distinct points of a kind.
     """
     compared: dict[str, Any] = {"tolerance": tolerance, "device": device}
-    leans = leaning(samples, train, heldout, seed=seed, **compared)
-    near = near_copies(samples, train, heldout, **compared)
+    leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **compared)
+    near = near_copies(samples, train, heldout, mirrored=mirrored, **compared)
     rate, floor = (memorization_rate(part, train, **compared) for part in (samples, heldout))
-    pictures = train.ndim == 4
-    mirrored, mirrored_floor = (memorization_rate(part, train, mirrored=True, **compared) if pictures else None
+    pictures = len(train.shape) == 4
+    either_way, either_floor = (memorization_rate(part, train, mirrored=True, **compared) if pictures else None
                                 for part in (samples, heldout))
-    count = 3 + (mirrored is not None)
-    level = LEVEL / count
+    level = LEVEL / (4 if pictures else 3)
     tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
-    if mirrored is not None and mirrored_floor is not None:
-        tests.insert(1, _ratio_rule("mirrored", mirrored, mirrored_floor, level))
+    if either_way is not None and either_floor is not None:
+        tests.insert(1, _ratio_rule("mirrored", either_way, either_floor, level))
     verdict, reasons = _weigh(tests, level, _unfit(leans))
-    return Audit(verdict, reasons, tuple(tests), level, rate, floor, mirrored, mirrored_floor, leans, near,
+    return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near,
                  quality_report(samples, train, heldout, seed=seed, device=device),
                  {"auth_pct": auth_pct(samples, train, device=device),
                   "c_t": _c_t(samples, train, heldout, seed, device)},

@@ -106,7 +106,8 @@ def test_help_answers_at_once():
 
 
 MISSPELT = {"danger-zone": "digts", "bounds": "digts", "risk": "digts", "train": "digts --out run",
-            "memorization": "run --data digts", "swap": "run gaussian --data digts", "quality": "s.npz --data digts",
+            "memorization": "run --data digts", "audit": "run --data digts", "swap": "run gaussian --data digts",
+            "quality": "s.npz --data digts",
             "report": "run --data digts --out page.html", "data show": "digts"}
 
 

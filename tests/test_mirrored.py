@@ -1,10 +1,14 @@
 """Pictures and their mirror images as one: against all pairs, with duplicates, and for every measure."""
 
+import json
+
 import numpy as np
 import pytest
+from commands import status
 
 import geomem
 from geomem.errors import InputError
+from geomem.generation import Samples
 from geomem.memorization import near_copies
 from geomem.memorization.mirrored import distinct, nearest_points
 
@@ -66,3 +70,14 @@ def test_mirrored_copies_lean_and_are_near_copies():
 def test_only_pictures_have_mirror_images():
     with pytest.raises(InputError, match="no mirror image"):
         geomem.memorization_rate(rows(SAMPLES), rows(TRAIN), mirrored=True)
+
+
+def test_command_looks_for_mirror_images_where_asked_and_where_the_run_was_trained_on_them(tmp_path, capsys):
+    data, samples = tmp_path / "data.npz", tmp_path / "samples.npz"
+    np.savez(data, train=TRAIN, heldout=HELDOUT)
+    for about, options, rate in (({}, [], 0.0), ({}, ["--mirrored"], 1.0), ({"flip": True}, [], 1.0)):
+        Samples(MIRRORED, about).save(samples)
+        assert status("memorization", samples, "--data", data, "--json", *options) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["trajectory"]["rate"] == rate
+        assert found["trajectory"]["mirrored"] == (rate == 1)

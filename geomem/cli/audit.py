@@ -63,7 +63,8 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     if out:
         require_new_directory(out, AUDIT_FILE)
     samples, dataset, _ = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device, out=out)
-    found = audited(samples.values, dataset.train, dataset.test, tolerance=tolerance, seed=seed, device=device)
+    found = audited(samples.values, dataset.train, dataset.test, tolerance=tolerance, mirrored=samples.flip,
+                    seed=seed, device=device)
     document = {**found.to_dict(), "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)}}
     if out:

@@ -14,6 +14,7 @@ from geomem.cli.options import (
     data_root_option,
     device_option,
     json_option,
+    mirrored_option,
     progress_bar,
     require_data,
     require_new_directory,
@@ -39,6 +40,7 @@ MEMORIZATION_FILE = "memorization.json"
 @click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
               help="For a RUN: training and held-out points per noise level.")
 @tolerance_option
+@mirrored_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
 @device_option
 @json_option
@@ -46,7 +48,7 @@ MEMORIZATION_FILE = "memorization.json"
               help="Write memorization.json, samples.png (each beside its nearest training point) and, for a RUN, "
                    "samples.npz and noise-levels.png.")
 def memorization(target: str, data: str | None, n_samples: int, weights: str | None, sigmas: int | list[float],
-                 n_points: int, tolerance: float | None, seed: int, device: str, as_json: bool,
+                 n_points: int, tolerance: float | None, mirrored: bool, seed: int, device: str, as_json: bool,
                  out: str | None) -> None:
     """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of a file of samples.
 
@@ -65,24 +67,24 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         require_new_directory(out, MEMORIZATION_FILE)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
                                                out=out)
-    trajectory = memorization_rate(samples.values, dataset.train, tolerance=tolerance, device=device)
-    heldout = memorization_rate(dataset.test, dataset.train, tolerance=tolerance, device=device)
+    how: dict[str, Any] = {"tolerance": tolerance, "mirrored": mirrored or samples.flip, "device": device}
+    trajectory = memorization_rate(samples.values, dataset.train, **how)
+    heldout = memorization_rate(dataset.test, dataset.train, **how)
     document: dict[str, Any] = {
         "format": "geomem.memorization/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
     compared = samples.values, dataset.train, dataset.test
     try:
-        document["leaning"] = leaning(*compared, tolerance=tolerance, seed=seed, device=device).to_dict()
-        document["near_copies"] = near_copies(*compared, tolerance=tolerance, device=device).to_dict()
+        document["leaning"] = leaning(*compared, seed=seed, **how).to_dict()
+        document["near_copies"] = near_copies(*compared, **how).to_dict()
     except InputError as error:
         document["leaning"] = document["near_copies"] = None
         warn(f"warning: whether samples lean on the training points cannot be said: {error}")
     if model is not None:
         with progress_bar(3, "noise levels", "denoiser") as bar:
             levels = {name: part.to_dict() for name, part in levels_beside_references(
-                model, dataset, sigmas, n=n_points, tolerance=tolerance, seed=seed, device=device,
-                progress=bar.to).items()}
+                model, dataset, sigmas, n=n_points, seed=seed, progress=bar.to, **how).items()}
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -125,6 +127,8 @@ def _text(document: dict[str, Any]) -> str:
              f"held-out points    {h['rate']:7.1%}  [{h['low']:.1%}, {h['high']:.1%}]  n = {h['n']:,}"]
     if document["leaning"]:
         lines += _leaning_lines(document["leaning"], document["near_copies"])
+    if t["mirrored"]:
+        lines.append("training points and their mirror images were looked for")
     if t["merged"]:
         lines.append(f"{t['merged']:,} training points within {t['tolerance']:.3g} of another count as one with it")
     if "per_noise_level" in document:

@@ -162,6 +162,9 @@ memory_option = click.option("--memory", type=Bytes(), default="2GiB", show_defa
 tolerance_option = click.option("--tolerance", type=Number(0), metavar="DISTANCE",
                                 help="Training points this close (Euclidean, data units) count as one.  [default: "
                                      "0.001 of the median distance to the tenth nearest other]")
+mirrored_option = click.option("--mirrored", is_flag=True,
+                               help="Look for mirror images of training pictures, too; always done for a run trained "
+                                    "with --flip.")
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print exactly one JSON object on stdout and everything else on stderr.")
 

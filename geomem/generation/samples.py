@@ -32,6 +32,7 @@ class Samples:
     """Samples (n, ...) in the scale of the training data, and what is known about them.
 
     about: the run, its weights and their fingerprint, sampler, steps and training data, as far as they are known.
+    flip: whether they come from a model that was trained on mirror images as well, as far as ``about`` says.
     seeds, labels: (n,) integers, or None where they are not known. name: of the file or run, for messages.
     """
 
@@ -40,6 +41,10 @@ class Samples:
     seeds: np.ndarray | None = None
     labels: np.ndarray | None = None
     name: str = "samples"
+
+    @property
+    def flip(self) -> bool:
+        return self.about.get("flip") is True
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with the keys samples and about (JSON) and, where they are known, seeds and labels."""

@@ -18,7 +18,7 @@ from geomem.points import Array, as_rows
 
 CELLS = 3
 SMALLEST_CELL = 20  # samples; cells with no more are left out
-_COMPONENTS = 64  # principal components of the training points, where points have more values
+_COMPONENTS = 64  # principal components of the training points at most, where points have more values
 
 
 def auth_pct(samples: Array, train: Array, *, device: str | torch.device = "auto") -> float:
@@ -48,7 +48,7 @@ def c_t(samples: Array, train: Array, heldout: Array, *, seed: int = 0, device: 
 
     parts = [as_rows(part, name) for part, name in ((train, "train"), (heldout, "heldout"), (samples, "samples"))]
     if parts[0].shape[1] > _COMPONENTS:
-        reduced = PCA(_COMPONENTS, svd_solver="full").fit(parts[0])
+        reduced = PCA(min(_COMPONENTS, len(parts[0])), svd_solver="full").fit(parts[0])
         parts = [reduced.transform(part) for part in parts]
     clusters = KMeans(CELLS, n_init=10, random_state=seed).fit(parts[0])
     known, unseen, generated = ([part[clusters.predict(part) == cell] for cell in range(CELLS)] for part in parts)

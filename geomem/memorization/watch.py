@@ -111,17 +111,19 @@ class Watch:
     test : (L, ...) held-out points for leaning alone; None takes the validation points.
     sigmas : noise levels at which errors are measured.
     labels : classes (N,) and (M,) of the points, for class-conditional denoisers; samples take the classes in turn.
+    mirrored : whether mirror images count as the points themselves, as in ``memorization_rate``.
     """
 
     def __init__(self, train: Array, heldout: np.ndarray | None, sigmas: Sequence[float], *,
                  test: Array | None = None, labels: tuple[np.ndarray, np.ndarray] | None = None, n: int = SAMPLES,
-                 seed: int = 0, ratio: float = RATIO, device: str | torch.device = "auto") -> None:
+                 seed: int = 0, ratio: float = RATIO, mirrored: bool = False,
+                 device: str | torch.device = "auto") -> None:
         if n < 2:
             raise InputError(f"a look needs at least 2 samples, not {n}")
         self.train, self.sigmas, self.labels, self.n, self.seed = train, list(sigmas), labels, n, seed
         self.ratio, self.device = ratio, device
         self.heldout = None if heldout is None or len(heldout) < 2 else heldout
-        self.training = distinct_training(train, None, device=device)
+        self.training = distinct_training(train, None, mirrored=mirrored, device=device)
         self.floor = (0.0, 0.0)
         if self.heldout is not None:
             floor = apply_ratio_rule(as_rows(self.heldout), self.training, ratio, device=device)
@@ -159,7 +161,10 @@ class Watch:
         distance, _ = nearest(rows, self.training.points, 1, device=self.device)
         rows = rows[distance[:, 0] > self.training.tolerance]
         try:
-            return distinct_sets(rows, chosen, rows, self.training.tolerance, device=self.device)
+            picture = self.training.picture
+            chosen, rows = (part if picture is None else part.reshape(-1, *picture) for part in (chosen, rows))
+            return distinct_sets(rows, chosen, rows, self.training.tolerance, mirrored=picture is not None,
+                                 device=self.device)
         except InputError:
             return None
 

@@ -161,25 +161,26 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
     test = dataset.test
     judge = Judge(dataset.train, test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None
-    training = distinct_training(dataset.train, None, device=device)
+    training = {flip: distinct_training(dataset.train, None, mirrored=flip, device=device)
+                for flip in {False, *(given.flip for given in samples)}}
     rows = []
     for label, given in zip(labels or [given.name for given in samples], samples, strict=True):
         report = quality_report(given.values, dataset.train, test, seed=seed, device=device)
-        rate = apply_ratio_rule(as_rows(given.values, "samples"), training, RATIO, device=device)
+        rate = apply_ratio_rule(as_rows(given.values, "samples"), training[given.flip], RATIO, device=device)
         rows.append(Row(label, rate, _leaning(given, dataset, seed, device), report,
                         judge.measure(given.values) if judge else [], given.about))
         if progress:
             progress(len(rows), len(samples))
     return Comparison(
         {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train), "n_test": len(test)}, rows,
-        apply_ratio_rule(as_rows(test, "held-out points"), training, RATIO, device=device), _means(rows),
+        apply_ratio_rule(as_rows(test, "held-out points"), training[False], RATIO, device=device), _means(rows),
         {"metrics": list(dict.fromkeys(metrics)), "features": features, "seed": seed, "fid_weights":
             None if inception is None else {"sha256": inception.sha256, "standard": inception.standard}})
 
 
 def _leaning(samples: Samples, dataset: DataSet, seed: int, device: str | torch.device) -> Leaning | None:
     try:
-        return leaning(samples.values, dataset.train, dataset.test, seed=seed, device=device)
+        return leaning(samples.values, dataset.train, dataset.test, mirrored=samples.flip, seed=seed, device=device)
     except InputError as error:
         LOG.warning(f"warning: whether {samples.name} leans on the training points cannot be said: {error}")
         return None

@@ -11,30 +11,34 @@ from geomem.data import DataSet
 from geomem.devices import resolve_device
 from geomem.geometry.options import as_sigmas
 from geomem.memorization import PerNoiseLevel, memorization_per_noise_level
+from geomem.memorization.ratio import distinct_training
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 from geomem.training.classes import class_indices
 from geomem.training.pretrained import Pretrained
 
 
 def levels_beside_references(model: Pretrained, data: DataSet, sigmas: int | Sequence[float] = 20, *, n: int = 512,
-                             tolerance: float | None = None, seed: int = 0, device: str = "auto",
+                             tolerance: float | None = None, mirrored: bool = False, seed: int = 0,
+                             device: str = "auto",
                              progress: Callable[[int, int], None] | None = None) -> dict[str, PerNoiseLevel]:
     """Memorization and errors per noise level of ``model``, ``empirical_optimal`` (which memorizes perfectly) and
     ``gaussian_linear`` (which knows only mean and covariance), on the test points.
 
-    sigmas: the levels, or a number of them from 0.01 to 80; the others as in ``memorization_per_noise_level``.
+    sigmas: the levels, or a number of them from 0.01 to 80; mirrored: as in
+    ``memorization_rate``; the others as in ``memorization_per_noise_level``.
     progress: called as ``progress(done, total)``, in denoisers. Raises InputError where the classes do not fit.
     """
     levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else as_sigmas(sigmas)
     train = torch.from_numpy(np.array(data.train))
     labels = None if model.labels is None else (class_indices(data.train_labels, model.labels, data),
                                                 class_indices(data.test_labels, model.labels, data))
+    training = distinct_training(data.train, tolerance, mirrored=mirrored, device=device)
     results = {}
     for name, denoiser in (("model", model.denoiser), ("empirical_optimal", EmpiricalDenoiser(train)),
                            ("gaussian_linear", GaussianDenoiser(train))):
         results[name] = memorization_per_noise_level(
             denoiser.to(resolve_device(device)), data.train, data.test, levels, n=n, seed=seed,
-            labels=labels if name == "model" else None, tolerance=tolerance, device=device)
+            labels=labels if name == "model" else None, training=training, device=device)
         if progress is not None:
             progress(len(results), 3)
     return results

@@ -65,7 +65,7 @@ class Monitor:
     def __init__(self, train: Array | None, heldout: Array | None, *, every: int | Collection[int] | None,
                  test: Array | None = None, sigmas: Sequence[float] | None = None, n: int = SAMPLES, seed: int = 0,
                  device: str | torch.device = "auto", labels: tuple[np.ndarray, np.ndarray] | None = None,
-                 stop_at: float | None = None, validation: int = VALIDATION,
+                 stop_at: float | None = None, mirrored: bool = False, validation: int = VALIDATION,
                  average_weights: Sequence[float] | np.ndarray | None = None,
                  dtype: torch.dtype | None = None) -> None:
         if isinstance(every, int) and every < 1:
@@ -83,7 +83,8 @@ class Monitor:
             if sigmas is None:
                 sigma_data = float(as_rows(train, "train").std(dtype=np.float64, ddof=1))
                 sigmas = [sigma_data / 2, sigma_data, 2 * sigma_data]
-            self.watch = Watch(train, known, sigmas, test=test, labels=labels, n=n, seed=seed, device=device)
+            self.watch = Watch(train, known, sigmas, test=test, labels=labels, n=n, seed=seed, mirrored=mirrored,
+                               device=device)
             self.earlier = EarlierWeights(dtype)
         if known is not None:
             self.best_weights = BestWeights.log_spaced(average_weights=average_weights, dtype=dtype)

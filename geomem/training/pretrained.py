@@ -37,7 +37,7 @@ class Pretrained:
     shape: of one point. weights: which of the run's weights these are. data: what a run recorded about its training
     data, empty for a diffusers folder. schedule: the timesteps DDIM and DDPM sampling go through: the network's own
     where it has timesteps, else Ho et al.'s. labels: those in the data that the classes 0, 1, ... of the denoiser stand
-    for, None where it knows no classes.
+    for, None where it knows no classes. flip: whether it was trained on mirror images as well.
     """
 
     path: Path
@@ -47,6 +47,7 @@ class Pretrained:
     data: dict[str, Any]
     schedule: DDPMSchedule
     labels: list[int] | None = None
+    flip: bool = False
 
     def generate(self, seeds: Sequence[int], *, sampler: str = "heun", steps: int | None = None, batch: int = 256,
                  labels: Sequence[int] | None = None, device: str | torch.device = "auto",
@@ -73,7 +74,8 @@ class Pretrained:
                           batch=batch, labels=classes, progress=progress)
         about = {"format": FORMAT, "run": str(self.path), "weights": self.weights,
                  "weights_sha256": fingerprint(self.denoiser), "steps": len(sigmas), "method": sampler,
-                 "data": self.data or None, **({} if chosen is None else {"labels": chosen.tolist()})}
+                 "data": self.data or None, **({} if chosen is None else {"labels": chosen.tolist()}),
+                 **({"flip": True} if self.flip else {})}
         return Samples(values, about, np.asarray(seeds, dtype=np.int64),
                        None if chosen is None else chosen.astype(np.int64), str(self.path))
 
@@ -95,11 +97,11 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
         return Pretrained(path, denoiser.eval(), shape, "last", {},
                           getattr(denoiser, "schedule", DDPMSchedule()))
     run = Run(path)
-    config = run.config
+    config, settings = run.config, run.config.get("settings")
     weights = weights or (run.weights_without_levels if run.levels is None else "per-level")
     schedule = getattr(run.outline(), "schedule", DDPMSchedule())
     return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule,
-                      run.labels)
+                      run.labels, isinstance(settings, dict) and settings.get("flip") is True)
 
 
 class InitialWeights:
