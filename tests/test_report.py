@@ -334,10 +334,24 @@ def test_damaged_reports_are_named_and_left_out(copied, tmp_path):
         assert re.search(rf"not used: [^ ]*spoilt-{k}\.json", words), SPOILT[k][:80]
 
 
+LOOK = ('{"step": 1, "rate": 0, "low": 0, "high": 0.1, "n": 64, "floor_high": 0, "sigma": [1], "mse_train": [1], '
+        '"mse_heldout": [1], "has_set_in": false, "leaning": LEANING}\n')
+
+
+@pytest.mark.parametrize(("leaning", "words"), [
+    ("null", "of 64 samples were copies. "),
+    ('{"share": 0.7, "low": 0.6, "high": 0.8, "points": "test"}',
+     "were copies, 70.0% [60.0, 80.0] were nearer to training points than to as many test points")])
+def test_leaning_along_the_training_stands_beside_the_copies(leaning, words, copied, tmp_path):
+    (copied / "watch.jsonl").write_text(LOOK.replace("LEANING", leaning))
+    assert words in words_of(tmp_path, copied, "--seeds", "0-3")
+
+
 @pytest.mark.parametrize(("name", "change"), [
     ("stats.jsonl", '{"step": 1, "loss": 1e999}\n'), ("stats.jsonl", '{"step": 1, "loss": "1"}\n'),
     ("stats.jsonl", '{"step": 1}\n'), ("stats.jsonl", "[" * 100_000 + "\n"), ("stats.jsonl", '{"step": 1e9}\n'),
     ("watch.jsonl", '{"step": 1, "rate": 2}\n'), ("watch.jsonl", "x\n"),
+    ("watch.jsonl", LOOK.replace("LEANING", '{"share": 2, "low": 0, "high": 1, "points": "test"}')),
     ("levels.json", '{"format": "geomem.levels/1", "edges": [1, 2], "steps": [-1], "early_stop": 0}'),
     ("levels.json", '{"format": "geomem.levels/1", "edges": [1, 2], "steps": [1' + "0" * 400 + '], "early_stop": 0}'),
 ])

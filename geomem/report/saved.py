@@ -232,7 +232,9 @@ def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def watch_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Checked lines of watch.jsonl, as ``plots.plot_watch`` takes them."""
     form = {"step": whole, "floor_high": _UNIT, "sigma": partial(levels, least=0), "mse_train": _ERRORS,
-            "mse_heldout": _ERRORS, "has_set_in": lambda value: value is True}
+            "mse_heldout": _ERRORS, "has_set_in": lambda value: value is True,
+            "leaning": Maybe({**dict.fromkeys(("share", "low", "high"), _UNIT),
+                              "points": lambda value: "test" if value == "test" else "validation"})}
     with _damaged("watch.jsonl"):
         return [checked(line, form) | share(line) for line in lines]
 
