@@ -92,6 +92,9 @@ def test_leaning_of_a_look_compares_with_a_bounded_number_of_points(monkeypatch)
     assert SMALLEST_SET <= len(watch.compared.heldout) < 20
     known = {row.tobytes() for row in HELDOUT}
     assert all(row.tobytes() in known for row in watch.compared.heldout)
+    pictures, unseen = (points.reshape(-1, 1, 4, 4) for points in (TRAIN, HELDOUT))
+    watch = Watch(pictures, None, [], test=np.concatenate([unseen, pictures[..., ::-1]]), mirrored=True)
+    assert all(row.tobytes() in known for row in watch.compared.heldout)
 
 
 def test_looks_without_held_out_points():

@@ -26,10 +26,10 @@ from torch import nn
 
 from geomem.errors import InputError
 from geomem.generation import generate
-from geomem.geometry.neighbours import nearest
 from geomem.memorization.heldout import DistinctSets, distinct_sets
 from geomem.memorization.leaning import leaning_against, leaning_of_heldout
 from geomem.memorization.levels import memorization_per_noise_level
+from geomem.memorization.mirrored import nearest_points
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.noise.schedules import edm_steps
 from geomem.points import Array, as_points, as_rows
@@ -158,7 +158,7 @@ class Watch:
         chosen, rows = (points.take(np.sort(generator(self.seed, f"{kind} points for leaning")
                                             .permutation(len(points))[:most]))
                         for kind, points in (("training", self.training.points), ("held-out", unseen)))
-        distance, _ = nearest(rows, self.training.points, 1, device=self.device)
+        distance, _ = nearest_points(rows, self.training.points, 1, self.training.picture, device=self.device)
         rows = rows[distance[:, 0] > self.training.tolerance]
         try:
             picture = self.training.picture
