@@ -57,6 +57,16 @@ def runs(start: int, stop: int, length: int) -> Iterator[slice]:
         start = end
 
 
+def cut_by_sum(counts: np.ndarray, most: int) -> Iterator[slice]:
+    """Slices over the counts (n,), each of which adds up to ``most`` or less, or is one count."""
+    ends, start = np.cumsum(counts), 0
+    while start < len(counts):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
 class Points:
     """Points ``(n, ...)`` over arrays of one row shape and dtype, one after another.
 
@@ -339,17 +349,19 @@ def _join_close(points: Points, root: np.ndarray, tolerance: float) -> None:
     reach = tolerance + rounding * (tolerance + radius)
 
     tree = cKDTree(flat)
-    for block in runs(0, len(index), max(1, BLOCK_VALUES // (64 * len(index)))):
-        near = tree.query_ball_point(flat[block], reach)
-        low = np.repeat(np.arange(block.start, block.stop), [len(within) for within in near])
-        high = np.concatenate([np.asarray(within, dtype=np.int64) for within in near])
+    near = tree.query_ball_point(flat, reach, return_length=True)  # how many; which, only where a point is not alone
+    crowded = np.flatnonzero(near > 1)
+    for part in cut_by_sum(near[crowded], BLOCK_VALUES // 16):
+        some = crowded[part]
+        within = tree.query_ball_point(flat[some], reach)
+        low, high = np.repeat(some, near[some]), np.concatenate([np.asarray(these, dtype=np.int64) for these in within])
         low, high = index[low[low < high]], index[high[low < high]]
         apart = root[low] != root[high]
         low, high = low[apart], high[apart]
-        for part in points.select(low).blocks(BLOCK_VALUES):
-            difference = points.take(low[part]).astype(np.float64) - points.take(high[part])
+        for pairs in points.select(low).blocks(BLOCK_VALUES):
+            difference = points.take(low[pairs]).astype(np.float64) - points.take(high[pairs])
             close = np.sqrt(np.einsum("nd,nd->n", difference, difference)) <= tolerance
-            for pair in zip(low[part][close], high[part][close], strict=True):
+            for pair in zip(low[pairs][close], high[pairs][close], strict=True):
                 first, second = sorted(_root_of(root, point) for point in pair)
                 root[second] = first
         while (root[root] != root).any():

@@ -2,7 +2,8 @@
 
 A *spec* is a recipe name, a path, or an array. The order is fixed: the held-out part is settled first, and
 only then are ``n_train`` and ``n_heldout`` applied, so asking for fewer training points never changes which
-points are held out. Images are decoded last, so those that were cut away are never read.
+points are held out. Where a held-out part was given, images are decoded last, and those that were cut away are never
+read; to make one, all are, since equal and near-equal points stay on one side.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 from geomem.data.child import one_child
 from geomem.data.dataset import DataSet
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
-from geomem.data.points import as_points
+from geomem.data.points import Points, as_points
 from geomem.data.readers import FORMS, read_path
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
+from geomem.duplicates import near_groups
 from geomem.errors import file_error, one_line
 from geomem.rng import random_order
 
@@ -45,7 +47,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     n_train, n_heldout : take only the first so many points.
     shuffle : put each part in a random order before that; smaller subsets are nested in larger ones.
     seed : of that order, and of the split that is made when there is no held-out part: a fifth of the points,
-        at most 10,000, announced in ``notes``.
+        at most 10,000, announced in ``notes``. Equal and near-equal points stay on one side.
     data_root : folder where recipes find official files; the default is the environment variable GEOMEM_DATA.
 
     Raises
@@ -54,7 +56,8 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     """
     root = data_root or os.environ.get(ROOT_VARIABLE) or None
     source = _read(spec, root)
-    split_note = []
+    split_note: list[str] = []
+    parts: Sequence[Part]
     if heldout is not None:
         second = _read(heldout, root)
         parts = [source.train, second.train]
@@ -63,9 +66,12 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     elif source.heldout is not None:
         parts = [source.train, source.heldout]
     else:
-        parts = _split(source.train, seed)
+        (whole,), told = read_parts([source.train])  # all of them, since any may equal another
+        source = replace(source, train=whole, notes=(*source.notes, *told))
+        parts, merged = _split(whole, seed)
         split_note = [f"no held-out part: {len(parts[1]):,} of {len(source.train):,} points held out at random "
-                      f"(seed {seed})"]
+                      f"(seed {seed})" + (f"; {merged:,} that equal or nearly equal another are on its side"
+                                          if merged else "")]
     where = spec if isinstance(spec, str | os.PathLike) else source.name
     parts = _numbered_classes(parts)
     chosen = [_cut(where, "train", parts[0], n_train, 2, shuffle, seed),
@@ -115,11 +121,27 @@ def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
     return Source("array", as_points(spec, "array"))
 
 
-def _split(points: Part, seed: int) -> list[Part]:
-    """A training part in the order of the file, a held-out part in random order, so that its first points are fair."""
+def _split(points: Points, seed: int) -> tuple[list[Points], int]:
+    """A training part in the order of the file, a held-out part in random order, so that its first points are fair;
+    and how many points stay with one that they equal or nearly equal.
+
+    Such points are held out together, where as many are still wanted, or not at all.
+    """
     n_heldout = min(MAX_HELDOUT, max(1, len(points) // HELDOUT_SHARE))
     order = random_order(len(points), seed, "split")
-    return [points.take(np.sort(order[n_heldout:])), points.take(order[:n_heldout])]
+    found = near_groups(points.values)
+    size = np.bincount(found.group)
+    chosen, left = np.zeros(len(size), dtype=bool), max(n_heldout, int(size.min()))
+    for group in found.group[order]:
+        if not chosen[group] and size[group] <= left:
+            chosen[group] = True
+            left -= size[group]
+        if not left:
+            break
+    held = chosen[found.group[order]]
+    if len(points) - held.sum() < 2:  # they nearly all equal one another: the held-out points are leaked
+        held = np.arange(len(points)) < n_heldout
+    return [points.take(np.sort(order[~held])), points.take(order[held])], found.merged
 
 
 def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuffle: bool, seed: int) -> Part:

@@ -22,16 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from geomem import duplicates
 from geomem.errors import InputError
 from geomem.geometry.neighbours import nearest
 from geomem.memorization.mirrored import Picture, distinct, nearest_points, picture_shape
-from geomem.points import Array, DistinctPoints, Points, as_points, as_rows, distinct_points
+from geomem.points import Array, DistinctPoints, Points, as_points, as_rows
 from geomem.statistics import share_stderr, wilson_interval
 
 RATIO = 1 / 3
-_RELATIVE_TOLERANCE = 1e-3
-_TOLERANCE_NEIGHBOUR = 10
-_TOLERANCE_POINTS = 1000  # enough for a median, and far cheaper than all pairs of a large training set
 _QUANTILES = np.linspace(0, 1, 21)
 
 
@@ -145,12 +143,6 @@ def _representatives(rows: Points, found: DistinctPoints) -> Points:
 
 
 def default_tolerance(train: Array, *, device: str | torch.device = "auto") -> float:
-    """A thousandth of the median distance to the tenth nearest other of the distinct points (N, ...), in data units,
-    over at most 1,000 evenly spaced ones.
-    """
-    rows = as_points("train", train)
-    points = _representatives(rows, distinct_points(rows, 0))
-    asked = np.unique(np.linspace(0, points.shape[0] - 1, _TOLERANCE_POINTS).astype(np.int64))
-    neighbours = min(_TOLERANCE_NEIGHBOUR + 1, points.shape[0])  # each point is its own nearest
-    distances, _ = nearest(points.take(asked), points, neighbours, device=device)
-    return float(_RELATIVE_TOLERANCE * np.median(distances[:, -1]))
+    """The tolerance of the module docstring, of training points (N, ...), in data units."""
+    return duplicates.default_tolerance(
+        train, lambda queries, points, k: nearest(queries, points, k, device=device)[0])

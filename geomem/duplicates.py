@@ -1,0 +1,92 @@
+"""Equal and near-equal points: how close they must be, which belong together, and which held-out points leaked.
+
+Points within a *tolerance* of each other count as one. By default it is a thousandth of the median distance from a
+training point to its tenth nearest other (the nearest may itself be a duplicate): it merges what differs by rounding
+only. A held-out point *leaked* when it belongs together with a training point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from geomem.points import BLOCK_VALUES, DistinctPoints, Points, as_points, distinct_points, points_of, runs, sampled
+
+RELATIVE_TOLERANCE = 1e-3
+NEIGHBOUR = 10
+ASKED = 1000  # points, enough for a median, and far cheaper than all pairs of a large training set
+_SPARE = 16  # candidates beyond the nearest that are measured directly
+_BLOCK_POINTS = 4096
+
+# Distances (Q, k) of queries (Q, d) to the k nearest of the points, ascending.
+Search: TypeAlias = Callable[[np.ndarray, Points, int], np.ndarray]
+
+
+def default_tolerance(train: Any, search: Search | None = None) -> float:
+    """A thousandth of the median distance to the tenth nearest other of the distinct points (N, ...), in data units,
+    over at most 1,000 evenly spaced ones. ``search`` finds the distances; None for one that needs NumPy alone.
+    """
+    points = as_points("train", train)
+    distinct = _without_copies(points, distinct_points(points, 0))
+    return _tolerance(distinct, distinct, search or _nearest_distances)
+
+
+def near_groups(points: Any, reference: Any = None) -> DistinctPoints:
+    """Points (N, ...) that are equal, or joined by a chain of pairs within the default tolerance of ``reference``
+    (themselves where None), as ``distinct_points`` has them.
+
+    The tolerance is not needed where no pair is even within an upper bound of it, which is far cheaper to find.
+    """
+    points = as_points("points", points)
+    reference = points if reference is None else as_points("train", reference)
+    equal = distinct_points(points, 0)
+    distinct = _without_copies(reference, equal if reference is points else distinct_points(reference, 0))
+    few = distinct[::max(1, len(distinct) // ASKED)]
+    bound = _tolerance(distinct, few, _nearest_distances)  # the fewer the points, the farther the tenth nearest
+    found = distinct_points(points, bound)
+    if len(few) == len(distinct) or found.merged == equal.merged:
+        return found
+    return distinct_points(points, _tolerance(distinct, distinct, _nearest_distances))
+
+
+def leaked_points(train: Any, heldout: Any) -> np.ndarray:
+    """Which held-out points (M, ...) are equal or near-equal to a training point (N, ...): (M,) bool."""
+    known, unseen = points_of(train), points_of(heldout)
+    groups = near_groups(Points([known, unseen]), known)
+    first = groups.index[groups.group[len(known):]]  # the group's first point: a training point if any of it is one
+    return np.asarray(first < len(known))
+
+
+def _without_copies(points: Points, found: DistinctPoints) -> Points:
+    return points.select(found.index) if found.merged else points
+
+
+def _tolerance(distinct: Points, among: Points, search: Search) -> float:
+    asked = np.unique(np.linspace(0, len(distinct) - 1, ASKED).astype(np.int64))
+    neighbours = min(NEIGHBOUR + 1, len(among))  # each point is its own nearest
+    return float(RELATIVE_TOLERANCE * np.median(search(distinct.take(asked), among, neighbours)[:, -1]))
+
+
+def _nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:
+    """By float64 products of the centred points, and then directly for a few more points than are asked for."""
+    centre = sampled(points).mean(axis=0)
+    asked, size = queries - centre, min(len(points), k + _SPARE)
+    squared: np.ndarray = np.empty((len(asked), 0))
+    place: np.ndarray = np.empty((len(asked), 0), dtype=np.int64)
+    for block in points.blocks(BLOCK_VALUES, _BLOCK_POINTS):
+        rows = points.take(block) - centre
+        # |q|^2 is common to all distances of a query.
+        here = np.einsum("nd,nd->n", rows, rows) - 2 * (asked @ rows.T)
+        squared = np.concatenate([squared, here], axis=1)
+        place = np.concatenate([place, np.broadcast_to(np.arange(block.start, block.stop), here.shape)], axis=1)
+        if squared.shape[1] > size:
+            nearest = np.argpartition(squared, size - 1, axis=1)[:, :size]
+            squared, place = (np.take_along_axis(values, nearest, 1) for values in (squared, place))
+    distances = np.empty(place.shape)
+    for part in runs(0, len(queries), max(1, BLOCK_VALUES // (size * points.dim))):
+        found = points.take(place[part].ravel()).reshape(-1, size, points.dim)
+        difference = found - queries[part, None].astype(np.float64)
+        distances[part] = np.sqrt(np.einsum("qsd,qsd->qs", difference, difference))
+    return np.sort(distances, axis=1)[:, :k]
