@@ -42,7 +42,7 @@ EVALUATIONS = SAMPLES * (2 * STEPS - 1 + 2 * 3)
 TRAINING_EVALUATIONS = 3  # of a training image, forward and twice as much backward
 SHARE = 0.04  # of the training's own time
 LOOKS = 25  # at most so many by default
-POINTS, VALUES = 8192, 2**27  # training points, and held-out ones, for leaning, at most: 512 MiB of each
+POINTS, VALUES = 4096, 2**27  # training points, and held-out ones, for leaning, at most: 512 MiB of each
 RELABELINGS = 199  # the standard error of leaning is known to 5%
 COPIES = 0.03  # share of the samples, two of 64, from which on a model copies
 
