@@ -28,15 +28,18 @@ import numpy as np
 import torch
 from scipy.special import betaincinv
 from scipy.stats import hypergeom, nhypergeom, norm
+from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.memorization import (
     Leaning,
+    Membership,
     MemorizationRate,
     NearCopies,
     auth_pct,
     c_t,
     leaning,
+    membership,
     memorization_rate,
     near_copies,
 )
@@ -72,8 +75,9 @@ class Audit:
     verdict: one of ``VERDICTS``, or None where the held-out points are not fit to compare with. reasons: a sentence for
     each test that fired, for all where none did, or why there is no verdict.
     trajectory, heldout: the ratio rule on samples and on held-out points; mirrored, mirrored_heldout: the same with
-    mirror images. quality: against the held-out points. peers: what other tools report, ``auth_pct`` and ``c_t``
-    (``geomem.memorization.peers``), None where not defined. level: that each p value is held against.
+    mirror images. membership: of the model, None where only samples are known. quality: against the held-out points.
+    peers: what other tools report, ``auth_pct`` and ``c_t`` (``geomem.memorization.peers``), None where not defined.
+    level: that each p value is held against.
     blind: what these tests cannot see. advice: what to do next.
     """
 
@@ -87,6 +91,7 @@ class Audit:
     mirrored_heldout: MemorizationRate | None
     leaning: Leaning
     near_copies: NearCopies
+    membership: Membership | None
     quality: QualityReport
     peers: dict[str, float | None]
     blind: tuple[str, ...]
@@ -95,7 +100,7 @@ class Audit:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, of the format geomem.audit/1."""
         measured = {name: getattr(self, name) for name in (
-            "trajectory", "heldout", "mirrored", "mirrored_heldout", "leaning", "near_copies", "quality")}
+            "trajectory", "heldout", "mirrored", "mirrored_heldout", "leaning", "near_copies", "membership", "quality")}
         return {"format": FORMAT, "verdict": self.verdict, "reasons": list(self.reasons),
                 **{name: None if part is None else part.to_dict() for name, part in measured.items()},
                 "peers": self.peers, "tests": [vars(test) for test in self.tests], "level": self.level,
@@ -108,12 +113,14 @@ class Audit:
         return self.verdict in ("copies", None) or self.leaning.share > share
 
 
-def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None, mirrored: bool = False,
+def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..., Tensor] | None = None,
+          labels: tuple[np.ndarray, np.ndarray] | None = None, tolerance: float | None = None, mirrored: bool = False,
           seed: int = 0, device: str | torch.device = "auto") -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
     numpy or torch; the ratio rule looks at mirror images as well where points are pictures (C, H, W).
+    denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     mirrored: whether leaning and near-copies do, for models that were trained on them. tolerance: as in
     ``memorization_rate``. seed: of the relabelings and subsets.
 
@@ -127,16 +134,19 @@ def audit(samples: Array, train: Array, heldout: Array, *, tolerance: float | No
     pictures = len(train.shape) == 4
     either_way, either_floor = (memorization_rate(part, train, mirrored=True, **compared) if pictures else None
                                 for part in (samples, heldout))
-    level = LEVEL / (4 if pictures else 3)
+    told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, **compared)
+    level = LEVEL / (3 + pictures + (told is not None))
     tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
     if either_way is not None and either_floor is not None:
         tests.insert(1, _ratio_rule("mirrored", either_way, either_floor, level))
+    if told is not None:
+        tests.append(_membership(told, level))
     verdict, reasons = _weigh(tests, level, _unfit(leans))
-    return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near,
+    return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
                  quality_report(samples, train, heldout, seed=seed, device=device),
                  {"auth_pct": auth_pct(samples, train, device=device),
                   "c_t": _c_t(samples, train, heldout, seed, device)},
-                 _blind(pictures),
+                 _blind(pictures, told is not None),
                  () if verdict is None else _ADVICE[verdict])
 
 
@@ -212,6 +222,17 @@ def _near_copies(near: NearCopies, level: float) -> AuditTest:
                      + f"; {test.expected / near.n:.1%} would be expected.")
 
 
+def _membership(told: Membership, level: float) -> AuditTest:
+    m, n, strongest = told.n_train, told.n_heldout, told.strongest
+    spread = float(np.sqrt((m + n + 1) / (12 * m * n)))  # of the area where both kinds have one law
+    smallest = 0.5 + float(norm.isf(level / len(told.attacks)) + norm.ppf(POWER)) * spread
+    area = strongest.area
+    return AuditTest("membership", "leans", told.p_value, smallest if smallest < 1 else None,
+                     f"Whoever has the model tells training from held-out points by its errors at sigma = "
+                     f"{strongest.sigma:.3g} with an area under the curve of {area.value:.1%} [{area.low:.1%}, "
+                     f"{area.high:.1%}], at best; 50% is chance.")
+
+
 def _c_t(samples: Array, train: Array, heldout: Array, seed: int, device: str | torch.device) -> float | None:
     try:
         return c_t(samples, train, heldout, seed=seed, device=device)
@@ -219,10 +240,11 @@ def _c_t(samples: Array, train: Array, heldout: Array, seed: int, device: str | 
         return None
 
 
-def _blind(pictures: bool) -> tuple[str, ...]:
+def _blind(pictures: bool, model: bool) -> tuple[str, ...]:
     looked = "mirror images aside, " if pictures else ""
     return (f"Distances are Euclidean, in data values: {looked}copies that are shifted, cropped, turned, recoloured or "
             "copied in part are not seen.",
+            *(() if model else ("What the model itself gives away is not known from its samples.",)),
             "Only the training points that were given are looked for; points that a pretrained model saw before are "
             "not.",
             "Held-out points must follow the law of the training points; another source moves every figure here.")
@@ -232,7 +254,7 @@ _ADVICE = {
     "copies": ("Publish neither these samples nor the model.",
                "Train again and take the best weights per noise level or an early stop, both of which geomem train "
                "keeps; geomem risk names the training points that are copied most."),
-    "leans": ("No exact copies beyond the floor, but the samples tell what the model was trained on: publish them only "
-              "where that is no harm.",
+    "leans": ("No copies beyond the floor, but samples or model tell what the training points were: publish only where "
+              "that is no harm.",
               "Earlier weights and more training points lean less."),
     "nothing found": ("More samples and more held-out points would find smaller effects than those named here.",)}

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from commands import status
 from scipy.stats import binom, fisher_exact
 
 import geomem
 from geomem.errors import InputError
+from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 from geomem.run_audit import LEVEL, _excess_p_value, _smallest_share
 
 
@@ -93,3 +95,15 @@ def test_command_writes_what_scripts_rely_on(tmp_path, capsys):
     np.savez(samples, samples=HONEST)
     assert status("audit", samples, "--data", data, "--fail-over", "0.7") == 0
     assert "verdict: nothing found by these tests at this power" in capsys.readouterr().out
+
+
+def test_a_model_that_tells_its_training_points_is_no_clean_one():
+    """Its samples are honest, its losses are not; a model that never saw the points passes."""
+    knowing = EmpiricalDenoiser(torch.from_numpy(TRAIN))
+    found = geomem.audit(HONEST, TRAIN, HELDOUT, denoiser=knowing)
+    assert found.verdict == "leans"
+    assert [test.name for test in found.tests if test.p_value <= found.level] == ["membership"]
+    assert found.level == LEVEL / 5
+    honest = geomem.audit(HONEST, TRAIN, HELDOUT, denoiser=GaussianDenoiser(torch.from_numpy(HONEST)))
+    assert honest.verdict == "nothing found"
+    assert 0.5 < honest.tests[-1].smallest_effect < 0.9

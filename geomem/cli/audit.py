@@ -48,8 +48,8 @@ _EFFECTS = {"leaning": "a leaning of", "membership": "an AUC of"}
 def audit(target: str, data: str | None, n_samples: int, weights: str | None, tolerance: float | None, seed: int,
           fail_over: float | None, device: str, as_json: bool, out: str | None) -> None:
     """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
-    train or geomem export, or a diffusers folder) or in a file of samples, and give one verdict: copies, leans, or
-    nothing found, with the smallest effect that would have been found.
+    train or geomem export, or a diffusers folder) or in a file of samples, for membership in the model of a RUN, and
+    give one verdict: copies, leans, or nothing found, with the smallest effect that would have been found.
 
     Samples are compared with held-out points that were never used for model selection, at least 10 of them.
 
@@ -62,9 +62,11 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
 
     if out:
         require_new_directory(out, AUDIT_FILE)
-    samples, dataset, _ = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device, out=out)
-    found = audited(samples.values, dataset.train, dataset.test, tolerance=tolerance, mirrored=samples.flip,
-                    seed=seed, device=device)
+    samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
+                                               out=out)
+    known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
+    found = audited(samples.values, dataset.train, dataset.test, **known, tolerance=tolerance,
+                    mirrored=samples.flip, seed=seed, device=device)
     document = {**found.to_dict(), "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)}}
     if out:

@@ -4,6 +4,7 @@ from geomem._renamed import renamed
 from geomem.memorization.copies import CopyCounts, copies_per_point
 from geomem.memorization.leaning import Leaning, leaning
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
+from geomem.memorization.membership import Membership, membership
 from geomem.memorization.near_copies import NearCopies, near_copies
 from geomem.memorization.peers import auth_pct, c_t
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
@@ -15,6 +16,7 @@ __all__ = [
     "CopyCounts",
     "Leaning",
     "LeaningCheck",
+    "Membership",
     "MemorizationCheck",
     "MemorizationRate",
     "NearCopies",
@@ -27,6 +29,7 @@ __all__ = [
     "copies_per_point",
     "default_watch_every",
     "leaning",
+    "membership",
     "memorization_per_noise_level",
     "memorization_rate",
     "near_copies",

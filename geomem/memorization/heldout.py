@@ -19,14 +19,15 @@ SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 class DistinctSets:
     """Distinct training points (N, d) and held-out points (M, d) that are not among them.
 
-    index: (N,) of each training point, in the array that was given. merged: points dropped as duplicates within a
-    kind. leaked: held-out points left out because a training point is within ``tolerance`` (data units) of them.
+    index, heldout_index: (N,) and (M,), of each point in the array that was given. merged: points dropped as duplicates
+    within a kind. leaked: held-out points left out because a training point is within ``tolerance`` (data units).
     picture: (C, H, W) where mirror images count as the points themselves.
     """
 
     train: np.ndarray
     heldout: np.ndarray
     index: np.ndarray
+    heldout_index: np.ndarray
     merged: int
     leaked: int
     tolerance: float
@@ -54,4 +55,4 @@ def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float
         raise InputError(f"there are {len(index)} distinct training points and {len(rest)} held-out points that are "
                          f"not among them ({leaked} are); give at least {SMALLEST_SET} of each")
     merged = len(known) + len(unseen) - leaked - len(index) - len(rest)
-    return DistinctSets(known[index], unseen[rest], index, merged, leaked, float(tolerance), picture)
+    return DistinctSets(known[index], unseen[rest], index, rest, merged, leaked, float(tolerance), picture)

@@ -102,33 +102,37 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
         generator(seed, "per-level noise", j).standard_normal(known.shape[1:])
         for j in range(max(len(known), len(unknown)))])).float()
 
-    def denoised(points: Tensor, known_classes: Tensor | None, sigma: float) -> tuple[np.ndarray, float, float]:
-        """Estimates (n, d), and the mean of their squared errors per value with its standard error."""
-        noisy = points + sigma * noise[:len(points)]
-        parts = [slice(start, start + batch_size) for start in range(0, len(points), batch_size)]
-        output = torch.cat([_apply(denoiser, noisy[part].to(on), sigma,
-                                   None if known_classes is None else known_classes[part].to(on)) for part in parts])
-        estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
-        clean = as_rows(points)
-        if estimate.shape != clean.shape:
-            raise InputError(f"the denoiser gives {estimate.shape[0]} points of {estimate.shape[1]} values for "
-                             f"{clean.shape[0]} of {clean.shape[1]}; it must give an estimate x0 for every noisy point")
-        error = ((estimate - clean) ** 2).mean(axis=1)
-        return estimate, float(error.mean()), standard_error(error)
-
     rows = []
     with evaluation_mode(denoiser):
         for sigma in levels.tolist():
-            _, *error_train = denoised(known, classes[0], sigma)
-            estimate, *error_heldout = denoised(unknown, classes[1], sigma)
+            _, error_train = denoise(denoiser, known, noise, sigma, classes[0], batch_size, on)
+            estimate, error_heldout = denoise(denoiser, unknown, noise, sigma, classes[1], batch_size, on)
             memorized = apply_ratio_rule(estimate, training, ratio, device=on)
-            rows.append([memorized.rate, memorized.low, memorized.high, *error_train, *error_heldout])
+            rows.append([memorized.rate, memorized.low, memorized.high, error_train.mean(), standard_error(error_train),
+                         error_heldout.mean(), standard_error(error_heldout)])
     rate, low, high, mse_train, mse_train_stderr, mse_heldout, mse_heldout_stderr = np.array(rows).T
     return PerNoiseLevel(
         sigma=levels, rate=rate, low=low, high=high, mse_train=mse_train, mse_train_stderr=mse_train_stderr,
         mse_heldout=mse_heldout, mse_heldout_stderr=mse_heldout_stderr, n_train=len(known),
         n_heldout=len(unknown), ratio=float(ratio), tolerance=training.tolerance,
         merged=training.distinct.merged, seed=seed)
+
+
+def denoise(denoiser: Callable[..., Tensor], points: Tensor, noise: Tensor, sigma: float, classes: Tensor | None,
+            batch_size: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates (n, d) of ``points + sigma noise`` for points (n, ...) and at least as many noise vectors, and their
+    squared errors per value (n,), float64. classes: (n,) or None.
+    """
+    noisy = points + sigma * noise[:len(points)]
+    parts = [slice(start, start + batch_size) for start in range(0, len(points), batch_size)]
+    output = torch.cat([_apply(denoiser, noisy[part].to(device), sigma,
+                               None if classes is None else classes[part].to(device)) for part in parts])
+    estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
+    clean = as_rows(points)
+    if estimate.shape != clean.shape:
+        raise InputError(f"the denoiser gives {estimate.shape[0]} points of {estimate.shape[1]} values for "
+                         f"{clean.shape[0]} of {clean.shape[1]}; it must give an estimate x0 for every noisy point")
+    return estimate, ((estimate - clean) ** 2).mean(axis=1)
 
 
 def _choice(points: Array, n: int, seed: int, part: str) -> np.ndarray:

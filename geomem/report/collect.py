@@ -220,9 +220,10 @@ class _Subject:
 
     def _of_samples(self, dataset: DataSet, samples: Samples) -> dict[str, Any]:
         n, device = len(samples.values), self.asked.device
-        compared = samples.values, dataset.train, dataset.test
-        found: Audit | None = self.attempt("leaning and the verdict", lambda: audit(*compared, mirrored=samples.flip,
-                                                                                  device=device))
+        compared, model = (samples.values, dataset.train, dataset.test), self.model
+        known = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
+        found: Audit | None = self.attempt("leaning and the verdict", lambda: audit(
+            *compared, **known, mirrored=samples.flip, device=device))
         rate, heldout = (found.trajectory, found.heldout) if found else (
             memorization_rate(part, dataset.train, device=device) for part in (samples.values, dataset.test))
         self.used.append("memorized share and leaning: measured for this page from these samples")

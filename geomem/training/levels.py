@@ -13,7 +13,6 @@ from geomem.geometry.options import as_sigmas
 from geomem.memorization import PerNoiseLevel, memorization_per_noise_level
 from geomem.memorization.ratio import distinct_training
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
-from geomem.training.classes import class_indices
 from geomem.training.pretrained import Pretrained
 
 
@@ -30,8 +29,7 @@ def levels_beside_references(model: Pretrained, data: DataSet, sigmas: int | Seq
     """
     levels = np.geomspace(0.01, 80, sigmas) if isinstance(sigmas, int) else as_sigmas(sigmas)
     train = torch.from_numpy(np.array(data.train))
-    labels = None if model.labels is None else (class_indices(data.train_labels, model.labels, data),
-                                                class_indices(data.test_labels, model.labels, data))
+    labels = model.classes_of(data)
     training = distinct_training(data.train, tolerance, mirrored=mirrored, device=device)
     results = {}
     for name, denoiser in (("model", model.denoiser), ("empirical_optimal", EmpiricalDenoiser(train)),

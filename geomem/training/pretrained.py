@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from geomem.data import DataSet
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.generation import Samples, fingerprint, generate, sampler_levels
@@ -27,6 +28,7 @@ from geomem.models.diffusers_folder import (
 )
 from geomem.models.weights import read_matching
 from geomem.noise import DDPMSchedule
+from geomem.training.classes import class_indices
 from geomem.training.run import DIFFUSERS, Run
 
 
@@ -48,6 +50,13 @@ class Pretrained:
     schedule: DDPMSchedule
     labels: list[int] | None = None
     flip: bool = False
+
+    def classes_of(self, data: DataSet) -> tuple[np.ndarray, np.ndarray] | None:
+        """Classes (N,) of the training and (L,) of the test points of ``data`` for the denoiser; None where it knows no
+        classes. Raises InputError where labels do not fit.
+        """
+        return None if self.labels is None else (class_indices(data.train_labels, self.labels, data),
+                                                 class_indices(data.test_labels, self.labels, data))
 
     def generate(self, seeds: Sequence[int], *, sampler: str = "heun", steps: int | None = None, batch: int = 256,
                  labels: Sequence[int] | None = None, device: str | torch.device = "auto",
