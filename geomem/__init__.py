@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.geometry import refined_curves as refined_curves
     from geomem.geometry import shell_coverage as shell_coverage
     from geomem.geometry import training_risk as training_risk
-    from geomem.memorization import Leaning as Leaning
-    from geomem.memorization import leaning as leaning
     from geomem.memorization import memorization_rate as memorization_rate
+    from geomem.memorization.leaning import Leaning as Leaning
+    from geomem.memorization.leaning import leaning as leaning
     from geomem.noise import ConfidenceIntervalSampler as ConfidenceIntervalSampler
     from geomem.noise import GapSampler as GapSampler
     from geomem.noise import LogNormalSampler as LogNormalSampler
