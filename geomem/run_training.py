@@ -72,8 +72,9 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
                 _tell_longer(plan, run, before)
         else:
             run.create(plan.config)
+            zone = (plan.law.document or {}).get("zone")
             write_figure(run.path / "noise-level-law.png",
-                         plot_density(plan.law.named, (plan.law.document or {}).get("zone")), dpi=150)
+                         plot_density(plan.law.named, zone, plan.law.schedule), dpi=150)
         if plan.law.document is not None:
             write_json(run.path / "danger-zone.json", plan.law.document)
     trainer = plan.trainer(denoiser, group)

@@ -13,7 +13,8 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
-from geomem.noise.schedules import DDPMSchedule, edm_steps
+from geomem.models import own_schedule
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, edm_steps
 from geomem.rng import generator
 
 MAX_BATCH_VALUES = 1 << 28
@@ -34,20 +35,25 @@ def _draws(seeds: Sequence[int], shape: Sequence[int], purpose: str, *index: int
 def sampler_levels(method: str = "heun", steps: int | None = None, schedule: DDPMSchedule | None = None) -> np.ndarray:
     """Decreasing noise levels of a sampler, shape (steps,), without the final 0; None stands for the usual number.
 
-    ``schedule``: the timesteps that ``ddim`` and ``ddpm`` go through; None is Ho et al.'s.
+    ``schedule``: the timesteps that ``ddim`` and ``ddpm`` go through; None is Ho et al.'s. ``heun`` and ``euler`` start
+    at sigma 80, or at its last level where that is lower: no network knows what lies beyond.
     """
+    schedule = schedule or DDPMSchedule()
     if method in STEPS:
-        return timestep_levels(steps or STEPS[method], schedule)
-    return edm_steps() if steps is None else edm_steps(steps)
+        return timestep_levels(steps or min(STEPS[method], schedule.timesteps), schedule)
+    first, last = schedule.sigmas[[0, -1]]
+    return edm_steps(18 if steps is None else steps, min(SIGMA_MIN, first), min(SIGMA_MAX, last))
 
 
 def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[int], *, sigmas: np.ndarray | None = None,
-             method: str = "heun", labels: np.ndarray | None = None, batch: int = 256,
+             method: str = "heun", labels: np.ndarray | None = None, clip: float | None = None, batch: int = 256,
              progress: Callable[[int, int], None] | None = None) -> np.ndarray:
     """Samples for the given seeds, (len(seeds), *shape), float32, in the scale of the training data.
 
-    ``method``: ``heun`` or ``euler`` (EDM's sampler), ``ddim`` or ``ddpm`` (over timesteps; ``timestep_levels`` gives
-    the sigmas, by default 100 and 1000 of them). ``labels`` (len(seeds),) are classes, for a class-conditional model.
+    ``method``: ``heun`` or ``euler`` (EDM's sampler), ``ddim`` or ``ddpm`` (over timesteps); ``sigmas``: by default
+    those of ``sampler_levels`` with the denoiser's own schedule. ``labels`` (len(seeds),) are classes, for a
+    class-conditional model.
+    ``clip`` keeps the clean estimates in [-clip, clip] at every step, as DDPM's sampling of images does.
     Sample i depends on ``seeds[i]`` and its label alone; another batch size changes it by rounding only.
     ``progress(done, total)`` is called after each batch. Raises InputError for an unknown method and for a batch that
     is too large to hold.
@@ -58,19 +64,24 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
         raise InputError(f"{min(batch, len(seeds)):,} samples at a time of shape {tuple(shape)} are too many for one "
                          f"batch; take at most {max(1, MAX_BATCH_VALUES // math.prod(shape)):,}")
     device = next((t.device for t in chain(denoiser.parameters(), denoiser.buffers())), torch.device("cpu"))
-    sigmas = sampler_levels(method) if sigmas is None else sigmas
+    sigmas = sampler_levels(method, schedule=own_schedule(denoiser)) if sigmas is None else sigmas
+
+    def estimate(x: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
+        clean = denoiser(x, sigma, labels)
+        return clean if clip is None else clean.clamp(-clip, clip)
+
     parts = []
     for start in range(0, len(seeds), batch):
         part = seeds[start:start + batch]
         latent = torch.from_numpy(latents(part, shape)).to(device)
         classes = None if labels is None else torch.as_tensor(labels[start:start + batch], device=device)
         if method not in STEPS:
-            sample = edm_sample(denoiser, latent, sigmas, method=method, labels=classes)
+            sample = edm_sample(estimate, latent, sigmas, method=method, labels=classes)
         else:
             def noise(step: int, part: Sequence[int] = part) -> Tensor:
                 return torch.from_numpy(_draws(part, shape, "ancestral noise", step)).to(device)
 
-            sample = ddim_sample(denoiser, latent, sigmas, eta=float(method == "ddpm"), noise=noise, labels=classes)
+            sample = ddim_sample(estimate, latent, sigmas, eta=float(method == "ddpm"), noise=noise, labels=classes)
         parts.append(sample.cpu().numpy())
         if progress is not None:
             progress(min(start + batch, len(seeds)), len(seeds))

@@ -2,7 +2,7 @@
 
 from geomem._renamed import renamed
 from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
-from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, expand_sigma
+from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, expand_sigma, own_schedule
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
@@ -27,6 +27,7 @@ __all__ = [
     "build_network",
     "default_network",
     "expand_sigma",
+    "own_schedule",
     "swapped_denoiser",
 ]
 __getattr__ = renamed(__name__)

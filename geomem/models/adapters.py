@@ -36,7 +36,9 @@ _ON_TIMESTEP = 1e-3  # a float32 sigma gives its timestep back to about 1e-5
 class ForeignNetwork(nn.Module):
     """Any network as ``net(x, noise_level, labels) -> output``: float32, of the shape of x.
 
-    It is given x in the precision of its weights. Raises InputError where the answer has another shape.
+    It is given x in the precision of its weights. Of a diffusers network with twice as many output as input channels,
+    which also predicts a variance, the first half is the answer. Raises InputError where the answer has another shape,
+    and for no labels where a diffusers network has classes.
     """
 
     def __init__(self, network: Callable[..., Any]) -> None:
@@ -44,6 +46,9 @@ class ForeignNetwork(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
+        config = getattr(self.network, "config", None)
+        if labels is None and getattr(config, "num_class_embeds", None):
+            raise InputError("the network is class-conditional and answers for no point without its class; give labels")
         parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         if noise_level.is_floating_point() and dtype == torch.float64:
@@ -52,6 +57,8 @@ class ForeignNetwork(nn.Module):
                               **conditioning)
         if not isinstance(answer, Tensor):
             answer = answer[0] if isinstance(answer, tuple) else answer.sample
+        if getattr(config, "out_channels", None) == 2 * x.shape[1]:
+            answer = answer[:, :x.shape[1]]
         if answer.shape != x.shape:
             raise InputError(f"the network answers points of shape {tuple(x.shape[1:])} with "
                              f"{tuple(answer.shape[1:])}; wrap it so that both are the same")

@@ -74,6 +74,12 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
 
+def own_schedule(denoiser: nn.Module) -> DDPMSchedule | None:
+    """The schedule of the timesteps that a denoiser's network, or that of one it is made of, knows; None for none."""
+    schedules = (getattr(module, "schedule", None) for module in denoiser.modules())
+    return next((schedule for schedule in schedules if isinstance(schedule, DDPMSchedule)), None)
+
+
 class EDMDenoiser(Denoiser):
     """EDM preconditioning, Karras et al. 2022, Table 1 and Eq. 7-8.
 

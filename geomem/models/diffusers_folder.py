@@ -3,12 +3,14 @@
     unet/config.json, unet/diffusion_pytorch_model.safetensors, scheduler/scheduler_config.json
 
 or the same three files at the top of the folder, as older ones have them. A DDPM scheduler gives a
-``TimestepDenoiser``, an EDM scheduler an ``EDMDenoiser``.
+``TimestepDenoiser``, an EDM scheduler an ``EDMDenoiser``. Classes are the rows of ``num_class_embeds``; of a network
+that also predicts a variance the mean is used.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Mapping
 from importlib import import_module
@@ -28,8 +30,9 @@ from geomem.noise.schedules import DDPMSchedule
 
 MAX_PARAMETERS = 2 * 10**9
 MAX_CONFIG_BYTES = 2**20
-MAX_LAYERS, MAX_LEVELS, MAX_PIXELS, MAX_TIMESTEPS = 32, 16, 4096, 10**5
+MAX_LAYERS, MAX_LEVELS, MAX_PIXELS, MAX_TIMESTEPS, MAX_CLASSES = 32, 16, 4096, 10**5, 10**6
 
+_LOG = logging.getLogger("geomem")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TIMESTEP_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler")
 _EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
@@ -92,7 +95,8 @@ def diffusers_denoiser(configs: Mapping[str, Mapping[str, Any]], origin: str) ->
         raise InputError(f"{origin} lacks the descriptions of a UNet2DModel and its scheduler; save the model again")
     kind, prediction = scheduler.get("_class_name"), str(scheduler.get("prediction_type", "epsilon"))
     if kind in _TIMESTEP_SCHEDULERS and prediction in _PREDICTIONS:
-        unet = _unet(configs["unet"], origin)
+        learned = scheduler.get("variance_type") in ("learned", "learned_range")
+        unet = _unet(configs["unet"], origin, learned_variance=learned)
         between = "nearest" if unet.config.time_embedding_type == "learned" else "interpolate"
         return TimestepDenoiser(unet, _alphas_cumprod(scheduler, origin), _PREDICTIONS[prediction], between=between)
     sigma_data = scheduler.get("sigma_data", 0.5)
@@ -122,12 +126,46 @@ def require_divisible(configs: Mapping[str, Mapping[str, Any]], shape: tuple[int
                          f"not points of shape {tuple(shape)}")
 
 
-def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str) -> None:
-    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_ddpm_pipeline`` wants it."""
+def diffusers_classes(configs: Mapping[str, Mapping[str, Any]]) -> list[int] | None:
+    """The classes 0, 1, ... of the folder's network; None where it knows none."""
+    count = configs["unet"].get("num_class_embeds")
+    return list(range(count)) if count else None
+
+
+def diffusers_clip(scheduler: Mapping[str, Any], origin: str) -> float | None:
+    """Largest absolute value that a described scheduler leaves in clean estimates, or None where it clips none.
+
+    Dynamic thresholding, which takes the place of clipping, is not done; a note says so. Raises InputError for a range
+    that is no positive number.
+    """
+    if scheduler.get("thresholding"):
+        _LOG.info(f"note: {origin} asks for dynamic thresholding of the estimates, which is not done here")
+        return None
+    if not _clips(scheduler):
+        return None
+    largest = scheduler.get("clip_sample_range", 1.0)
+    if not (_is_number(largest) and largest > 0):
+        raise InputError(f"{origin}: clip_sample_range is {str(largest)[:60]}, not a positive number; save the model "
+                         "again")
+    return float(largest)
+
+
+def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str,
+                       scheduler: Mapping[str, Any] | None = None) -> None:
+    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_ddpm_pipeline`` wants it.
+
+    ``scheduler``: the description of the scheduler that the denoiser was made with; all that a DDPMScheduler knows of
+    it is kept. Without one the schedule is written as the linear one, or by its betas.
+    """
     diffusers: Any = import_module("diffusers")
     schedule: DDPMSchedule = denoiser.schedule  # type: ignore[assignment]
-    options: dict[str, Any] = {"num_train_timesteps": schedule.timesteps}
-    if schedule.given is None:
+    # clip_sample changes the estimates of the network, which was not asked for where nobody described a scheduler.
+    options: dict[str, Any] = {"num_train_timesteps": schedule.timesteps, "clip_sample": False}
+    if scheduler is not None:
+        known = inspect.signature(diffusers.DDPMScheduler.__init__).parameters
+        options |= {name: value for name, value in scheduler.items() if name in known}
+        options["clip_sample"] = _clips(scheduler)
+    elif schedule.given is None:
         options |= {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
     else:
         fractions = torch.as_tensor([1.0, *schedule.alpha_bar], dtype=torch.float64)
@@ -138,8 +176,7 @@ def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], re
     else:
         unet = _with_timestep_table(denoiser.net, schedule.timesteps, shape)
     with atomic_directory(out) as temporary:
-        # clip_sample changes the estimates of the network; geomem's samplers do not do it either.
-        diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**options, clip_sample=False)).save_pretrained(temporary)
+        diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**options)).save_pretrained(temporary)
         (temporary / "README.md").write_text(readme, encoding="utf-8")
 
 
@@ -159,6 +196,12 @@ def can_be_ddpm_pipeline(denoiser: nn.Module, shape: tuple[int, ...]) -> str | N
     return None
 
 
+def _clips(scheduler: Mapping[str, Any]) -> bool:
+    """Whether the described scheduler clips clean estimates; what it does not say is its class's default."""
+    known = inspect.signature(getattr(import_module("diffusers"), scheduler["_class_name"]).__init__).parameters
+    return "clip_sample" in known and bool(scheduler.get("clip_sample", known["clip_sample"].default))
+
+
 def _with_timestep_table(network: Any, timesteps: int, shape: tuple[int, ...]) -> Any:
     """The U-Net of an ImageUNet with integer timesteps: geomem's sinusoids of t/T become the rows of an embedding."""
     unet: Any = network.unet
@@ -173,7 +216,7 @@ def _constructor_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def _unet(config: Mapping[str, Any], origin: str) -> Any:
+def _unet(config: Mapping[str, Any], origin: str, *, learned_variance: bool = False) -> Any:
     """UNet2DModel of a description, counted on the device meta before any memory is taken."""
     model: Any = import_module("diffusers").UNet2DModel
     if config.get("_class_name") != "UNet2DModel":
@@ -195,9 +238,17 @@ def _unet(config: Mapping[str, Any], origin: str) -> Any:
     if not (isinstance(channels, list | tuple) and len(channels) <= MAX_LEVELS and type(layers) is int
             and 1 <= layers <= MAX_LAYERS):
         raise InputError(f"{origin}: a UNet2DModel may have at most {MAX_LEVELS} levels of {MAX_LAYERS} layers")
-    if options.get("in_channels", 3) != options.get("out_channels", 3):
-        raise InputError(f"{origin}: in_channels and out_channels differ; a network that also predicts a variance, or "
-                         "takes more than an image, is not supported")
+    if options.get("class_embed_type") is not None:
+        raise InputError(f"{origin}: the network is conditional by class_embed_type "
+                         f"{str(options['class_embed_type'])[:60]!r}; only classes by num_class_embeds are supported")
+    inputs, outputs = options.get("in_channels", 3), options.get("out_channels", 3)
+    if outputs != inputs and not (learned_variance and outputs == 2 * inputs):
+        raise InputError(f"{origin}: in_channels and out_channels differ ({inputs} and {outputs}); a network that "
+                         "takes more than an image, or predicts other than one and a learned variance, is refused")
+    embedded = options.get("num_class_embeds")
+    if not (embedded is None or (type(embedded) is int and 1 <= embedded <= MAX_CLASSES)):
+        raise InputError(f"{origin}: num_class_embeds is {str(embedded)[:60]!r}, not a number of classes from 1 to "
+                         f"{MAX_CLASSES}; save the model again")
     try:
         with torch.device("meta"):
             size = sum(p.numel() for p in model(**options).parameters())

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,12 +40,14 @@ class ResolvedLaw:
 
     ``plain``: (name, law) before the confidence interval and the gaps, to compare with. ``name``: what was changed.
     ``document``: the danger-zone document (format ``geomem.danger-zone/1``) where the curves were computed, else None.
+    ``schedule``: of the timesteps in it.
     """
 
     law: NoiseLevelSampler
     plain: tuple[str, NoiseLevelSampler]
     name: str
     document: dict[str, Any] | None
+    schedule: DDPMSchedule = field(default_factory=DDPMSchedule)
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -60,7 +62,7 @@ class ResolvedLaw:
     def summary(self) -> dict[str, Any]:
         """JSON: the share of the draws removed, quantiles, and those quantiles as DDPM timesteps."""
         sigma = self.law.icdf(np.array(QUANTILES))
-        owner = DDPMSchedule().owner(sigma)
+        owner = self.schedule.owner(sigma)
         return {"removed_mass": self.law.removed_mass if isinstance(self.law, GapSampler) else 0.0,
                 "quantiles": [{"share": share, "sigma": float(level), "timestep": int(timestep)}
                               for share, level, timestep in zip(QUANTILES, sigma, owner, strict=True)]}
@@ -68,7 +70,7 @@ class ResolvedLaw:
 
 def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None = None,
                 ci: tuple[float, float] | str | None = None, gaps: Sequence[str] = ("none",), gap_keep: float = 0.0,
-                seed: int = 0, device: Any = "auto") -> ResolvedLaw:
+                seed: int = 0, device: Any = "auto", schedule: DDPMSchedule | None = None) -> ResolvedLaw:
     """The law of the training noise levels for a data set.
 
     Arguments: ``objective`` ``edm`` or ``ddpm``, which decides the sampler unless that is given; ``sampler``
@@ -76,7 +78,8 @@ def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None
     interval in DDPM timesteps, or ``auto``, from the upper end of the recommended gap on; ``gaps`` what is left out,
     each ``none``, ``auto`` (the recommended gap), ``zone`` (the danger zone), ``LO:HI`` in sigma, ``LOt:HIt`` in DDPM
     timesteps or a danger-zone file, several with commas between; ``gap_keep`` the share of the draws there that stay;
-    ``seed`` and ``device`` of the curves, which are computed at most once and only where they are needed.
+    ``seed`` and ``device`` of the curves, which are computed at most once and only where they are needed;
+    ``schedule`` of the timesteps, None for the linear one.
     Raises InputError for words that contradict each other and for gaps that cannot be had.
     """
     kind = sampler or ("ci" if ci else {"edm": "lognormal", "ddpm": "uniform"}[objective])
@@ -88,18 +91,19 @@ def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None
         raise InputError("--gap none leaves nothing out and stands alone; leave it away to give other gaps")
     if words == ["none"] and gap_keep:
         raise InputError("--gap-keep has no effect without a gap; give --gap too")
+    schedule = DDPMSchedule.of(schedule)
     geometry = _Geometry(dataset, seed, device)
-    ranges = [] if words == ["none"] else [_gap(word, geometry) for word in words]
-    least, most = (SIGMA_MIN, SIGMA_MAX) if kind == "lognormal" else DDPMSchedule().sigmas[[0, -1]]
+    ranges = [] if words == ["none"] else [_gap(word, geometry, schedule) for word in words]
+    least, most = (SIGMA_MIN, SIGMA_MAX) if kind == "lognormal" else schedule.sigmas[[0, -1]]
     for low, high in ranges:
         if low > most or high < least:
             raise InputError(f"--gap {low:g}:{high:g} lies outside the schedule, sigma {least:.3g} to {most:.3g}")
     base: NoiseLevelSampler = (LogNormalSampler.for_data(dataset.std) if kind == "lognormal"
-                               else UniformTimestepSampler())
+                               else UniformTimestepSampler(schedule))
     plain, name = ("EDM's law" if kind == "lognormal" else "uniform over timesteps", base), ""
     if ci is not None:
-        base = (ConfidenceIntervalSampler(*ci) if isinstance(ci, tuple)
-                else ConfidenceIntervalSampler.above(geometry.upper_end()))
+        base = (ConfidenceIntervalSampler(*ci, schedule=schedule) if isinstance(ci, tuple)
+                else ConfidenceIntervalSampler.above(geometry.upper_end(), schedule=schedule))
         name = f"confidence interval {base.c_low:g}:{base.c_high:g}"
         LOG.info("%s: %s of a normal over these DDPM timesteps, the tails over all", name, f"{base.coverage:.0%}")
     law = base
@@ -109,7 +113,7 @@ def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None
         LOG.info("gap: sigma %s %s, %s of the draws removed",
                  ", ".join(f"{low:.3g} to {high:.3g}" for low, high in law.gaps),
                  "thinned" if gap_keep else "left out of training", f"{law.removed_mass:.1%}")
-    return ResolvedLaw(law, plain, name, geometry.document)
+    return ResolvedLaw(law, plain, name, geometry.document, schedule)
 
 
 class _Geometry:
@@ -145,7 +149,7 @@ class _Geometry:
         return zone.sigma_low, zone.sigma_high
 
 
-def _gap(word: str, geometry: _Geometry) -> Gap:
+def _gap(word: str, geometry: _Geometry, schedule: DDPMSchedule) -> Gap:
     """One gap in sigma from one word."""
     if word == "auto":
         return geometry.recommended()
@@ -154,7 +158,7 @@ def _gap(word: str, geometry: _Geometry) -> Gap:
     if os.path.exists(word):
         return _zone_of_file(word, geometry.dataset)
     if match := re.fullmatch(r"([0-9]{1,9})t:([0-9]{1,9})t", word):
-        return DDPMSchedule().sigma_range(int(match[1]), int(match[2]))
+        return schedule.sigma_range(int(match[1]), int(match[2]))
     try:
         return parse_range(word)
     except InputError as error:

@@ -64,8 +64,9 @@ class DDPMSchedule:
     def of(cls, schedule: Any = None) -> DDPMSchedule:
         """The schedule of a diffusers scheduler, read from its ``alphas_cumprod``; None is the linear schedule.
 
-        A last abar of exactly 0 (zero terminal SNR) counts as 2^-24, as in diffusers' Euler scheduler. Raises
-        InputError where there is no ``alphas_cumprod`` or it does not decrease inside (0, 1).
+        A last abar of exactly 0 (zero terminal SNR) counts as 2^-24, as in diffusers' Euler scheduler, or as half the
+        one before where that is lower. Raises InputError where there is no ``alphas_cumprod`` or it does not decrease
+        inside (0, 1).
         """
         if schedule is None:
             return cls()
@@ -93,8 +94,8 @@ class DDPMSchedule:
     def from_alpha_bar(cls, alpha_bar: Any) -> DDPMSchedule:
         """Any schedule by its signal fractions (T,). Raises InputError unless they decrease inside (0, 1)."""
         values = np.asarray(alpha_bar).astype(np.float64)
-        if values.ndim == 1 and values.size and values[-1] == 0:
-            values[-1] = 2.0**-24
+        if values.ndim == 1 and values.size > 1 and values[-1] == 0:
+            values[-1] = min(2.0**-24, values[-2] / 2)
         ordered = values.ndim == 1 and values.size > 1 and np.all(np.diff(values) < 0)
         if not (ordered and values[-1] > 0 and values[0] < 1):
             raise InputError("alphas_cumprod must be a list of numbers that decrease inside (0, 1)")

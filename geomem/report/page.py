@@ -98,7 +98,8 @@ def _run_parts(run: RunFacts) -> dict[str, Any]:
                              "level_rows": [], "first": [], "closest": [], "settings": list(_flat(run.config))[:200]}
     if (law := run.law) is not None:
         rows = [("before", law.base), ("training law", law)] if isinstance(law, GapSampler) else law
-        parts["law"] = pictures.figure_uri(lambda: plot_density(rows, zone))
+        schedule = getattr(law.base if isinstance(law, GapSampler) else law, "schedule", None)
+        parts["law"] = pictures.figure_uri(lambda: plot_density(rows, zone, schedule))
         parts["law_words"] = _law_words(law, zone)
     if run.stats:
         lines = thinned(run.stats, _MAX_LINES)

@@ -16,7 +16,7 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.files import atomic_directory, write_json, write_text
 from geomem.models.diffusers_folder import can_be_ddpm_pipeline, save_ddpm_pipeline
-from geomem.training.run import LEVELS_FORMAT, Run, write_tensors
+from geomem.training.run import DIFFUSERS, LEVELS_FORMAT, Run, write_tensors
 
 DIFFUSERS_README = """# {name}
 
@@ -87,7 +87,8 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     dtype = torch.bfloat16 if bf16 else torch.float32
     if form == "diffusers":
         denoiser: Any = run.denoiser(weights)
-        save_ddpm_pipeline(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about))
+        save_ddpm_pipeline(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about),
+                           config["diffusers"]["scheduler"] if config["network"] == DIFFUSERS else None)
         return form, weights
     levels = run.levels if weights == "per-level" else None
     with atomic_directory(out) as temporary:

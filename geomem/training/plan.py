@@ -132,7 +132,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
                          "--dummy-class")
     law = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
-                      device=device)
+                      device=device, schedule=None if initial is None else initial.schedule)
     usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
     settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
                                 learning_rate=learning_rate or usual_rate, flip=flip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.generation import Samples, fingerprint, generate, sampler_levels
 from geomem.generation.samples import FORMAT
-from geomem.models import Denoiser
+from geomem.models import Denoiser, own_schedule
 from geomem.models.diffusers_folder import (
+    diffusers_classes,
+    diffusers_clip,
     diffusers_denoiser,
     diffusers_shape,
     is_diffusers_folder,
@@ -27,9 +30,11 @@ from geomem.models.diffusers_folder import (
     require_divisible,
 )
 from geomem.models.weights import read_matching
-from geomem.noise import DDPMSchedule
+from geomem.noise import SIGMA_MAX, DDPMSchedule
 from geomem.training.classes import class_indices
 from geomem.training.run import DIFFUSERS, Run
+
+LOG = logging.getLogger("geomem")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Pretrained:
     shape: of one point. weights: which of the run's weights these are. data: what a run recorded about its training
     data, empty for a diffusers folder. schedule: the timesteps DDIM and DDPM sampling go through: the network's own
     where it has timesteps, else Ho et al.'s. labels: those in the data that the classes 0, 1, ... of the denoiser stand
-    for, None where it knows no classes. flip: whether it was trained on mirror images as well.
+    for, None where it knows no classes. flip: whether it was trained on mirror images as well. clip: the largest
+    absolute value of a clean estimate in sampling, where the scheduler of a diffusers folder sets one.
     """
 
     path: Path
@@ -50,6 +56,7 @@ class Pretrained:
     schedule: DDPMSchedule
     labels: list[int] | None = None
     flip: bool = False
+    clip: float | None = None
 
     def classes_of(self, data: DataSet) -> tuple[np.ndarray, np.ndarray] | None:
         """Classes (N,) of the training and (L,) of the test points of ``data`` for the denoiser; None where it knows no
@@ -79,12 +86,18 @@ class Pretrained:
             chosen = turns[np.asarray(seeds) % len(turns)]
             classes = np.searchsorted(self.labels, chosen)
         sigmas = sampler_levels(sampler, steps, self.schedule)
+        if sampler in ("heun", "euler") and sigmas[0] < SIGMA_MAX:
+            LOG.info(f"note: {self.path} knows noise levels up to sigma {sigmas[0]:.3g}; {sampler} starts there, "
+                     f"not at {SIGMA_MAX:g}")
+        if self.clip is not None:
+            LOG.info(f"note: clean estimates are clipped to [{-self.clip:g}, {self.clip:g}], as the scheduler of "
+                     f"{self.path} says (clip_sample)")
         values = generate(self.denoiser.to(resolve_device(device)), seeds, self.shape, sigmas=sigmas, method=sampler,
-                          batch=batch, labels=classes, progress=progress)
+                          batch=batch, labels=classes, clip=self.clip, progress=progress)
         about = {"format": FORMAT, "run": str(self.path), "weights": self.weights,
                  "weights_sha256": fingerprint(self.denoiser), "steps": len(sigmas), "method": sampler,
                  "data": self.data or None, **({} if chosen is None else {"labels": chosen.tolist()}),
-                 **({"flip": True} if self.flip else {})}
+                 **({"flip": True} if self.flip else {}), **({"clip": self.clip} if self.clip else {})}
         return Samples(values, about, np.asarray(seeds, dtype=np.int64),
                        None if chosen is None else chosen.astype(np.int64), str(self.path))
 
@@ -103,25 +116,29 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
         denoiser = load_diffusers_folder(path, configs)
         shape = diffusers_shape(configs, str(path))
         require_divisible(configs, shape, str(path))
-        return Pretrained(path, denoiser.eval(), shape, "last", {},
-                          getattr(denoiser, "schedule", DDPMSchedule()))
+        return Pretrained(path, denoiser.eval(), shape, "last", {}, own_schedule(denoiser) or DDPMSchedule(),
+                          diffusers_classes(configs), clip=diffusers_clip(configs["scheduler"], str(path)))
     run = Run(path)
     config, settings = run.config, run.config.get("settings")
     weights = weights or (run.weights_without_levels if run.levels is None else "per-level")
-    schedule = getattr(run.outline(), "schedule", DDPMSchedule())
-    return Pretrained(path, run.denoiser(weights), tuple(config["shape"]), weights, config["data"], schedule,
-                      run.labels, isinstance(settings, dict) and settings.get("flip") is True)
+    chosen = run.denoiser(weights)
+    clip = diffusers_clip(config["diffusers"]["scheduler"], str(path)) if config["network"] == DIFFUSERS else None
+    return Pretrained(path, chosen, tuple(config["shape"]), weights, config["data"],
+                      own_schedule(chosen) or DDPMSchedule(), run.labels,
+                      isinstance(settings, dict) and settings.get("flip") is True, clip)
 
 
 class InitialWeights:
     """What ``--init`` names: a run, a diffusers folder, or a safetensors file of weights.
 
     ``config`` are the options of the new run that it decides: network, objective, preconditioning, descriptions.
+    ``schedule``: that of its network's timesteps; None where it has none or is a file.
     """
 
     def __init__(self, path: str | Path, shape: tuple[int, ...]) -> None:
         self.path = Path(path)
         self.config: dict[str, Any] = {}
+        self.schedule: DDPMSchedule | None = None
         if not self.path.is_dir():
             if not self.path.exists():
                 raise InputError(f"--init {path}: there is no such run, diffusers folder or safetensors file")
@@ -130,9 +147,13 @@ class InitialWeights:
             with torch.device("meta"):
                 denoiser = diffusers_denoiser(configs, str(path))
             require_divisible(configs, shape, f"--init {path}")
+            if diffusers_classes(configs):
+                raise InputError(f"--init {path}: the network is class-conditional, and only networks without classes "
+                                 "are fine-tuned; train from the start with --conditional, or give another --init")
             read_diffusers_weights(self.path, denoiser)  # refuses weights that do not fit before anything is built
             self.config = {"network": DIFFUSERS, "diffusers": configs,
                            "objective": "ddpm" if hasattr(denoiser, "schedule") else "edm"}
+            self.schedule = own_schedule(denoiser)
         else:
             config = Run(self.path).config
             if tuple(config["shape"]) != shape:
@@ -140,6 +161,7 @@ class InitialWeights:
                                  f"the data have {shape}; bring them to one")
             kept = ("network", "objective", "sigma_data", "diffusers")
             self.config = {name: config[name] for name in kept if name in config}
+            self.schedule = own_schedule(Run(self.path).outline())
 
     def load_into(self, denoiser: Denoiser) -> None:
         """Fill the untrained denoiser of the new run; of a run the averaged weights of its last step."""
