@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from geomem.points import BLOCK_VALUES, DistinctPoints, Points, as_points, distinct_points, points_of, runs, sampled
+from geomem.errors import InputError
+from geomem.points import BLOCK_VALUES, DistinctPoints, Points, as_points, distinct_points, runs, sampled
 
 RELATIVE_TOLERANCE = 1e-3
 NEIGHBOUR = 10
@@ -52,8 +53,14 @@ def near_groups(points: Any, reference: Any = None) -> DistinctPoints:
 
 
 def leaked_points(train: Any, heldout: Any) -> np.ndarray:
-    """Which held-out points (M, ...) are equal or near-equal to a training point (N, ...): (M,) bool."""
-    known, unseen = points_of(train), points_of(heldout)
+    """Which held-out points (M, ...) are equal or near-equal to a training point (N, ...): (M,) bool.
+
+    Raises InputError if their shapes differ or a value is not finite.
+    """
+    known, unseen = as_points("train", train), as_points("heldout", heldout)
+    if known.shape[1:] != unseen.shape[1:]:
+        raise InputError(f"held-out points have shape {unseen.shape[1:]}, training points {known.shape[1:]}; bring "
+                         "both to one shape")
     groups = near_groups(Points([known, unseen]), known)
     first = groups.index[groups.group[len(known):]]  # the group's first point: a training point if any of it is one
     return np.asarray(first < len(known))

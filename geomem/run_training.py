@@ -82,7 +82,7 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
     dataset = plan.dataset
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
-             f"{dataset.name}; {dataset.n_validation:,} validation and {len(dataset.test):,} test points")
+             f"{dataset.name}; {dataset.n_validation:,} validation and {dataset.n_test:,} test points")
     return _steps(plan, run, trainer, monitor)
 
 

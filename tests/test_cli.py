@@ -25,7 +25,7 @@ def test_danger_zone_json_is_one_object_and_follows_the_contract(capsys, tmp_pat
     document = json.loads(out)
     assert document["format"] == "geomem.danger-zone/1"
     assert document["data"] | {"sha256": ""} == {"name": "digits", "n_train": 60, "n_heldout": 1200, "dim": 64,
-                                                 "duplicates": 0, "sha256": ""}
+                                                 "duplicates": 0, "leaked": 0, "sha256": ""}
     assert len(document["data"]["sha256"]) == 64
     for name in ("max_posterior_weight", "self_posterior_weight", "coverage"):
         curve = document["curves"][name]
@@ -168,7 +168,7 @@ def wrong(tmp_path_factory):
     good = RNG.normal(size=(20, 5)).astype(np.float32)
     for name, (train, heldout) in {
             "nan": (np.where(np.eye(20, 5) > 0, np.nan, good), good), "inf": (good * np.inf, good),
-            "one": (good[:1], good), "other": (good, good[:, :4]), "good": (good, good),
+            "one": (good[:1], good), "other": (good, good[:, :4]), "good": (good, -good),
             "large": (1000 * good, good)}.items():
         np.savez(folder / f"{name}.npz", train=train, heldout=heldout)
     np.savez(folder / "odd.npz", samples=good, about=np.asarray(json.dumps({"data": {"spec": "digits"}})))

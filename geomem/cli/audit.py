@@ -68,7 +68,8 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     found = audited(samples.values, dataset.train, dataset.test, **known, tolerance=tolerance,
                     mirrored=samples.flip, seed=seed, device=device)
     document = {**found.to_dict(), "about": samples.about,
-                "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)}}
+                "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
+                         "leaked": dataset.n_leaked}}
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
         _picture(os.path.join(out, "closest.png"), samples.values, found.near_copies, dataset.train)

@@ -136,8 +136,8 @@ def document_of(spec: str, dataset: DataSet) -> dict[str, Any]:
     return {"format": "geomem.data/1", "name": dataset.name, **about, "n_train": len(dataset.train),
             "n_heldout": len(dataset.heldout), "shape": list(dataset.train.shape[1:]), "dim": dataset.dim,
             "pixels": dataset.pixels, "min": low, "max": high, "mean": dataset.mean, "sigma_data": dataset.std,
-            "classes": _classes(dataset), "duplicates": dataset.duplicates, "sha256": dataset.sha256,
-            "notes": list(dataset.notes)}
+            "classes": _classes(dataset), "duplicates": dataset.duplicates, "leaked": dataset.n_leaked,
+            "sha256": dataset.sha256, "notes": list(dataset.notes)}
 
 
 def _classes(dataset: DataSet) -> list[dict[str, int | None]] | None:

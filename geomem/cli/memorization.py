@@ -72,7 +72,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     heldout = memorization_rate(dataset.test, dataset.train, **how)
     document: dict[str, Any] = {
         "format": "geomem.memorization/1",
-        "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train)},
+        "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
+                 "leaked": dataset.n_leaked},
         "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
     compared = samples.values, dataset.train, dataset.test
     try:

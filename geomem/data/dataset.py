@@ -14,6 +14,7 @@ from hashlib import sha256
 import numpy as np
 
 from geomem.data.points import Values
+from geomem.errors import InputError
 from geomem.points import first_equal, points_of
 from geomem.rng import random_order
 
@@ -33,6 +34,8 @@ class DataSet:
     train_labels, heldout_labels : integers ``(N,)`` and ``(M,)``, or None.
     pixels : the points are images scaled from uint8 to [-1, 1], so samples can be turned back to uint8.
     notes : what a person should be told: a split that was made, channels dropped.
+    leaked : ``(M,)`` bool, the held-out points that are equal or near-equal to a training point, or None for none.
+        They are neither validation nor test points.
     """
 
     name: str
@@ -42,6 +45,7 @@ class DataSet:
     heldout_labels: np.ndarray | None = None
     pixels: bool = False
     notes: tuple[str, ...] = ()
+    leaked: np.ndarray | None = None
 
     @property
     def dim(self) -> int:
@@ -49,9 +53,19 @@ class DataSet:
         return int(np.prod(self.train.shape[1:]))
 
     @property
+    def n_leaked(self) -> int:
+        """Number of held-out points that are equal or near-equal to a training point."""
+        return 0 if self.leaked is None else int(self.leaked.sum())
+
+    @property
     def n_validation(self) -> int:
-        """min(500, M // 3), the number of held-out points for model selection."""
-        return min(MAX_VALIDATION, len(self.heldout) // 3)
+        """min(500, M // 3), M without the leaked points: the number of held-out points for model selection."""
+        return min(MAX_VALIDATION, (len(self.heldout) - self.n_leaked) // 3)
+
+    @property
+    def n_test(self) -> int:
+        """Number of held-out points for evaluation; 0 where all are leaked."""
+        return len(self.heldout) - self.n_leaked - self.n_validation
 
     @property
     def validation(self) -> np.ndarray:
@@ -66,19 +80,29 @@ class DataSet:
     @property
     def test_labels(self) -> np.ndarray | None:
         """Those of ``test``, or None."""
-        return None if self.heldout_labels is None else self.heldout_labels[~self._is_validation]
+        return None if self.heldout_labels is None else self.heldout_labels[self._is_test]
 
     @property
     def test(self) -> np.ndarray:
-        """All other held-out points, for evaluation: never shown to training in any form."""
-        return self.heldout[~self._is_validation]
+        """All other held-out points, for evaluation: never shown to training in any form. Raises InputError for none.
+        """
+        if self.n_test == 0:
+            raise InputError(f"{self.name}: all {len(self.heldout):,} held-out points are equal or nearly equal to "
+                             "training points, so none is left to judge by; give other held-out points")
+        return self.heldout[self._is_test]
 
     @cached_property
     def _is_validation(self) -> np.ndarray:
         """(M,) bool. A fixed random choice: files are often sorted by class, and the first points one-sided."""
+        unseen = np.arange(len(self.heldout)) if self.leaked is None else np.flatnonzero(~self.leaked)
         chosen = np.zeros(len(self.heldout), dtype=bool)
-        chosen[random_order(len(chosen), 0, "validation points")[:self.n_validation]] = True
+        chosen[unseen[random_order(len(unseen), 0, "validation points")[:self.n_validation]]] = True
         return chosen
+
+    @property
+    def _is_test(self) -> np.ndarray:
+        """(M,) bool."""
+        return ~self._is_validation if self.leaked is None else ~(self._is_validation | self.leaked)
 
     @cached_property
     def sha256(self) -> str:

@@ -23,7 +23,7 @@ from geomem.data.points import Points, as_points
 from geomem.data.readers import FORMS, read_path
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
-from geomem.duplicates import near_groups
+from geomem.duplicates import leaked_points, near_groups
 from geomem.errors import file_error, one_line
 from geomem.rng import random_order
 
@@ -57,6 +57,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     root = data_root or os.environ.get(ROOT_VARIABLE) or None
     source = _read(spec, root)
     split_note: list[str] = []
+    may_leak = True
     parts: Sequence[Part]
     if heldout is not None:
         second = _read(heldout, root)
@@ -69,6 +70,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         (whole,), told = read_parts([source.train])  # all of them, since any may equal another
         source = replace(source, train=whole, notes=(*source.notes, *told))
         parts, merged = _split(whole, seed)
+        may_leak = merged > 0
         split_note = [f"no held-out part: {len(parts[1]):,} of {len(source.train):,} points held out at random "
                       f"(seed {seed})" + (f"; {merged:,} that equal or nearly equal another are on its side"
                                           if merged else "")]
@@ -93,8 +95,15 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
                                 "both as one type: only uint8 is scaled to [-1, 1]")
     notes += _missing_classes("training", train.labels, parts[0].labels)
     notes += _missing_classes("held-out", held.labels, parts[1].labels)
-    return DataSet(one_line(source.name), train.values, np.asarray(held.values), train.labels, held.labels,
-                   train.pixels, tuple(notes))
+    heldout_values = np.asarray(held.values)
+    leaked = leaked_points(train.values, heldout_values) if may_leak else None
+    if leaked is not None and leaked.any():
+        notes.append(f"{leaked.sum():,} of {len(leaked):,} held-out points are equal or nearly equal to training "
+                     "points; they select and judge nothing")
+    else:
+        leaked = None
+    return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
+                   tuple(notes), leaked)
 
 
 def require_there(spec: str) -> None:

@@ -63,7 +63,7 @@ class ZoneReport:
         """
         document = self.to_dict()
         document["data"] = {"name": dataset.name, **document["data"], "sha256": dataset.sha256,
-                            "duplicates": dataset.duplicates}
+                            "duplicates": dataset.duplicates, "leaked": dataset.n_leaked}
         document["space"] = dict(space or document["space"])
         if classes is not None:
             document["classes"] = [{"class": label, **part._body(), "notes": list(part.notes)}

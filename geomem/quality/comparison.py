@@ -172,7 +172,8 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
         if progress:
             progress(len(rows), len(samples))
     return Comparison(
-        {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train), "n_test": len(test)}, rows,
+        {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train), "n_test": len(test),
+         "leaked": dataset.n_leaked}, rows,
         apply_ratio_rule(as_rows(test, "held-out points"), training[False], RATIO, device=device), _means(rows),
         {"metrics": list(dict.fromkeys(metrics)), "features": features, "seed": seed, "fid_weights":
             None if inception is None else {"sha256": inception.sha256, "standard": inception.standard}})

@@ -128,7 +128,7 @@ class _Subject:
                 origin = "computed for this page" if zone else ""
             counts = {"n_train": len(dataset.train), "n_heldout": len(dataset.heldout), "notes": dataset.notes,
                       "duplicates": dataset.duplicates, "n_validation": dataset.n_validation,
-                      "n_test": len(dataset.test), "shown": np.array(dataset.train[:_SHOWN_POINTS])}
+                      "n_test": dataset.n_test, "shown": np.array(dataset.train[:_SHOWN_POINTS])}
         elif zone is None:
             self.missing.append(Missing("the danger zone", "it lies in no run and cannot be computed without the data",
                                         command))

@@ -17,12 +17,14 @@ Without held-out points, train until ``look.shows_copies()`` and take ``monitor.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
+from geomem.duplicates import leaked_points
 from geomem.errors import InputError
 from geomem.memorization.levels import evaluation_mode
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
@@ -33,6 +35,7 @@ from geomem.training.best_weights import BestWeights
 from geomem.training.earlier import EarlierWeights
 from geomem.training.loss import heldout_losses
 
+LOG = logging.getLogger("geomem")
 VALIDATION = 500  # held-out points whose loss chooses the weights, at most
 
 
@@ -45,7 +48,8 @@ class Monitor:
     Parameters
     ----------
     train : (N, ...), all training points, as the network gets them; None where there are no looks.
-    heldout : (M, ...) validation points, or None; without them no weights are chosen.
+    heldout : (M, ...) validation points, or None; without them no weights are chosen. Those that are equal or
+        near-equal to training points are left out, with a warning.
     test : (L, ...) held-out points that choose nothing, against which a look measures leaning; None takes the
         validation points, which say too little of the leaning of weights that they chose.
     every : steps between two looks, or the steps of the looks; None for no looks.
@@ -72,6 +76,11 @@ class Monitor:
             raise InputError(f"a look every {every} steps: give 1 or more")
         known = (None if heldout is None or not len(heldout) else
                  as_rows(heldout, "heldout").reshape(tuple(heldout.shape)))
+        if train is not None and known is not None and (leaked := leaked_points(train, known)).any():
+            LOG.warning(f"warning: {leaked.sum():,} of {len(known):,} held-out points are equal or nearly equal to "
+                        "training points; they choose no weights")
+            known = known[~leaked] if not leaked.all() else None
+            labels = None if labels is None else (labels[0], labels[1][~leaked])
         self.every, self.stop_at, self.should_stop = every, stop_at, False
         self.looks: list[tuple[int, MemorizationCheck]] = []
         self.watch: Watch | None = None

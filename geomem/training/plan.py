@@ -69,7 +69,7 @@ class TrainingPlan:
         settings, dataset = self.settings, self.dataset
         looks = watch_steps(settings.iterations, settings.batch, self.watch_every) if self.watch_every else None
         return heldout_monitor(
-            trainer, dataset.train, dataset.validation, every=looks, test=dataset.test,
+            trainer, dataset.train, dataset.validation, every=looks, test=dataset.test if dataset.n_test else None,
             sigmas=levels_to_watch(self.law, self.config["sigma_data"]), labels=self.classes.of_points,
             stop_at=self.stop_at, device=self.device,
             dtype=torch.bfloat16 if self.config["snapshots"] == "bf16" else None)
