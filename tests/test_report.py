@@ -219,7 +219,8 @@ def test_what_lies_in_the_run_is_used(copied, tmp_path, monkeypatch):
                   f"samples: 30 found in {copied / 'memorization' / 'samples.npz'}",
                   f"quality: found in {copied / 'quality.json'}",
                   f"memorization per noise level: found in {copied / 'memorization' / 'memorization.json'}",
-                  "(20 points at each level)",
+                  "(20 points at each level)", "Every test, and what it would have found", "near copies",
+                  "What these tests cannot see:",
                   f"danger zone is sigma {zone['sigma_low']:#.3g} to {zone['sigma_high']:#.3g}")
     assert "does not say from which state" not in words
 
