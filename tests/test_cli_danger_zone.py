@@ -39,7 +39,7 @@ def test_zone_is_that_of_the_refined_curves_and_the_curves_those_asked_for(capsy
     document = document_from(capsys, *DIGITS, *QUICK)
     data = load_data("digits", n_train=60, n_heldout=300)
     report = geomem.danger_zone(data.train, data.heldout, sigmas=12)
-    own = {"name": "digits", "sha256": data.sha256}
+    own = {"name": "digits", "sha256": data.sha256, "leaked": 0}
     body = json.loads(json.dumps(report.to_dict()))
     assert {**body, "data": body["data"] | own, "seconds": document["seconds"]} == document
     assert (report.reason, report.notes, report.thresholds) == (None, (), report.curves.thresholds)

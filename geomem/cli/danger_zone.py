@@ -66,6 +66,9 @@ class Space(click.ParamType):
 @click.option("--space", "components", type=Space(), metavar="data|pca:K", show_default="data",
               help="pca:K projects on the first K principal components of the training points; W and C are then those "
                    "of the projected points, another question than in pixels.")
+@click.option("--duplicates", type=click.Choice(["merge", "keep"]), default="merge", show_default=True,
+              help="Equal and near-equal points count as one with their summed weight, or each is a point of its own, "
+                   "as published.")
 @click.option("--per-class", is_flag=True, help="The zone of each class too, its points against their own class.")
 @queries_option
 @memory_option

@@ -9,7 +9,9 @@ def text_of(document: dict[str, Any]) -> str:
     """The document for people."""
     data, zone, settings = document["data"], document["zone"], document["settings"]
     lines = [f"{data['name']}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points of "
-             f"{data['dim']:,} values" + (f"; {data['duplicates']:,} duplicates" if data["duplicates"] else ""),
+             f"{data['dim']:,} values" + (f"; {data['duplicates']:,} duplicates" if data["duplicates"] else "")
+             + (f"; {data['merged']:,} training and {data['merged_heldout']:,} held-out points merged with an equal or "
+                "near-equal one" if data["merged"] or data["merged_heldout"] else ""),
              "", *_curves_table(document), ""]
     lines += [f"no danger zone: {document['zone_reason']}"] if zone is None else _zone_lines(zone, document)
     lines.append(f"draws        {settings['posterior_draws']} per training and {settings['coverage_draws']} per "

@@ -39,7 +39,8 @@ class Curves:
     ``duplicates``: training points that are copies of an earlier one. ``heldout_nearest_distance``: the
     median distance of a held-out point to its nearest training point. ``weight_per_point`` and
     ``coverage_per_point`` (queries, levels), float32, are the means over the draws of each point looked from, for
-    the bootstrap of the crossing; None in curves read from a file.
+    the bootstrap of the crossing; None in curves read from a file. ``merged``: training and held-out points merged into
+    an equal or near-equal one, where duplicates are merged; the thresholds are then those of the distinct points.
     """
 
     sigma: np.ndarray
@@ -56,8 +57,14 @@ class Curves:
     dim: int
     duplicates: int
     settings: dict[str, Any]
+    merged: tuple[int, int] = (0, 0)
     weight_per_point: np.ndarray | None = None
     coverage_per_point: np.ndarray | None = None
+
+    @property
+    def n_distinct(self) -> tuple[int, int]:
+        """Training and held-out points without those merged."""
+        return self.n_train - self.merged[0], self.n_heldout - self.merged[1]
 
     @property
     def seed(self) -> int:
@@ -70,7 +77,8 @@ class Curves:
                   {part: getattr(value, part).tolist() for part in ("estimate", "stderr", "low", "high")}
                   for name, value in ((name, getattr(self, name)) for name in ("sigma", *ESTIMATES, *BOUNDS))}
         return {
-            "data": {name: getattr(self, name) for name in ("n_train", "n_heldout", "dim", "duplicates")},
+            "data": {**{name: getattr(self, name) for name in ("n_train", "n_heldout", "dim", "duplicates")},
+                     "merged": self.merged[0], "merged_heldout": self.merged[1]},
             "curves": {**curves, "heldout_nearest_distance": self.heldout_nearest_distance},
             "thresholds": asdict(self.thresholds), "settings": dict(self.settings)}
 
@@ -88,13 +96,18 @@ class Curves:
             if not (sigma[0] > 0 and np.all(np.diff(sigma) > 0)):
                 raise ValueError("sigma does not rise from above 0")
             most = settings.get("queries") or np.inf
+            merged = int(data.get("merged", 0)), int(data.get("merged_heldout", 0))
+            distinct = {"n_train": data["n_train"] - merged[0], "n_heldout": data["n_heldout"] - merged[1]}
+            if not (min(merged) >= 0 and min(distinct.values()) >= 1):
+                raise ValueError("it counts duplicates in an impossible way")
             fields: dict[str, Any] = {
-                **{name: _estimate_from_dict(curves[name], sigma, int(min(data[points], most)), int(settings[draws]))
+                **{name: _estimate_from_dict(curves[name], sigma, int(min(distinct[points], most)),
+                                             int(settings[draws]))
                    for name, (points, draws) in ESTIMATES.items()},
                 **{name: _checked(name, curves[name], sigma) for name in BOUNDS},
                 **{name: int(data[name]) for name in ("n_train", "n_heldout", "dim", "duplicates")}}
             return cls(sigma=sigma, thresholds=_checked_thresholds(content["thresholds"]), settings=settings,
-                       heldout_nearest_distance=float(curves["heldout_nearest_distance"]), **fields)
+                       merged=merged, heldout_nearest_distance=float(curves["heldout_nearest_distance"]), **fields)
         except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
             raise InputError(f"curves lack a part or hold a wrong one ({type(error).__name__}: {error}); "
                              "give the JSON that geomem danger-zone wrote") from error
@@ -127,7 +140,8 @@ def _checked_thresholds(parts: Mapping[str, Any]) -> ThresholdSummary:
 
 def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: int = 4,
                     coverage_draws: int = 8, shell_t: float = 5.0, queries: int | None = QUERIES, seed: int = 0,
-                    device: Any = "auto", memory: int = MEMORY, group: ProcessGroup | None = None,
+                    device: Any = "auto", memory: int = MEMORY, duplicates: str = "merge",
+                    group: ProcessGroup | None = None,
                     progress: Callable[[int, int], None] | None = None) -> Curves:
     """W, self weight, C with the bounds of Thm 4.8 and the thresholds of Thm 4.2, all from one pass.
 
@@ -137,12 +151,16 @@ def geometry_curves(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_dra
     ``posterior_draws``, ``coverage_draws`` noise draws per training and per held-out query; ``shell_t`` the t of
     the shell radii; ``queries`` at most how many training points, and how many held-out points, to look from, a
     seeded random choice (all where None): every training point stays a centre; ``memory`` in bytes, beside the
-    points; ``group`` a torch.distributed group whose processes all call this with the same arguments and share the
-    training points: each gets the whole result; ``progress`` called as ``progress(done, total)``, in queries.
-    The result is the same as from ``max_posterior_weight`` and the other functions one by one.
+    points; ``duplicates`` "merge" (equal and near-equal points count as one, with their summed weight) or "keep" (the
+    published definition, each copy its own point); ``group`` a torch.distributed group whose processes all call this
+    with the same arguments and share the training points: each gets the whole result; ``progress`` called as
+    ``progress(done, total)``, in queries.
+    Without duplicates, or with "keep", the result is the same as from ``max_posterior_weight`` and the other functions
+    one by one.
     Raises InputError for input that is not as described.
     """
-    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress)
+    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress,
+                      duplicates)
     return measured(Sweep.of(train, heldout, options), levels_of(sigmas))
 
 
@@ -168,12 +186,14 @@ def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
         coverage_plain_upper_bound=theorem_4_8.plain_upper,
         thresholds=thresholds.thresholds().summary(),
         heldout_nearest_distance=float(np.median(bounds.nearest)),
-        n_train=centres.n_train,
-        n_heldout=len(sweep.heldout or ()),
+        n_train=centres.n_train + sweep.merged[0],
+        n_heldout=len(sweep.heldout or ()) + sweep.merged[1],
         dim=centres.dim,
-        duplicates=centres.n_train - len(centres),
+        duplicates=sweep.duplicates,
+        merged=sweep.merged,
         settings={"posterior_draws": options.posterior_draws, "coverage_draws": options.coverage_draws,
-                  "queries": options.queries, "shell_t": float(options.shell_t), "seed": int(options.seed)},
+                  "queries": options.queries, "shell_t": float(options.shell_t), "seed": int(options.seed),
+                  "duplicates": options.duplicates},
         weight_per_point=weights.largest.point_mean(),
         coverage_per_point=coverage.tally.point_mean(),
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1e15  # noise level; the smallest is its inverse
 MEMORY = 2 * 2**30  # bytes, beside the points themselves
+DUPLICATES = ("merge", "keep")
 QUERIES = 4096  # of each kind; W and C then have standard errors below .008, however many points there are
 
 
@@ -31,13 +32,16 @@ class Options:
     memory: int = MEMORY
     group: ProcessGroup | None = None
     progress: Callable[[int, int], None] | None = None
+    duplicates: str = "keep"
 
     def __post_init__(self) -> None:
-        """Raises InputError unless draws, queries and memory are whole numbers, 1 or more."""
+        """Raises InputError unless draws, queries and memory are whole numbers, 1 or more, and duplicates is known."""
         checked = {name: as_draws(name, getattr(self, name)) for name in ("posterior_draws", "coverage_draws")}
         if self.queries is not None:
             checked["queries"] = as_whole("queries", self.queries, "points to look from")
         checked["memory"] = as_whole("memory", self.memory, "bytes")
+        if self.duplicates not in DUPLICATES:
+            raise InputError(f"duplicates is {self.duplicates!r}; give {' or '.join(DUPLICATES)}")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

@@ -5,7 +5,8 @@ For the query ``x_k + sigma Z`` at training point k, with ``u = 1/sigma`` and a,
     w_i = exp(l_i) / sum_j exp(l_j),    l_i = -(a_i u^2 / 2 + b_i u),    l_k = 0.
 
 All weights of the package are made here, those of any other noisy point with its distances for a and without b.
-W_sigma(D) is the mean over training points and noise of ``max_i w_i``, the self weight that of ``w_k``.
+W_sigma(D) is the mean over training points and noise of ``max_i w_i``, the self weight that of ``w_k``. Where equal and
+near-equal points are merged, i and k run over their groups, w_i is the sum over the group and each group is seen once.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ def posterior_weights(a: torch.Tensor, b: torch.Tensor | None, sigma: float | to
     return weights / weights.sum(-1, keepdim=True)
 
 
-def weight_sums(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
-                sigma: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def weight_sums(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None, sigma: np.ndarray, *,
+                merged: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries (Dodson et al. 2026,
     Eq. 2).
 
     ``a`` (queries, centres) is inf at a query's own centre; ``b`` (queries, draws, centres); ``count`` (centres,)
-    how often each centre occurs, None when each does once; ``sigma`` ascending. Returns two float32 tensors
-    (queries, draws, levels).
+    how often each centre occurs, None when each does once; ``sigma`` ascending; ``merged``: the largest of
+    ``count_i exp(l_i)`` in place of the latter. Returns two float32 tensors (queries, draws, levels).
 
     The largest logit need not be subtracted: ``l_k = 0``, and ``l_i <= (Z.e)^2 / 2`` with e the unit vector
     from x_i to x_k, so ``exp(l_i)`` overflows float32 only where a normal ``Z.e`` exceeds 13.
@@ -77,9 +78,12 @@ def weight_sums(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None,
     for level in range(len(sigma) - 1, -1, -1):
         log2_weights(a[:, None], b, float(sigma[level]), out=weight)
         weight.exp2_()  # on the CPU exp, from another library, starts threads
-        largest[level, rows] = weight.amax(-1).view(-1)
+        if not merged:
+            largest[level, rows] = weight.amax(-1).view(-1)
         if count is not None:
             weight.mul_(count)
+        if merged:
+            largest[level, rows] = weight.amax(-1).view(-1)
         total[level, rows] = here = weight.sum(-1).view(-1)
         if not workers.may_look(b):
             continue
@@ -101,8 +105,11 @@ class PosteriorSums(NoiseCollector):
         self.sigma = sigma
         self.largest, self.own = (Tally(n, draws, self.noise.groups, len(sigma)) for _ in range(2))
         self._device = centres.device
-        self._copies = centres.count[sweep.own][:, None, None]
-        self._count = None if centres.distinct else torch.from_numpy(centres.count).to(centres.device).float()
+        self._merged = centres.weight is not None
+        count = centres.count if centres.weight is None else centres.weight
+        self._copies = count[sweep.own][:, None, None]
+        self._count = (None if centres.distinct and not self._merged else
+                       torch.from_numpy(count).to(centres.device).float())
 
     def bytes_per_query(self) -> int:
         """Of the sums."""
@@ -117,7 +124,8 @@ class PosteriorSums(NoiseCollector):
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries; ``c`` is common to all logits and drops out."""
-        total, most = weight_sums(a, b, None if self._count is None else self._count[columns], self.sigma)
+        total, most = weight_sums(a, b, None if self._count is None else self._count[columns], self.sigma,
+                                  merged=self._merged)
         here = self.here(rows)
         self._total[here] += total
         torch.maximum(self._most[here], most, out=self._most[here])
@@ -131,8 +139,9 @@ class PosteriorSums(NoiseCollector):
         for part in runs(0, len(self._total), TILE):  # the same parts, so the same rounding, in however many passes
             first = self.rows.start + part.start
             total = self._copies[first:self.rows.start + part.stop] + self._total[part].cpu().numpy()
-            self.largest.add(first, self._most[part].cpu().numpy().clip(min=1) / total)
-            self.own.add(first, 1 / total)
+            own = self._copies[first:self.rows.start + part.stop] if self._merged else 1
+            self.largest.add(first, np.maximum(self._most[part].cpu().numpy(), own) / total)
+            self.own.add(first, own / total)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ def measured_to_tolerance(sweep: Sweep, sigma: np.ndarray, tolerance: float, max
         if needed == draws:
             break
         draws = needed
-    names = (("posterior weight W", _looked_from(curves.max_posterior_weight.n_points, curves.n_train, "training")),
-             ("coverage C", _looked_from(curves.coverage.n_points, curves.n_heldout, "held-out")))
+    n_train, n_heldout = curves.n_distinct
+    names = (("posterior weight W", _looked_from(curves.max_posterior_weight.n_points, n_train, "training")),
+             ("coverage C", _looked_from(curves.coverage.n_points, n_heldout, "held-out")))
     notes = [drawn.limit(*name) for drawn, name in zip(pair, names, strict=True)]
     return PreciseCurves(curves, float(tolerance), tuple(filter(None, notes)), runs)
 

@@ -62,10 +62,12 @@ class Centres:
 
     Attributes: ``n_train``, counted with copies; ``dim``; ``member`` (n_train,), the centre that each training
     point is; ``count`` (n_centres,), how often each occurs; ``distinct``, whether each occurs once; ``blocks``,
-    the slices of centres that are worked on together.
+    the slices of centres that are worked on together; ``weight`` (n_centres,), how many points each stands for where
+    equal and near-equal ones were merged, else None.
     """
 
-    def __init__(self, train: Points, device: torch.device) -> None:
+    def __init__(self, train: Points, device: torch.device, weight: np.ndarray | None = None) -> None:
+        self.weight = weight
         self.n_train, self.dim = len(train), train.dim
         if self.n_train < 2:
             raise InputError(f"train has {self.n_train} point; give at least 2")

@@ -48,6 +48,7 @@ def refined_curves(train: Any, heldout: Any, curves: Curves, *, threshold: float
     """
     settings = {name: curves.settings[name]
                 for name in ("posterior_draws", "coverage_draws", "queries", "shell_t", "seed")}
+    settings["duplicates"] = curves.settings.get("duplicates", "keep")
     options = Options(**settings, device=device, memory=memory, group=group, progress=progress)
     return refined(Sweep.of(train, heldout, options), curves, threshold, tolerance)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from geomem.devices import resolve_device
+from geomem.duplicates import near_groups
 from geomem.errors import InputError
 from geomem.geometry.options import Options
 from geomem.geometry.projections import (
@@ -30,7 +31,7 @@ from geomem.geometry.projections import (
     require_spread,
 )
 from geomem.geometry.workers import Run, workers
-from geomem.points import Points, as_points, as_train_and_heldout, runs
+from geomem.points import Points, as_points, as_train_and_heldout, distinct_points, runs
 from geomem.processes import reduce, require_same
 from geomem.rng import generator
 
@@ -140,18 +141,40 @@ class Queries:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The training points and the points that they are seen from, ready for passes over them."""
+    """The training points and the points that they are seen from, ready for passes over them.
+
+    ``merged``: how many of each were merged into others, with ``Options.duplicates`` "merge": a group of equal and
+    near-equal points is then its first point, and a training point has the weight of its group. ``duplicates``:
+    training points that equal an earlier one.
+    """
 
     train: Points
     heldout: Points | None
     centres: Centres
     options: Options
+    merged: tuple[int, int] = (0, 0)
+    duplicates: int = 0
 
     @classmethod
     def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
         """``train`` (N, ...), N >= 2, ``heldout`` (M, ...) or None. Raises InputError for what are no such points."""
         train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
-        return cls(train, heldout, Centres(train, resolve_device(options.device)), options)
+        device, merged, weight, duplicates = resolve_device(options.device), (0, 0), None, 0
+        if options.duplicates == "merge":
+            reference = train
+            groups = near_groups(train)
+            if groups.merged:
+                duplicates = distinct_points(train, 0).merged
+                train, weight = train.select(groups.index), np.bincount(groups.group)
+                if len(train) < 2:
+                    raise InputError("all training points are equal or nearly equal; give 2 distinct ones or more, or "
+                                     "keep duplicates")
+            others = None if heldout is None else near_groups(heldout, reference)
+            if heldout is not None and others is not None and others.merged:
+                heldout = heldout.select(others.index)
+            merged = groups.merged, others.merged if others else 0
+        centres = Centres(train, device, weight)
+        return cls(train, heldout, centres, options, merged, duplicates + centres.n_train - len(centres))
 
     @cached_property
     def training_rows(self) -> np.ndarray:

@@ -86,7 +86,8 @@ class ZoneReport:
 def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: int = 4, coverage_draws: int = 8,
                 threshold: float = 0.8, resolution: float = 1e-3, tolerance: float | None = None,
                 max_draws: int = 128, shell_t: float = 5.0, queries: int | None = QUERIES, seed: int = 0,
-                device: Any = "auto", memory: int = MEMORY, group: ProcessGroup | None = None,
+                device: Any = "auto", memory: int = MEMORY, duplicates: str = "merge",
+                group: ProcessGroup | None = None,
                 progress: Callable[[int, int], None] | None = None) -> ZoneReport:
     """The noise levels where a model trained on ``train`` is in danger of memorizing it (Two Calm Ends and the Wild
     Middle, sections 4.2 and 5). No training is needed.
@@ -99,7 +100,8 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     ``geometry_curves``.
     Raises InputError for input that is not as described.
     """
-    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress)
+    options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress,
+                      duplicates)
     sweep, sigma = Sweep.of(train, heldout, options), levels_of(sigmas)
     if tolerance is None:
         curves, notes = measured(sweep, sigma), []
@@ -110,7 +112,7 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
         sweep = replace(sweep, options=replace(options, **drawn))
     finer = refined(sweep, curves, threshold, resolution)
     looked = curves.max_posterior_weight.n_points, curves.coverage.n_points
-    if looked != (curves.n_train, curves.n_heldout):
+    if looked != curves.n_distinct:
         notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
     zone = find_danger_zone(finer, threshold)
     return ZoneReport(curves, finer, zone, None if zone else zone_reason(finer, threshold), tuple(notes),
