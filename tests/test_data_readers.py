@@ -13,6 +13,8 @@ from PIL import Image
 from test_data import noise, pictures, rows
 
 from geomem.data import load_data, recipes, to_uint8
+from geomem.errors import InputError
+from geomem.generation import read_samples
 
 TEST_DATA = Path(os.environ.get("GEOMEM_TEST_DATA", Path(__file__).parents[1] / "../shared/data"))
 
@@ -75,7 +77,7 @@ def test_images_in_the_order_of_their_names(tmp_path, where):
     images = pictures(12, 4, 5, 3)
     files = {f"{i:03}.png": png(image) for i, image in enumerate(images)}
     files |= {"notes.txt": b"x", ".hidden.png": b"x", "__MACOSX/._000.png": b"x"}
-    data = load_data(write_tree(tmp_path / where, files), heldout=images)
+    data = load_data(write_tree(tmp_path / where, files), heldout=255 - images)
     np.testing.assert_array_equal(to_uint8(data.train), images.transpose(0, 3, 1, 2))
     assert (data.name, data.train_labels, data.notes) == (where.removesuffix(".zip"), None, ())
 
@@ -208,3 +210,69 @@ def test_ecg5000():
 def test_pokemon():
     data = load_data(real("pokemon64.zip"))
     assert (data.train.shape, data.heldout.shape, data.pixels) == ((813, 3, 64, 64), (203, 3, 64, 64), True)
+
+
+@pytest.mark.parametrize(("train", "held"), [("train", "validation"), ("Train", "Valid"), ("TRAINING", "Test")])
+def test_usual_names_of_a_split_in_any_case(tmp_path, train, held):
+    files = {f"{part}/{k}.png": png(image) for part, k, image in zip(
+        (train, train, held), range(3), pictures(3, 4, 4), strict=True)}
+    data = load_data(write_tree(tmp_path / "d", files))
+    assert (len(data.train), len(data.heldout), data.train_labels) == (2, 1, None)
+
+
+def test_a_hidden_folder_holds_no_points_and_jfif_is_read(tmp_path, caplog):
+    images = pictures(3, 4, 4)
+    files = {"a.png": png(images[0]), "b.jfif": png(images[1]), ".ipynb_checkpoints/a.png": png(images[2]),
+             "c.heic": b"x"}
+    with caplog.at_level("INFO", "geomem"):
+        data = load_data(write_tree(tmp_path / "d", files), heldout=images)
+    np.testing.assert_array_equal(to_uint8(data.train), images[:2, None])
+    assert "1 images are not read, c.heic for one" in caplog.text
+
+
+def test_pictures_are_read_as_their_exif_data_turn_them(tmp_path):
+    from PIL import Image
+
+    image = pictures(1, 4, 4, 3)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise by 90 degrees
+    (tmp_path / "d").mkdir()
+    Image.fromarray(image).save(tmp_path / "d" / "a.png", exif=exif)
+    (tmp_path / "d" / "b.png").write_bytes(png(image))
+    turned = to_uint8(load_data(tmp_path / "d", heldout=pictures(2, 4, 4, 3)).train)[0]
+    np.testing.assert_array_equal(turned, np.rot90(image, -1).transpose(2, 0, 1))
+
+
+def test_colour_of_16_bits_is_refused(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match="more than 8 bits per value"):
+        load_data(tmp_path / "d")
+
+
+def test_classes_named_by_numbers_are_in_their_order(tmp_path):
+    files = {f"{name}/{k}.png": png(image) for k, (name, image) in enumerate(zip(
+        ["8", "9", "10", "11"], pictures(4, 4, 4), strict=True))}
+    data = load_data(write_tree(tmp_path / "d", files), heldout=pictures(2, 4, 4))
+    assert data.train_labels.tolist() == [2, 3, 0, 1]  # files are read as 10, 11, 8, 9
+
+
+def test_labels_as_keras_has_them(tmp_path):
+    images = pictures(5, 4, 4)
+    np.savez(tmp_path / "k.npz", x_train=images[:3], y_train=np.array([[2], [0], [1]]), x_test=images[3:],
+             y_test=np.array([[1], [2]]))
+    assert load_data(tmp_path / "k.npz").train_labels.tolist() == [2, 0, 1]
+
+
+def test_samples_saved_without_a_name(tmp_path):
+    np.savez(tmp_path / "s.npz", np.ones((3, 4), np.float32))
+    assert read_samples(tmp_path / "s.npz").values.shape == (3, 4)

@@ -1,14 +1,15 @@
 """Folders and zip files of images.
 
-Images are taken recursively, in the order of their names. Folders that hold all the images are ignored; what
-remains of a path decides: ``train/`` beside ``heldout/``, ``test/`` or ``val/`` is the split, and one folder
-per class gives the labels. All images must have one size; grey images keep one channel. Of an animation the
-first frame is taken. Zip members are read in memory and never extracted, and of many images only those that are
-asked for are decoded.
+Images are taken recursively, in the order of their names. Folders that hold all the images are ignored; what remains
+of a path decides: ``train/`` beside ``heldout/``, ``test/`` or another usual name, in any case, is the split, and one
+folder per class gives the labels. Hidden files and folders are left out. All images must have one size; grey images
+keep one channel. Of an animation the first frame is taken. Zip members are read in memory and never extracted, and of
+many images only those that are asked for are decoded.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,9 +26,12 @@ from geomem.data.unpacking import refuse_bomb
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-HELDOUT_FOLDERS = ("heldout", "test", "val")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+TRAIN_FOLDERS = ("train", "training")
+HELDOUT_FOLDERS = ("heldout", "held-out", "test", "testing", "val", "valid", "validation", "eval")
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".tga", ".dng", ".psd")  # images all the same
 
+LOG = logging.getLogger("geomem")
 _ZIP_ADVICE = "it may be cut short: make it again"
 
 Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
@@ -108,15 +112,20 @@ def _files_below(folder: Path) -> Iterator[Name]:
 
 
 def _image_names(where: Path, names: Iterable[Name]) -> list[Name]:
-    """Sorted names of the images, without hidden files and the shadow files that macOS puts in zip files."""
+    """Sorted names of the images, without what is hidden and the shadow files that macOS puts in zip files."""
+    names = list(names)
     chosen = sorted(name for name in names if _is_image(name))
+    unread = [name for name in names if _is_image(name, UNREAD_SUFFIXES)]
+    if chosen and unread:
+        LOG.info(f"note: {where}: {len(unread):,} images are not read, {unread[0][-1]} for one; convert them to PNG")
     if not chosen:
         raise file_error(where, f"holds no images; known are {', '.join(SUFFIXES)}")
     return chosen
 
 
-def _is_image(name: Name) -> bool:
-    return name[-1].lower().endswith(SUFFIXES) and not name[-1].startswith(".") and "__MACOSX" not in name
+def _is_image(name: Name, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in name) or "__MACOSX" in name
+    return not hidden and name[-1].lower().endswith(suffixes)
 
 
 def _in_parts(title: str, names: list[Name], pictures: Pictures) -> Source:
@@ -124,7 +133,7 @@ def _in_parts(title: str, names: list[Name], pictures: Pictures) -> Source:
     levels = zip(*(name[:-1] for name in names), strict=False)
     depth = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
     folders = _folders(names, depth)
-    split = next((("train", top) for top in HELDOUT_FOLDERS if {"train", top} <= set(folders.tolist())), ())
+    split = _split_folders(set(folders.tolist()))
     chosen = [np.flatnonzero(folders == top) for top in split] or [np.arange(len(names))]
     notes = []
     if split and (left := len(names) - sum(map(len, chosen))):
@@ -137,6 +146,14 @@ def _in_parts(title: str, names: list[Name], pictures: Pictures) -> Source:
         notes.append(f"labels from {len(classes)} folders, one per class")
     train, *heldout = (pictures.take(index) for index in chosen)
     return Source(title, train, heldout[0] if heldout else None, tuple(notes))
+
+
+def _split_folders(folders: set[str]) -> tuple[str, ...]:
+    """The names of the folders with the training and the held-out points, as they are written, or ()."""
+    written = {folder.lower(): folder for folder in sorted(folders)}
+    train, heldout = (next((written[name] for name in known if name in written), None)
+                      for known in (TRAIN_FOLDERS, HELDOUT_FOLDERS))
+    return () if train is None or heldout is None else (train, heldout)
 
 
 def _folders(names: list[Name], depth: int) -> np.ndarray:

@@ -161,11 +161,16 @@ def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuf
 
 
 def _numbered_classes(parts: Sequence[Part]) -> list[Part]:
-    """Labels as int64; class names are numbered in alphabetical order over all parts together."""
+    """Labels as int64; class names are numbered in alphabetical order over all parts together, or in
+    that of the numbers where all are whole numbers.
+    """
     known = [part.labels for part in parts if part.labels is not None]
     if any(labels.dtype.kind == "U" for labels in known):
         known = [labels.astype(str) for labels in known]
-        known = np.split(np.unique(np.concatenate(known), return_inverse=True)[1],
+        names, place = np.unique(np.concatenate(known), return_inverse=True)
+        if all(name.isdecimal() and len(name) < 19 for name in names.tolist()):
+            place = np.argsort(np.lexsort((names, names.astype(np.int64))))[place]
+        known = np.split(place,
                          np.cumsum([len(labels) for labels in known])[:-1])
     numbers = iter(known)
     return [part if part.labels is None else replace(part, labels=next(numbers).astype(np.int64)) for part in parts]

@@ -112,7 +112,7 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
 
 def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
     """uint8 ``(H, W)`` of a grey image or ``(H, W, 3)`` of another, and whether it had transparency."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if len(content) > MAX_ENCODED_BYTES:
         raise file_error(here, f"has {len(content):,} bytes, too many for one image; scale it down")
@@ -120,8 +120,11 @@ def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
         warnings.simplefilter("ignore")  # of damaged files, which are refused or read all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        if image.mode.startswith(("I", "F")):
+        tiles = getattr(image, "tile", None)
+        stored = str(tiles[0][3]) if tiles else ""  # of colour, Pillow keeps 8 of 16 bits without a word
+        if image.mode.startswith(("I", "F")) or ";16" in stored:
             raise file_error(here, f"has more than 8 bits per value (mode {image.mode}); convert it to 8 bits")
+        image = ImageOps.exif_transpose(image)
         transparent = "A" in image.getbands() or "transparency" in image.info
         if transparent:
             image = image.convert("RGBA" if image.mode == "P" else image.mode)

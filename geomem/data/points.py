@@ -137,6 +137,8 @@ def class_names(names: Sequence[str]) -> np.ndarray:
 
 def _checked_labels(labels: Any, n: int, where: object) -> np.ndarray:
     labels = np.asarray(labels)
+    if labels.shape == (n, 1):
+        labels = labels[:, 0]  # as Keras has them
     if labels.shape != (n,) or labels.dtype.kind not in "iubU":
         raise file_error(where, f"labels have shape {labels.shape} and type {labels.dtype}; "
                                 f"give one integer or class name for each of the {n:,} points")

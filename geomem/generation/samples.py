@@ -60,6 +60,9 @@ def read_samples(path: str | Path) -> Samples:
     Nothing in it is unpickled. Raises InputError for whatever is no file of samples.
     """
     def choose(there: Iterable[str]) -> tuple[str, ...]:
+        there = list(there)
+        if "samples" not in there and "arr_0" in there:
+            return "arr_0", "about"  # numpy.savez without a name
         if "samples" not in there:
             raise InputError(f"{path} has no key 'samples' (keys: {', '.join(there) or 'none'}); "
                              "save it with np.savez(path, samples=...)")
@@ -70,7 +73,7 @@ def read_samples(path: str | Path) -> Samples:
     require_file(path, "give an .npz of samples")
     refuse_pickle(Path(path))
     arrays = arrays_of(Path(path), choose)
-    values = arrays["samples"]
+    values = arrays["samples" if "samples" in arrays else "arr_0"]
     about = parse_json(str(arrays.get("about", "{}")), f"{path}: about is not JSON",
                        "make it again with geomem generate")
     if values.dtype.kind == "f":
