@@ -207,7 +207,7 @@ def test_archives(tmp_path, form):
     (b"1,0.5,0.25\n2,1.5,2\n", [[[0.5, 0.25]], [[1.5, 2]]], [1, 2]),
     (b"@problemName x\n@classLabel false\n@data\n1,2:3,4\n5,6:7,8\n", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], None),
     (HEAD + b"1,2:3,4:b\n5,6:7,8:a\n", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], [1, 0]),
-    (HEAD + b"1,2:4294967296\n1,3:7\n1,4:4294967296\n", [[[1, 2]], [[1, 3]], [[1, 4]]], [0, 1, 0])])
+    (HEAD + b"1,2:4294967296\n1,3:7\n1,4:4294967296\n", [[[1, 2]], [[1, 3]], [[1, 4]]], [1, 0, 1])])
 def test_signals(tmp_path, content, values, labels):
     """Without an ending, without labels, of several channels, with names and with numbers too large for classes."""
     (tmp_path / "x").write_bytes(content)

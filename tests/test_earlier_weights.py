@@ -116,7 +116,7 @@ def test_a_training_without_copies_has_no_such_weights(tmp_path, capsys, monkeyp
 
 def test_weights_chosen_by_losses_come_first_and_both_are_kept(tmp_path, monkeypatch):
     run, trainer = make(tmp_path / "run", iterations=100)
-    monitor, _ = copies_at(trainer, 75, monkeypatch, POINTS[:20])
+    monitor, _ = copies_at(trainer, 75, monkeypatch, POINTS[:20] + 0.5)
     list(train_steps(run, trainer, monitor))
     assert load_denoiser(run.path).weights == "per-level"
     kept = {int(path.stem.split("-")[1]) for path in (run.path / "weights").iterdir()}

@@ -163,16 +163,13 @@ class Sweep:
         if options.duplicates == "merge":
             reference = train
             groups = near_groups(train)
-            if groups.merged:
+            if groups.merged and len(groups.index) > 1:  # where all are one point, nothing is left to tell apart
                 duplicates = distinct_points(train, 0).merged
                 train, weight = train.select(groups.index), np.bincount(groups.group)
-                if len(train) < 2:
-                    raise InputError("all training points are equal or nearly equal; give 2 distinct ones or more, or "
-                                     "keep duplicates")
             others = None if heldout is None else near_groups(heldout, reference)
             if heldout is not None and others is not None and others.merged:
                 heldout = heldout.select(others.index)
-            merged = groups.merged, others.merged if others else 0
+            merged = len(reference) - len(train), others.merged if others else 0
         centres = Centres(train, device, weight)
         return cls(train, heldout, centres, options, merged, duplicates + centres.n_train - len(centres))
 

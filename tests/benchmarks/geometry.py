@@ -272,7 +272,8 @@ def disagreement(kind: str, n: int, dim: int, levels: int, seeds: range) -> dict
         noise = oracles.query_noise("coverage radius", n, 1, dim, seed)
         close = oracles.boundary_levels(train, heldout[-5:], noise[-5:], 5.0, [-1e-6, -1e-8, 1e-8, 1e-6])
         sigmas = np.unique(np.concatenate([np.geomspace(0.002, 80, levels), close[np.isfinite(close)]]))
-        curves = geometry_curves(*points, sigmas=sigmas, posterior_draws=1, coverage_draws=1, seed=seed)
+        curves = geometry_curves(*points, sigmas=sigmas, posterior_draws=1, coverage_draws=1, seed=seed,
+                                 duplicates="keep")  # the published W, which the oracle has
         inside = oracles.coverage(train, heldout, noise, sigmas, 5.0)[0][:, 0]
         near = oracles.near_a_boundary(train, heldout, noise, sigmas, 5.0)[:, 0]
         differ = (curves.coverage_per_point > 0.5) != inside
