@@ -74,6 +74,7 @@ def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: 
         dataset = data_of(samples.about, data, target, load=load)
     else:
         dataset = data_of({"data": model.data or None}, data, target, load=load)
+        model.classes_of(dataset)  # labels that do not fit are refused before the long work, and nothing is written
         samples = generated(model, list(range(n_samples)), device=device)
         if out:
             samples.save(os.path.join(out, "samples.npz"))
