@@ -540,10 +540,13 @@ def test_the_cifar_recipe_reads_official_batches(tmp_path, write):
     ("cifar10-1k", "cifar10_exact.npz"), ("celeba-gray-1024", "faces_gray32.npz"), ("pokemon", "pokemon64.zip"),
     ("ecg5000", "ECG5000_TRAIN.txt"), ("flowers-102", "flowers64.zip")])
 def test_recipes_of_files_at_hand(name, file, monkeypatch):
-    """Each checks its hash on the way."""
+    """Each checks its hash on the way. One flower stands in both parts of the official split."""
     real(file)
     monkeypatch.setenv("GEOMEM_DATA", str(TEST_DATA))
-    assert load_data(name).notes == (f"{name} read from {TEST_DATA / file}",)
+    read, *leaks = load_data(name).notes
+    assert read == f"{name} read from {TEST_DATA / file}"
+    assert [note.split(" points")[0] for note in leaks] == (
+        ["1 of 1,000 held-out"] if name == "flowers-102" else [])
 
 
 def test_the_rows_of_the_cars_are_those_of_the_official_labels(tmp_path):
