@@ -6,9 +6,10 @@ a training part, a held-out part of the same shape, and what is known about them
 
 from geomem._renamed import renamed
 from geomem.data.dataset import DataSet
+from geomem.data.folds import cut_into_folds
 from geomem.data.load import load_data
 from geomem.data.pixels import from_uint8, to_uint8
 from geomem.data.points import StoredPoints
 
-__all__ = ["DataSet", "StoredPoints", "from_uint8", "load_data", "to_uint8"]
+__all__ = ["DataSet", "StoredPoints", "cut_into_folds", "from_uint8", "load_data", "to_uint8"]
 __getattr__ = renamed(__name__)

@@ -56,6 +56,16 @@ def posterior_weights(a: torch.Tensor, b: torch.Tensor | None, sigma: float | to
     return weights / weights.sum(-1, keepdim=True)
 
 
+def log2_total(a: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    """``log2 sum_i exp(l_i)`` over the last axis, for centres without ``b``; the largest logit is subtracted first.
+
+    Of centres that come in parts, the total weights are in the ratio of the powers of 2 of these.
+    """
+    logits = log2_weights(a, None, sigma)
+    largest = logits.amax(-1, keepdim=True)
+    return (largest + torch.exp2(logits - largest).sum(-1, keepdim=True).log2())[..., 0]
+
+
 def weight_sums(a: torch.Tensor, b: torch.Tensor, count: torch.Tensor | None, sigma: np.ndarray, *,
                 merged: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """``sum_i exp(l_i)`` and ``max_i exp(l_i)`` over some centres, for a run of training queries (Dodson et al. 2026,

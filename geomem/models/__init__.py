@@ -2,6 +2,7 @@
 
 from geomem._renamed import renamed
 from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
+from geomem.models.cross_fitted import CrossFittedDenoiser
 from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, expand_sigma, own_schedule
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
@@ -12,6 +13,7 @@ __all__ = [
     "NETWORKS",
     "PREDICTIONS",
     "PUBLISHED_WINDOWS",
+    "CrossFittedDenoiser",
     "Denoiser",
     "EDMDenoiser",
     "EmpiricalDenoiser",
