@@ -2,23 +2,27 @@
 
 Images are taken recursively, in the order of their names. Folders that hold all the images are ignored; what remains
 of a path decides: ``train/`` beside ``heldout/``, ``test/`` or another usual name, in any case, is the split, and one
-folder per class gives the labels. Hidden files and folders are left out. All images must have one size; grey images
-keep one channel. Of an animation the first frame is taken. Zip members are read in memory and never extracted, and of
-many images only those that are asked for are decoded.
+folder per class gives the labels, unless a file beside the images does (:mod:`geomem.data.labels`). Folders that number
+the files in them, as EDM's dataset tool and FFHQ have them, are *shards* and no classes. Hidden files and folders are
+left out. All images must have one size; grey images keep one channel. Of an animation the first frame is taken. Zip
+members are read in memory and never extracted, and of many images only those that are asked for are decoded.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import zipfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
+from geomem.data.labels import labels_beside
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import class_names
 from geomem.data.source import Source
@@ -46,9 +50,8 @@ def holds_images(folder: Path) -> bool:
 def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
     with as_input_error(folder, "a folder of images", "check its permissions"):
-        names = _image_names(folder, _files_below(folder))
-    return _in_parts(folder.resolve().name, names,
-                     pictures_of_files(folder, folder, ["/".join(name) for name in names]))
+        names = list(_files_below(folder))
+    return _in_parts(folder, folder.resolve().name, names, lambda chosen: pictures_of_files(folder, folder, chosen))
 
 
 def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictures:
@@ -70,8 +73,7 @@ def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictur
 
 def read_zip(path: Path) -> Source:
     """Images in a zip file."""
-    names = _image_names(path, set(member_names(path)))
-    return _in_parts(path.stem, names, pictures_of_members(path, ["/".join(name) for name in names]))
+    return _in_parts(path, path.stem, set(member_names(path)), lambda chosen: pictures_of_members(path, chosen))
 
 
 def member_names(path: Path) -> list[Name]:
@@ -111,51 +113,75 @@ def _files_below(folder: Path) -> Iterator[Name]:
         yield from ((*above, name) for name in files)
 
 
-def _image_names(where: Path, names: Iterable[Name]) -> list[Name]:
-    """Sorted names of the images, without what is hidden and the shadow files that macOS puts in zip files."""
-    names = list(names)
-    chosen = sorted(name for name in names if _is_image(name))
-    unread = [name for name in names if _is_image(name, UNREAD_SUFFIXES)]
-    if chosen and unread:
-        LOG.info(f"note: {where}: {len(unread):,} images are not read, {unread[0][-1]} for one; convert them to PNG")
-    if not chosen:
+def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Callable[[list[str]], Pictures]) -> Source:
+    """The images among files of these names, with the split that folders give, and labels from beside them or folders.
+    """
+    names = [name for name in names if not _is_hidden(name)]
+    images = sorted(name for name in names if _is_image(name))
+    if not images:
         raise file_error(where, f"holds no images; known are {', '.join(SUFFIXES)}")
-    return chosen
-
-
-def _is_image(name: Name, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name) or "__MACOSX" in name
-    return not hidden and name[-1].lower().endswith(suffixes)
-
-
-def _in_parts(title: str, names: list[Name], pictures: Pictures) -> Source:
-    """The split and the labels that the folders in the names give."""
-    levels = zip(*(name[:-1] for name in names), strict=False)
-    depth = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
-    folders = _folders(names, depth)
-    split = _split_folders(set(folders.tolist()))
-    chosen = [np.flatnonzero(folders == top) for top in split] or [np.arange(len(names))]
+    unread = [name for name in names if _is_image(name, UNREAD_SUFFIXES)]
+    if unread:
+        LOG.info(f"note: {where}: {len(unread):,} images are not read, {unread[0][-1]} for one; convert them to PNG")
+    beside = labels_beside(where, names, images, lambda name: _content(pictures_of(["/".join(name)])))
     notes = []
-    if split and (left := len(names) - sum(map(len, chosen))):
+    if beside is not None:
+        notes += beside.notes
+        images = beside.images
+    split, folders = _split(images)
+    chosen = [np.flatnonzero([top == part for top, _ in folders]) for part in split] or [np.arange(len(images))]
+    if split and (left := len(images) - sum(map(len, chosen))):
         notes.append(f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
-    labels = _folders(names, depth + 1) if split else folders
-    classes = np.unique(labels[np.concatenate(chosen)])
-    if "" not in classes and len(classes) > 1:
-        with as_input_error(pictures.where, "images in folders of classes", "rename the folder"):
-            pictures = replace(pictures, labels=class_names(labels.tolist()))
-        notes.append(f"labels from {len(classes)} folders, one per class")
+    labels = None if beside is None else beside.labels
+    if beside is None:
+        inside = [folders[i][bool(split)] for i in np.concatenate(chosen)]
+        if "" not in inside and len(classes := set(inside)) > 1:
+            if _are_shards([(folders[i][bool(split)], images[i][-1]) for i in np.concatenate(chosen)]):
+                notes.append(f"{len(classes):,} folders number the images in them and are no classes")
+            else:
+                with as_input_error(where, "images in folders of classes", "rename the folder"):
+                    labels = class_names([pair[bool(split)] for pair in folders])
+                notes.append(f"labels from {len(classes)} folders, one per class")
+    pictures = replace(pictures_of(["/".join(name) for name in images]), labels=labels)
     train, *heldout = (pictures.take(index) for index in chosen)
     return Source(title, train, heldout[0] if heldout else None, tuple(notes))
 
 
-def _split_folders(folders: set[str]) -> tuple[str, ...]:
-    """The names of the folders with the training and the held-out points, as they are written, or ()."""
-    written = {folder.lower(): folder for folder in sorted(folders)}
+def _content(file: Pictures) -> bytes:
+    """Of the only file."""
+    with closing(file.read(np.arange(1))) as contents:
+        return next(contents)
+
+
+def _is_hidden(name: Name) -> bool:
+    """So are the shadow files that macOS puts in zip files."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name) or "__MACOSX" in name
+
+
+def _is_image(name: Name, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    return not _is_hidden(name) and name[-1].lower().endswith(suffixes)
+
+
+def _split(names: list[Name]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """The names of the folders with the training and the held-out points, as they are written, or (); and of each image
+    the two folders that it is in below those that hold all images, "" where there is none.
+    """
+    levels = zip(*(name[:-1] for name in names), strict=False)
+    depth = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    folders = [((*name[depth:-1], "", "")[0], (*name[depth:-1], "", "")[1]) for name in names]
+    written = {top.lower(): top for top in sorted({top for top, _ in folders})}
     train, heldout = (next((written[name] for name in known if name in written), None)
                       for known in (TRAIN_FOLDERS, HELDOUT_FOLDERS))
-    return () if train is None or heldout is None else (train, heldout)
+    return () if train is None or heldout is None else (train, heldout), folders
 
 
-def _folders(names: list[Name], depth: int) -> np.ndarray:
-    """The folder at a depth that each image is in, "" where it is in none there."""
-    return np.array([name[depth] if len(name) > depth + 1 else "" for name in names], dtype=object)
+def _are_shards(names: list[tuple[str, str]]) -> bool:
+    """Whether the folder of each image, one of a thousand, follows from its number: ``00012/img00012345.png`` of EDM's
+    and StyleGAN's tools, ``012000/012345.png`` of what EDM generates, ``12000/12345.png`` of FFHQ.
+    """
+    for folder, name in names:
+        number = re.search(r"([0-9]{5,18})[^0-9]*$", name)
+        if number is None or re.fullmatch(r"[0-9]{5,18}", folder) is None \
+                or int(folder) not in (int(number[1]) // 1000, int(number[1]) // 1000 * 1000):
+            return False
+    return True
