@@ -31,7 +31,7 @@ def default_tolerance(train: Any, search: Search | None = None) -> float:
     """
     points = as_points("train", train)
     distinct = _without_copies(points, distinct_points(points, 0))
-    return _tolerance(distinct, distinct, search or _nearest_distances)
+    return _tolerance(distinct, distinct, search or nearest_distances)
 
 
 def near_groups(points: Any, reference: Any = None) -> DistinctPoints:
@@ -45,11 +45,11 @@ def near_groups(points: Any, reference: Any = None) -> DistinctPoints:
     equal = distinct_points(points, 0)
     distinct = _without_copies(reference, equal if reference is points else distinct_points(reference, 0))
     few = distinct[::max(1, len(distinct) // ASKED)]
-    bound = _tolerance(distinct, few, _nearest_distances)  # the fewer the points, the farther the tenth nearest
+    bound = _tolerance(distinct, few, nearest_distances)  # the fewer the points, the farther the tenth nearest
     found = distinct_points(points, bound)
     if len(few) == len(distinct) or found.merged == equal.merged:
         return found
-    return distinct_points(points, _tolerance(distinct, distinct, _nearest_distances))
+    return distinct_points(points, _tolerance(distinct, distinct, nearest_distances))
 
 
 def leaked_points(train: Any, heldout: Any) -> np.ndarray:
@@ -76,7 +76,7 @@ def _tolerance(distinct: Points, among: Points, search: Search) -> float:
     return float(RELATIVE_TOLERANCE * np.median(search(distinct.take(asked), among, neighbours)[:, -1]))
 
 
-def _nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:
+def nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:
     """By float64 products of the centred points, and then directly for a few more points than are asked for."""
     centre = sampled(points).mean(axis=0)
     asked, size = queries - centre, min(len(points), k + _SPARE)

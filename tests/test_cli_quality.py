@@ -159,7 +159,7 @@ def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, opti
 
 
 @pytest.mark.parametrize(("factor", "shift", "noted"), [
-    (1, 0, False), (0.5, 0.5, True), (127.5, 127.5, True), (1, 1.5, True), (1.2, 0.1, False)])
+    (1, 0, False), (0.2, 0.3, True), (50, 127.5, True), (1, 1.5, True), (1.2, 0.1, False)])
 def test_samples_on_another_scale_are_noted(factor, shift, noted, files, tmp_path, capsys):
     np.savez(tmp_path / "scaled.npz", samples=samples_of(files, "copied0") * np.float32(factor) + np.float32(shift))
     for arguments in (command(files, "copied0"), ["memorization", "--data", files / "data.npz"]):

@@ -26,6 +26,7 @@ from geomem.data.source import Part, Source, read_parts
 from geomem.duplicates import leaked_points, near_groups
 from geomem.errors import file_error, one_line
 from geomem.rng import random_order
+from geomem.scales import require_one_scale
 
 ROOT_VARIABLE = "GEOMEM_DATA"
 HELDOUT_SHARE = 5  # one point in so many
@@ -96,6 +97,8 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     notes += _missing_classes("training", train.labels, parts[0].labels)
     notes += _missing_classes("held-out", held.labels, parts[1].labels)
     heldout_values = np.asarray(held.values)
+    if may_leak:
+        require_one_scale(f"{one_line(str(where))}: held-out points", heldout_values, train.values)
     leaked = leaked_points(train.values, heldout_values) if may_leak else None
     if leaked is not None and leaked.any():
         notes.append(f"{leaked.sum():,} of {len(leaked):,} held-out points are equal or nearly equal to training "

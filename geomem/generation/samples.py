@@ -21,9 +21,9 @@ from geomem.errors import InputError
 from geomem.files import atomic_path, parse_json, require_file
 from geomem.geometry.options import LARGEST
 from geomem.models.weights import refuse_pickle
+from geomem.scales import note_other_range, require_one_scale
 
 FORMAT = "geomem.samples/1"
-RANGE_POINTS = 1000  # training points whose range of values is compared with that of the samples
 _LOG = logging.getLogger("geomem")
 
 
@@ -128,16 +128,15 @@ def note_other_data(about: Mapping[str, Any], data: DataSet, given: str, origin:
 
 
 def require_comparable(samples: Samples, data: DataSet) -> None:
-    """Refuse samples of another shape than the training points; a note where they seem to be on another scale."""
+    """Refuse samples of another shape or on another usual range of values than the training points; a warning where
+    their ranges differ otherwise.
+    """
     if samples.values.shape[1:] != data.train.shape[1:]:
         raise InputError(f"{samples.name}: samples have shape {samples.values.shape[1:]}, the points of {data.name} "
                          f"{data.train.shape[1:]}; choose the data they were made from with --data")
-    (low, high), (low_train, high_train) = ((float(values.min()), float(values.max())) for values in (
-        samples.values, np.asarray(data.train[:RANGE_POINTS])))
-    width = high_train - low_train
-    if not 0.55 * width <= high - low <= 3 * width or abs(low + high - low_train - high_train) > width:
-        _LOG.info(f"note: {samples.name} has values from {low:.3g} to {high:.3g}, the training points of {data.name} "
-                  f"from {low_train:.3g} to {high_train:.3g}; samples on another scale are never taken for copies")
+    names = f"{samples.name}: samples", f"the training points of {data.name}"
+    require_one_scale(names[0], samples.values, data.train, names[1])
+    note_other_range(names[0], samples.values, data.train, names[1])
 
 
 def fingerprint(denoiser: nn.Module) -> str:

@@ -37,6 +37,7 @@ from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, distinct_set
 from geomem.memorization.mirrored import Picture, nearest_points
 from geomem.points import Array, as_rows
 from geomem.rng import generator
+from geomem.scales import require_one_scale
 from geomem.statistics import wilson
 
 RELABELINGS = 999
@@ -92,10 +93,13 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     permutation test. seed: of them, of the choice of points where one kind has more than eight times as many as the
     other, and of the split for the floor.
 
-    Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
+    Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
+    than 10 distinct points of a kind remain.
     """
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance,
-                                                                  mirrored=mirrored, device=device)
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, mirrored=mirrored,
+                                                             device=device)
+    require_one_scale("samples", asked, train)
+    require_one_scale("held-out points", heldout, train)
     floor = leaning_of_heldout(sets, relabelings=relabelings, seed=seed, device=device)
     return leaning_against(asked, sets, floor=floor, relabelings=relabelings, seed=seed, device=device)
 

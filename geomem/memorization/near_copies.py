@@ -25,6 +25,7 @@ from scipy.stats import nhypergeom
 from geomem.memorization.heldout import distinct_sets
 from geomem.memorization.mirrored import nearest_points
 from geomem.points import Array, as_rows
+from geomem.scales import require_one_scale
 
 QUANTILES = (0.0, 0.01, 0.05)  # of the held-out distances; 0 is the smallest of them
 LEVEL = 0.05  # of all tests together
@@ -86,10 +87,13 @@ def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: floa
     the model. All in one scale and shape, numpy or torch. tolerance, mirrored: as in
     ``memorization_rate``.
 
-    Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
+    Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
+    than 10 distinct points of a kind remain.
     """
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance,
-                                                                  mirrored=mirrored, device=device)
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, mirrored=mirrored,
+                                                             device=device)
+    require_one_scale("samples", asked, train)
+    require_one_scale("held-out points", heldout, train)
     distance, index = (part[:, 0] for part in nearest_points(asked, sets.train, 1, sets.picture, device=device))
     limits = np.sort(nearest_points(sets.heldout, sets.train, 1, sets.picture, device=device)[0][:, 0])
     n, m = len(asked), len(limits)

@@ -27,6 +27,7 @@ from geomem.errors import InputError
 from geomem.geometry.neighbours import nearest
 from geomem.memorization.mirrored import Picture, distinct, nearest_points, picture_shape
 from geomem.points import Array, DistinctPoints, Points, as_points, as_rows
+from geomem.scales import require_one_scale
 from geomem.statistics import share_stderr, wilson_interval
 
 RATIO = 1 / 3
@@ -94,13 +95,14 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     mirrored: for pictures (C, H, W), a training point and its left-right mirror image are one point, at the smaller of
         the two distances.
 
-    Raises InputError if shapes differ, a value is not finite, a parameter is out of range, or fewer than two
-    distinct training points remain.
+    Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, a parameter
+    is out of range, or fewer than two distinct training points remain.
     """
     if samples.shape[1:] != train.shape[1:]:
         raise InputError(f"samples have shape {tuple(samples.shape[1:])} each and training points "
                          f"{tuple(train.shape[1:])}; bring both to one shape")
     training = distinct_training(train, tolerance, mirrored=mirrored, device=device)
+    require_one_scale("samples", samples, train)
     return apply_ratio_rule(as_rows(samples, "samples"), training, ratio, device=device)
 
 
