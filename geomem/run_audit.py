@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import betaincinv
-from scipy.stats import hypergeom, nhypergeom, norm
+from scipy.stats import hypergeom, norm
 from torch import Tensor
 
 from geomem.errors import InputError
@@ -43,6 +43,7 @@ from geomem.memorization import (
     memorization_rate,
     near_copies,
 )
+from geomem.memorization.near_copies import excess_p_value
 from geomem.points import Array
 from geomem.quality import QualityReport, quality_report
 
@@ -51,6 +52,8 @@ LEVEL = 0.05  # of all tests together
 POWER = 0.9
 _UNFIT_LEVEL = 0.005  # of each test of whether the held-out points are fit to compare with
 VERDICTS = ("copies", "leans", "nothing found")
+HEADLINES = {"copies": "copies: it copies training points", "leans": "leans on its training points",
+             "nothing found": "nothing found by these tests at this power", None: "none can be given"}
 
 
 @dataclass(frozen=True)
@@ -213,8 +216,7 @@ def _near_copies(near: NearCopies, level: float) -> AuditTest:
     test = min(near.tests, key=lambda test: test.p_value)
     nearest = near.tests[0]
     single = level / len(near.tests)
-    smallest = _smallest_share(near.n, lambda count: nhypergeom(near.n + near.n_heldout, near.n, 1).sf(
-        count - 1) <= single)
+    smallest = _smallest_share(near.n, lambda count: excess_p_value(count, near.n, near.n_heldout, 1) <= single)
     return AuditTest("near_copies", "leans", near.p_value, smallest,
                      f"{test.count / near.n:.1%} of the samples are nearer to a training point than "
                      + ("any held-out point is" if test == nearest else

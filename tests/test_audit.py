@@ -7,6 +7,8 @@ import pytest
 import torch
 from commands import status
 from scipy.stats import binom, fisher_exact
+from test_foreign_models import folder
+from test_report import require_sound
 
 import geomem
 from geomem.errors import InputError
@@ -95,6 +97,39 @@ def test_command_writes_what_scripts_rely_on(tmp_path, capsys):
     np.savez(samples, samples=HONEST)
     assert status("audit", samples, "--data", data, "--fail-over", "0.7") == 0
     assert "verdict: nothing found by these tests at this power" in capsys.readouterr().out
+
+
+def test_page_of_a_file_of_samples(tmp_path, capsys):
+    """Figures, pictures and sentences are those of the JSON, and names of files are text."""
+    data, samples, out = tmp_path / "data.npz", tmp_path / "<b>&.npz", tmp_path / "out"
+    np.savez(data, train=TRAIN, heldout=HELDOUT)
+    np.savez(samples, samples=repeated(TRAIN))
+    assert status("audit", samples, "--data", data, "--json", "--out", out) == 0
+    document = json.loads(capsys.readouterr().out)
+    page = require_sound((out / "audit.html").read_text(encoding="utf-8"))
+    leans = document["leaning"]
+    for words in ("May these samples be published?", "Verdict: copies: it copies training points.", "<b>&.npz",
+                  *document["reasons"], *document["blind"], *document["advice"], data.stem,
+                  f"{100 * leans['share']:.1f}% [{100 * leans['low']:.1f}, {100 * leans['high']:.1f}]",
+                  f"{document['quality']['frechet_at_floor_size']:#.3g}", "near-copies , 150 in all"):
+        assert " ".join(words.split()) in page.text, words
+    assert "Membership" not in page.text
+    assert len([picture for picture in page.all("img") if picture["class"] == "pair"]) == 24
+
+
+def test_audit_of_a_folder_of_diffusers(tmp_path, capsys):
+    """From its weights to the page; the model itself is tested, too."""
+    path = folder(tmp_path / "model", pytest.importorskip("diffusers").DDPMScheduler())
+    np.savez(tmp_path / "data.npz", train=points(1, 40, 1, 8, 8), heldout=points(2, 60, 1, 8, 8))
+    assert status("audit", path, "--data", tmp_path / "data.npz", "--n-samples", 12, "--json", "--out",
+                  tmp_path / "out") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {test["name"] for test in document["tests"]} == {"ratio_rule", "mirrored", "leaning", "near_copies",
+                                                            "membership"}
+    page = require_sound((tmp_path / "out" / "audit.html").read_text(encoding="utf-8"))
+    assert "May this model be published?" in page.text
+    assert f"at sigma {document['membership']['strongest']['sigma']:#.3g}" in page.text
+    assert np.load(tmp_path / "out" / "samples.npz")["samples"].shape == (12, 1, 8, 8)
 
 
 def test_a_model_that_tells_its_training_points_is_no_clean_one():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from commands import status
+from commands import refused, status
 from safetensors.torch import load_file, save_file
 
 from geomem.errors import InputError
@@ -60,15 +60,6 @@ def trained(data, out, *arguments):
     options = [str(part) for name, value in defaults.items() if name not in given for part in (name, value)]
     assert status("train", data, "--out", out, *options, *given) == 0
     return out
-
-
-def refused(capsys, *arguments):
-    """The one line of a command that is refused."""
-    capsys.readouterr()
-    assert status(*arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 def test_pipeline_of_an_exported_run_gives_our_samples(ddpm_run, folder, monkeypatch):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from commands import status
+from commands import refused, status
 
 from geomem.errors import InputError
 from geomem.generation import edm_sample, generate, latents, sampler_levels
@@ -49,14 +49,6 @@ def trajectory(path, steps, seeds, labels=None, **options):
         with torch.no_grad():
             x = scheduler.step(unet(x, t, class_labels=labels).sample, t, x, **options).prev_sample
     return x.numpy()
-
-
-def refused(capsys, *arguments):
-    capsys.readouterr()
-    assert status(*arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.mark.parametrize("betas", BETAS.values(), ids=list(BETAS))

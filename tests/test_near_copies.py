@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 from geomem.errors import InputError
 from geomem.memorization import memorization_rate, near_copies
+from geomem.memorization.near_copies import excess_p_value
 
 
 def points(seed, *shape):
@@ -24,6 +25,11 @@ def test_p_values_are_those_of_all_orders():
         counts = [sorted(chosen)[j - 1] - (j - 1) for chosen in combinations(range(17), 11)]  # samples before the j-th
         assert test.p_value == pytest.approx(np.mean(np.array(counts) >= test.count), rel=1e-9)
         assert test.expected == pytest.approx(np.mean(counts), rel=1e-9)
+
+
+def test_tiny_p_values_are_no_zero():
+    """The first 40 of all distances are of samples: a product of shares."""
+    assert excess_p_value(40, 400, 1200, 1) == pytest.approx(np.prod([(400 - i) / (1600 - i) for i in range(40)]))
 
 
 def test_counts_and_distances_are_those_of_a_loop():

@@ -23,8 +23,6 @@ from geomem.errors import InputError
 
 AUDIT_FILE = "audit.json"
 SHOWN = 32  # samples in the picture
-_HEADLINES = {"copies": "copies: it copies training points", "leans": "leans on its training points",
-              "nothing found": "nothing found by these tests at this power", None: "none can be given"}
 _EFFECTS = {"leaning": "a leaning of", "membership": "an AUC of"}
 
 
@@ -43,8 +41,8 @@ _EFFECTS = {"leaning": "a leaning of", "membership": "an AUC of"}
 @device_option
 @json_option
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write audit.json, closest.png (the samples nearest to training points, each beside its own) and, "
-                   "for a RUN, samples.npz.")
+              help="Write audit.html (one page for people), audit.json, closest.png (the samples nearest to training "
+                   "points, each beside its own) and, for a RUN, samples.npz.")
 def audit(target: str, data: str | None, n_samples: int, weights: str | None, tolerance: float | None, seed: int,
           fail_over: float | None, device: str, as_json: bool, out: str | None) -> None:
     """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
@@ -57,7 +55,8 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     """
     require_data(data)
     from geomem.cli.generate import samples_to_judge
-    from geomem.files import write_json
+    from geomem.files import write_json, write_text
+    from geomem.report.audit import render_audit
     from geomem.run_audit import audit as audited
 
     if out:
@@ -67,11 +66,13 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, tolerance=tolerance,
                     mirrored=samples.flip, seed=seed, device=device)
-    document = {**found.to_dict(), "about": samples.about,
+    document = {**found.to_dict(), "target": target, "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                          "leaked": dataset.n_leaked}}
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
+        write_text(os.path.join(out, "audit.html"), render_audit(document, samples.values, dataset.train,
+                                                                 found.near_copies))
         _picture(os.path.join(out, "closest.png"), samples.values, found.near_copies, dataset.train)
         say(f"wrote {out}")
     answer(document, _text, as_json)
@@ -93,7 +94,9 @@ def _picture(path: str, samples: Any, near: Any, train: Any) -> None:
 
 def _text(document: dict[str, Any]) -> str:
     quality, level = document["quality"], document["level"]
-    lines = [f"verdict: {_HEADLINES[document['verdict']]}", "", *document["reasons"], "",
+    from geomem.run_audit import HEADLINES
+
+    lines = [f"verdict: {HEADLINES[document['verdict']]}", "", *document["reasons"], "",
              f"{'test':14} {'p value':>9}   would have found, with 90% probability"]
     for test in document["tests"]:
         effect = test["smallest_effect"]

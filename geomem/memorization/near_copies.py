@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import nhypergeom
+from scipy.stats import hypergeom
 
 from geomem.memorization.heldout import distinct_sets
 from geomem.memorization.mirrored import nearest_points
@@ -101,9 +101,16 @@ def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: floa
     for quantile in QUANTILES:
         place = max(1, int(np.ceil(quantile * m)))  # j
         count = int((distance < limits[place - 1]).sum())
-        p_value = float(nhypergeom(n + m, n, place).sf(count - 1))
+        p_value = float(excess_p_value(count, n, m, place))
         tests.append(QuantileTest(quantile, float(limits[place - 1]), count, place * n / (m + 1), p_value))
     best = min(tests, key=lambda test: test.p_value)
     together = min(1.0, len(tests) * best.p_value)
     found = (distance < best.distance) & (together <= LEVEL)
     return NearCopies(tuple(tests), together, n, m, sets.leaked, sets.tolerance, found, sets.index[index], distance)
+
+
+def excess_p_value(count: Any, n: int, m: int, j: int) -> Any:
+    """P(K_j >= count), exact also where it is tiny, as scipy's ``nhypergeom`` is not: of the first ``count + j - 1``
+    of all distances, at least ``count`` are of samples. count: a number or an array of them.
+    """
+    return hypergeom(n + m, n, count + j - 1).sf(count - 1)

@@ -42,17 +42,22 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def filled(template: str, **values: Any) -> str:
+    """A template of this package, filled in: HTML that needs nothing else."""
+    environment = _environment()
+    style = Markup(environment.get_template("style.css").render())  # our own file; text in it must not be escaped
+    return environment.get_template(template).render(version=__version__, style=style, **values)
+
+
 def render_page(runs: Sequence[RunFacts]) -> str:
     """The page about ``runs``: HTML in UTF-8 that needs nothing else."""
-    environment = _environment()
     letters = [chr(ord("A") + k) for k in range(len(runs))]
     several = len(runs) > 1
     names = [f"Run {letter}" for letter in letters] if several else ["This run"]
     groups: dict[str, DataFacts] = {run.data.sha256: run.data for run in runs}
     numbered = {sha256: f"Data {k + 1}" for k, sha256 in enumerate(groups)}
-    return environment.get_template("page.html").render(
-        version=__version__, several=several,
-        style=Markup(environment.get_template("style.css").render()),  # our own file; text in it must not be escaped
+    return filled(
+        "page.html", several=several,
         runs=[{"name": name, "letter": letter, "facts": run, "verdict": judge(run, name), "zone": _zone(run),
                "data_name": numbered[run.data.sha256], **_run_parts(run)}
               for name, letter, run in zip(names, letters, runs, strict=True)],
