@@ -29,8 +29,10 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.memorization.leaning import leaning as leaning
     from geomem.noise import ConfidenceIntervalSampler as ConfidenceIntervalSampler
     from geomem.noise import GapSampler as GapSampler
+    from geomem.noise import LogitNormalSampler as LogitNormalSampler
     from geomem.noise import LogNormalSampler as LogNormalSampler
     from geomem.noise import NoiseLevelSampler as NoiseLevelSampler
+    from geomem.noise import UniformFlowSampler as UniformFlowSampler
     from geomem.noise import UniformTimestepSampler as UniformTimestepSampler
     from geomem.noise import read_zone as read_zone
     from geomem.noise.danger_zone import ZoneReport as ZoneReport
@@ -58,6 +60,8 @@ _HOME = {
     "find_danger_zone": "geomem.geometry",
     "DangerZone": "geomem.geometry",
     "LogNormalSampler": "geomem.noise",
+    "LogitNormalSampler": "geomem.noise",
+    "UniformFlowSampler": "geomem.noise",
     "UniformTimestepSampler": "geomem.noise",
     "GapSampler": "geomem.noise",
     "ConfidenceIntervalSampler": "geomem.noise",

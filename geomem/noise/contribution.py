@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
+from geomem.noise.flow_schedule import schedule_of
 from geomem.noise.samplers import ConfidenceIntervalSampler, NoiseLevelSampler
-from geomem.noise.schedules import DDPMSchedule
 
 
 def contribution(sampler: NoiseLevelSampler, schedule: Any = None) -> np.ndarray:
     """``C(t) = p(t) SNR(t)`` of each timestep, shape (T,); p are the sampler's ``timestep_probabilities``.
 
-    ``schedule``: a DDPMSchedule or a diffusers scheduler; None is the linear schedule.
+    ``schedule``: a schedule or a diffusers scheduler; None is DDPM's linear schedule.
     """
-    schedule = DDPMSchedule.of(schedule)
+    schedule = schedule_of(schedule)
     return sampler.timestep_probabilities(schedule) * schedule.snr
 
 

@@ -16,6 +16,8 @@ from geomem.errors import InputError
 from geomem.geometry.zone import recommended_gap
 from geomem.geometry.zone_file import read_document
 from geomem.noise.danger_zone import ZoneReport, danger_zone
+from geomem.noise.flow_samplers import FLOW_SAMPLERS
+from geomem.noise.flow_schedule import FlowSchedule, schedule_of
 from geomem.noise.gaps import Gap, parse_range
 from geomem.noise.samplers import (
     ConfidenceIntervalSampler,
@@ -24,14 +26,14 @@ from geomem.noise.samplers import (
     NoiseLevelSampler,
     UniformTimestepSampler,
 )
-from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, NoiseSchedule
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
 
 LOG = logging.getLogger("geomem")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_WANTED = "give auto, zone, none, LO:HI in sigma, LOt:HIt in DDPM timesteps or an existing danger-zone.json"
+_WANTED = "give auto, zone, none, LO:HI in sigma, LOt:HIt in timesteps or an existing danger-zone.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ResolvedLaw:
     plain: tuple[str, NoiseLevelSampler]
     name: str
     document: dict[str, Any] | None
-    schedule: DDPMSchedule = field(default_factory=DDPMSchedule)
+    schedule: NoiseSchedule = field(default_factory=DDPMSchedule)
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -60,7 +62,7 @@ class ResolvedLaw:
         return [self.plain] if self.law is self.plain[1] else [self.plain, (self.name, self.law)]
 
     def summary(self) -> dict[str, Any]:
-        """JSON: the share of the draws removed, quantiles, and those quantiles as DDPM timesteps."""
+        """JSON: the share of the draws removed, quantiles, and those quantiles as timesteps of the schedule."""
         sigma = self.law.icdf(np.array(QUANTILES))
         owner = self.schedule.owner(sigma)
         return {"removed_mass": self.law.removed_mass if isinstance(self.law, GapSampler) else 0.0,
@@ -70,42 +72,48 @@ class ResolvedLaw:
 
 def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None = None,
                 ci: tuple[float, float] | str | None = None, gaps: Sequence[str] = ("none",), gap_keep: float = 0.0,
-                seed: int = 0, device: Any = "auto", schedule: DDPMSchedule | None = None) -> ResolvedLaw:
+                seed: int = 0, device: Any = "auto", schedule: NoiseSchedule | None = None) -> ResolvedLaw:
     """The law of the training noise levels for a data set.
 
-    Arguments: ``objective`` ``edm`` or ``ddpm``, which decides the sampler unless that is given; ``sampler``
-    ``lognormal`` (EDM's, scaled to the data), ``uniform`` over DDPM timesteps, or ``ci``; ``ci`` the confidence
-    interval in DDPM timesteps, or ``auto``, from the upper end of the recommended gap on; ``gaps`` what is left out,
-    each ``none``, ``auto`` (the recommended gap), ``zone`` (the danger zone), ``LO:HI`` in sigma, ``LOt:HIt`` in DDPM
-    timesteps or a danger-zone file, several with commas between; ``gap_keep`` the share of the draws there that stay;
+    Arguments: ``objective`` ``edm``, ``ddpm`` or ``flow``, which decides the sampler unless that is given; ``sampler``
+    ``lognormal`` (EDM's, scaled to the data), ``uniform`` over timesteps, a law of flow times (one of
+    ``FLOW_SAMPLERS``, with the shift of a flow schedule), or ``ci``; ``ci`` the confidence interval in timesteps, or
+    ``auto``, from the upper end of the recommended gap on; ``gaps`` what is left out, each ``none``, ``auto`` (the
+    recommended gap), ``zone`` (the danger zone), ``LO:HI`` in sigma, ``LOt:HIt`` in timesteps or a danger-zone file,
+    several with commas between; ``gap_keep`` the share of the draws there that stay;
     ``seed`` and ``device`` of the curves, which are computed at most once and only where they are needed;
-    ``schedule`` of the timesteps, None for the linear one.
+    ``schedule`` of the timesteps, None for that of flow matching or DDPM's linear one.
     Raises InputError for words that contradict each other and for gaps that cannot be had.
     """
-    kind = sampler or ("ci" if ci else {"edm": "lognormal", "ddpm": "uniform"}[objective])
+    kind = sampler or ("ci" if ci else {"edm": "lognormal", "ddpm": "uniform", "flow": "logit-normal"}[objective])
     if (kind == "ci") != (ci is not None):
-        raise InputError("--sampler ci needs --ci auto or LO:HI in DDPM timesteps" if ci is None
+        raise InputError("--sampler ci needs --ci auto or LO:HI in timesteps" if ci is None
                          else f"--ci has no effect with --sampler {kind}; use --sampler ci")
     words = [word for given in gaps for word in ([given] if os.path.exists(given) else given.split(","))]
     if "none" in words and len(words) > 1:
         raise InputError("--gap none leaves nothing out and stands alone; leave it away to give other gaps")
     if words == ["none"] and gap_keep:
         raise InputError("--gap-keep has no effect without a gap; give --gap too")
-    schedule = DDPMSchedule.of(schedule)
+    schedule = schedule or (FlowSchedule() if objective == "flow" else schedule_of())
     geometry = _Geometry(dataset, seed, device)
     ranges = [] if words == ["none"] else [_gap(word, geometry, schedule) for word in words]
-    least, most = (SIGMA_MIN, SIGMA_MAX) if kind == "lognormal" else schedule.sigmas[[0, -1]]
+    times = "flow times" if isinstance(schedule, FlowSchedule) else "DDPM timesteps"
+    law_of_flow = FLOW_SAMPLERS.get(kind)
+    least, most = (SIGMA_MIN, SIGMA_MAX) if kind == "lognormal" else (
+        (0, np.inf) if law_of_flow else schedule.sigmas[[0, -1]])
     for low, high in ranges:
         if low > most or high < least:
             raise InputError(f"--gap {low:g}:{high:g} lies outside the schedule, sigma {least:.3g} to {most:.3g}")
-    base: NoiseLevelSampler = (LogNormalSampler.for_data(dataset.std) if kind == "lognormal"
-                               else UniformTimestepSampler(schedule))
-    plain, name = ("EDM's law" if kind == "lognormal" else "uniform over timesteps", base), ""
+    base: NoiseLevelSampler = (LogNormalSampler.for_data(dataset.std) if kind == "lognormal" else
+                               law_of_flow(shift=getattr(schedule, "shift", 1.0)) if law_of_flow else
+                               UniformTimestepSampler(schedule))
+    plain, name = ("EDM's law" if kind == "lognormal" else f"{kind} law of flow times" if law_of_flow else
+                   "uniform over timesteps", base), ""
     if ci is not None:
         base = (ConfidenceIntervalSampler(*ci, schedule=schedule) if isinstance(ci, tuple)
                 else ConfidenceIntervalSampler.above(geometry.upper_end(), schedule=schedule))
         name = f"confidence interval {base.c_low:g}:{base.c_high:g}"
-        LOG.info("%s: %s of a normal over these DDPM timesteps, the tails over all", name, f"{base.coverage:.0%}")
+        LOG.info("%s: %s of a normal over these %s, the tails over all", name, f"{base.coverage:.0%}", times)
     law = base
     if ranges:
         law = GapSampler(base, ranges, keep=gap_keep)
@@ -149,7 +157,7 @@ class _Geometry:
         return zone.sigma_low, zone.sigma_high
 
 
-def _gap(word: str, geometry: _Geometry, schedule: DDPMSchedule) -> Gap:
+def _gap(word: str, geometry: _Geometry, schedule: NoiseSchedule) -> Gap:
     """One gap in sigma from one word."""
     if word == "auto":
         return geometry.recommended()

@@ -5,9 +5,10 @@ the same uniforms, and ``sample`` is nothing but the inverse CDF of stratified u
 discrete: their noise levels are the ``sigma_t`` of a schedule, ``log_prob`` is the log of a probability mass,
 and the CDF jumps; for the lognormal ``log_prob`` is a log density in sigma.
 
-Any law can be drawn as integer timesteps of any schedule: a noise level becomes the timestep in whose cell it lies
-(see ``schedules``), so the probability of timestep t is the law's mass in that cell, a difference of two values of
-the CDF. A law on timesteps keeps its own probabilities.
+Any law can be drawn on the levels of any schedule, which are finitely many: a noise level becomes the one in whose cell
+it lies (see ``schedules`` and ``flow_schedule``), so the probability of a level is the law's mass in that cell, a
+difference of two values of the CDF. A law on timesteps keeps its own probabilities, and a gap takes out the levels that
+lie in it. Training scripts take a draw as timesteps, as sigmas or as places in the scheduler's table.
 
 ``GapSampler`` (Dodson et al. 2026, section 5) conditions any of them to lie outside the danger zone; the
 confidence-interval law is Vu et al. 2026, Eq. 9-12 (arXiv 2602.17846 and 2601.21348).
@@ -23,8 +24,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from geomem.errors import InputError
+from geomem.noise.flow_schedule import schedule_from_dict, schedule_of
 from geomem.noise.gaps import Gap, Zone, merged_gaps, number
-from geomem.noise.schedules import DDPMSchedule
+from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +60,8 @@ class NoiseLevelSampler(ABC):
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> NoiseLevelSampler:
         """The sampler that ``to_dict`` described. Raises InputError where the document describes none."""
+        from geomem.noise.flow_samplers import FLOW_SAMPLERS
+
         try:
             kind = document["kind"]
             if kind == "lognormal":
@@ -65,12 +69,15 @@ class NoiseLevelSampler(ABC):
             if kind == "gap":
                 gaps = [(low, np.inf if high is None else high) for low, high in document["gaps"]]
                 return GapSampler(NoiseLevelSampler.from_dict(document["base"]), gaps, keep=document["keep"])
-            schedule = DDPMSchedule.from_dict(document.get("schedule"))
+            if kind in FLOW_SAMPLERS:
+                return FLOW_SAMPLERS[kind](**{name: value for name, value in document.items() if name != "kind"})
+            schedule = schedule_from_dict(document.get("schedule"))
             if kind == "uniform":
                 return UniformTimestepSampler(schedule)
             if kind == "ci":
                 return ConfidenceIntervalSampler(document["c_low"], document["c_high"], document["coverage"], schedule)
-            raise InputError(f"unknown noise-level sampler {kind!r}; known are lognormal, uniform, ci and gap")
+            raise InputError(f"unknown noise-level sampler {kind!r}; known are lognormal, uniform, ci, gap, "
+                             f"{', '.join(FLOW_SAMPLERS)}")
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -89,25 +96,70 @@ class NoiseLevelSampler(ABC):
         return _drawn(n, generator, self.icdf)
 
     @overload
-    def timesteps(self, n: int, schedule: Any, generator: np.random.Generator) -> np.ndarray: ...
+    def timesteps(self, n: int, scheduler: Any, generator: np.random.Generator) -> np.ndarray: ...
     @overload
-    def timesteps(self, n: int, schedule: Any, generator: torch.Generator) -> torch.Tensor: ...
-    def timesteps(self, n: int, schedule: Any,
+    def timesteps(self, n: int, scheduler: Any, generator: torch.Generator) -> torch.Tensor: ...
+    def timesteps(self, n: int, scheduler: Any,
                   generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
-        """Timesteps of shape (n,), int64, with the probabilities ``timestep_probabilities(schedule)``.
+        """n timesteps (n,) in the place of a training script's own draw, stratified like those of ``sample``.
 
-        They are the timesteps in whose cells the draws of ``sample`` lie, stratified like them.
+        ``scheduler``: of diffusers, one like MONAI's RFlowScheduler, or a schedule; None is DDPM's linear schedule.
+        DDPM: int64, 0 with the least noise; flow matching and EDM: float32, entries of the scheduler's ``timesteps``.
+        Their probabilities are ``timestep_probabilities(scheduler)``. Raises InputError for other schedulers.
         """
-        read = DDPMSchedule.of(schedule)
-        return _drawn(n, generator, lambda u: read.owner(self.icdf(u)).astype(np.int64))
+        schedule = schedule_of(scheduler)
+        if schedule.continuous:
+            return _drawn(n, generator, lambda u: schedule.timestep(self.icdf(u)).astype(np.float32))
+        return self._drawn_from(n, schedule, schedule.times, generator)
+
+    @overload
+    def sigmas(self, n: int, scheduler: Any, generator: np.random.Generator) -> np.ndarray: ...
+    @overload
+    def sigmas(self, n: int, scheduler: Any, generator: torch.Generator) -> torch.Tensor: ...
+    def sigmas(self, n: int, scheduler: Any,
+               generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+        """The same draws as ``timesteps`` by what the scheduler calls sigma: the noise fraction s of flow matching, of
+        others sigma itself.
+        """
+        schedule = schedule_of(scheduler)
+        if schedule.continuous:
+            times = float(schedule.timesteps)
+            return _drawn(n, generator, lambda u: (schedule.timestep(self.icdf(u)) / times).astype(np.float32))
+        return self._drawn_from(n, schedule, schedule.fractions, generator)
+
+    @overload
+    def indices(self, n: int, scheduler: Any, generator: np.random.Generator) -> np.ndarray: ...
+    @overload
+    def indices(self, n: int, scheduler: Any, generator: torch.Generator) -> torch.Tensor: ...
+    def indices(self, n: int, scheduler: Any,
+                generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+        """The same draws as places in ``scheduler.timesteps``, int64 (n,), in whichever direction that table runs.
+
+        Raises InputError where the scheduler holds no table of all its training timesteps.
+        """
+        schedule, table = schedule_of(scheduler), getattr(scheduler, "timesteps", None)
+        name, size = type(scheduler).__name__, schedule.timesteps
+        if schedule.continuous or table is None or isinstance(table, int) or len(table) != size:
+            raise InputError(f"indices are places in a table of all {size} training timesteps, which this {name} does "
+                             "not hold; draw timesteps, or give the scheduler before set_timesteps")
+        places = np.arange(size)
+        return self._drawn_from(n, schedule, places if table[0] < table[-1] else places[::-1], generator)
+
+    def _drawn_from(self, n: int, schedule: NoiseSchedule, values: np.ndarray,
+                    generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+        """n of the ``values`` (T,) of the schedule's levels, with the probabilities of the levels."""
+        cumulative = np.cumsum(np.maximum(self.timestep_probabilities(schedule), 0.0))
+        cumulative /= cumulative[-1]
+        return _drawn(n, generator, lambda u: values[np.searchsorted(cumulative, u, side="left")])
 
     def timestep_probabilities(self, schedule: Any = None) -> np.ndarray:
-        """Exact probability of each timestep, shape (T,), float64: the law's mass in the timestep's cell.
+        """Exact probability of each level of a schedule, shape (T,), float64, from the least noise on: the law's mass
+        in the level's cell.
 
-        ``schedule``: a DDPMSchedule or a diffusers scheduler (anything with ``alphas_cumprod``); None is the linear
-        schedule. The first and the last timestep own all smaller and all larger noise levels.
+        ``schedule``: as for ``timesteps``. The first and the last level own all smaller and all larger noise levels.
         """
-        return np.diff(self.cdf(DDPMSchedule.of(schedule).cell_edges))
+        schedule = schedule_of(schedule)
+        return np.diff(self.cdf(schedule.cell_edges, inclusive=schedule.closed_above))
 
 
 def _drawn(n: int, generator: np.random.Generator | torch.Generator,
@@ -171,11 +223,11 @@ class LogNormalSampler(NoiseLevelSampler):
 
 
 class TimestepSampler(NoiseLevelSampler):
-    """A law on the timesteps 0..T-1 of a DDPM schedule, given by their probabilities, shape (T,)."""
+    """A law on the timesteps 0..T-1 of a schedule, given by their probabilities, shape (T,)."""
 
     discrete = True
 
-    def __init__(self, probabilities: np.ndarray, schedule: DDPMSchedule) -> None:
+    def __init__(self, probabilities: np.ndarray, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
         self.probabilities = np.asarray(probabilities, dtype=np.float64)
         self._cumulative = np.concatenate([[0.0], np.cumsum(self.probabilities)])
@@ -205,11 +257,11 @@ class TimestepSampler(NoiseLevelSampler):
 class UniformTimestepSampler(TimestepSampler):
     """Every timestep of a schedule equally likely (Ho et al. 2020), the law of diffusers' training scripts.
 
-    ``schedule``: a DDPMSchedule or a diffusers scheduler; None is the linear schedule.
+    ``schedule``: a schedule or a diffusers scheduler; None is DDPM's linear schedule.
     """
 
     def __init__(self, schedule: Any = None) -> None:
-        schedule = DDPMSchedule.of(schedule)
+        schedule = schedule_of(schedule)
         super().__init__(np.full(schedule.timesteps, 1 / schedule.timesteps), schedule)
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,11 +275,11 @@ class ConfidenceIntervalSampler(TimestepSampler):
     coverage (0.67449 for one half). With lam the mass of the normal inside [0, T],
     ``p(t) = lam p_trunc(t) + (1 - lam) / T``: the mass in the tails is spread evenly over all timesteps.
     Timestep t = 0..T-1 owns [t, t+1] of continuous time, so the probabilities sum to one exactly.
-    ``schedule``: a DDPMSchedule or a diffusers scheduler; None is the linear schedule.
+    ``schedule``: a schedule or a diffusers scheduler; None is DDPM's linear schedule.
     """
 
     def __init__(self, c_low: float, c_high: float, coverage: float = 0.5, schedule: Any = None) -> None:
-        schedule = DDPMSchedule.of(schedule)
+        schedule = schedule_of(schedule)
         total = schedule.timesteps
         c_low, c_high, coverage = (number(value, "the confidence interval") for value in (c_low, c_high, coverage))
         if not 0 <= c_low < c_high <= total:
@@ -253,14 +305,14 @@ class ConfidenceIntervalSampler(TimestepSampler):
         law's c_low/T from c_low = 0.056 T on; Vu et al.'s coverage of 0.5 promises it only from T/2 on.
         Raises InputError where no timestep is noisier than sigma.
         """
-        schedule = DDPMSchedule.of(schedule)
+        schedule = schedule_of(schedule)
         c_low = int(np.searchsorted(schedule.sigmas, sigma, side="right"))
         if not sigma >= 0 or c_low == schedule.timesteps:
             raise InputError(f"no timestep of the schedule has more noise than sigma {sigma:g}; choose the confidence "
                              "interval by hand")
         return cls(c_low, schedule.timesteps, coverage, schedule)
 
-    def _scores(self, schedule: DDPMSchedule) -> np.ndarray:
+    def _scores(self, schedule: NoiseSchedule) -> np.ndarray:
         """Ends of the timesteps in standard deviations from the mean, shape (T+1,)."""
         return (np.arange(schedule.timesteps + 1) - self.mean) / self.std
 
@@ -342,10 +394,24 @@ class GapSampler(NoiseLevelSampler):
 
     def log_prob(self, sigma: np.ndarray | float) -> np.ndarray:
         sigma = np.asarray(sigma, dtype=np.float64)
-        inside = np.any([(sigma >= low) & (sigma <= high) for low, high in self.gaps], axis=0)
         with np.errstate(divide="ignore"):  # a hard gap keeps nothing
-            scale = np.log(np.where(inside, self.keep, 1.0))
+            scale = np.log(self._share_kept(sigma))
         return self.base.log_prob(sigma) + scale - np.log1p(-self.removed_mass)
+
+    def timestep_probabilities(self, schedule: Any = None) -> np.ndarray:
+        """Those of the base, thinned at the levels that lie inside: a level that is drawn is never in a hard gap.
+
+        Raises InputError where nothing is left.
+        """
+        schedule = schedule_of(schedule)
+        kept = self.base.timestep_probabilities(schedule) * self._share_kept(schedule.sigmas)
+        if not kept.sum() > 1e-6:
+            raise InputError("the gap leaves no timestep of the schedule to train on; make it narrower")
+        return kept / kept.sum()
+
+    def _share_kept(self, sigma: np.ndarray) -> np.ndarray:
+        inside = np.any([(sigma >= low) & (sigma <= high) for low, high in self.gaps], axis=0)
+        return np.where(inside, self.keep, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         gaps = [[low, high if np.isfinite(high) else None] for low, high in self.gaps]  # JSON has no infinity

@@ -1,17 +1,21 @@
-"""Noise schedules and the conversions between them.
+"""Noise schedules and the conversions between them. A schedule has a time of its own and T levels, from the least noise
+on, and maps both to sigma and back.
 
 sigma     standard deviation of the noise in data units; ``x_sigma = x + sigma Z`` (variance exploding, VE).
 timestep  DDPM integer t in 0..T-1, as in diffusers; ``x_VP = sqrt(abar_t) x + sqrt(1 - abar_t) Z``, so that
           ``sigma_t = sqrt((1 - abar_t) / abar_t)`` and ``x_VE = x_VP / sqrt(abar_t)``; the signal to noise ratio
-          is ``SNR_t = abar_t / (1 - abar_t) = 1 / sigma_t^2``.
+          is ``SNR_t = abar_t / (1 - abar_t) = 1 / sigma_t^2``. EDM's is ``log(sigma) / 4``; for flow matching see
+          ``flow_schedule``.
 cell      the noise levels that belong to a timestep: those between the geometric midpoints with its neighbours,
           ``sqrt(sigma_(t-1) sigma_t) < sigma <= sqrt(sigma_t sigma_(t+1))``; the first cell begins at 0, the last
           one has no end. Every sigma > 0 belongs to exactly one timestep, and sigma_t to t.
-flow time t in (0, 1]; ``x_t = t x + (1 - t) Z``, so that ``sigma = (1 - t) / t`` and ``x_VE = x_t / t``.
+flow time t in (0, 1]; ``x_t = t x + (1 - t) Z``, so that ``sigma = (1 - t) / t`` and ``x_VE = x_t / t``: the time of
+          Dodson et al. 2026, which grows towards the data. That of diffusers' schedulers is s = 1 - t.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -49,8 +53,74 @@ def sigma_to_flow_time(sigma: np.ndarray | float) -> np.ndarray:
     return 1 / (1 + np.asarray(sigma, dtype=np.float64))
 
 
+class NoiseSchedule(ABC):
+    """T noise levels, numbered from 0, the least noise, and the time of the networks that know them."""
+
+    timesteps: int
+    continuous = False
+    """Whether training draws any time, not one of the levels."""
+    closed_above = True
+    """Whether a cell holds its upper edge, else its lower one."""
+
+    @property
+    @abstractmethod
+    def sigmas(self) -> np.ndarray:
+        """VE noise level of each level, shape (T,), increasing, positive and finite."""
+
+    @abstractmethod
+    def timestep(self, sigma: np.ndarray | float) -> np.ndarray:
+        """Real-valued time of sigma > 0."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """JSON description, enough to make the schedule again (``flow_schedule.schedule_from_dict``)."""
+
+    @abstractmethod
+    def sigma_of(self, timestep: np.ndarray | float) -> np.ndarray:
+        """Inverse of ``timestep``."""
+
+    @property
+    @abstractmethod
+    def times(self) -> np.ndarray:
+        """What a training script calls the timestep of each level, shape (T,)."""
+
+    @property
+    def fractions(self) -> np.ndarray:
+        """What a training script calls the sigma of each level, shape (T,)."""
+        return self.sigmas
+
+    @cached_property
+    def snr(self) -> np.ndarray:
+        """Signal to noise ratio of each level, ``1 / sigma^2``, shape (T,)."""
+        return self.sigmas**-2.0
+
+    @cached_property
+    def cell_edges(self) -> np.ndarray:
+        """Ends of the levels' cells, shape (T+1,), from 0 to infinity."""
+        return np.concatenate([[0.0], np.sqrt(self.sigmas[:-1] * self.sigmas[1:]), [np.inf]])
+
+    def owner(self, sigma: np.ndarray | float) -> np.ndarray:
+        """The level, an integer, in whose cell sigma > 0 lies."""
+        return np.searchsorted(self.cell_edges[1:-1], sigma, side="left" if self.closed_above else "right")
+
+    def timesteps_within(self, low: float, high: float) -> tuple[int, int] | None:
+        """First and last timestep with ``low <= sigma_t <= high``, or None where there is none."""
+        inside = np.flatnonzero((self.sigmas >= low) & (self.sigmas <= high))
+        return (int(inside[0]), int(inside[-1])) if inside.size else None
+
+    def sigma_range(self, first: int, last: int) -> tuple[float, float]:
+        """All noise levels that belong to the timesteps first..last, from 0 if first is 0, to infinity if last is T-1.
+
+        Left out as a gap, they take exactly these timesteps out of every law. Raises InputError unless
+        0 <= first <= last < T.
+        """
+        if not 0 <= first <= last < self.timesteps:
+            raise InputError(f"the timesteps {first} to {last} must satisfy 0 <= first <= last <= {self.timesteps - 1}")
+        return float(self.cell_edges[first]), float(self.cell_edges[last + 1])
+
+
 @dataclass(frozen=True)
-class DDPMSchedule:
+class DDPMSchedule(NoiseSchedule):
     """DDPM noise schedule: beta linear from ``beta_start`` to ``beta_end`` (Ho et al. 2020), or any other by its
     abar_t, one per timestep, in ``given`` (see ``of``).
     """
@@ -124,30 +194,55 @@ class DDPMSchedule:
         """Signal to noise ratio of each timestep, ``abar / (1 - abar)``, shape (T,)."""
         return self.alpha_bar / (1 - self.alpha_bar)
 
-    @cached_property
-    def cell_edges(self) -> np.ndarray:
-        """Ends of the timesteps' cells, shape (T+1,), from 0 to infinity."""
-        return np.concatenate([[0.0], np.sqrt(self.sigmas[:-1] * self.sigmas[1:]), [np.inf]])
-
     def timestep(self, sigma: np.ndarray | float) -> np.ndarray:
         """Real-valued timestep of sigma > 0, linear in log sigma between timesteps, clipped to [0, T-1]."""
         return np.interp(np.log(sigma), np.log(self.sigmas), np.arange(self.timesteps))
 
-    def owner(self, sigma: np.ndarray | float) -> np.ndarray:
-        """Integer timestep in whose cell sigma > 0 lies."""
-        return np.searchsorted(self.cell_edges[1:-1], sigma, side="left")
+    def sigma_of(self, timestep: np.ndarray | float) -> np.ndarray:
+        """Inverse of ``timestep``."""
+        return np.exp(np.interp(timestep, np.arange(self.timesteps), np.log(self.sigmas)))
 
-    def timesteps_within(self, low: float, high: float) -> tuple[int, int] | None:
-        """First and last timestep with ``low <= sigma_t <= high``, or None where there is none."""
-        inside = np.flatnonzero((self.sigmas >= low) & (self.sigmas <= high))
-        return (int(inside[0]), int(inside[-1])) if inside.size else None
+    @property
+    def times(self) -> np.ndarray:
+        return np.arange(self.timesteps)
 
-    def sigma_range(self, first: int, last: int) -> tuple[float, float]:
-        """All noise levels that belong to the timesteps first..last, from 0 if first is 0, to infinity if last is T-1.
 
-        Left out as a gap, they take exactly these timesteps out of every law. Raises InputError unless
-        0 <= first <= last < T.
+@dataclass(frozen=True)
+class EDMSchedule(NoiseSchedule):
+    """The levels of EDM's samplers (Karras et al. 2022), or of a diffusers scheduler for EDM; increasing ``levels``.
+
+    Its time is what EDM's networks are given, ``log(sigma) / 4``.
+    """
+
+    levels: tuple[float, ...] = tuple(edm_steps()[::-1].tolist())
+
+    @classmethod
+    def of(cls, scheduler: Any) -> EDMSchedule:
+        """That of diffusers' EDMEulerScheduler, of its ``sigmas``. Raises InputError unless they are positive and in
+        order.
         """
-        if not 0 <= first <= last < self.timesteps:
-            raise InputError(f"the timesteps {first} to {last} must satisfy 0 <= first <= last <= {self.timesteps - 1}")
-        return float(self.cell_edges[first]), float(self.cell_edges[last + 1])
+        levels = np.sort(np.asarray(scheduler.sigmas, dtype=np.float64)[:len(scheduler.timesteps)])
+        if len(levels) < 2 or not (levels[0] > 0 and np.all(np.diff(levels) > 0) and np.isfinite(levels[-1])):
+            raise InputError(f"the sigmas of {type(scheduler).__name__} must be distinct positive numbers, 2 or more")
+        return cls(tuple(levels.tolist()))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "edm", "levels": list(self.levels)}
+
+    @property
+    def timesteps(self) -> int:  # type: ignore[override]
+        return len(self.levels)
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        return np.array(self.levels)
+
+    def timestep(self, sigma: np.ndarray | float) -> np.ndarray:
+        return np.log(sigma) / 4
+
+    def sigma_of(self, timestep: np.ndarray | float) -> np.ndarray:
+        return np.exp(4 * np.asarray(timestep, dtype=np.float64))
+
+    @property
+    def times(self) -> np.ndarray:
+        return self.timestep(self.sigmas).astype(np.float32)

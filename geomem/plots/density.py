@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from geomem.errors import InputError
-from geomem.noise import DDPMSchedule, GapSampler, NoiseLevelSampler, contribution
+from geomem.noise import FlowSchedule, GapSampler, NoiseLevelSampler, NoiseSchedule, contribution, schedule_of
 from geomem.plots.style import BLUE, COLOURS, GREY, RED, look, new_figure, sigma_axis, zone_edges
 
 Labelled = Sequence[tuple[str, NoiseLevelSampler]]
@@ -24,7 +24,7 @@ def plot_density(samplers: NoiseLevelSampler | Labelled, zone: Any = None, sched
     samplers: one sampler, or (label, sampler) pairs: first the law of reference, drawn in grey, if there are
         several. A law on timesteps is drawn as its mass over the width of the timestep's cell.
     zone: a danger zone, its mapping, or a pair (low, high) in sigma, to shade; None for none.
-    schedule: of the timesteps on the upper axis and in C: a DDPMSchedule or a diffusers scheduler; None is the
+    schedule: of the timesteps on the upper axis and in C: a schedule or a diffusers scheduler; None is DDPM's
         linear schedule. C is shown as far as eight decades below its largest value.
 
     Raises InputError where there is no sampler to draw.
@@ -32,7 +32,7 @@ def plot_density(samplers: NoiseLevelSampler | Labelled, zone: Any = None, sched
     rows = [("training law", samplers)] if isinstance(samplers, NoiseLevelSampler) else list(samplers)
     if not rows:
         raise InputError("no noise-level sampler to plot; give at least one")
-    schedule, edges = DDPMSchedule.of(schedule), zone_edges(zone)
+    schedule, edges = schedule_of(schedule), zone_edges(zone)
     colours = [BLUE] if len(rows) == 1 else [GREY, *(COLOURS[k % len(COLOURS)] for k in range(len(rows) - 1))]
     with look():
         figure = new_figure(6.4, 5.4)
@@ -58,20 +58,26 @@ def plot_density(samplers: NoiseLevelSampler | Labelled, zone: Any = None, sched
     return figure
 
 
-def _range(samplers: Sequence[NoiseLevelSampler], schedule: DDPMSchedule) -> tuple[float, float]:
-    """The schedule, and all but a thousandth of every law on either side."""
+def _range(samplers: Sequence[NoiseLevelSampler], schedule: NoiseSchedule) -> tuple[float, float]:
+    """The schedule, and all but a thousandth of every law on either side; flow times end nowhere, so the laws alone."""
     ends = np.array([sampler.icdf(np.array([1e-3, 1 - 1e-3])) for sampler in samplers])
+    if isinstance(schedule, FlowSchedule):
+        return float(ends.min()), float(min(ends.max(), schedule.sigmas[-2]))
     return float(min(schedule.sigmas[0], ends.min())), float(max(schedule.sigmas[-1], ends.max()))
 
 
-def _finite_edges(schedule: DDPMSchedule) -> np.ndarray:
-    """Cell edges with the two open cells closed as far out as they reach inwards, shape (T+1,)."""
+def _finite_edges(schedule: NoiseSchedule) -> np.ndarray:
+    """Cell edges with the two open cells closed as far out as they reach inwards, or where a level lies on its edge as
+    wide in log sigma as their neighbours, shape (T+1,).
+    """
     edges = schedule.cell_edges.copy()
-    edges[[0, -1]] = schedule.sigmas[[0, -1]] ** 2 / edges[[1, -2]]
+    inside = edges[[2, -3]] if isinstance(schedule, FlowSchedule) else edges[[1, -2]]
+    centres = edges[[1, -2]] if isinstance(schedule, FlowSchedule) else schedule.sigmas[[0, -1]]
+    edges[[0, -1]] = centres**2 / inside
     return edges
 
 
-def _draw_density(axes: Axes, sampler: NoiseLevelSampler, schedule: DDPMSchedule, colour: Any, label: str, *,
+def _draw_density(axes: Axes, sampler: NoiseLevelSampler, schedule: NoiseSchedule, colour: Any, label: str, *,
                   filled: bool) -> None:
     if sampler.discrete:
         edges = _finite_edges(schedule)
@@ -93,15 +99,18 @@ def _draw_density(axes: Axes, sampler: NoiseLevelSampler, schedule: DDPMSchedule
         axes.fill_between(sigma, per_log, color=colour, alpha=0.15, lw=0)
 
 
-def _timestep_axis(axes: Axes, schedule: DDPMSchedule) -> None:
+def _timestep_axis(axes: Axes, schedule: NoiseSchedule) -> None:
     """Timesteps on the upper edge, those that have room."""
-    timesteps = sorted({round(share * (schedule.timesteps - 1), -1 if 0.1 <= share < 1 else 0) for share in _TICKS})
-    span = np.log(schedule.sigmas[-1] / schedule.sigmas[0])
+    last = schedule.timesteps - 1
+    timesteps = sorted({round(share * last, -1 if 0.1 <= share < 1 else 0) for share in _TICKS})
+    ends = np.array(axes.get_xlim())
+    span = np.log(ends[1] / ends[0])
     shown: list[int] = []
     for t in map(int, timesteps):
-        if not shown or np.log(schedule.sigmas[t] / schedule.sigmas[shown[-1]]) > 0.055 * span:
+        sigma = schedule.sigmas[t]
+        if ends[0] <= sigma <= ends[1] and (not shown or np.log(sigma / schedule.sigmas[shown[-1]]) > 0.055 * span):
             shown.append(t)
     top = axes.secondary_xaxis("top")
-    top.set_xticks(schedule.sigmas[shown], labels=[str(t) for t in shown])
+    top.set_xticks(schedule.sigmas[shown], labels=[f"{schedule.times[t]:.0f}" for t in shown])
     top.minorticks_off()
-    top.set_xlabel("DDPM timestep")
+    top.set_xlabel("flow timestep" if isinstance(schedule, FlowSchedule) else "DDPM timestep")
