@@ -7,6 +7,8 @@ Each test has a p value for a model that owes nothing to its training points:
     leaning      samples are nearer to training than to as many held-out points: exchange of labels
     near_copies  samples are nearer to a training point than held-out points ever are: negative hypergeometric, exact
     membership   the losses of training points are below those of held-out points: AUC, corrected for noise levels
+    ratio_rule_by_class, leaning_by_class
+                 the first and the third test within each class, corrected for their number (Holm 1979)
 
 A test *fires* where its p value is at most ``LEVEL`` over the number of tests (Bonferroni), so an honest model passes
 all of them in at least 95 of 100 cases. The verdict is ``copies`` where the ratio rule fires in either orientation,
@@ -27,25 +29,29 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import betaincinv
-from scipy.stats import hypergeom, norm
+from scipy.stats import norm
 from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.memorization import (
+    ClassResult,
     Leaning,
     Membership,
     MemorizationRate,
     NearCopies,
     auth_pct,
+    by_class,
     c_t,
     leaning,
     membership,
     memorization_rate,
     near_copies,
 )
-from geomem.memorization.near_copies import excess_p_value
+from geomem.memorization.classes import Labels
+from geomem.memorization.near_copies import p_value_of
 from geomem.points import Array
 from geomem.quality import QualityReport, quality_report
+from geomem.statistics import excess_p_value
 
 FORMAT = "geomem.audit/1"
 LEVEL = 0.05  # of all tests together
@@ -61,7 +67,8 @@ class AuditTest:
     """One test. finding: ``copies`` or ``leans``, what it shows where it fires. p_value: of a model that owes nothing.
 
     smallest_effect: what the test would have found with 90% probability, a share of samples (``ratio_rule``,
-    ``mirrored``, ``near_copies``), a leaning or an AUC; None where no effect is large enough.
+    ``mirrored``, ``near_copies``), a leaning or an AUC; of tests by class, in any of the classes alone. None where no
+    effect is large enough.
     """
 
     name: str
@@ -78,7 +85,8 @@ class Audit:
     verdict: one of ``VERDICTS``, or None where the held-out points are not fit to compare with. reasons: a sentence for
     each test that fired, for all where none did, or why there is no verdict.
     trajectory, heldout: the ratio rule on samples and on held-out points; mirrored, mirrored_heldout: the same with
-    mirror images. membership: of the model, None where only samples are known. quality: against the held-out points.
+    mirror images. membership: of the model, None where only samples are known. classes: each class with enough points,
+    empty where no classes are known. quality: against the held-out points.
     peers: what other tools report, ``auth_pct`` and ``c_t`` (``geomem.memorization.peers``), None where not defined.
     level: that each p value is held against.
     blind: what these tests cannot see. advice: what to do next.
@@ -95,6 +103,7 @@ class Audit:
     leaning: Leaning
     near_copies: NearCopies
     membership: Membership | None
+    classes: tuple[ClassResult, ...]
     quality: QualityReport
     peers: dict[str, float | None]
     blind: tuple[str, ...]
@@ -106,6 +115,7 @@ class Audit:
             "trajectory", "heldout", "mirrored", "mirrored_heldout", "leaning", "near_copies", "membership", "quality")}
         return {"format": FORMAT, "verdict": self.verdict, "reasons": list(self.reasons),
                 **{name: None if part is None else part.to_dict() for name, part in measured.items()},
+                "classes": [part.to_dict() for part in self.classes],
                 "peers": self.peers, "tests": [vars(test) for test in self.tests], "level": self.level,
                 "blind": list(self.blind), "advice": list(self.advice)}
 
@@ -117,13 +127,15 @@ class Audit:
 
 
 def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..., Tensor] | None = None,
-          labels: tuple[np.ndarray, np.ndarray] | None = None, tolerance: float | None = None, mirrored: bool = False,
-          seed: int = 0, device: str | torch.device = "auto") -> Audit:
+          labels: tuple[np.ndarray, np.ndarray] | None = None, classes: Labels | None = None,
+          tolerance: float | None = None, mirrored: bool = False, seed: int = 0,
+          device: str | torch.device = "auto") -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
     numpy or torch; the ratio rule looks at mirror images as well where points are pictures (C, H, W).
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
+    classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
     mirrored: whether leaning and near-copies do, for models that were trained on them. tolerance: as in
     ``memorization_rate``. seed: of the relabelings and subsets.
 
@@ -138,15 +150,19 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     either_way, either_floor = (memorization_rate(part, train, mirrored=True, **compared) if pictures else None
                                 for part in (samples, heldout))
     told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, **compared)
-    level = LEVEL / (3 + pictures + (told is not None))
+    of_classes = () if classes is None else by_class(rate, floor, samples, train, heldout, classes, mirrored=mirrored,
+                                                     seed=seed, **{**compared, "tolerance": leans.tolerance})
+    level = LEVEL / (3 + pictures + (told is not None) + 2 * bool(of_classes))
     tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
     if either_way is not None and either_floor is not None:
         tests.insert(1, _ratio_rule("mirrored", either_way, either_floor, level))
     if told is not None:
         tests.append(_membership(told, level))
+    if of_classes:
+        tests += [_ratio_rule_by_class(of_classes, level), _leaning_by_class(of_classes, level)]
     verdict, reasons = _weigh(tests, level, _unfit(leans))
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
-                 quality_report(samples, train, heldout, seed=seed, device=device),
+                 of_classes, quality_report(samples, train, heldout, seed=seed, device=device),
                  {"auth_pct": auth_pct(samples, train, device=device),
                   "c_t": _c_t(samples, train, heldout, seed, device)},
                  _blind(pictures, told is not None),
@@ -178,11 +194,6 @@ def _unfit(leans: Leaning) -> tuple[str, ...]:
     return tuple(signs)
 
 
-def _excess_p_value(count: int, n: int, other: int, m: int) -> float:
-    """P value of ``count`` of n against ``other`` of m, one-sided: Fisher's exact test."""
-    return float(hypergeom(n + m, count + other, n).sf(count - 1))
-
-
 def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float | None:
     """The smallest share of n samples for which a test is POWER sure to fire. fires: whether it does, by count of them.
 
@@ -198,16 +209,20 @@ def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float 
 
 def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, level: float) -> AuditTest:
     n, m, other = rate.n, floor.n, floor.count
-    smallest = _smallest_share(n, lambda count: hypergeom(n + m, count + other, n).sf(count - 1) <= level)
+    smallest = _smallest_share(n, lambda count: excess_p_value(count, n, other, m) <= level)
     what = "copies of training points or of their mirror images" if name == "mirrored" else "copies of training points"
-    return AuditTest(name, "copies", _excess_p_value(rate.count, n, other, m), smallest,
+    return AuditTest(name, "copies", float(excess_p_value(rate.count, n, other, m)), smallest,
                      f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are {what} by the ratio "
                      f"rule; of {m:,} held-out points {floor.rate:.1%} [{floor.low:.1%}, {floor.high:.1%}] are.")
 
 
-def _leaning(leans: Leaning, level: float) -> AuditTest:
+def _smallest_leaning(leans: Leaning, level: float) -> float | None:
     smallest = 0.5 + float(norm.isf(level) + norm.ppf(POWER)) * leans.null_stderr
-    return AuditTest("leaning", "leans", leans.p_value, smallest if smallest < 1 else None,
+    return smallest if smallest < 1 else None
+
+
+def _leaning(leans: Leaning, level: float) -> AuditTest:
+    return AuditTest("leaning", "leans", leans.p_value, _smallest_leaning(leans, level),
                      f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples are nearer to the training "
                      f"points than to as many held-out points; 50% owe them nothing.")
 
@@ -216,7 +231,7 @@ def _near_copies(near: NearCopies, level: float) -> AuditTest:
     test = min(near.tests, key=lambda test: test.p_value)
     nearest = near.tests[0]
     single = level / len(near.tests)
-    smallest = _smallest_share(near.n, lambda count: excess_p_value(count, near.n, near.n_heldout, 1) <= single)
+    smallest = _smallest_share(near.n, lambda count: p_value_of(count, near.n, near.n_heldout, 1) <= single)
     return AuditTest("near_copies", "leans", near.p_value, smallest,
                      f"{test.count / near.n:.1%} of the samples are nearer to a training point than "
                      + ("any held-out point is" if test == nearest else
@@ -233,6 +248,33 @@ def _membership(told: Membership, level: float) -> AuditTest:
                      f"Whoever has the model tells training from held-out points by its errors at sigma = "
                      f"{strongest.sigma:.3g} with an area under the curve of {area.value:.1%} [{area.low:.1%}, "
                      f"{area.high:.1%}], at best; 50% is chance.")
+
+
+def _ratio_rule_by_class(classes: tuple[ClassResult, ...], level: float) -> AuditTest:
+    first = min(classes, key=lambda part: part.ratio_rule_p_value)
+    effects = [_smallest_share(part.n, lambda count, part=part: excess_p_value(  # type: ignore[misc]
+        count, part.n, part.heldout_count, part.n_heldout) <= level / len(classes)) for part in classes]
+    return AuditTest("ratio_rule_by_class", "copies", first.ratio_rule_p_value, _in_any(effects),
+                     f"Of {first.n:,} samples of class {first.label} {first.rate:.1%} [{first.low:.1%}, "
+                     f"{first.high:.1%}] are copies of training points by the ratio rule; of {first.n_heldout:,} "
+                     f"held-out points of it {first.heldout_count / first.n_heldout:.1%} are. This is the worst of "
+                     f"{len(classes)} classes.")
+
+
+def _leaning_by_class(classes: tuple[ClassResult, ...], level: float) -> AuditTest:
+    first = min(classes, key=lambda part: part.leaning_p_value)
+    leans = first.leaning
+    return AuditTest("leaning_by_class", "leans", first.leaning_p_value,
+                     _in_any([_smallest_leaning(part.leaning, level / len(classes)) for part in classes]),
+                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples of class {first.label} are "
+                     "nearer to its training points than to as many held-out points of it; 50% owe them nothing. This "
+                     f"is the worst of {len(classes)} classes.")
+
+
+def _in_any(effects: list[float | None]) -> float | None:
+    """What is found in whichever class it is: the largest of them."""
+    known = [effect for effect in effects if effect is not None]
+    return max(known) if len(known) == len(effects) else None
 
 
 def _c_t(samples: Array, train: Array, heldout: Array, seed: int, device: str | torch.device) -> float | None:

@@ -41,7 +41,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, mannwhitneyu, pearsonr, rankdata, spearmanr, ttest_1samp
+from scipy.stats import beta, hypergeom, mannwhitneyu, pearsonr, rankdata, spearmanr, ttest_1samp
 from scipy.stats import t as student
 
 from geomem.errors import InputError
@@ -113,6 +113,22 @@ def newcombe_interval(p: float, p_interval: tuple[float, float], q: float, q_int
 
     (l_p, u_p), (l_q, u_q) = p_interval, q_interval
     return p - q - combined(p - l_p, u_q - q), p - q + combined(u_p - p, q - l_q)
+
+
+def excess_p_value(count: Any, n: int, other: int, m: int) -> Any:
+    """P value of ``count`` of n against ``other`` of m, one-sided: Fisher's exact test. count: a number or an array."""
+    return hypergeom(n + m, count + other, n).sf(count - 1)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """P values (K,) of as many tests, corrected so that all together are wrong no more often than one (Holm 1979): a
+    test fires where its own is at most the level of all.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from test_report import require_sound
 import geomem
 from geomem.errors import InputError
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
-from geomem.run_audit import LEVEL, _excess_p_value, _smallest_share
+from geomem.run_audit import LEVEL, _smallest_share
+from geomem.statistics import excess_p_value, holm
 
 
 def points(seed, *shape):
@@ -40,6 +41,42 @@ def test_verdict_of_a_situation(samples, verdict, fires):
     assert len(found.reasons) == (len(fires) or len(found.tests))
     assert found.exceeds(0.6) == (verdict != "nothing found")
     assert found.level == LEVEL / 4
+
+
+def classes_of(*sizes):
+    return tuple(np.arange(size) % 3 for size in sizes)
+
+
+def test_one_copied_class_is_found_among_honest_ones():
+    """A fifth of the samples of class 2 are copies: too few among all samples for leaning, enough within their class.
+
+    The figures of a class are those of ``leaning`` and of a loop on its points alone.
+    """
+    known, unseen, asked = points([5, 1], 90, 3), points([5, 2], 300, 3), points([5, 3], 300, 3)
+    classes = classes_of(300, 90, 300)
+    copied = np.flatnonzero(classes[0] == 2)[:20]
+    asked[copied] = known[classes[1] == 2][:20] + 1e-4 * points(6, 20, 3)
+    found = geomem.audit(asked, known, unseen, classes=classes)
+    assert [(part.label, part.n, part.n_train, part.n_heldout) for part in found.classes] == [
+        (label, 100, 30, 100) for label in range(3)]
+    assert found.level == LEVEL / 5
+    assert [part.ratio_rule_p_value <= found.level for part in found.classes] == [False, False, True]
+    alone = geomem.leaning(*(part[labels == 2] for part, labels in zip((asked, known, unseen), classes, strict=True)),
+                           tolerance=found.leaning.tolerance, relabelings=1200)
+    assert found.classes[2].leaning.to_dict() == alone.to_dict()
+    assert found.classes[2].count == found.trajectory.memorized[classes[0] == 2].sum() >= 20
+    exact = [fisher_exact([[part.count, 100 - part.count], [part.heldout_count, 100 - part.heldout_count]],
+                          alternative="greater").pvalue for part in found.classes]
+    assert found.classes[2].ratio_rule_p_value == pytest.approx(3 * min(exact))
+    assert "class 2" in next(test.sentence for test in found.tests if test.name == "ratio_rule_by_class")
+
+
+def test_classes_with_few_points_are_left_out_and_labels_must_fit():
+    labels = [np.where(np.arange(n) < 9, 7, np.arange(n) % 2) for n in (150, 60, 80)]
+    assert [part.label for part in geomem.audit(HONEST, TRAIN, HELDOUT, classes=tuple(labels)).classes] == [0, 1]
+    assert geomem.audit(HONEST, TRAIN, HELDOUT, classes=(*classes_of(150, 60, 80)[:2], np.zeros(80))).classes == ()
+    with pytest.raises(InputError, match="one integer for each point"):
+        geomem.audit(HONEST, TRAIN, HELDOUT, classes=classes_of(150, 60, 81))
 
 
 def test_no_verdict_where_training_and_held_out_points_are_exchanged():
@@ -73,7 +110,20 @@ def test_honest_models_pass():
 @pytest.mark.parametrize("count", [0, 1, 5, 30])
 def test_excess_is_fishers_exact_test(count):
     exact = fisher_exact([[count, 40 - count], [3, 57]], alternative="greater").pvalue
-    assert _excess_p_value(count, 40, 3, 60) == pytest.approx(exact)
+    assert excess_p_value(count, 40, 3, 60) == pytest.approx(exact)
+
+
+def test_holm_is_its_definition():
+    """One after the other, the smallest first, each against the level over those that remain; until one does not fire.
+    """
+    p_values = np.array([0.04, 0.001, 0.2, 0.011, 0.012])
+    for level in (0.005, 0.03, 0.045, 0.05, 0.2, 0.5):
+        fires = set()
+        for k in np.argsort(p_values):
+            if p_values[k] > level / (5 - len(fires)):
+                break
+            fires.add(int(k))
+        assert set(np.flatnonzero(holm(p_values) <= level)) == fires
 
 
 def test_smallest_share_is_found_with_its_power():
@@ -102,8 +152,9 @@ def test_command_writes_what_scripts_rely_on(tmp_path, capsys):
 def test_page_of_a_file_of_samples(tmp_path, capsys):
     """Figures, pictures and sentences are those of the JSON, and names of files are text."""
     data, samples, out = tmp_path / "data.npz", tmp_path / "<b>&.npz", tmp_path / "out"
-    np.savez(data, train=TRAIN, heldout=HELDOUT)
-    np.savez(samples, samples=repeated(TRAIN))
+    classes = dict(zip(("labels", "train_labels", "heldout_labels"), classes_of(150, 60, 80), strict=True))
+    np.savez(samples, samples=repeated(TRAIN), labels=classes.pop("labels"))
+    np.savez(data, train=TRAIN, heldout=HELDOUT, **classes)
     assert status("audit", samples, "--data", data, "--json", "--out", out) == 0
     document = json.loads(capsys.readouterr().out)
     page = require_sound((out / "audit.html").read_text(encoding="utf-8"))
@@ -113,6 +164,8 @@ def test_page_of_a_file_of_samples(tmp_path, capsys):
                   f"{100 * leans['share']:.1f}% [{100 * leans['low']:.1f}, {100 * leans['high']:.1f}]",
                   f"{document['quality']['frechet_at_floor_size']:#.3g}", "near-copies , 150 in all"):
         assert " ".join(words.split()) in page.text, words
+    assert [part["label"] for part in document["classes"]] == [0, 1, 2]
+    assert "Class by class" in page.text
     assert "Membership" not in page.text
     assert len([picture for picture in page.all("img") if picture["class"] == "pair"]) == 24
 

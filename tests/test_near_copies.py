@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from geomem.errors import InputError
 from geomem.memorization import memorization_rate, near_copies
-from geomem.memorization.near_copies import excess_p_value
+from geomem.memorization.near_copies import p_value_of
 
 
 def points(seed, *shape):
@@ -29,7 +29,7 @@ def test_p_values_are_those_of_all_orders():
 
 def test_tiny_p_values_are_no_zero():
     """The first 40 of all distances are of samples: a product of shares."""
-    assert excess_p_value(40, 400, 1200, 1) == pytest.approx(np.prod([(400 - i) / (1600 - i) for i in range(40)]))
+    assert p_value_of(40, 400, 1200, 1) == pytest.approx(np.prod([(400 - i) / (1600 - i) for i in range(40)]))
 
 
 def test_counts_and_distances_are_those_of_a_loop():

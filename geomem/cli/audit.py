@@ -23,7 +23,8 @@ from geomem.errors import InputError
 
 AUDIT_FILE = "audit.json"
 SHOWN = 32  # samples in the picture
-_EFFECTS = {"leaning": "a leaning of", "membership": "an AUC of"}
+SHOWN_CLASSES = 12  # in the text; the page and the JSON have all
+_EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "membership": "an AUC of"}
 
 
 @click.command()
@@ -64,8 +65,8 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
                                                out=out)
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
-    found = audited(samples.values, dataset.train, dataset.test, **known, tolerance=tolerance,
-                    mirrored=samples.flip, seed=seed, device=device)
+    found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
+                    tolerance=tolerance, mirrored=samples.flip, seed=seed, device=device)
     document = {**found.to_dict(), "target": target, "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                          "leaked": dataset.n_leaked}}
@@ -93,22 +94,39 @@ def _picture(path: str, samples: Any, near: Any, train: Any) -> None:
 
 
 def _text(document: dict[str, Any]) -> str:
-    quality, level = document["quality"], document["level"]
     from geomem.run_audit import HEADLINES
 
+    quality, level = document["quality"], document["level"]
     lines = [f"verdict: {HEADLINES[document['verdict']]}", "", *document["reasons"], "",
-             f"{'test':14} {'p value':>9}   would have found, with 90% probability"]
+             f"{'test':19} {'p value':>9}   would have found, with 90% probability"]
     for test in document["tests"]:
         effect = test["smallest_effect"]
         what = "nothing of any size" if effect is None else (
             f"{_EFFECTS[test['name']]} {effect:.1%}" if test["name"] in _EFFECTS else f"{effect:.1%} of the samples")
-        lines.append(f"{test['name'].replace('_', ' '):14} {test['p_value']:9.2g}   {what}"
+        lines.append(f"{test['name'].replace('_', ' '):19} {test['p_value']:9.2g}   {what}"
                      + ("   <- fires" if test["p_value"] <= level else ""))
     lines += [f"A test fires at p <= {level:.3g}: all of them together are wrong about an honest model in at most 5% "
               "of cases.", "",
               f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
               f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", "",
+              *_class_lines(document["classes"], level),
               "What this cannot see:", *(f"  {sentence}" for sentence in document["blind"]),
               *(["", "What to do next:"] if document["advice"] else []),
               *(f"  {sentence}" for sentence in document["advice"])]
     return "\n".join(lines)
+
+
+def _class_lines(classes: list[dict[str, Any]], level: float) -> list[str]:
+    """The classes that look worst, by the smaller of their p values, which are corrected for the number of classes."""
+    if not classes:
+        return []
+    ranked = sorted(classes, key=lambda part: min(part["ratio_rule_p_value"], part["leaning_p_value"]))
+    lines = [f"{'class':>9}  {'samples':>7}  {'memorized [95%]':>19}  {'nearer to training [95%]':>25}"]
+    for part in ranked[:SHOWN_CLASSES]:
+        leans = part["leaning"]
+        fires = min(part["ratio_rule_p_value"], part["leaning_p_value"]) <= level
+        copies, nearer = (f"{share:.1%} [{row['low']:.1%}, {row['high']:.1%}]" for share, row in (
+            (part["rate"], part), (leans["share"], leans)))
+        lines.append(f"{part['label']:>9}  {part['n']:>7,}  {copies:>19}  {nearer:>25}"
+                     + ("   <- fires" if fires else ""))
+    return [*lines, *([f"and {len(ranked) - SHOWN_CLASSES:,} more classes"] if len(ranked) > SHOWN_CLASSES else []), ""]

@@ -46,6 +46,11 @@ class Samples:
     def flip(self) -> bool:
         return self.about.get("flip") is True
 
+    def classes(self, data: DataSet) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Labels of the samples (n,), and of the training and test points of ``data``; None where some have none."""
+        known = self.labels, data.train_labels, data.test_labels
+        return None if any(part is None for part in known) else known  # type: ignore[return-value]
+
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with the keys samples and about (JSON) and, where they are known, seeds and labels."""
         arrays: dict[str, Any] = {"samples": self.values, "seeds": self.seeds, "labels": self.labels,
@@ -55,7 +60,7 @@ class Samples:
 
 
 def read_samples(path: str | Path) -> Samples:
-    """Read an ``.npz`` with the key ``samples`` and, from geomem, ``about``, ``seeds`` and ``labels``.
+    """Read an ``.npz`` with the key ``samples``, perhaps integer ``labels`` and, from geomem, ``about`` and ``seeds``.
 
     Nothing in it is unpickled. Raises InputError for whatever is no file of samples.
     """
@@ -86,8 +91,13 @@ def read_samples(path: str | Path) -> Samples:
         raise InputError(f"{path}: samples {what}; save floats (n, ...) in the scale of the data, images / 127.5 - 1")
     if not isinstance(about, dict):
         about = {}
-    kept = arrays_of(Path(path), lambda there: ("seeds", "labels")) if about.get("format") == FORMAT else {}
-    return Samples(values, about, kept.get("seeds"), kept.get("labels"), str(path))
+    ours = about.get("format") == FORMAT
+    kept = arrays_of(Path(path), lambda there: ("seeds", "labels") if ours else ("labels",))
+    labels = kept.get("labels")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(values),)):
+        _LOG.info(f"note: {path}: labels are not one integer for each sample, and are not used")
+        labels = None
+    return Samples(values, about, kept.get("seeds"), labels, str(path))
 
 
 def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,

@@ -1,6 +1,7 @@
 """Did the model memorize? The ratio rule on generated samples, per noise level and per training point."""
 
 from geomem._renamed import renamed
+from geomem.memorization.classes import ClassResult, by_class
 from geomem.memorization.copies import CopyCounts, copies_per_point
 from geomem.memorization.leaning import Leaning, leaning
 from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_level
@@ -13,6 +14,7 @@ from geomem.memorization.swap import control_windows, swapped_samples
 from geomem.memorization.watch import LeaningCheck, MemorizationCheck, Watch, default_watch_every
 
 __all__ = [
+    "ClassResult",
     "CopyCounts",
     "Leaning",
     "LeaningCheck",
@@ -24,6 +26,7 @@ __all__ = [
     "RiskReport",
     "Watch",
     "auth_pct",
+    "by_class",
     "c_t",
     "control_windows",
     "copies_per_point",

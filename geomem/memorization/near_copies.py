@@ -101,7 +101,7 @@ def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: floa
     for quantile in QUANTILES:
         place = max(1, int(np.ceil(quantile * m)))  # j
         count = int((distance < limits[place - 1]).sum())
-        p_value = float(excess_p_value(count, n, m, place))
+        p_value = float(p_value_of(count, n, m, place))
         tests.append(QuantileTest(quantile, float(limits[place - 1]), count, place * n / (m + 1), p_value))
     best = min(tests, key=lambda test: test.p_value)
     together = min(1.0, len(tests) * best.p_value)
@@ -109,7 +109,7 @@ def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: floa
     return NearCopies(tuple(tests), together, n, m, sets.leaked, sets.tolerance, found, sets.index[index], distance)
 
 
-def excess_p_value(count: Any, n: int, m: int, j: int) -> Any:
+def p_value_of(count: Any, n: int, m: int, j: int) -> Any:
     """P(K_j >= count), exact also where it is tiny, as scipy's ``nhypergeom`` is not: of the first ``count + j - 1``
     of all distances, at least ``count`` are of samples. count: a number or an array of them.
     """
