@@ -242,7 +242,7 @@ quality five.npz --data good.npz --features dino | pca:K
 quality five.npz --data good.npz --features pca:5 --metric values | no effect without --metric frechet
 quality five.npz --data good.npz --fid-weights gone.pth --metric pr | no effect without --metric fid
 quality five.npz --data good.npz --label a --label b | 2 --label for 1
-quality integers.npz --data good.npz --all | geomem: integers.npz: samples hold uint8; save floats (n, ...)
+quality integers.npz --data good.npz --all | geomem: integers.npz: is uint8 of shape
 quality nans.npz --data good.npz --all | geomem: nans.npz: samples hold NaN
 quality huge.npz --data good.npz --all | beyond 1e+15
 quality none.npz --data good.npz --all | samples are none

@@ -11,9 +11,9 @@ from geomem.cli.options import (
     MAX_SAMPLES,
     Number,
     answer,
-    data_root_option,
     device_option,
     json_option,
+    reading_options,
     require_data,
     require_new_directory,
     say,
@@ -30,7 +30,7 @@ _EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "memb
 @click.command()
 @click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
 @click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names.")
-@data_root_option
+@reading_options
 @click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="For a RUN: samples to generate, seeds 0..N-1.")
 @click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP", help="For a RUN: which weights.")
@@ -47,8 +47,9 @@ _EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "memb
 def audit(target: str, data: str | None, n_samples: int, weights: str | None, tolerance: float | None, seed: int,
           fail_over: float | None, device: str, as_json: bool, out: str | None) -> None:
     """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
-    train or geomem export, or a diffusers folder) or in a file of samples, for membership in the model of a RUN, and
-    give one verdict: copies, leans, or nothing found, with the smallest effect that would have been found.
+    train or geomem export, or a diffusers folder) or in given samples (an .npz, or a folder or zip of pictures), for
+    membership in the model of a RUN, and give one verdict: copies, leans, or nothing found, with the smallest effect
+    that would have been found.
 
     Samples are compared with held-out points that were never used for model selection, at least 10 of them.
 

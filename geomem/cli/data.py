@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import answer, data_root, data_root_option, json_option, load, require_picture, say
+from geomem.cli.options import (
+    answer,
+    data_root,
+    data_root_option,
+    json_option,
+    load,
+    reading_options,
+    require_picture,
+    say,
+)
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +58,7 @@ def _list_text(document: dict[str, Any]) -> str:
 
 @data.command()
 @click.argument("spec", metavar="DATA")
-@data_root_option
+@reading_options
 @json_option
 @click.option("--out", metavar="PICTURE", type=click.Path(dir_okay=False), help="Draw points of it (.png, .pdf, .svg).")
 @click.option("--points", type=click.IntRange(1, 1000), default=60, show_default=True, metavar="N",

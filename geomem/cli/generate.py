@@ -62,13 +62,13 @@ def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:
 
 def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: str | None, device: str,
                      out: str | None) -> tuple[Samples, DataSet, Pretrained | None]:
-    """The samples of ``target``, a file or what a model makes of seeds 0..n_samples - 1, kept in the directory ``out``;
-    the data they belong to; the model, None for a file.
+    """The samples of ``target``: a file, a folder of pictures, or what a model makes of seeds 0..n_samples - 1, kept in
+    the directory ``out``; the data they belong to; the model, None for samples.
     """
-    from geomem.generation import data_of, read_samples, require_comparable
+    from geomem.generation import data_of, holds_samples, read_samples, require_comparable
     from geomem.training import load_denoiser
 
-    model = load_denoiser(target, weights) if os.path.isdir(target) else None
+    model = load_denoiser(target, weights) if os.path.isdir(target) and not holds_samples(target) else None
     if model is None:
         samples = read_samples(target)
         dataset = data_of(samples.about, data, target, load=load)

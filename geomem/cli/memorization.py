@@ -11,11 +11,11 @@ from geomem.cli.options import (
     MAX_SAMPLES,
     Sigmas,
     answer,
-    data_root_option,
     device_option,
     json_option,
     mirrored_option,
     progress_bar,
+    reading_options,
     require_data,
     require_new_directory,
     say,
@@ -30,7 +30,7 @@ MEMORIZATION_FILE = "memorization.json"
 @click.command()
 @click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
 @click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names.")
-@data_root_option
+@reading_options
 @click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="For a RUN: samples to generate, seeds 0..N-1.")
 @click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP", help="For a RUN: which weights.")
@@ -50,7 +50,8 @@ MEMORIZATION_FILE = "memorization.json"
 def memorization(target: str, data: str | None, n_samples: int, weights: str | None, sigmas: int | list[float],
                  n_points: int, tolerance: float | None, mirrored: bool, seed: int, device: str, as_json: bool,
                  out: str | None) -> None:
-    """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of a file of samples.
+    """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of given samples: an
+    .npz, or a folder or zip of pictures.
 
     For a RUN also per noise level, beside the empirical optimal denoiser (memorizes perfectly) and the Gaussian linear
     denoiser (knows only mean and covariance).

@@ -114,16 +114,42 @@ class Bytes(_Parsed):
         return int(float(match[1]) * self.units[match[2].upper()])
 
 
-data_root_option = click.option(
-    "--data-root", metavar="DIR", type=click.Path(), expose_value=False,
-    callback=lambda ctx, param, value: ctx.meta.update({"geomem.data_root": value}),
-    help="Folder with the official files of recipes.  [default: the environment variable GEOMEM_DATA]")
+def _of_data(*names: str, **declared: Any) -> Callable[..., Any]:
+    """An option for ``load``, which takes it from the command that runs."""
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        context.meta[f"geomem.data.{parameter.name}"] = value
+
+    return click.option(*names, expose_value=False, callback=keep, **declared)
+
+
+data_root_option = _of_data("--data-root", metavar="DIR", type=click.Path(),
+                            help="Folder with the official files of recipes.  [default: the environment variable "
+                                 "GEOMEM_DATA]")
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--data-root`` and how DATA is read: ``--channels``, ``--size``, ``--crop``, ``--column``."""
+    for option in reversed((
+        data_root_option,
+        _of_data("--channels", type=click.Choice(["first", "last"]),
+                 help="Where arrays of DATA with four axes have their channels.  [default: by shape, and said]"),
+        _of_data("--size", type=click.IntRange(1), metavar="PIXELS",
+                 help="Scale the pictures of DATA to squares of so many pixels (Lanczos)."),
+        _of_data("--crop", is_flag=True, help="With --size: the square in the middle of each picture."),
+        _of_data("--column", metavar="NAME", help="Column of the pictures or numbers where DATA is a table."),
+    )):
+        command = option(command)
+    return command
+
+
+def _said_of_data(name: str) -> Any:
+    context = click.get_current_context(silent=True)
+    return context and context.meta.get(f"geomem.data.{name}")
 
 
 def data_root() -> str | None:
     """What ``--data-root`` of the command that runs, or else GEOMEM_DATA, says."""
-    context = click.get_current_context(silent=True)
-    return (context and context.meta.get("geomem.data_root")) or os.environ.get("GEOMEM_DATA") or None
+    return _said_of_data("data_root") or os.environ.get("GEOMEM_DATA") or None
 
 
 def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -137,7 +163,9 @@ def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A DATA argument, ``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` and ``--data-root``."""
+    """A DATA argument, ``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` and those of
+    ``reading_options``.
+    """
     for option in reversed((
         click.argument("data", shell_complete=complete_data),
         click.option("--heldout", metavar="DATA", shell_complete=complete_data,
@@ -146,7 +174,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
         click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw."),
-        data_root_option,
+        reading_options,
     )):
         command = option(command)
     return command
@@ -228,9 +256,11 @@ def _peak_memory() -> str:
 def load(data: str, **options: Any) -> DataSet:
     """Load a data set and tell a person what was decided about it, on stderr."""
     from geomem.data import load_data
+    from geomem.data.dataset import READ_AS
 
     started = time.perf_counter()
-    dataset = load_data(data, data_root=data_root(), **options)
+    said = {name: value for name in READ_AS if (value := _said_of_data(name))}
+    dataset = load_data(data, data_root=data_root(), **options | said)
     for note in dataset.notes:
         say(f"note: {note}")
     LOG.debug("%s: %s training and %s held-out points of shape %s, sha256 %s, read in %.1f s", dataset.name,

@@ -8,11 +8,11 @@ import click
 
 from geomem.cli.options import (
     answer,
-    data_root_option,
     device_option,
     json_option,
     load,
     progress_bar,
+    reading_options,
     require_data,
     require_picture,
     say,
@@ -26,7 +26,7 @@ INCEPTION = ("fid", "kid", "inception-pr")
 @click.command()
 @click.argument("samples", nargs=-1, required=True, type=click.Path(), metavar="SAMPLES.npz...")
 @click.option("--data", metavar="DATA", help="The training data; the default is what the first sample file names.")
-@data_root_option
+@reading_options
 @click.option("--label", "labels", multiple=True, metavar="TEXT",
               help="Name of a row, once per sample file. Files with the same label are runs of one setting, and their "
                    "mean over runs is added.  [default: the file names]")

@@ -8,10 +8,10 @@ from geomem.cli.options import (
     LOG,
     Seeds,
     data_root,
-    data_root_option,
     device_option,
     load,
     progress_bar,
+    reading_options,
     require_data,
 )
 
@@ -21,7 +21,7 @@ from geomem.cli.options import (
 @click.option("--out", required=True, metavar="PAGE.html", type=click.Path(dir_okay=False),
               help="The page: one file that needs no network. It replaces an earlier one.")
 @click.option("--data", metavar="DATA", help="The training data; the default is what each run names.")
-@data_root_option
+@reading_options
 @click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
               help="Which weights to evaluate.  [default: as geomem generate]")
 @click.option("--seeds", type=Seeds(), default="0-999", show_default=True,

@@ -13,11 +13,11 @@ import click
 from geomem.cli.options import (
     MAX_SAMPLES,
     answer,
-    data_root_option,
     device_option,
     json_option,
     load,
     progress_bar,
+    reading_options,
     require_data,
     require_new_directory,
     say,
@@ -51,7 +51,7 @@ WORDS = ("gaussian", "empirical", "skip")  # what may be given in place of a run
 @click.option("--weights-b", metavar="per-level|early-stop|before-copies|last|STEP",
               help="Which weights of the other runs.")
 @click.option("--data", metavar="DATA", help="The training data to look for; the default is RUN_A's.")
-@data_root_option
+@reading_options
 @click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="Samples of every row, all from the same seeds 0..N-1.")
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 "

@@ -7,9 +7,10 @@ choice of weights), and *test* points, which are used for evaluation alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from geomem.points import first_equal, points_of
 from geomem.rng import random_order
 
 MAX_VALIDATION = 500
+READ_AS = ("channels", "size", "crop", "column")  # options of load_data that say how files are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class DataSet:
     notes : what a person should be told: a split that was made, channels dropped.
     leaked : ``(M,)`` bool, the held-out points that are equal or near-equal to a training point, or None for none.
         They are neither validation nor test points.
+    read_as : those of the options ``READ_AS`` of ``load_data`` that were given.
     """
 
     name: str
@@ -46,6 +49,7 @@ class DataSet:
     pixels: bool = False
     notes: tuple[str, ...] = ()
     leaked: np.ndarray | None = None
+    read_as: dict[str, Any] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:

@@ -7,7 +7,7 @@ cache until they are asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from geomem.errors import as_input_error, file_error
 HUB_PREFIX = "hf:"
 TRAIN_SPLITS = ("train", "training")
 HELDOUT_SPLITS = ("test", "validation", "valid", "val")
+IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 _ADVICE = "check the name, and that this machine reaches the hub or has the data set in its cache"
 
@@ -39,14 +40,14 @@ class HubData:
     label: str | None = None
 
 
-def read_hub_spec(spec: str) -> Source:
-    """``hf:NAME[:CONFIG]``: its training split, its test or validation split where there is one, the first column of
-    images or else of numbers, and the labels where there are any.
+def read_hub_spec(spec: str, column: str | None = None) -> Source:
+    """``hf:NAME[:CONFIG]``: its training split, its test or validation split where there is one, ``column``, or the one
+    that ``chosen_column`` takes, and the labels where there are any.
     """
     name, _, config = spec.removeprefix(HUB_PREFIX).partition(":")
     if not name:
         raise file_error(repr(spec), "names no data set; give hf:NAME or hf:NAME:CONFIG, such as hf:ylecun/mnist")
-    return read_hub(HubData(name, config or None))
+    return read_hub(HubData(name, config or None, column=column))
 
 
 def read_hub(data: HubData) -> Source:
@@ -60,10 +61,14 @@ def read_hub(data: HubData) -> Source:
         heldout = _named(where, "split", data.heldout, HELDOUT_SPLITS, list(found))
         splits = [found[train]] + ([found[heldout]] if heldout and heldout != train else [])
         features = splits[0].features
-        column = _named(where, "column", data.column, (), list(features)) or _data_column(where, features, datasets)
+        images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        numbers = [name for name, feature in features.items() if _is_numbers(feature, datasets)]
+        column = chosen_column(where, data.column, images, numbers, list(features))
+        others = [name for name in (images if column in images else numbers) if name != column]
         label = _named(where, "column", data.label, LABEL_COLUMNS, list(features))
         parts = [_part(f"{where}: {part.split}", part, column, label, datasets) for part in splits]
-    return Source(data.name.rstrip("/").split("/")[-1], parts[0], parts[1] if len(parts) > 1 else None)
+    return Source(data.name.rstrip("/").split("/")[-1], parts[0], parts[1] if len(parts) > 1 else None,
+                  other_columns(column, others) if data.column is None else ())
 
 
 def _load(data: HubData, datasets: Any) -> Any:
@@ -104,13 +109,21 @@ def _named(where: str, kind: str, wanted: str | None, usual: tuple[str, ...], th
     return wanted or next((name for name in usual if name in there), None)
 
 
-def _data_column(where: str, features: Any, datasets: Any) -> str:
-    """The first column of images, else the first one of several numbers."""
-    found = [name for name, feature in features.items() if isinstance(feature, datasets.Image)] or [
-        name for name, feature in features.items() if _is_numbers(feature, datasets)]
-    if found:
-        return found[0]
-    raise file_error(where, f"has no column of images or of lists of floats; there are {', '.join(features)}")
+def chosen_column(where: object, wanted: str | None, images: list[str], numbers: list[str], there: list[str]) -> str:
+    """The column of the points: ``wanted``, else of those of images the first of a usual name, else the first; without
+    images the same of those of numbers. Raises InputError where there is none.
+    """
+    found = images or numbers
+    if wanted is not None and wanted not in images + numbers:
+        raise file_error(where, f"has no column {wanted} of images or of lists of floats; there are {', '.join(there)}")
+    if not found:
+        raise file_error(where, f"has no column of images or of lists of floats; there are {', '.join(there)}")
+    return wanted or next((name for name in IMAGE_COLUMNS if name in found), found[0])
+
+
+def other_columns(chosen: str, others: Sequence[str]) -> tuple[str, ...]:
+    """A note where other columns than the chosen one could be the points."""
+    return (f"points from column {chosen}; --column takes another: {', '.join(others)}",) if others else ()
 
 
 def _is_numbers(feature: Any, datasets: Any) -> bool:

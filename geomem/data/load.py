@@ -19,12 +19,13 @@ import numpy as np
 from geomem.data.child import one_child
 from geomem.data.dataset import DataSet
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
-from geomem.data.points import Points, as_points
-from geomem.data.readers import FORMS, read_path
+from geomem.data.pictures import MAX_SIZE, Form
+from geomem.data.points import Points, as_points, with_channels
+from geomem.data.readers import FORMS, read_path, refuse_column
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
 from geomem.duplicates import leaked_points, near_groups
-from geomem.errors import file_error, one_line
+from geomem.errors import InputError, file_error, one_line
 from geomem.rng import random_order
 from geomem.scales import require_one_scale
 
@@ -35,7 +36,9 @@ MAX_HELDOUT = 10_000
 
 @one_child()
 def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
-              shuffle: bool = False, seed: int = 0, data_root: str | os.PathLike[str] | None = None) -> DataSet:
+              shuffle: bool = False, seed: int = 0, channels: str | None = None, size: int | None = None,
+              crop: bool = False, column: str | None = None,
+              data_root: str | os.PathLike[str] | None = None) -> DataSet:
     """Load training and held-out points.
 
     Parameters
@@ -49,6 +52,11 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     shuffle : put each part in a random order before that; smaller subsets are nested in larger ones.
     seed : of that order, and of the split that is made when there is no held-out part: a fifth of the points,
         at most 10,000, announced in ``notes``. Equal and near-equal points stay on one side.
+    channels : ``first`` or ``last``: which axis of arrays (N, C, H, W) or (N, H, W, C) are the channels. The default
+        is announced in ``notes`` where it could be another one.
+    size : scale all pictures to so many pixels a side, by Lanczos' filter, which averages where it shrinks. crop : take
+        the square in the middle of each before that.
+    column : of a table: the one of the pictures or numbers.
     data_root : folder where recipes find official files; the default is the environment variable GEOMEM_DATA.
 
     Raises
@@ -56,19 +64,22 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     InputError : for anything wrong with the input, with a message of one line.
     """
     root = data_root or os.environ.get(ROOT_VARIABLE) or None
-    source = _read(spec, root)
+    read_as: dict[str, Any] = {name: value for name, value in (("channels", channels), ("size", size), ("crop", crop),
+                                               ("column", column)) if value is not None and value is not False}
+    form = _form(**read_as)
+    source = _read(spec, root, read_as)
     split_note: list[str] = []
     may_leak = True
     parts: Sequence[Part]
     if heldout is not None:
-        second = _read(heldout, root)
+        second = _read(heldout, root, read_as)
         parts = [source.train, second.train]
         if source.heldout is not None:
             split_note = [f"held-out points from {second.name} in place of those of {source.name}"]
     elif source.heldout is not None:
         parts = [source.train, source.heldout]
     else:
-        (whole,), told = read_parts([source.train])  # all of them, since any may equal another
+        (whole,), told = read_parts([source.train], form)  # all of them, since any may equal another
         source = replace(source, train=whole, notes=(*source.notes, *told))
         parts, merged = _split(whole, seed)
         may_leak = merged > 0
@@ -79,7 +90,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     parts = _numbered_classes(parts)
     chosen = [_cut(where, "train", parts[0], n_train, 2, shuffle, seed),
               _cut(where, "heldout", parts[1], n_heldout, 1, shuffle, seed)]
-    read = [read_parts(chosen)] if heldout is None else [read_parts([part]) for part in chosen]
+    read = [read_parts(chosen, form)] if heldout is None else [read_parts([part], form) for part in chosen]
     train, held = (points for found, _ in read for points in found)
     notes = [*source.notes, *read[0][1], *split_note]
     if heldout is not None:
@@ -106,7 +117,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     else:
         leaked = None
     return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked)
+                   tuple(notes), leaked, read_as)
 
 
 def require_there(spec: str) -> None:
@@ -117,16 +128,49 @@ def require_there(spec: str) -> None:
                                      "hf:NAME[:CONFIG]")
 
 
-def _read(spec: Any, root: str | os.PathLike[str] | None) -> Source:
+def _form(channels: str | None = None, size: int | None = None, crop: bool = False, column: str | None = None) -> Form:
+    if channels not in (None, "first", "last"):
+        raise InputError(f"channels is {channels!r}; give first or last")
+    if size is not None and not (type(size) is int and 1 <= size <= MAX_SIZE):
+        raise InputError(f"size is {size!r}; give a number of pixels from 1 to {MAX_SIZE}")
+    if crop and size is None:
+        raise InputError("crop needs a size; give --size N as well")
+    return Form(size=size, crop=crop)
+
+
+def _read(spec: Any, root: str | os.PathLike[str] | None, read_as: dict[str, Any]) -> Source:
     if isinstance(spec, str | os.PathLike):
-        recipes = known_recipes()
-        if isinstance(spec, str) and spec in recipes:
-            return read_recipe(recipes[spec], root)
+        known = known_recipes().get(str(spec))
+        if known is not None or Path(spec).suffix.lower() == ".toml":
+            require_there(str(spec))
+            if read_as:
+                raise file_error(spec, f"is a recipe, which says itself how data are read; leave out "
+                                       f"{', '.join(f'--{name}' for name in read_as)}, or write a recipe of your own")
+            return read_recipe(known or Path(spec), root)
+    source = _read_data(spec, read_as.get("column"))
+    channels, size = read_as.get("channels"), read_as.get("size")
+    parts: list[Part] = []
+    said: dict[str, None] = {}
+    for part in (source.train, source.heldout):
+        if isinstance(part, Points):
+            if size:
+                raise file_error(source.name, "holds arrays, and --size scales encoded pictures only; leave it out")
+            part, note = with_channels(part, channels, source.name)
+            said |= {note: None} if note else {}
+        elif channels and part is not None:
+            raise file_error(source.name, "holds encoded pictures, whose channels are known; leave out --channels")
+        parts += [] if part is None else [part]
+    return replace(source, train=parts[0], heldout=parts[1] if len(parts) > 1 else None, notes=(*source.notes, *said))
+
+
+def _read_data(spec: Any, column: str | None) -> Source:
+    """What is no recipe."""
+    if isinstance(spec, str | os.PathLike):
         if isinstance(spec, str) and spec.startswith(HUB_PREFIX):
-            return read_hub_spec(spec)
-        path = Path(spec)
+            return read_hub_spec(spec, column)
         require_there(str(spec))
-        return read_recipe(path, root) if path.suffix.lower() == ".toml" else read_path(path)
+        return read_path(Path(spec), column)
+    refuse_column("array", column)
     if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
         spec = spec.detach().cpu()
         spec = (spec.float() if spec.is_floating_point() else spec).numpy()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from geomem.data.child import in_child
-from geomem.data.hub import HELDOUT_SPLITS, LABEL_COLUMNS, TRAIN_SPLITS
+from geomem.data.hub import HELDOUT_SPLITS, LABEL_COLUMNS, TRAIN_SPLITS, chosen_column, other_columns
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import class_names, joined_points
 from geomem.data.source import Part, Source
@@ -37,6 +37,7 @@ class _Table:
 
     rows: int
     column: str
+    others: tuple[str, ...]
     images: bool
     label: str | None
     labels: np.ndarray | None
@@ -47,8 +48,14 @@ def parquet_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
-def read_parquet(paths: list[Path], where: Path) -> Source:
-    """Points of the files; the names of several files say which part each belongs to."""
+def read_table(path: Path, column: str | None = None) -> Source:
+    """Points of one file."""
+    return read_parquet([path], path, column)
+
+
+def read_parquet(paths: list[Path], where: Path, column: str | None = None) -> Source:
+    """Points of the files, in ``column`` or the usual one; the names of several files say which part each belongs to.
+    """
     by_part: dict[str, list[Path]] = {}
     for path in paths:
         word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
@@ -58,18 +65,20 @@ def read_parquet(paths: list[Path], where: Path) -> Source:
     if not train:
         train, held = held, []
     name = where.stem if where.suffix.lower() == ".parquet" else where.resolve().name
-    return Source(name, _part(train, where), _part(held, where) if held else None)
+    parts = [_part(files, where, column) for files in (train, held) if files]
+    return Source(name, parts[0][0], parts[1][0] if held else None, parts[0][1] if column is None else ())
 
 
-def _part(paths: list[Path], where: Path) -> Part:
-    tables = [table for path in paths for table in _from_child(path, _describe)]
+def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, tuple[str, ...]]:
+    """The points of some files, and a note."""
+    tables = [table for path in paths for table in _from_child(path, _describe, wanted)]
     if len({(table.column, table.images, table.label) for table in tables}) > 1:
         raise file_error(where, "holds Parquet files with other columns than each other; give them one by one")
-    column = tables[0].column
+    column, told = tables[0].column, other_columns(tables[0].column.removesuffix(".bytes"), tables[0].others)
     known = [table.labels for table in tables if table.labels is not None]
     labels = np.concatenate(known) if known else None
     if not tables[0].images:
-        return joined_points([_joined_numbers(path, column) for path in paths], where, labels)
+        return joined_points([_joined_numbers(path, column) for path in paths], where, labels), told
     starts = np.cumsum([0, *(table.rows for table in tables)])
 
     def read(positions: np.ndarray) -> Generator[bytes, None, None]:
@@ -80,7 +89,7 @@ def _part(paths: list[Path], where: Path) -> Part:
                     yield from contents
 
     size = sum(path.stat().st_size for path in paths)
-    return Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels)
+    return Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels), told
 
 
 def _joined_numbers(path: Path, column: str) -> np.ndarray:
@@ -108,32 +117,38 @@ def _open(path: Path) -> Any:
     return pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
 
 
-def _describe(path: Path) -> Iterator[_Table]:
+def _describe(path: Path, wanted: str | None) -> Iterator[_Table]:
     """One ``_Table``. No more rows are believed than a file with one byte per row could hold."""
     rows, size = (table := _open(path)).metadata.num_rows, path.stat().st_size
     if not 0 <= rows <= size:
         raise ValueError(f"{size:,} bytes announce {rows:,} rows")
-    column, images, label = _columns(path, table.schema_arrow)
-    yield _Table(rows, column, images, label, None if label is None else _labels(path, label, rows))
+    column, others, images, label = _columns(path, table.schema_arrow, wanted)
+    yield _Table(rows, column, others, images, label, None if label is None else _labels(path, label, rows))
 
 
-def _columns(path: Path, schema: Any) -> tuple[str, bool, str | None]:
-    """The column of images, or the field of it that holds them, else the first of numbers; and that of labels."""
+def _columns(path: Path, schema: Any, wanted: str | None) -> tuple[str, tuple[str, ...], bool, str | None]:
+    """The column of images (the field of it that holds them), else of numbers: ``wanted``, or the first of a usual
+    name, or the first; the others of that kind; whether they are images; and the column of labels.
+    """
     import pyarrow.types as kinds
 
     plain = {field.name: _plain(field.type) for field in schema}
     label = next((name for name in LABEL_COLUMNS if name in plain and any(
         is_kind(plain[name]) for is_kind in (kinds.is_integer, kinds.is_string, kinds.is_large_string))), None)
+    images = {}  # name of a column: where in it the images are
     for name, kind in plain.items():
+        field = name
         if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            name, kind = f"{name}.bytes", _plain(kind.field("bytes").type)
+            field, kind = f"{name}.bytes", _plain(kind.field("bytes").type)
         if kinds.is_binary(kind) or kinds.is_large_binary(kind):
-            return name, True, label
-    for name, kind in plain.items():
-        if (kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)) \
-                and kinds.is_floating(kind.value_type):
-            return name, False, label
-    raise file_error(path, f"has no column of images or of lists of floats; there are {', '.join(schema.names)}")
+            images[name] = field
+    numbers = [name for name, kind in plain.items() if (
+        kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
+        and kinds.is_floating(kind.value_type)]
+    column = chosen_column(path, wanted, list(images), numbers, schema.names)
+    kind = list(images) if column in images else numbers
+    others = tuple(name for name in kind if name != column)
+    return images.get(column, column), others, column in images, label
 
 
 def _plain(kind: Any) -> Any:

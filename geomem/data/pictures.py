@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from geomem.errors import as_input_error, file_error, one_line
 
 # What lies in a file decides, not its name, and for other forms Pillow starts other programs (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+MAX_SIZE = 4096
 MAX_ENCODED_BYTES = 1 << 28  # of one image; Pillow refuses to decode more pixels than would fit
 
 
@@ -48,10 +50,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Form:
-    """How a recipe wants its images: ``grey``, and ``size``: the square in the middle, scaled to so many pixels."""
+    """How images are wanted: ``grey``, and ``size``: scaled to so many pixels a side, with ``crop`` the square in the
+    middle of each.
+    """
 
     grey: bool = False
     size: int | None = None
+    crop: bool = True
 
 
 def decoded(parts: Sequence[Pictures], form: Form | None = None) -> tuple[list[Points], list[str]]:
@@ -80,6 +85,7 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
     images: np.ndarray | None = None
     first, size = place.name(int(positions[0])), (0, 0)
     n_grey = n_transparent = 0
+    sizes: Counter[tuple[int, int]] = Counter()  # width and height as they lie there
     i = -1
     # Closed at once when an image is refused: with it the archive or the process it reads from.
     with closing(place.read(positions)) as contents, tqdm(
@@ -87,16 +93,17 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
             disable=None) as shown:
         for i, content in enumerate(shown):
             here = f"{place.where}: {place.name(int(positions[i]))}"
-            image, transparent = _open(here, content, form)
+            image, transparent, original = _open(here, content, form)
             n_transparent += transparent
+            sizes[original] += 1
             if images is None:
                 size = image.shape[:2]
                 refuse_bomb(place.where, packed, len(positions) * image.size)
                 images = scratch_array(place.where, (len(positions), *image.shape))
             if image.shape[:2] != size:
                 raise file_error(here, f"is {image.shape[1]} x {image.shape[0]}, but {first} is {size[1]} x {size[0]}; "
-                                       "all images must have one size: scale them, or write a recipe with size in "
-                                       "[points]")
+                                       "all images must have one size: --size N scales them, with --crop the "
+                                       "square in the middle of each")
             if image.ndim == 3 and images.ndim == 3:  # the first colour image after grey ones
                 grey, images = images, scratch_array(place.where, (*images.shape, 3))
                 images[:i] = grey[:i, ..., None]
@@ -104,14 +111,31 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
             images[i] = image if image.ndim == images.ndim - 1 else image[..., None]
     if images is None or i + 1 != len(positions):
         raise file_error(place.where, f"gave {i + 1:,} of {len(positions):,} images; make it again")
-    notes = [f"transparency of {n_transparent:,} images dropped"] if n_transparent else []
+    notes = _scaling(sizes, form)
+    notes += [f"transparency of {n_transparent:,} images dropped"] if n_transparent else []
     if 0 < n_grey < len(positions):
         notes.append(f"{n_grey:,} grey images made RGB beside {len(positions) - n_grey:,} colour images")
     return images, notes
 
 
-def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
-    """uint8 ``(H, W)`` of a grey image or ``(H, W, 3)`` of another, and whether it had transparency."""
+def _scaling(sizes: Counter[tuple[int, int]], form: Form) -> list[str]:
+    """What ``form`` did to images of these widths and heights."""
+    n_scaled = sum(count for size, count in sizes.items() if size != (form.size, form.size))
+    if form.size is None or not n_scaled:
+        return []
+    n_oblong, n_small = (sum(count for size, count in sizes.items() if is_so(*size)) for is_so in (
+        lambda width, height: width != height, lambda width, height: min(width, height) < form.size))
+    note = f"{n_scaled:,} of {sum(sizes.values()):,} images scaled to {form.size} x {form.size} (Lanczos)"
+    if n_oblong:
+        note += f"; {n_oblong:,} not square: " + ("only the middle of them" if form.crop else
+                                                  "stretched; --crop takes the middle")
+    return [note + (f"; {n_small:,} enlarged" if n_small else "")]
+
+
+def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool, tuple[int, int]]:
+    """uint8 ``(H, W)`` of a grey image or ``(H, W, 3)`` of another, whether it had transparency, and width and height
+    before it was scaled.
+    """
     from PIL import Image, ImageOps
 
     if len(content) > MAX_ENCODED_BYTES:
@@ -129,9 +153,11 @@ def _open(here: str, content: bytes, form: Form) -> tuple[np.ndarray, bool]:
         if transparent:
             image = image.convert("RGBA" if image.mode == "P" else image.mode)
         image = image.convert("L" if form.grey or image.mode in ("1", "L", "LA") else "RGB")
-        if form.size is not None and image.size != (form.size, form.size):
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.crop((left, top, left + side, top + side))
-            image = square.resize((form.size, form.size), Image.Resampling.LANCZOS)
-        return np.asarray(image), transparent
+        original = image.size
+        if form.size is not None and original != (form.size, form.size):
+            if form.crop:
+                side = min(image.size)
+                left, top = (image.width - side) // 2, (image.height - side) // 2
+                image = image.crop((left, top, left + side, top + side))
+            image = image.resize((form.size, form.size), Image.Resampling.LANCZOS)
+        return np.asarray(image), transparent, original

@@ -1,7 +1,8 @@
 """Points: float32 arrays ``(N, ...)`` with one point per row, and how arrays of other types become points.
 
 * uint8 arrays are images, see :mod:`geomem.data.pixels`.
-* Floating-point arrays are taken as they are, whatever their range, as float32.
+* Floating-point arrays are taken as they are, whatever their range, as float32. Of four axes, ``with_channels`` decides
+  which are the channels.
 
 Points in memory maps of which the float32 values take more than ``STORED_BYTES`` stay on disk. Images stay uint8
 until ``in_memory_if_small`` is called, so that of many only the chosen ones are ever turned into floats.
@@ -16,12 +17,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from geomem.data.pixels import channels_first, from_uint8
+from geomem.data.pixels import CHANNELS, channels_first, from_uint8
 from geomem.errors import file_error
 from geomem.points import Points as AnyPoints
 from geomem.points import nonfinite, points_of
 
 STORED_BYTES = 1 << 30
+FLOAT_CHANNELS = (1, 2, 3, 4)
 MAX_CLASS_NAME = 255  # as long as a folder's
 
 
@@ -38,6 +40,15 @@ class StoredPoints(AnyPoints):
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         super().__init__(parts, _as_float32)
 
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Shape of the first array, as it is stored."""
+        return tuple(self._parts[0].shape)
+
+    def turned(self, axes: tuple[int, ...]) -> StoredPoints:
+        """All rows of the arrays, with their axes in this order."""
+        return StoredPoints([part.transpose(axes) for part in self._parts])
+
 
 def _as_float32(rows: np.ndarray) -> np.ndarray:
     if rows.dtype == np.uint8:
@@ -45,7 +56,7 @@ def _as_float32(rows: np.ndarray) -> np.ndarray:
         assert images is not None, "the shape is checked where the points are made"
         return from_uint8(images)
     with np.errstate(over="ignore"):  # beyond float32 lies infinity, which is refused where points are made
-        return np.array(rows, dtype=np.float32)
+        return np.array(rows, dtype=np.float32, order="C")
 
 
 Values: TypeAlias = np.ndarray | StoredPoints
@@ -106,6 +117,51 @@ def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = Non
     if not pixels:
         _refuse_nonfinite(values, where)
     return Points(values, None if labels is None else _checked_labels(labels, len(values), where), pixels)
+
+
+def with_channels(points: Points, channels: str | None, where: object) -> tuple[Points, str | None]:
+    """Points of arrays with four axes as pictures (N, C, H, W), and what to say of a reading that could be another.
+
+    channels : ``first`` or ``last`` in the arrays. None takes floats to be pictures of one to four channels, square ones
+        where both could be, and else to have their channels first; uint8 to have 1 or 3 channels, last where both could
+        be.
+    Raises InputError for channels of points that are not such arrays, or of uint8 in any number but 1 and 3.
+    """
+    values = points.values
+    shape = values.array_shape if isinstance(values, StoredPoints) else values.shape
+    if len(shape) != 4:
+        if channels:
+            raise file_error(where, f"has points of shape {shape[1:]}; --channels is for arrays (N, H, W, C) or "
+                                    "(N, C, H, W): leave it out")
+        return points, None
+    counts = CHANNELS if points.pixels else FLOAT_CHANNELS
+    could_be = {"first": shape[1] in counts, "last": shape[3] in counts}
+    if points.pixels:
+        usual = "last" if could_be["last"] else "first"
+    else:
+        usual = "last" if could_be["last"] and shape[2] != shape[3] and (
+            not could_be["first"] or shape[1] == shape[2]) else "first"
+    chosen, other = channels or usual, "first" if (channels or usual) == "last" else "last"
+    if points.pixels and not could_be[chosen]:
+        raise file_error(where, f"holds uint8 images of shape {shape[1:]}, which do not have 1 or 3 channels {chosen}; "
+                                f"give --channels {other}")
+    said = None
+    square = chosen == "first" and shape[2] == shape[3]
+    if channels is None and not square and (could_be[other] or (chosen == "last" and not points.pixels)):
+        said = (f"points of shape {shape[1:]} are read as {_pictures(shape, chosen)}; --channels {other} reads "
+                f"{_pictures(shape, other)}")
+    axes = (0, 3, 1, 2) if chosen == "last" else (0, 1, 2, 3)
+    if points.pixels and chosen != usual:
+        axes = (0, 2, 3, 1)  # uint8 is stored with its channels last, where both could be
+    elif points.pixels or chosen == "first":
+        return points, said
+    turned = values.turned(axes) if isinstance(values, StoredPoints) else np.ascontiguousarray(values.transpose(axes))
+    return replace(points, values=turned), said
+
+
+def _pictures(shape: tuple[int, ...], channels: str) -> str:
+    count, height, width = (shape[1:] if channels == "first" else (shape[3], *shape[1:3]))
+    return f"{height} x {width} with {count} channels"
 
 
 def in_memory_if_small(points: Points) -> Points:

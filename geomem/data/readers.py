@@ -22,25 +22,29 @@ from geomem.data.cifar import batches, is_binary_batch, read_batch_file, read_ci
 from geomem.data.idx import GZIP, images_in, is_idx, read_idx
 from geomem.data.images import holds_images, read_folder, read_zip
 from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
-from geomem.data.parquet import parquet_files, read_parquet
+from geomem.data.parquet import parquet_files, read_parquet, read_table
 from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
-_BY_SUFFIX = {".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx,
-              ".parquet": lambda path: read_parquet([path], path), **dict.fromkeys(SUFFIXES, read_series)}
+_BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
+    ".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx, ".parquet": read_table,
+    **dict.fromkeys(SUFFIXES, read_series)}
 FORMS = (".npz, .npy, a folder of .npy files, a folder or .zip of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
          "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet")
 _FILE = "give a file or a folder"
 _HEADS = ("@relation", "@problemname", "@timestamps", "@univariate", "@classlabel", "@data")
 
 
-def read_path(path: Path) -> Source:
-    """Read a file or folder by its kind. Raises InputError when it is of no known kind or cannot be read."""
+def read_path(path: Path, column: str | None = None) -> Source:
+    """Read a file or folder by its kind; ``column``: of a table, the one of the points.
+
+    Raises InputError when it is of no known kind or cannot be read.
+    """
     try:
         if path.is_dir():
-            return _read_folder(path)
+            return _read_folder(path, column)
         require_file(path, _FILE)
         with open(path, "rb") as file:  # missing or not permitted: said once, for every reader
             start = file.read(512)
@@ -49,11 +53,23 @@ def read_path(path: Path) -> Source:
     reader = _by_content(path, start) or _BY_SUFFIX.get(path.suffix.lower())
     if reader is None:
         raise file_error(path, f"is of no known form; known are {FORMS}")
+    if reader is read_table:
+        return read_table(path, column)
+    refuse_column(path, column)
     return reader(path)
 
 
-def _read_folder(folder: Path) -> Source:
+def refuse_column(where: object, column: str | None) -> None:
+    """Raise InputError for a column of what is no table."""
+    if column is not None:
+        raise file_error(where, f"is no table, so it has no column {column}; leave out --column")
+
+
+def _read_folder(folder: Path, column: str | None) -> Source:
     with as_input_error(folder, "a folder of data", "check its permissions"):
+        if tables := parquet_files(folder):
+            return read_parquet(tables, folder, column)
+        refuse_column(folder, column)
         if batches(folder):
             return read_cifar(folder)
         if (images := images_in(folder)) is not None:
@@ -62,8 +78,6 @@ def _read_folder(folder: Path) -> Source:
             return read_celeba(*faces)
         if (flowers := flowers_files(folder)) is not None:
             return read_flowers(*flowers)
-        if tables := parquet_files(folder):
-            return read_parquet(tables, folder)
         if (series := training_file(folder)) is not None:
             return read_series(series)
     arrays = shards(folder)
@@ -79,7 +93,7 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
     if start.startswith(GZIP):
         return read_idx
     if start.startswith(b"PAR1"):
-        return _BY_SUFFIX[".parquet"]
+        return read_table
     if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03"):
         return read_batch_file
     if is_idx(start):

@@ -2,7 +2,8 @@
 
     title, description, licence   for people
     [source]   kind = "sklearn", name = "load_digits"    a data set that scikit-learn carries
-               kind = "file", path, heldout (optional)   paths of any other form, relative to the recipe
+               kind = "file", path, heldout (optional)   paths of any other form, relative to the recipe;
+                                                         column (optional) of a table
                kind = "hub", name, config, revision, train, heldout, column, label
                                                          a data set of the Hugging Face hub, see :mod:`geomem.data.hub`
     [[local]]  path; sha256 (optional)                   official files below the data root; the first path that is
@@ -35,7 +36,7 @@ import numpy as np
 
 from geomem.data.dataset import content_hash
 from geomem.data.hub import HubData, read_hub
-from geomem.data.pictures import Form, Pictures
+from geomem.data.pictures import MAX_SIZE, Form, Pictures
 from geomem.data.points import Points, as_points
 from geomem.data.readers import read_path
 from geomem.data.source import Part, Source, read_parts
@@ -51,7 +52,6 @@ _KEYS: dict[str, set[str]] = {"source": {"kind", "path"} | _HUB, "local": {"path
 _TEXTS = {"title", "description", "licence"}
 _ADVICE = "the tables and keys are described in geomem/data/recipes.py"
 _SKLEARN = ("load_digits",)
-_MAX_SIZE = 4096
 _MAX_BYTES = 1 << 24
 
 
@@ -139,8 +139,8 @@ def prepare_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Pr
         parts, rows = _chosen(source, recipe.get("split"), path)
         form = recipe.get("points", {})
         size = form.get("size")
-        if size is not None and not (type(size) is int and 1 <= size <= _MAX_SIZE):
-            raise file_error(path, f"[points] size is {size}; give a number of pixels from 1 to {_MAX_SIZE}")
+        if size is not None and not (type(size) is int and 1 <= size <= MAX_SIZE):
+            raise file_error(path, f"[points] size is {size}; give a number of pixels from 1 to {MAX_SIZE}")
         points, notes = read_parts(parts, Form(bool(form.get("grey")), size))
         points = [_shaped(_scaled(part, form, path), form, path) for part in points]
         if recipe.get("source", {}).get("kind") in (None, "hub"):
@@ -184,9 +184,10 @@ def _read_source(source: dict[str, Any], path: Path) -> tuple[Source, str]:
         bunch = getattr(datasets, source["name"])()
         return Source(path.stem, as_points(bunch.data, path, bunch.target)), f"scikit-learn's {source['name']}"
     if source["kind"] == "file":
-        found = read_path(path.parent / source["path"])
+        column = source.get("column")
+        found = read_path(path.parent / source["path"], column)
         if "heldout" in source:
-            found = replace(found, heldout=read_path(path.parent / source["heldout"]).train)
+            found = replace(found, heldout=read_path(path.parent / source["heldout"], column).train)
         return found, str(path.parent / source["path"])
     if source["kind"] == "hub":
         data = HubData(**{key: source[key] for key in _HUB & source.keys()})

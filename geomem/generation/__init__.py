@@ -3,7 +3,15 @@
 from geomem._renamed import renamed
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
-from geomem.generation.samples import Samples, data_of, fingerprint, note_other_data, read_samples, require_comparable
+from geomem.generation.samples import (
+    Samples,
+    data_of,
+    fingerprint,
+    holds_samples,
+    note_other_data,
+    read_samples,
+    require_comparable,
+)
 from geomem.generation.sampling import METHODS, generate, latents, sampler_levels
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "edm_sample",
     "fingerprint",
     "generate",
+    "holds_samples",
     "latents",
     "note_other_data",
     "read_samples",

@@ -16,7 +16,12 @@ import torch
 from torch import nn
 
 from geomem.data import DataSet, load_data
-from geomem.data.arrays import arrays_of
+from geomem.data.arrays import arrays_of, shards
+from geomem.data.dataset import READ_AS
+from geomem.data.images import holds_images
+from geomem.data.points import Points, as_points, with_channels
+from geomem.data.readers import read_path
+from geomem.data.source import Source, read_parts
 from geomem.errors import InputError
 from geomem.files import atomic_path, parse_json, require_file
 from geomem.geometry.options import LARGEST
@@ -24,6 +29,7 @@ from geomem.models.weights import refuse_pickle
 from geomem.scales import note_other_range, require_one_scale
 
 FORMAT = "geomem.samples/1"
+_AS_DATA = (".npy", ".zip", ".tar", ".parquet")  # read as a data set is, and so are folders
 _LOG = logging.getLogger("geomem")
 
 
@@ -60,9 +66,11 @@ class Samples:
 
 
 def read_samples(path: str | Path) -> Samples:
-    """Read an ``.npz`` with the key ``samples``, perhaps integer ``labels`` and, from geomem, ``about`` and ``seeds``.
+    """Read an ``.npz`` with the key ``samples`` (or ``arr_0``), perhaps ``labels`` and, from geomem, ``about`` and
+    ``seeds``.
 
-    Nothing in it is unpickled. Raises InputError for whatever is no file of samples.
+    A folder or zip file of pictures, or a folder of ``.npy`` files, is read as a data set is. uint8 images become
+    [-1, 1]; nothing is unpickled. Raises InputError for whatever holds no samples.
     """
     def choose(there: Iterable[str]) -> tuple[str, ...]:
         there = list(there)
@@ -75,12 +83,20 @@ def read_samples(path: str | Path) -> Samples:
 
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such samples file; make one with geomem generate")
+    if os.path.isdir(path) or Path(path).suffix.lower() in _AS_DATA:
+        return Samples(_values(read_path(Path(path)), str(path)), {}, name=str(path))
     require_file(path, "give an .npz of samples")
     refuse_pickle(Path(path))
     arrays = arrays_of(Path(path), choose)
     values = arrays["samples" if "samples" in arrays else "arr_0"]
     about = parse_json(str(arrays.get("about", "{}")), f"{path}: about is not JSON",
                        "make it again with geomem generate")
+    if not isinstance(about, dict):
+        about = {}
+    if values.dtype == np.uint8:
+        values = _values(Source("samples", as_points(values, path)), str(path))
+    elif values.ndim == 4 and values.dtype.kind == "f" and "format" not in about:
+        values = _channels_first(Points(values), str(path))
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(np.float32)
@@ -89,8 +105,6 @@ def read_samples(path: str | Path) -> Samples:
             f"hold NaN or values beyond {LARGEST:g}")
     if what:
         raise InputError(f"{path}: samples {what}; save floats (n, ...) in the scale of the data, images / 127.5 - 1")
-    if not isinstance(about, dict):
-        about = {}
     ours = about.get("format") == FORMAT
     kept = arrays_of(Path(path), lambda there: ("seeds", "labels") if ours else ("labels",))
     labels = kept.get("labels")
@@ -98,6 +112,32 @@ def read_samples(path: str | Path) -> Samples:
         _LOG.info(f"note: {path}: labels are not one integer for each sample, and are not used")
         labels = None
     return Samples(values, about, kept.get("seeds"), labels, str(path))
+
+
+def holds_samples(folder: str | Path) -> bool:
+    """Whether a folder holds pictures or arrays and no model."""
+    folder = Path(folder)
+    of_models = ("config.json", "model_index.json", "*.safetensors", "*/config.json")
+    if any(True for pattern in of_models for _ in folder.glob(pattern)):
+        return False
+    return holds_images(folder) or bool(shards(folder))
+
+
+def _values(source: Source, path: str) -> np.ndarray:
+    """All points of what a reader found, float32 (n, ...)."""
+    if source.heldout is not None:
+        raise InputError(f"{path} has a training and a held-out part; give a folder or file of samples alone")
+    (points,), notes = read_parts([source.train])
+    for note in notes:
+        _LOG.info(f"note: {path}: {note}")
+    return _channels_first(points, path)
+
+
+def _channels_first(points: Points, path: str) -> np.ndarray:
+    points, note = with_channels(points, None, path)
+    if note:
+        _LOG.info(f"note: {path}: {note.split(';')[0]}")
+    return np.asarray(points.values)
 
 
 def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,
@@ -117,6 +157,7 @@ def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,
     try:
         spec, expected = str(recorded["spec"]), recorded["sha256"]
         options = {name: recorded[name] for name in ("heldout", "n_train", "n_heldout", "shuffle", "seed")}
+        options |= {name: recorded[name] for name in READ_AS if recorded.get(name)}
         sound = (all(options[name] is None or type(options[name]) is int for name in ("n_train", "n_heldout"))
                  and isinstance(options["heldout"], str | None) and type(options["seed"]) is int)
     except (KeyError, TypeError):
@@ -141,9 +182,14 @@ def require_comparable(samples: Samples, data: DataSet) -> None:
     """Refuse samples of another shape or on another usual range of values than the training points; a warning where
     their ranges differ otherwise.
     """
-    if samples.values.shape[1:] != data.train.shape[1:]:
-        raise InputError(f"{samples.name}: samples have shape {samples.values.shape[1:]}, the points of {data.name} "
-                         f"{data.train.shape[1:]}; choose the data they were made from with --data")
+    shape, expected = samples.values.shape[1:], data.train.shape[1:]
+    if shape != expected:
+        advice = "choose the data they were made from with --data"
+        if len(shape) == len(expected) == 3 and shape[1:] == expected[1:]:
+            advice = f"save them {'grey' if expected[0] == 1 else 'in colour'}, or {advice}"
+        elif len(shape) == len(expected) == 3 and data.pixels:
+            advice = f"read pictures of the data at their size with --size, or {advice}"
+        raise InputError(f"{samples.name}: samples have shape {shape}, the points of {data.name} {expected}; {advice}")
     names = f"{samples.name}: samples", f"the training points of {data.name}"
     require_one_scale(names[0], samples.values, data.train, names[1])
     note_other_range(names[0], samples.values, data.train, names[1])

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geomem.data.dataset import READ_AS
 from geomem.errors import InputError
 
 _PLAIN_GAP = re.compile(r"(auto|zone|none|[0-9.eE+-]+t?:[0-9.eE+-]+t?)(,[0-9.eE+-]+t?:[0-9.eE+-]+t?)*")
@@ -28,7 +29,13 @@ def data_arguments(data: Mapping[str, Any], root: str | None = None) -> list[str
     for name in ("heldout", "n_train", "n_heldout"):
         arguments += [] if data.get(name) is None else [f"--{name.replace('_', '-')}", str(data[name])]
     return [*arguments, *(["--shuffle"] if data.get("shuffle") else []), "--seed", str(data["seed"]),
-            *root_arguments(root)]
+            *reading_arguments(data), *root_arguments(root)]
+
+
+def reading_arguments(data: Mapping[str, Any]) -> list[str]:
+    """The options that say how DATA is read, from the same."""
+    return [word for name in READ_AS if data.get(name)
+            for word in (f"--{name}", *([] if data[name] is True else [str(data[name])]))]
 
 
 def training_command(config: Mapping[str, Any], out: str, root: str | None = None) -> str:

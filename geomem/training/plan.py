@@ -139,7 +139,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     config = {
         "geomem": __version__,
         "data": {"spec": spec, "heldout": _lasting(heldout), "n_train": n_train, "n_heldout": n_heldout,
-                 "shuffle": shuffle, "seed": seed, "name": dataset.name, "sha256": dataset.sha256},
+                 "shuffle": shuffle, "seed": seed, "name": dataset.name, "sha256": dataset.sha256, **dataset.read_as},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
         "sigma_data": dataset.std, "sampler": law.law.to_dict(), "gap": gaps, "snapshots": snapshots,
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
