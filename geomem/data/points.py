@@ -122,9 +122,9 @@ def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = Non
 def with_channels(points: Points, channels: str | None, where: object) -> tuple[Points, str | None]:
     """Points of arrays with four axes as pictures (N, C, H, W), and what to say of a reading that could be another.
 
-    channels : ``first`` or ``last`` in the arrays. None takes floats to be pictures of one to four channels, square ones
-        where both could be, and else to have their channels first; uint8 to have 1 or 3 channels, last where both could
-        be.
+    channels : ``first`` or ``last`` in the arrays. None takes floats to be pictures of one to four channels, square
+        ones where both could be, and else to have their channels first; uint8 to have 1 or 3 channels, last where both
+        could be.
     Raises InputError for channels of points that are not such arrays, or of uint8 in any number but 1 and 3.
     """
     values = points.values
