@@ -133,7 +133,7 @@ def test_readme_of_an_export_runs(edm_run, tmp_path, monkeypatch):
 
 
 def test_export_that_cannot_be(edm_run, ddpm_run, tmp_path, capsys):
-    assert "not trained with the DDPM objective; use --form geomem" in refused(
+    assert "not trained with the DDPM or the flow objective; use --form geomem" in refused(
         capsys, "export", edm_run, "--out", tmp_path / "a", "--form", "diffusers")
     assert "one set of weights" in refused(
         capsys, "export", ddpm_run, "--out", tmp_path / "a", "--form", "diffusers", "--weights", "per-level")

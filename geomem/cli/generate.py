@@ -26,10 +26,11 @@ if TYPE_CHECKING:
                    "which copies were seen, the last, or those of a kept step.  [default: per-level where the run kept "
                    "them, else before-copies where it saw copies, else last]")
 @click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help="Noise levels of the sampler.  [default: 18; "
-              "100 for ddim, 1000 for ddpm]")
-@click.option("--sampler", "--method", "method", type=click.Choice(["heun", "euler", "ddim", "ddpm"]), default="heun",
-              show_default=True, help="Heun evaluates the model 2 steps - 1 times, the others as often as there are "
-              "steps; ddim and ddpm go over timesteps, and ddpm draws noise at each.")
+              "100 for ddim, 1000 for ddpm, 50 for flow-euler]")
+@click.option("--sampler", "--method", "method", default="heun", show_default=True,
+              type=click.Choice(["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"]),
+              help="Heun evaluates the model 2 steps - 1 times, the others as often as there are steps; ddim and ddpm "
+              "go over timesteps, and ddpm draws noise at each; flow-euler and flow-heun go over flow times.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
 @click.option("--label", "labels", type=int, multiple=True, metavar="LABEL",
               help="For a class-conditional run: the label to make samples of, as in the data; several take turns by "

@@ -55,9 +55,10 @@ WORDS = ("gaussian", "empirical", "skip")  # what may be given in place of a run
 @click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="Samples of every row, all from the same seeds 0..N-1.")
 @click.option("--steps", type=click.IntRange(2), help="Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 "
-              "for ddpm]")
-@click.option("--sampler", "method", type=click.Choice(["heun", "euler", "ddim", "ddpm"]), default="heun",
-              show_default=True, help="As in geomem generate.")
+              "for ddpm, 50 for flow-euler]")
+@click.option("--sampler", "method", default="heun", show_default=True,
+              type=click.Choice(["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"]),
+              help="As in geomem generate.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
 @tolerance_option
 @device_option

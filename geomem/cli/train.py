@@ -26,8 +26,11 @@ from geomem.processes import is_first, process_group
 @data_options
 @click.option("--out", required=True, metavar="RUN", type=click.Path(file_okay=False), help="Run directory to make.")
 @noise_level_options
-@click.option("--objective", type=click.Choice(["edm", "ddpm"]), default="edm", show_default=True,
-              help="edm predicts the preconditioned clean point, ddpm the noise.")
+@click.option("--objective", type=click.Choice(["edm", "ddpm", "flow"]), default="edm", show_default=True,
+              help="edm predicts the preconditioned clean point, ddpm the noise, flow the velocity of flow matching.")
+@click.option("--flow-shift", type=Number(0, min_open=True), metavar="A",
+              help="With --objective flow: shift of the flow times towards noise, sigma by the factor A, in training "
+                   "and in the steps of flow-euler and flow-heun.  [default: 1]")
 @click.option("--network", metavar="NAME",
               help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]")
 @click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),

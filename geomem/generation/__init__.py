@@ -1,8 +1,11 @@
-"""Generation: the probability-flow ODE by Heun or Euler steps, DDIM and ancestral DDPM; files of samples."""
+"""Generation: the probability-flow ODE by Heun or Euler steps, over sigma or flow times, DDIM and ancestral DDPM; files
+of samples.
+"""
 
 from geomem._renamed import renamed
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
+from geomem.generation.flow import flow_sample
 from geomem.generation.samples import (
     Samples,
     data_of,
@@ -21,6 +24,7 @@ __all__ = [
     "ddim_sample",
     "edm_sample",
     "fingerprint",
+    "flow_sample",
     "generate",
     "holds_samples",
     "latents",

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.noise.schedules import DDPMSchedule
+from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
 
-def timestep_levels(n: int, schedule: DDPMSchedule | None = None) -> np.ndarray:
+def timestep_levels(n: int, schedule: NoiseSchedule | None = None) -> np.ndarray:
     """Decreasing noise levels of n evenly spaced timesteps, ``(T // n) k`` for k = n-1..0; shape (n,).
 
     The spacing is diffusers' default, ``leading``. Raises InputError unless 1 <= n <= T.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.edm import edm_sample
-from geomem.models import own_schedule
-from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, edm_steps
+from geomem.generation.flow import flow_sample
+from geomem.models import own_schedule, rows_of
+from geomem.noise.flow_schedule import FlowSchedule
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, NoiseSchedule, edm_steps
 from geomem.rng import generator
 
 MAX_BATCH_VALUES = 1 << 28
-METHODS = ("heun", "euler", "ddim", "ddpm")
-STEPS = {"ddim": 100, "ddpm": 1000}  # by default, of the samplers over timesteps; of the others 18
+METHODS = ("heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun")
+STEPS = {"ddim": 100, "ddpm": 1000, "flow-euler": 50}  # by default; of the others 18
 
 
 def latents(seeds: Sequence[int], shape: Sequence[int]) -> np.ndarray:
@@ -32,27 +35,38 @@ def _draws(seeds: Sequence[int], shape: Sequence[int], purpose: str, *index: int
                      for seed in seeds])
 
 
-def sampler_levels(method: str = "heun", steps: int | None = None, schedule: DDPMSchedule | None = None) -> np.ndarray:
+def sampler_levels(method: str = "heun", steps: int | None = None, schedule: NoiseSchedule | None = None) -> np.ndarray:
     """Decreasing noise levels of a sampler, shape (steps,), without the final 0; None stands for the usual number.
 
     ``schedule``: the timesteps that ``ddim`` and ``ddpm`` go through; None is Ho et al.'s. ``heun`` and ``euler`` start
-    at sigma 80, or at its last level where that is lower: no network knows what lies beyond.
+    at sigma 80, or at its last level where that is lower: no network knows what lies beyond. ``flow-euler`` and
+    ``flow-heun`` take evenly spaced flow times, from pure noise on and with its shift where the schedule is one of flow
+    matching, else between the ends of ``heun``.
     """
     schedule = schedule or DDPMSchedule()
-    if method in STEPS:
+    if method in ("ddim", "ddpm"):
         return timestep_levels(steps or min(STEPS[method], schedule.timesteps), schedule)
-    first, last = schedule.sigmas[[0, -1]]
-    return edm_steps(18 if steps is None else steps, min(SIGMA_MIN, first), min(SIGMA_MAX, last))
+    steps = steps or STEPS.get(method, 18)
+    if method not in ("flow-euler", "flow-heun"):
+        first, last = schedule.sigmas[[0, -1]]
+        return edm_steps(steps, min(SIGMA_MIN, first), min(SIGMA_MAX, last))
+    if isinstance(schedule, FlowSchedule):
+        return schedule.steps(steps)
+    first, last = min(SIGMA_MAX, schedule.sigmas[-1]), min(SIGMA_MIN, schedule.sigmas[0])
+    s = np.linspace(first / (1 + first), last / (1 + last), steps)
+    return s / (1 - s)
 
 
 def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[int], *, sigmas: np.ndarray | None = None,
-             method: str = "heun", labels: np.ndarray | None = None, clip: float | None = None, batch: int = 256,
+             method: str = "heun", labels: np.ndarray | None = None,
+             conditioning: Mapping[str, Any] | None = None, clip: float | None = None, batch: int = 256,
              progress: Callable[[int, int], None] | None = None) -> np.ndarray:
     """Samples for the given seeds, (len(seeds), *shape), float32, in the scale of the training data.
 
-    ``method``: ``heun`` or ``euler`` (EDM's sampler), ``ddim`` or ``ddpm`` (over timesteps); ``sigmas``: by default
+    ``method``: ``heun`` or ``euler`` (EDM's sampler), ``ddim`` or ``ddpm`` (over timesteps), ``flow-euler`` or
+    ``flow-heun`` (over flow times); ``sigmas``: by default
     those of ``sampler_levels`` with the denoiser's own schedule. ``labels`` (len(seeds),) are classes, for a
-    class-conditional model.
+    class-conditional model; ``conditioning`` what else it takes by name, tensors with an entry for each seed.
     ``clip`` keeps the clean estimates in [-clip, clip] at every step, as DDPM's sampling of images does.
     Sample i depends on ``seeds[i]`` and its label alone; another batch size changes it by rounding only.
     ``progress(done, total)`` is called after each batch. Raises InputError for an unknown method and for a batch that
@@ -66,16 +80,20 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
     device = next((t.device for t in chain(denoiser.parameters(), denoiser.buffers())), torch.device("cpu"))
     sigmas = sampler_levels(method, schedule=own_schedule(denoiser)) if sigmas is None else sigmas
 
-    def estimate(x: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
-        clean = denoiser(x, sigma, labels)
-        return clean if clip is None else clean.clamp(-clip, clip)
-
     parts = []
     for start in range(0, len(seeds), batch):
         part = seeds[start:start + batch]
+        given = rows_of(conditioning or {}, torch.arange(start, start + len(part)), len(seeds), device)
+
+        def estimate(x: Tensor, sigma: float, labels: Tensor | None, given: Any = given) -> Tensor:
+            clean = denoiser(x, sigma, labels, **given)
+            return clean if clip is None else clean.clamp(-clip, clip)
+
         latent = torch.from_numpy(latents(part, shape)).to(device)
         classes = None if labels is None else torch.as_tensor(labels[start:start + batch], device=device)
-        if method not in STEPS:
+        if method in ("flow-euler", "flow-heun"):
+            sample = flow_sample(estimate, latent, sigmas, heun=method == "flow-heun", labels=classes)
+        elif method in ("heun", "euler"):
             sample = edm_sample(estimate, latent, sigmas, method=method, labels=classes)
         else:
             def noise(step: int, part: Sequence[int] = part) -> Tensor:

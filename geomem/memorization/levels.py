@@ -14,7 +14,7 @@ levels share it too, which makes the curves smooth and their differences precise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.memorization.ratio import RATIO, DistinctTraining, apply_ratio_rule, distinct_training
+from geomem.models.denoiser import rows_of
 from geomem.points import Array, as_rows
 from geomem.rng import generator
 from geomem.statistics import standard_error
@@ -66,6 +67,7 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
                                  sigmas: Sequence[float] | np.ndarray, *, n: int = 512, seed: int = 0,
                                  batch_size: int = 256, ratio: float = RATIO, tolerance: float | None = None,
                                  labels: tuple[np.ndarray, np.ndarray] | None = None,
+                                 conditioning: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
                                  training: DistinctTraining | None = None,
                                  device: str | torch.device = "auto") -> PerNoiseLevel:
     """Memorization rate and denoising error of a denoiser at each of ``sigmas`` (module docstring).
@@ -76,6 +78,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
     n: at most so many training and so many held-out points are denoised, a random choice by ``seed``.
     ratio, tolerance: as in ``memorization_rate``.
     labels: classes (N,) of the training and (M,) of the held-out points, for a class-conditional denoiser.
+    conditioning: what else the denoiser takes by name, for the training and for the held-out points: tensors or arrays
+        with an entry for each point.
     training: ``distinct_training(train, tolerance)``, where several denoisers are tested with one training set.
 
     The result does not depend on ``batch_size`` beyond the rounding of the denoiser itself. Raises InputError
@@ -98,6 +102,9 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
                       for points, order in zip((train, heldout), chosen, strict=True))
     classes = [None, None] if labels is None else [torch.from_numpy(part[order])
                                                    for part, order in zip(labels, chosen, strict=True)]
+    given = [None, None] if conditioning is None else [
+        rows_of(part, torch.from_numpy(order), len(points))
+        for part, order, points in zip(conditioning, chosen, (train, heldout), strict=True)]
     noise = torch.from_numpy(np.stack([
         generator(seed, "per-level noise", j).standard_normal(known.shape[1:])
         for j in range(max(len(known), len(unknown)))])).float()
@@ -105,8 +112,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
     rows = []
     with evaluation_mode(denoiser):
         for sigma in levels.tolist():
-            _, error_train = denoise(denoiser, known, noise, sigma, classes[0], batch_size, on)
-            estimate, error_heldout = denoise(denoiser, unknown, noise, sigma, classes[1], batch_size, on)
+            _, error_train = denoise(denoiser, known, noise, sigma, classes[0], batch_size, on, given[0])
+            estimate, error_heldout = denoise(denoiser, unknown, noise, sigma, classes[1], batch_size, on, given[1])
             memorized = apply_ratio_rule(estimate, training, ratio, device=on)
             rows.append([memorized.rate, memorized.low, memorized.high, error_train.mean(), standard_error(error_train),
                          error_heldout.mean(), standard_error(error_heldout)])
@@ -119,14 +126,17 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
 
 
 def denoise(denoiser: Callable[..., Tensor], points: Tensor, noise: Tensor, sigma: float, classes: Tensor | None,
-            batch_size: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+            batch_size: int, device: torch.device,
+            conditioning: Mapping[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Estimates (n, d) of ``points + sigma noise`` for points (n, ...) and at least as many noise vectors, and their
-    squared errors per value (n,), float64. classes: (n,) or None.
+    squared errors per value (n,), float64. classes: (n,) or None. conditioning: tensors with n entries, or None.
     """
     noisy = points + sigma * noise[:len(points)]
     parts = [slice(start, start + batch_size) for start in range(0, len(points), batch_size)]
     output = torch.cat([_apply(denoiser, noisy[part].to(device), sigma,
-                               None if classes is None else classes[part].to(device)) for part in parts])
+                               None if classes is None else classes[part].to(device),
+                               rows_of(conditioning or {}, torch.arange(len(points))[part], len(points), device))
+                        for part in parts])
     estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
     clean = as_rows(points)
     if estimate.shape != clean.shape:
@@ -140,10 +150,11 @@ def _choice(points: Array, n: int, seed: int, part: str) -> np.ndarray:
     return generator(seed, f"per-level {part} points").permutation(len(points))[:n]
 
 
-def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
+def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float, labels: Tensor | None,
+           conditioning: Mapping[str, Any]) -> Tensor:
     levels = torch.full((len(noisy),), sigma, device=noisy.device)
     with torch.inference_mode():
-        return (denoiser(noisy, levels) if labels is None else denoiser(noisy, levels, labels)).float().cpu()
+        return denoiser(noisy, levels, *(() if labels is None else (labels,)), **conditioning).float().cpu()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ it is as good for the weights that a look has seen; of weights that those points
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from geomem.memorization.leaning import leaning_against, leaning_of_heldout
 from geomem.memorization.levels import memorization_per_noise_level
 from geomem.memorization.mirrored import nearest_points
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.models.denoiser import rows_of
 from geomem.noise.schedules import edm_steps
 from geomem.points import Array, as_points, as_rows
 from geomem.rng import generator
@@ -111,17 +112,20 @@ class Watch:
     test : (L, ...) held-out points for leaning alone; None takes the validation points.
     sigmas : noise levels at which errors are measured.
     labels : classes (N,) and (M,) of the points, for class-conditional denoisers; samples take the classes in turn.
+    conditioning : what else the denoiser takes by name, of the training and of the held-out points; samples take that
+        of the training points in turn.
     mirrored : whether mirror images count as the points themselves, as in ``memorization_rate``.
     """
 
     def __init__(self, train: Array, heldout: np.ndarray | None, sigmas: Sequence[float], *,
-                 test: Array | None = None, labels: tuple[np.ndarray, np.ndarray] | None = None, n: int = SAMPLES,
+                 test: Array | None = None, labels: tuple[np.ndarray, np.ndarray] | None = None,
+                 conditioning: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None, n: int = SAMPLES,
                  seed: int = 0, ratio: float = RATIO, mirrored: bool = False,
                  device: str | torch.device = "auto") -> None:
         if n < 2:
             raise InputError(f"a look needs at least 2 samples, not {n}")
         self.train, self.sigmas, self.labels, self.n, self.seed = train, list(sigmas), labels, n, seed
-        self.ratio, self.device = ratio, device
+        self.ratio, self.device, self.conditioning = ratio, device, conditioning
         self.heldout = None if heldout is None or len(heldout) < 2 else heldout
         self.training = distinct_training(train, None, mirrored=mirrored, device=device)
         self.floor = (0.0, 0.0)
@@ -136,14 +140,18 @@ class Watch:
     def look(self, denoiser: nn.Module) -> MemorizationCheck:
         """A look at ``denoiser``, on its own device."""
         classes = None if self.labels is None else np.arange(self.n) % (int(self.labels[0].max()) + 1)
-        samples = generate(denoiser, range(self.n), self.train.shape[1:], sigmas=edm_steps(STEPS), labels=classes)
+        given = None if self.conditioning is None else rows_of(
+            self.conditioning[0], torch.arange(self.n) % len(self.train), len(self.train))
+        samples = generate(denoiser, range(self.n), self.train.shape[1:], sigmas=edm_steps(STEPS), labels=classes,
+                           conditioning=given)
         rows = as_rows(samples, "samples")
         rate = apply_ratio_rule(rows, self.training, self.ratio, device=self.device)
         levels: dict[str, list[float]] = {"sigma": [], "mse_train": [], "mse_heldout": [], "rate": []}
         if self.heldout is not None and self.sigmas:
             result = memorization_per_noise_level(
                 denoiser, self.train, self.heldout, self.sigmas, n=self.n, seed=self.seed, ratio=self.ratio,
-                labels=self.labels, training=self.training, device=self.device).to_dict()
+                labels=self.labels, conditioning=self.conditioning, training=self.training,
+                device=self.device).to_dict()
             levels = {name: result[name] for name in levels}
         return MemorizationCheck(rate.rate, rate.low, rate.high, rate.n, *self.floor, levels["sigma"],
                                  levels["mse_train"], levels["mse_heldout"], levels["rate"], self._leaning(rows))

@@ -1,9 +1,17 @@
 """Denoisers: everything that maps (noisy point, noise level) to a clean estimate, trained or in closed form."""
 
 from geomem._renamed import renamed
-from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
+from geomem.models.adapters import PREDICTIONS, ForeignNetwork, SigmaDenoiser, TimestepDenoiser, VelocityDenoiser
 from geomem.models.cross_fitted import CrossFittedDenoiser
-from geomem.models.denoiser import Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, expand_sigma, own_schedule
+from geomem.models.denoiser import (
+    Denoiser,
+    EDMDenoiser,
+    EpsilonDenoiser,
+    FixedClass,
+    expand_sigma,
+    own_schedule,
+    rows_of,
+)
 from geomem.models.networks import NETWORKS, build_network, default_network
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.models.reference import EmpiricalDenoiser, GaussianDenoiser
@@ -25,11 +33,13 @@ __all__ = [
     "SigmaDenoiser",
     "SkippingDenoiser",
     "TimestepDenoiser",
+    "VelocityDenoiser",
     "Window",
     "build_network",
     "default_network",
     "expand_sigma",
     "own_schedule",
+    "rows_of",
     "swapped_denoiser",
 ]
 __getattr__ = renamed(__name__)

@@ -1,4 +1,5 @@
-"""Denoisers around networks that geomem did not make: noise, v or clean-point prediction over sigma or timesteps.
+"""Denoisers around networks that geomem did not make: noise, v, clean-point or velocity prediction over sigma,
+timesteps or flow times.
 
 With ``x = clean + sigma Z`` (variance exploding), ``abar = 1 / (1 + sigma^2)`` and ``x_VP = sqrt(abar) x``, a network's
 answer F is one of three, and the clean estimate follows:
@@ -7,17 +8,25 @@ answer F is one of three, and the clean estimate follows:
     v         F = sqrt(abar) Z - sqrt(1 - abar) clean     D = abar x - sqrt(1 - abar) F     (Salimans and Ho 2022)
     x0        F = clean                                   D = F
 
+With flow times s (``noise.flow_schedule``) a network sees ``x_s = x / (1 + sigma)``, ``s = sigma / (1 + sigma)``, and
+predicts the velocity:
+
+    velocity  F = Z - clean (diffusers) or clean - Z (MONAI)             D = x_s - s F or x_s + s F
+
 Any module serves whose forward takes ``(x, noise level)``, and ``(x, noise level, labels)`` where classes are given, by
-position, and other conditioning by name; it answers with a tensor, a tuple that begins with one, or an object with
-``.sample``, as diffusers' do::
+position, or ``timestep`` and ``class_labels`` by name where it has them elsewhere, and other conditioning by name
+(``encoder_hidden_states``, ``added_cond_kwargs``, ``pooled_projections``, ``guidance``, ...); it answers
+with a tensor, a tuple that begins with one, or an object with ``.sample``, as diffusers' do::
 
     denoiser = TimestepDenoiser(unet, scheduler.alphas_cumprod)      # diffusers: UNet2DModel and DDPMScheduler
+    denoiser = VelocityDenoiser(transformer)                         # diffusers: SD3; of FLUX: time_scale=1
     denoiser = SigmaDenoiser(net, "v", scaling="vp")                 # a network of sigma that sees x_VP
     denoiser = EDMDenoiser(ForeignNetwork(unet), sigma_data=0.5)     # diffusers: EDMEulerScheduler
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +36,7 @@ from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.models.denoiser import Denoiser, TimestepOfSigma, expand_sigma
+from geomem.noise.flow_schedule import FlowSchedule
 from geomem.noise.schedules import DDPMSchedule
 
 PREDICTIONS = ("epsilon", "v", "x0")
@@ -44,6 +54,12 @@ class ForeignNetwork(nn.Module):
     def __init__(self, network: Callable[..., Any]) -> None:
         super().__init__()
         self.network = network
+        try:
+            names = list(inspect.signature(getattr(network, "forward", network)).parameters)
+        except ValueError:  # of a callable that is not written in Python
+            names = []
+        self._time_by_name = "timestep" in names and names.index("timestep") != 1
+        self._labels_by_name = "class_labels" in names
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         config = getattr(self.network, "config", None)
@@ -53,8 +69,16 @@ class ForeignNetwork(nn.Module):
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         if noise_level.is_floating_point() and dtype == torch.float64:
             noise_level = noise_level.double()  # half precision would round timesteps
-        answer = self.network(x.to(dtype), noise_level, *(() if labels is None else (labels,)),
-                              **conditioning)
+        arguments = [x.to(dtype)]
+        if self._time_by_name:
+            conditioning["timestep"] = noise_level
+        else:
+            arguments.append(noise_level)
+        if labels is not None and self._labels_by_name:
+            conditioning["class_labels"] = labels
+        elif labels is not None:
+            arguments.append(labels)
+        answer = self.network(*arguments, **conditioning)
         if not isinstance(answer, Tensor):
             answer = answer[0] if isinstance(answer, tuple) else answer.sample
         if getattr(config, "out_channels", None) == 2 * x.shape[1]:
@@ -137,3 +161,34 @@ class TimestepDenoiser(PredictionDenoiser):
         else:
             t = torch.where((t - nearest).abs() < _ON_TIMESTEP, nearest, t).float()
         return self.clean_estimate(self.net(x / (1 + s**2).sqrt(), t, labels, **conditioning), x, s)
+
+
+class VelocityDenoiser(Denoiser):
+    """A network of flow times: ``network(x_s, time_scale s, labels)`` predicts ``sign (Z - clean)``.
+
+    Parameters
+    ----------
+    sign : +1 for diffusers, SD3 and FLUX, -1 for MONAI's RFlowScheduler and Lipman et al.'s direction.
+    schedule : the flow times that the network was trained on, or their scheduler; None is 1,000 without a shift.
+    time_scale : what s is multiplied by for the network; None is the number of the schedule's timesteps.
+
+    The loss weight ``(1 + sigma)^2 / sigma^2`` makes the loss that of the velocity. It stays as it is below sigma 1e-5,
+    where nothing but rounding would be left of the error that it multiplies.
+    """
+
+    def __init__(self, network: Callable[..., Any], sign: int = +1, *, schedule: Any = None,
+                 time_scale: float | None = None) -> None:
+        super().__init__(ForeignNetwork(network))
+        if sign not in (1, -1):
+            raise InputError(f"the sign of a velocity is +1 (noise - clean) or -1 (clean - noise), not {sign!r}")
+        self.sign, self.schedule = int(sign), FlowSchedule.of(schedule)
+        self.time_scale = float(self.schedule.timesteps if time_scale is None else time_scale)
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
+                **conditioning: Any) -> Tensor:
+        sigma, x = expand_sigma(sigma, x), x.float()
+        seen, s = x / (1 + sigma), sigma / (1 + sigma)
+        return seen - self.sign * s * self.net(seen, self.time_scale * s.flatten(), labels, **conditioning)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return ((1 + sigma) / sigma.clamp(min=1e-5)) ** 2

@@ -14,14 +14,14 @@ pass asks the device for no value, so nothing waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geomem.noise.schedules import DDPMSchedule
+from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
 
 def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
@@ -74,10 +74,25 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
 
-def own_schedule(denoiser: nn.Module) -> DDPMSchedule | None:
+def own_schedule(denoiser: nn.Module) -> NoiseSchedule | None:
     """The schedule of the timesteps that a denoiser's network, or that of one it is made of, knows; None for none."""
     schedules = (getattr(module, "schedule", None) for module in denoiser.modules())
-    return next((schedule for schedule in schedules if isinstance(schedule, DDPMSchedule)), None)
+    return next((schedule for schedule in schedules if isinstance(schedule, NoiseSchedule)), None)
+
+
+def rows_of(conditioning: Any, rows: Tensor, count: int, device: torch.device | None = None) -> Any:
+    """The conditioning of some of ``count`` points: ``rows`` of every tensor or array that has one entry for each of
+    them, in mappings inside it too; the rest as it is. Tensors come to ``device``, or stay where they are.
+    """
+    if isinstance(conditioning, Mapping):
+        return {name: rows_of(value, rows, count, device) for name, value in conditioning.items()}
+    if isinstance(conditioning, np.ndarray):
+        conditioning = torch.from_numpy(conditioning)
+    if not isinstance(conditioning, Tensor):
+        return conditioning
+    if conditioning.shape[:1] == (count,):
+        conditioning = conditioning[rows.to(conditioning.device)]
+    return conditioning if device is None else conditioning.to(device)
 
 
 class EDMDenoiser(Denoiser):

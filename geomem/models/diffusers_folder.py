@@ -3,8 +3,8 @@
     unet/config.json, unet/diffusion_pytorch_model.safetensors, scheduler/scheduler_config.json
 
 or the same three files at the top of the folder, as older ones have them. A DDPM scheduler gives a
-``TimestepDenoiser``, an EDM scheduler an ``EDMDenoiser``. Classes are the rows of ``num_class_embeds``; of a network
-that also predicts a variance the mean is used.
+``TimestepDenoiser``, an EDM scheduler an ``EDMDenoiser``, a flow-matching one a ``VelocityDenoiser``. Classes are
+the rows of ``num_class_embeds``; of a network that also predicts a variance the mean is used.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.files import atomic_directory, read_json
-from geomem.models.adapters import ForeignNetwork, TimestepDenoiser
+from geomem.models.adapters import ForeignNetwork, TimestepDenoiser, VelocityDenoiser
 from geomem.models.denoiser import Denoiser, EDMDenoiser
 from geomem.models.networks import NOISE_LABEL_SCALE
 from geomem.models.weights import read_matching, refuse_pickle
+from geomem.noise.flow_schedule import FlowSchedule
 from geomem.noise.schedules import DDPMSchedule
 
 MAX_PARAMETERS = 2 * 10**9
@@ -36,6 +37,7 @@ _LOG = logging.getLogger("geomem")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TIMESTEP_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler")
 _EDM_SCHEDULERS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+_FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 _BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 # Names of attention weights before diffusers 0.15.
@@ -87,7 +89,7 @@ def load_diffusers_folder(path: Path, configs: Mapping[str, Mapping[str, Any]]) 
 def diffusers_denoiser(configs: Mapping[str, Mapping[str, Any]], origin: str) -> Denoiser:
     """Untrained denoiser of the two descriptions; ``origin`` names them in errors.
 
-    Raises InputError for another class than UNet2DModel, a scheduler that is neither DDPM nor EDM, and sizes beyond
+    Raises InputError for another class than UNet2DModel, a scheduler of none of the three kinds, and sizes beyond
     2e9 parameters, 16 levels of 32 layers, 4096 pixels or 1e5 timesteps.
     """
     scheduler = configs.get("scheduler")
@@ -102,8 +104,15 @@ def diffusers_denoiser(configs: Mapping[str, Mapping[str, Any]], origin: str) ->
     sigma_data = scheduler.get("sigma_data", 0.5)
     if kind in _EDM_SCHEDULERS and prediction == "epsilon" and _is_number(sigma_data) and 0 < sigma_data < 1e6:
         return EDMDenoiser(ForeignNetwork(_unet(configs["unet"], origin)), sigma_data)
+    if kind in _FLOW_SCHEDULERS:
+        unet = _unet(configs["unet"], origin)
+        if unet.config.time_embedding_type == "learned":
+            raise InputError(f"{origin}: a UNet2DModel that looks timesteps up in a table has none for flow times; "
+                             "save one with time_embedding_type positional")
+        return VelocityDenoiser(unet, schedule=_flow_schedule(scheduler, origin))
     raise InputError(f"{origin}: the scheduler {kind!r} with prediction_type {prediction!r} is not supported; save the "
-                     "model with a DDPMScheduler, or an EDMEulerScheduler that predicts epsilon")
+                     "model with a DDPMScheduler, a FlowMatchEulerDiscreteScheduler, or an EDMEulerScheduler that "
+                     "predicts epsilon")
 
 
 def diffusers_shape(configs: Mapping[str, Mapping[str, Any]], origin: str) -> tuple[int, int, int]:
@@ -150,9 +159,31 @@ def diffusers_clip(scheduler: Mapping[str, Any], origin: str) -> float | None:
     return float(largest)
 
 
+def save_flow_pipeline(out: Path, denoiser: VelocityDenoiser, shape: tuple[int, ...], readme: str,
+                       scheduler: Mapping[str, Any] | None = None) -> None:
+    """Write a folder for ``DDPMPipeline.from_pretrained`` whose scheduler is a FlowMatchEulerDiscreteScheduler, which
+    steps through flow times there; ``denoiser`` as ``can_be_pipeline`` wants it, ``scheduler`` as in
+    ``save_ddpm_pipeline``.
+    """
+    diffusers: Any = import_module("diffusers")
+    network: Any = denoiser.net.network
+    known = inspect.signature(diffusers.FlowMatchEulerDiscreteScheduler.__init__).parameters
+    if scheduler is not None:
+        unet, options = network, {name: value for name, value in scheduler.items() if name in known}
+    else:
+        # The network's sinusoids are those of diffusers at NOISE_LABEL_SCALE s: that many timesteps.
+        unet = type(network.unet)(**_constructor_options(network.unet.config) | {"sample_size": tuple(shape[1:])})
+        unet.load_state_dict(network.unet.state_dict())
+        unet.to(next(network.parameters()).dtype).eval()
+        options = {"num_train_timesteps": int(NOISE_LABEL_SCALE), "shift": denoiser.schedule.shift}
+    with atomic_directory(out) as temporary:
+        diffusers.DDPMPipeline(unet, diffusers.FlowMatchEulerDiscreteScheduler(**options)).save_pretrained(temporary)
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
+
+
 def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str,
                        scheduler: Mapping[str, Any] | None = None) -> None:
-    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_ddpm_pipeline`` wants it.
+    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_pipeline`` wants it.
 
     ``scheduler``: the description of the scheduler that the denoiser was made with; all that a DDPMScheduler knows of
     it is kept. Without one the schedule is written as the linear one, or by its betas.
@@ -180,12 +211,13 @@ def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], re
         (temporary / "README.md").write_text(readme, encoding="utf-8")
 
 
-def can_be_ddpm_pipeline(denoiser: nn.Module, shape: tuple[int, ...]) -> str | None:
+def can_be_pipeline(denoiser: nn.Module, shape: tuple[int, ...]) -> str | None:
     """None where diffusers' DDPMPipeline can hold the denoiser, else the reason why it cannot."""
     if not hasattr(denoiser, "schedule"):
-        return "it was not trained with the DDPM objective"
+        return "it was not trained with the DDPM or the flow objective"
     network: Any = denoiser.net
-    unet = network.network if isinstance(denoiser, TimestepDenoiser) else getattr(network, "unet", None)
+    network = getattr(network, "network", network)
+    unet = network if type(network).__name__ == "UNet2DModel" else getattr(network, "unet", None)
     if unet is None:
         return "its network is not a UNet2DModel"
     if unet.config.num_class_embeds:
@@ -275,6 +307,18 @@ def _alphas_cumprod(config: Mapping[str, Any], origin: str) -> Tensor:
             return import_module("diffusers").DDPMScheduler(**options).alphas_cumprod
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{origin}: diffusers cannot build this scheduler ({str(error).splitlines()[0]})") from None
+
+
+def _flow_schedule(config: Mapping[str, Any], origin: str) -> FlowSchedule:
+    """Of a described flow-matching scheduler; one with dynamic shifting trains without a shift, as diffusers does."""
+    if config.get("invert_sigmas"):
+        raise InputError(f"{origin}: a scheduler with invert_sigmas counts flow times from the data and is not "
+                         "supported; save one without")
+    shift = 1.0 if config.get("use_dynamic_shifting") else config.get("shift", 1.0)
+    try:
+        return FlowSchedule(config.get("num_train_timesteps", 1000), shift)
+    except InputError as error:
+        raise InputError(f"{origin}: {error}; save the model again") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geomem.errors import InputError
+from geomem.models.denoiser import rows_of
 
 
 class PiecewiseDenoiser(nn.Module):
@@ -60,7 +61,6 @@ class PiecewiseDenoiser(nn.Module):
         result = torch.empty_like(x, dtype=torch.float32)
         for k in used:
             rows = chosen == k
-            part = {name: value[rows] if isinstance(value, Tensor) and value.shape[:1] == rows.shape else value
-                    for name, value in conditioning.items()}
+            part = rows_of(conditioning, rows, len(rows))
             result[rows] = self.denoisers[k](x[rows], level[rows], None if labels is None else labels[rows], **part)
         return result

@@ -64,7 +64,7 @@ class ResolvedLaw:
     def summary(self) -> dict[str, Any]:
         """JSON: the share of the draws removed, quantiles, and those quantiles as timesteps of the schedule."""
         sigma = self.law.icdf(np.array(QUANTILES))
-        owner = self.schedule.owner(sigma)
+        owner = self.schedule.times[self.schedule.owner(sigma)]
         return {"removed_mass": self.law.removed_mass if isinstance(self.law, GapSampler) else 0.0,
                 "quantiles": [{"share": share, "sigma": float(level), "timestep": int(timestep)}
                               for share, level, timestep in zip(QUANTILES, sigma, owner, strict=True)]}

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.files import atomic_directory, write_json, write_text
-from geomem.models.diffusers_folder import can_be_ddpm_pipeline, save_ddpm_pipeline
+from geomem.models.diffusers_folder import can_be_pipeline, save_ddpm_pipeline, save_flow_pipeline
 from geomem.training.run import DIFFUSERS, LEVELS_FORMAT, Run, write_tensors
 
 DIFFUSERS_README = """# {name}
 
-A diffusion model that geomem trained: UNet2DModel, DDPM objective, weights `{weights}`.
+A diffusion model that geomem trained: UNet2DModel, {objective} objective, weights `{weights}`.
 
 ```python
 from diffusers import DDPMPipeline
@@ -68,7 +68,7 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
         raise InputError(f"--out {out} exists; choose a directory that does not")
     config = run.config
     shape = tuple(config["shape"])
-    reason = can_be_ddpm_pipeline(run.outline(), shape)
+    reason = can_be_pipeline(run.outline(), shape)
     if weights == "per-level" and reason is None:
         reason = "a pipeline holds one set of weights, not one per noise level"
     if form == "diffusers" and reason is not None:
@@ -78,7 +78,7 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
                           "per-level" if form == "geomem" else "early-stop")
     data, classes = config["data"], len(run.labels or ())
     about = {"name": out.name, "weights": weights, "network": config["network"],
-             "objective": config["objective"].upper(),
+             "objective": {"flow": "flow-matching"}.get(config["objective"], config["objective"].upper()),
              "labels": f", labels=np.arange(16) % {classes}" if classes else "",  # the null class was never trained
              "conditional": "; `model.denoiser(x, sigma, classes)` knows the classes too, integers 0 to "
                             f"{classes - 1} of shape (B,). Class k is the label `model.labels[k]` of the data"
@@ -87,8 +87,9 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     dtype = torch.bfloat16 if bf16 else torch.float32
     if form == "diffusers":
         denoiser: Any = run.denoiser(weights)
-        save_ddpm_pipeline(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about),
-                           config["diffusers"]["scheduler"] if config["network"] == DIFFUSERS else None)
+        save = save_flow_pipeline if config["objective"] == "flow" else save_ddpm_pipeline
+        save(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about),
+             config["diffusers"]["scheduler"] if config["network"] == DIFFUSERS else None)
         return form, weights
     levels = run.levels if weights == "per-level" else None
     with atomic_directory(out) as temporary:

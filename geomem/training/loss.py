@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geomem.models.denoiser import Denoiser, expand_sigma
+from geomem.models.denoiser import Denoiser, expand_sigma, rows_of
 
 
 def denoising_loss(denoiser: Denoiser, clean: Tensor, noise: Tensor, sigma: Tensor,
@@ -25,16 +26,19 @@ def denoising_loss(denoiser: Denoiser, clean: Tensor, noise: Tensor, sigma: Tens
 
 @torch.no_grad()
 def heldout_losses(denoiser: nn.Module, clean: Tensor, noise: Tensor, sigmas: Sequence[float],
-                   labels: Tensor | None = None, chunk: int = 512) -> np.ndarray:
+                   labels: Tensor | None = None, conditioning: Mapping[str, Any] | None = None,
+                   chunk: int = 512) -> np.ndarray:
     """Mean squared denoising error per value at each noise level, shape (S,), float64.
 
-    ``clean`` and ``noise`` have shape (M, ...). All levels use the same noise, and repeated calls with the same
-    noise are comparable far beyond their sampling error.
+    ``clean`` and ``noise`` have shape (M, ...), ``labels`` and the tensors of ``conditioning`` one entry for each. All
+    levels use the same noise, and repeated calls with the same noise are comparable far beyond their sampling error.
     """
     totals = torch.zeros(len(sigmas), dtype=torch.float64, device=clean.device)
-    for k, sigma in enumerate(sigmas):
-        for start in range(0, len(clean), chunk):
-            part = slice(start, start + chunk)
-            estimate = denoiser(clean[part] + sigma * noise[part], sigma, None if labels is None else labels[part])
+    for start in range(0, len(clean), chunk):
+        part = slice(start, start + chunk)
+        classes = None if labels is None else labels[part]
+        given = rows_of(conditioning or {}, torch.arange(len(clean))[part], len(clean), clean.device)
+        for k, sigma in enumerate(sigmas):
+            estimate = denoiser(clean[part] + sigma * noise[part], sigma, classes, **given)
             totals[k] += (estimate - clean[part]).double().square().sum()
     return totals.cpu().numpy() / clean.numel()

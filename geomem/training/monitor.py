@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from geomem.duplicates import leaked_points
 from geomem.errors import InputError
 from geomem.memorization.levels import evaluation_mode
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
+from geomem.models.denoiser import rows_of
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.points import Array, as_rows
 from geomem.rng import torch_generator
@@ -58,6 +60,9 @@ class Monitor:
     n : samples made at a look. seed : of the noise on held-out points.
     device : where distances are computed; the denoiser stays on its own.
     labels : classes (N,) and (M,) of the points, for class-conditional denoisers.
+    conditioning : what else the denoiser takes by name, for the training and for the held-out points: two mappings of
+        tensors or arrays with an entry for each point (``encoder_hidden_states``, ``pooled_projections``, ...), in
+        mappings inside them too (``added_cond_kwargs``). Samples take that of the training points in turn.
     stop_at : share of memorized samples at which ``should_stop`` becomes True; None for never.
     validation : held-out points, at most, whose losses choose the weights.
     average_weights, dtype : as ``BestWeights`` has them.
@@ -69,6 +74,7 @@ class Monitor:
     def __init__(self, train: Array | None, heldout: Array | None, *, every: int | Collection[int] | None,
                  test: Array | None = None, sigmas: Sequence[float] | None = None, n: int = SAMPLES, seed: int = 0,
                  device: str | torch.device = "auto", labels: tuple[np.ndarray, np.ndarray] | None = None,
+                 conditioning: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
                  stop_at: float | None = None, mirrored: bool = False, validation: int = VALIDATION,
                  average_weights: Sequence[float] | np.ndarray | None = None,
                  dtype: torch.dtype | None = None) -> None:
@@ -76,11 +82,14 @@ class Monitor:
             raise InputError(f"a look every {every} steps: give 1 or more")
         known = (None if heldout is None or not len(heldout) else
                  as_rows(heldout, "heldout").reshape(tuple(heldout.shape)))
+        _require_rows(conditioning, train, known)
         if train is not None and known is not None and (leaked := leaked_points(train, known)).any():
             LOG.warning(f"warning: {leaked.sum():,} of {len(known):,} held-out points are equal or nearly equal to "
                         "training points; they choose no weights")
             known = known[~leaked] if not leaked.all() else None
             labels = None if labels is None else (labels[0], labels[1][~leaked])
+            conditioning = None if conditioning is None else (
+                conditioning[0], rows_of(conditioning[1], torch.from_numpy(np.flatnonzero(~leaked)), len(leaked)))
         self.every, self.stop_at, self.should_stop = every, stop_at, False
         self.looks: list[tuple[int, MemorizationCheck]] = []
         self.watch: Watch | None = None
@@ -92,14 +101,16 @@ class Monitor:
             if sigmas is None:
                 sigma_data = float(as_rows(train, "train").std(dtype=np.float64, ddof=1))
                 sigmas = [sigma_data / 2, sigma_data, 2 * sigma_data]
-            self.watch = Watch(train, known, sigmas, test=test, labels=labels, n=n, seed=seed, mirrored=mirrored,
-                               device=device)
+            self.watch = Watch(train, known, sigmas, test=test, labels=labels, conditioning=conditioning, n=n,
+                               seed=seed, mirrored=mirrored, device=device)
             self.earlier = EarlierWeights(dtype)
         if known is not None:
             self.best_weights = BestWeights.log_spaced(average_weights=average_weights, dtype=dtype)
             self._clean = torch.from_numpy(known[:validation]).float()
             self._noise = torch.randn(self._clean.shape, generator=torch_generator(seed, "validation noise"))
             self._classes = None if labels is None else torch.from_numpy(labels[1][:validation])
+            self._conditioning = None if conditioning is None else rows_of(
+                conditioning[1], torch.arange(len(self._clean)), len(known))
 
     def __call__(self, step: int, denoiser: nn.Module) -> MemorizationCheck | None:
         """Evaluate and look at the weights after ``step`` steps where a look is due; else None, and nothing is done."""
@@ -125,7 +136,7 @@ class Monitor:
                 self._clean, self._noise = self._clean.to(device), self._noise.to(device)
                 self._classes = None if self._classes is None else self._classes.to(device)
                 losses = heldout_losses(denoiser, self._clean, self._noise, self.best_weights.centres.tolist(),
-                                        self._classes)
+                                        self._classes, self._conditioning)
                 self.best_weights.update(step, losses, denoiser.state_dict())
         if self.earlier is not None:
             self.earlier.update(step, denoiser.state_dict())
@@ -166,3 +177,26 @@ class Monitor:
         earlier = copy.deepcopy(denoiser).eval()
         earlier.load_state_dict(self.earlier.snapshots[self.earlier.step])
         return earlier
+
+
+def _require_rows(conditioning: Any, train: Array | None, heldout: Array | None) -> None:
+    """Raises InputError unless the conditioning is two mappings, and each tensor in them has an entry per point."""
+    if conditioning is None:
+        return
+    if not (isinstance(conditioning, tuple) and len(conditioning) == 2
+            and all(isinstance(part, Mapping) for part in conditioning)):
+        raise InputError("conditioning is given as (that of train, that of heldout), two mappings of tensors by name")
+    for part, points, of in zip(conditioning, (train, heldout), ("training", "held-out"), strict=True):
+        for name, value in _leaves(part):
+            if points is not None and value.ndim and len(value) != len(points):
+                raise InputError(f"the conditioning {name} has {len(value)} entries for {len(points)} {of} points; "
+                                 "give one for each")
+
+
+def _leaves(conditioning: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The tensors and arrays of a mapping and of those inside it, by name."""
+    for name, value in conditioning.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        elif isinstance(value, torch.Tensor | np.ndarray):
+            yield name, value

@@ -19,7 +19,7 @@ from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.memorization import default_watch_every
 from geomem.models import NETWORKS, Denoiser, build_network, default_network
-from geomem.noise import SIGMA_MAX, SIGMA_MIN, ResolvedLaw, resolve_law
+from geomem.noise import SIGMA_MAX, SIGMA_MIN, FlowSchedule, ResolvedLaw, resolve_law
 from geomem.training.classes import Classes, classes_of
 from geomem.training.loop import heldout_monitor, watch_steps
 from geomem.training.monitor import Monitor
@@ -78,7 +78,8 @@ class TrainingPlan:
 def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
                   shuffle: bool = False, seed: int = 0, gap: str | Sequence[str] = "none", gap_keep: float = 0.0,
                   sampler: str | None = None, ci: tuple[float, float] | str | None = None,
-                  objective: str | None = None, network: str | None = None, init: str | os.PathLike[str] | None = None,
+                  objective: str | None = None, flow_shift: float | None = None, network: str | None = None,
+                  init: str | os.PathLike[str] | None = None,
                   iterations: int = 4000, batch: int = 128, learning_rate: float | None = None, decay: float = 0.0,
                   dropout: float = 0.0, flip: bool = False, precision: str = "fp32", accumulate: int = 1,
                   compile: bool = False, channels_last: bool = False, conditional: bool = False, dummy_class: int = 0,
@@ -93,7 +94,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     data : a DataSet, DATA as ``load_data`` takes it, or arrays (train, heldout). heldout, n_train, n_heldout, shuffle,
         seed : as ``load_data`` has them; none of the first four with a DataSet. seed is that of the training too.
     gap, gap_keep, sampler, ci : the law of the noise levels, as ``noise.resolve_law`` has them (``gap`` for ``gaps``).
-    objective : ``edm`` (default) or ``ddpm``. network : one of ``models.NETWORKS``; None chooses by shape.
+    objective : ``edm`` (default), ``ddpm`` or ``flow``. flow_shift : time shift of flow matching, in the law and in the
+        schedule of generation; None for none. network : one of ``models.NETWORKS``; None chooses by shape.
     init : a run, a diffusers folder or a safetensors file whose weights the training begins with.
     iterations, batch, learning_rate, decay, flip, precision : as in ``TrainingSettings``. dropout : share of features.
     accumulate, compile, channels_last, group : as in ``Trainer``.
@@ -117,11 +119,17 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     shape = dataset.train.shape[1:]
     initial = InitialWeights(os.fspath(init), shape) if init else None
     taken = {} if initial is None else initial.config  # the options that the weights decide
-    for option, value in (("network", network), ("objective", objective)):
+    for option, value in (("network", network), ("objective", objective), ("flow_shift", flow_shift)):
         if value is not None and taken.get(option, value) != value:
-            raise InputError(f"--init {init} has the {option} {taken[option]}; leave out --{option} {value}")
+            raise InputError(f"--init {init} has the {option.replace('_', ' ')} {taken[option]}; leave out "
+                             f"--{option.replace('_', '-')} {value}")
     network = taken.get("network", network or default_network(shape))
     objective = taken.get("objective", objective or "edm")
+    if objective == "flow":
+        taken.setdefault("flow_shift", flow_shift or 1.0)
+    elif flow_shift is not None:
+        raise InputError(f"--flow-shift {flow_shift:g} has no effect with --objective {objective}; leave it out, or "
+                         "train with --objective flow")
     if "diffusers" not in taken:
         build_network(network, shape)  # refuses an unknown name or shape
     elif dropout:
@@ -132,7 +140,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
                          "--dummy-class")
     law = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
-                      device=device, schedule=None if initial is None else initial.schedule)
+                      device=device, schedule=FlowSchedule(shift=taken["flow_shift"]) if objective == "flow" else
+                      None if initial is None else initial.schedule)
     usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
     settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
                                 learning_rate=learning_rate or usual_rate, flip=flip)

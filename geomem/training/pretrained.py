@@ -30,7 +30,7 @@ from geomem.models.diffusers_folder import (
     require_divisible,
 )
 from geomem.models.weights import read_matching
-from geomem.noise import SIGMA_MAX, DDPMSchedule
+from geomem.noise import SIGMA_MAX, DDPMSchedule, FlowSchedule, NoiseSchedule
 from geomem.training.classes import class_indices
 from geomem.training.run import DIFFUSERS, Run
 
@@ -42,10 +42,11 @@ class Pretrained:
     """A trained denoiser on the CPU in evaluation mode, and what is known about it.
 
     shape: of one point. weights: which of the run's weights these are. data: what a run recorded about its training
-    data, empty for a diffusers folder. schedule: the timesteps DDIM and DDPM sampling go through: the network's own
-    where it has timesteps, else Ho et al.'s. labels: those in the data that the classes 0, 1, ... of the denoiser stand
-    for, None where it knows no classes. flip: whether it was trained on mirror images as well. clip: the largest
-    absolute value of a clean estimate in sampling, where the scheduler of a diffusers folder sets one.
+    data, empty for a diffusers folder. schedule: the timesteps or flow times that DDIM, DDPM and flow sampling go
+    through: the network's own where it has any, else Ho et al.'s. labels: those in the data that the classes 0, 1, ...
+    of the denoiser stand for, None where it knows no classes. flip: whether it was trained on mirror images as well.
+    clip: the largest absolute value of a clean estimate in sampling, where the scheduler of a diffusers folder sets
+    one.
     """
 
     path: Path
@@ -53,7 +54,7 @@ class Pretrained:
     shape: tuple[int, ...]
     weights: str
     data: dict[str, Any]
-    schedule: DDPMSchedule
+    schedule: NoiseSchedule
     labels: list[int] | None = None
     flip: bool = False
     clip: float | None = None
@@ -138,7 +139,7 @@ class InitialWeights:
     def __init__(self, path: str | Path, shape: tuple[int, ...]) -> None:
         self.path = Path(path)
         self.config: dict[str, Any] = {}
-        self.schedule: DDPMSchedule | None = None
+        self.schedule: NoiseSchedule | None = None
         if not self.path.is_dir():
             if not self.path.exists():
                 raise InputError(f"--init {path}: there is no such run, diffusers folder or safetensors file")
@@ -151,15 +152,17 @@ class InitialWeights:
                 raise InputError(f"--init {path}: the network is class-conditional, and only networks without classes "
                                  "are fine-tuned; train from the start with --conditional, or give another --init")
             read_diffusers_weights(self.path, denoiser)  # refuses weights that do not fit before anything is built
-            self.config = {"network": DIFFUSERS, "diffusers": configs,
-                           "objective": "ddpm" if hasattr(denoiser, "schedule") else "edm"}
             self.schedule = own_schedule(denoiser)
+            self.config = {"network": DIFFUSERS, "diffusers": configs, "objective": "edm" if self.schedule is None else
+                           "flow" if isinstance(self.schedule, FlowSchedule) else "ddpm"}
+            if isinstance(self.schedule, FlowSchedule):
+                self.config["flow_shift"] = self.schedule.shift
         else:
             config = Run(self.path).config
             if tuple(config["shape"]) != shape:
                 raise InputError(f"--init {path} was trained on points of shape {tuple(config['shape'])}, "
                                  f"the data have {shape}; bring them to one")
-            kept = ("network", "objective", "sigma_data", "diffusers")
+            kept = ("network", "objective", "sigma_data", "flow_shift", "diffusers")
             self.config = {name: config[name] for name in kept if name in config}
             self.schedule = own_schedule(Run(self.path).outline())
 

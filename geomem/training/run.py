@@ -31,9 +31,18 @@ from torch import Tensor, nn
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, parse_json, read_json, require_file, write_json, write_text
 from geomem.generation import Samples
-from geomem.models import NETWORKS, Denoiser, EDMDenoiser, EpsilonDenoiser, FixedClass, build_network
+from geomem.models import (
+    NETWORKS,
+    Denoiser,
+    EDMDenoiser,
+    EpsilonDenoiser,
+    FixedClass,
+    VelocityDenoiser,
+    build_network,
+)
 from geomem.models.diffusers_folder import diffusers_denoiser
 from geomem.models.weights import read_matching, refuse_pickle
+from geomem.noise.flow_schedule import FlowSchedule
 from geomem.rng import key
 from geomem.training.best_weights import BestWeights, stitch
 from geomem.training.earlier import EarlierWeights
@@ -41,6 +50,7 @@ from geomem.training.monitor import Monitor
 from geomem.training.trainer import Trainer
 
 FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
+OBJECTIVES = "edm", "ddpm", "flow"
 DIFFUSERS = "diffusers"
 """Network name of a run that fine-tunes a diffusers folder; its config holds the folder's two descriptions."""
 
@@ -105,7 +115,8 @@ class Run:
             all(type(size) is int and size > 0 for size in config["shape"])
             and 0 < math.prod(config["shape"]) <= 10**8
             and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
-            and config["objective"] in ("edm", "ddpm") and config["classes"] in range(10**6)
+            and config["objective"] in OBJECTIVES and 0 < config.get("flow_shift", 1) < 1e6
+            and config["classes"] in range(10**6)
             and 0 <= config["dropout"] < 1 and _are_labels(config.get("labels"), config["classes"])
             and 1e-6 < config["sigma_data"] < 1e6 and isinstance(config["data"], dict)
         ), "values out of range", "train the run again")
@@ -310,6 +321,8 @@ def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:
     if config["network"] == DIFFUSERS:
         return diffusers_denoiser(config["diffusers"], origin)
     net = build_network(config["network"], config["shape"], dropout=config["dropout"], classes=config["classes"])
+    if config["objective"] == "flow":
+        return VelocityDenoiser(net, schedule=FlowSchedule(shift=config.get("flow_shift", 1.0)), time_scale=1.0)
     return EDMDenoiser(net, config["sigma_data"]) if config["objective"] == "edm" else EpsilonDenoiser(net)
 
 
