@@ -77,8 +77,8 @@ GIVEN = [[name, 1] for name in SHARDED]
 
 @pytest.mark.parametrize(("content", "words"), [
     (b"{", "cannot be read as a dataset.json"), (b'{"labels": 3}', "no list of"),
-    ({"labels": [*GIVEN, ["00000/no.png", 1]]}, "labels 00000/no.png, which is not among"),
-    ({"labels": [*GIVEN, ["../../x.png", 1]]}, "labels ../../x.png, which is not among"),
+    ({"labels": [*GIVEN, ["00000/no.png", 1]]}, "names 00000/no.png, which is not among"),
+    ({"labels": [*GIVEN, ["../../x.png", 1]]}, "names ../../x.png, which is not among"),
     ({"labels": GIVEN[:-1]}, f"no label to {SHARDED[-1]}"), ({"labels": [*GIVEN, GIVEN[0]]}, "a name twice"),
     ({"labels": [*GIVEN[:-1], [SHARDED[-1], "cat"]]}, "whole numbers"),
     ({"labels": [*GIVEN[:-1], [SHARDED[-1], -1]]}, "whole numbers"),

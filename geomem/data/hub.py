@@ -16,12 +16,10 @@ import numpy as np
 
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import as_points, class_names
-from geomem.data.source import Part, Source
+from geomem.data.source import HELDOUT_SPLITS, TRAIN_SPLITS, Part, Source
 from geomem.errors import as_input_error, file_error
 
 HUB_PREFIX = "hf:"
-TRAIN_SPLITS = ("train", "training")
-HELDOUT_SPLITS = ("test", "validation", "valid", "val")
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 _ADVICE = "check the name, and that this machine reaches the hub or has the data set in its cache"

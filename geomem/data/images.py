@@ -1,16 +1,19 @@
-"""Folders and zip files of images.
+"""Folders, zip and tar files of images.
 
 Images are taken recursively, in the order of their names. Folders that hold all the images are ignored; what remains
 of a path decides: ``train/`` beside ``heldout/``, ``test/`` or another usual name, in any case, is the split, and one
 folder per class gives the labels, unless a file beside the images does (:mod:`geomem.data.labels`). Folders that number
 the files in them, as EDM's dataset tool and FFHQ have them, are *shards* and no classes. Hidden files and folders are
-left out. All images must have one size; grey images keep one channel. Of an animation the first frame is taken. Zip
-members are read in memory and never extracted, and of many images only those that are asked for are decoded.
+left out. All images must have one size; grey images keep one channel. Of an animation the first frame is taken. Members
+of archives are read in memory and never extracted, and of many images only those that are asked for are decoded.
+
+In a tar file, as webdataset has them, files of one name up to its first dot belong together: ``7.jpg`` has the class in
+``7.cls``. Several tar files follow one another by name, those named ``train-...`` beside ``test-...`` or
+``validation-...`` as the split.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import zipfile
@@ -22,10 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from geomem.data.labels import labels_beside
+from geomem.data.child import in_child
+from geomem.data.labels import METADATA_FILES, labels_beside
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import class_names
-from geomem.data.source import Source
+from geomem.data.source import Source, split_word
 from geomem.data.unpacking import refuse_bomb
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
@@ -34,8 +38,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", "
 TRAIN_FOLDERS = ("train", "training")
 HELDOUT_FOLDERS = ("heldout", "held-out", "test", "testing", "val", "valid", "validation", "eval")
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".tga", ".dng", ".psd")  # images all the same
+_KINDS = {"images": SUFFIXES, "arrays": (".npy", ".npz"), "tables": (".parquet", ".arrow"),
+          "archives": (".zip", ".tar", ".tar.gz", ".tgz"), "other": (".tfrecord", ".tfrecords", ".h5", ".hdf5", ".mat")}
 
-LOG = logging.getLogger("geomem")
 _ZIP_ADVICE = "it may be cut short: make it again"
 
 Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
@@ -44,13 +49,13 @@ Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
 def holds_images(folder: Path) -> bool:
     """Whether there is an image anywhere below the folder."""
     with as_input_error(folder, "a folder of images", "check its permissions"):
-        return any(map(_is_image, _files_below(folder)))
+        return any(map(_is_image, files_below(folder)))
 
 
 def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
     with as_input_error(folder, "a folder of images", "check its permissions"):
-        names = list(_files_below(folder))
+        names = list(files_below(folder))
     return _in_parts(folder, folder.resolve().name, names, lambda chosen: pictures_of_files(folder, folder, chosen))
 
 
@@ -98,7 +103,90 @@ def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
     return Pictures(str(path), read, lambda _: path.stat().st_size, names.__getitem__, np.arange(len(names)))
 
 
-def _files_below(folder: Path) -> Iterator[Name]:
+def read_tar(path: Path) -> Source:
+    """Images in a tar file."""
+    return read_tars([path], path)
+
+
+def read_tars(paths: list[Path], where: Path) -> Source:
+    """Images in tar files."""
+    members: dict[Name, tuple[Path, int, int]] = {}
+    for path in paths:
+        word = split_word(path)
+        with as_input_error(path, "a tar file", "unpack it, or make it again"):
+            for piece in in_child(_tar_members, path):
+                for name, offset, size in piece:
+                    inside = tuple(part for part in name.split("/") if part not in ("", "."))
+                    full = (word, *inside) if word and len(paths) > 1 else inside
+                    if full in members and members[full][0] != path:
+                        raise file_error(path, f"holds {name}, as {members[full][0].name} does; give them one by one")
+                    members[full] = path, offset, size
+    classes = {_key(name): name for name in members if name[-1].endswith(".cls")}
+
+    def pictures_of(names: list[str]) -> Pictures:
+        places = [members[tuple(name.split("/"))] for name in names]
+
+        def read(positions: np.ndarray) -> Generator[bytes, None, None]:
+            for i in positions:
+                path, offset, size = places[i]
+                with as_input_error(f"{path}: {names[i]}", "an image", "make the file again"), open(path, "rb") as file:
+                    if size > MAX_ENCODED_BYTES:
+                        raise file_error(f"{path}: {names[i]}", "is too large for one image; scale it down")
+                    file.seek(offset)
+                    content = file.read(size)
+                yield content
+
+        return Pictures(str(where), read, lambda at: sum(places[i][2] for i in at), names.__getitem__,
+                        np.arange(len(names)))
+
+    title = where.resolve().name if where.is_dir() else where.stem
+    source = _in_parts(where, title, members, pictures_of)
+    return source if not classes else _with_classes(source, where, classes, pictures_of)
+
+
+def _key(name: Name) -> Name:
+    """What the files of one example have in common."""
+    return *name[:-1], name[-1].split(".")[0]
+
+
+def _with_classes(source: Source, where: Path, classes: dict[Name, Name],
+                  pictures_of: Callable[[list[str]], Pictures]) -> Source:
+    """The source with the classes that files ``.cls`` name, in place of those of folders."""
+    parts = []
+    for part in filter(None, (source.train, source.heldout)):
+        assert isinstance(part, Pictures)
+        names = [tuple(part.name(int(i)).split("/")) for i in part.chosen]
+        if lacking := next((name for name in names if _key(name) not in classes), None):
+            raise file_error(where, f"holds no .cls beside {'/'.join(lacking)}; label all images, or none")
+        files = pictures_of(["/".join(classes[_key(name)]) for name in names])
+        with as_input_error(where, "images with classes in .cls files", "make it again"):
+            texts = [content.decode().strip() for content in files.read(np.arange(len(names)))]
+            numbers = all(re.fullmatch(r"[0-9]{1,18}", text) for text in texts)
+            parts.append(replace(part, labels=np.array(texts, dtype=np.int64) if numbers else class_names(texts)))
+    notes = tuple(note for note in source.notes if not note.startswith("labels from"))
+    return replace(source, train=parts[0], heldout=parts[1] if len(parts) > 1 else None,
+                   notes=(*notes, "labels from .cls files"))
+
+
+def _tar_members(path: Path) -> Iterator[list[tuple[str, int, int]]]:
+    """In the child: name, first byte and length of each file in a tar file, some at a time."""
+    import tarfile
+
+    size, piece = path.stat().st_size, []
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else all are kept
+            if member.isreg() and not member.issparse():
+                if not 0 <= member.offset_data <= member.offset_data + member.size <= size:
+                    raise ValueError(f"{member.name} is cut short")
+                piece.append((member.name, member.offset_data, member.size))
+            if len(piece) == 10_000:
+                yield piece
+                piece = []
+    yield piece
+
+
+def files_below(folder: Path) -> Iterator[Name]:
     """Names of all files; links are followed, and a folder that is met again is refused."""
     def fail(error: OSError) -> None:
         raise error
@@ -120,20 +208,13 @@ def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Calla
     images = sorted(name for name in names if _is_image(name))
     if not images:
         raise file_error(where, f"holds no images; known are {', '.join(SUFFIXES)}")
-    unread = [name for name in names if _is_image(name, UNREAD_SUFFIXES)]
-    if unread:
-        LOG.info(f"note: {where}: {len(unread):,} images are not read, {unread[0][-1]} for one; convert them to PNG")
     beside = labels_beside(where, names, images, lambda name: _content(pictures_of(["/".join(name)])))
-    notes = []
-    if beside is not None:
-        notes += beside.notes
-        images = beside.images
+    notes, images, labels = [*unread(names, "images"), *beside.notes], beside.images, beside.labels
     split, folders = _split(images)
     chosen = [np.flatnonzero([top == part for top, _ in folders]) for part in split] or [np.arange(len(images))]
     if split and (left := len(images) - sum(map(len, chosen))):
         notes.append(f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
-    labels = None if beside is None else beside.labels
-    if beside is None:
+    if not beside.instead_of_folders:
         inside = [folders[i][bool(split)] for i in np.concatenate(chosen)]
         if "" not in inside and len(classes := set(inside)) > 1:
             if _are_shards([(folders[i][bool(split)], images[i][-1]) for i in np.concatenate(chosen)]):
@@ -145,6 +226,18 @@ def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Calla
     pictures = replace(pictures_of(["/".join(name) for name in images]), labels=labels)
     train, *heldout = (pictures.take(index) for index in chosen)
     return Source(title, train, heldout[0] if heldout else None, tuple(notes))
+
+
+def unread(names: Iterable[Name], kind: str) -> list[str]:
+    """Notes of files among these that look like data of another kind than was read, or like images of no known kind."""
+    there = sorted(name for name in names if not _is_hidden(name) and name[-1] not in METADATA_FILES)
+    others = tuple(suffix for other, suffixes in _KINDS.items() if other != kind for suffix in suffixes)
+    notes = []
+    for suffixes, what, advice in ((UNREAD_SUFFIXES, "images", "; convert them to PNG"),
+                                   (others, f"files that are no {kind}", "")):
+        if found := [name for name in there if name[-1].lower().endswith(suffixes)]:
+            notes.append(f"{len(found):,} {what} are not read, {'/'.join(found[0])} for one{advice}")
+    return notes
 
 
 def _content(file: Pictures) -> bytes:
@@ -176,12 +269,13 @@ def _split(names: list[Name]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
 
 
 def _are_shards(names: list[tuple[str, str]]) -> bool:
-    """Whether the folder of each image, one of a thousand, follows from its number: ``00012/img00012345.png`` of EDM's
-    and StyleGAN's tools, ``012000/012345.png`` of what EDM generates, ``12000/12345.png`` of FFHQ.
+    """Whether the folder of each image follows from its number: ``00012/img00012345.png`` of EDM's and StyleGAN's
+    tools, ``00012/000120345.jpg`` of img2dataset, ``012000/012345.png`` of what EDM generates, ``12000/12345.png`` of
+    FFHQ.
     """
     for folder, name in names:
         number = re.search(r"([0-9]{5,18})[^0-9]*$", name)
-        if number is None or re.fullmatch(r"[0-9]{5,18}", folder) is None \
-                or int(folder) not in (int(number[1]) // 1000, int(number[1]) // 1000 * 1000):
+        if number is None or re.fullmatch(r"[0-9]{5,18}", folder) is None or not (
+                number[1].startswith(folder) or int(number[1]) // 1000 * 1000 == int(folder)):
             return False
     return True

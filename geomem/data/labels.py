@@ -2,6 +2,9 @@
 
 * ``dataset.json`` of EDM and StyleGAN: ``{"labels": [[name, class], ...]}``, or null for none (Karras et al.). Labels
   that are vectors are no classes and are left out. Without the key ``labels`` the file is something else.
+* ``metadata.csv``, ``.jsonl`` or ``.parquet`` of the library ``datasets``: a column ``file_name`` (or
+  ``image_file_name``, ...) names the images that are meant; others below its folder are left out. A column of labels
+  gives their classes.
 
 Names are relative to the folder of such a file, and are only looked up among those that are there. What is in it is
 read in a child process with bounded memory.
@@ -10,6 +13,7 @@ read in a child process with bounded memory.
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,31 +22,42 @@ from typing import Any
 import numpy as np
 
 from geomem.data.child import in_child
+from geomem.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS
+from geomem.data.points import class_names
 from geomem.errors import as_input_error, file_error
 
 EDM_FILE = "dataset.json"
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 Name = tuple[str, ...]  # the parts of a path inside the folder or archive
+Content = Callable[[Name], bytes]
 
 
 @dataclass(frozen=True)
 class Beside:
-    """The images that are meant, by name, and their labels, integers or class names ``(N,)``, or None for none."""
+    """The images that are meant, by name; their labels, integers or class names ``(N,)``, or None for none; whether
+    folders are no classes.
+    """
 
     images: list[Name]
     labels: np.ndarray | None
     notes: list[str]
+    instead_of_folders: bool = True
 
 
-def labels_beside(where: Path, names: list[Name], images: list[Name],
-                  content: Callable[[Name], bytes]) -> Beside | None:
-    """What files among ``names`` say of the images; None where there is no such file.
+def labels_beside(where: Path, names: list[Name], images: list[Name], content: Content) -> Beside:
+    """What files among ``names`` say of the images.
 
     Raises InputError for a file that is damaged, names an image that is not there, or gives no label to one that is.
     """
+    found = _edm(where, [name for name in sorted(names) if name[-1] == EDM_FILE], images, content)
+    return found or _metadata(where, [name for name in sorted(names) if name[-1] in METADATA_FILES], images, content)
+
+
+def _edm(where: Path, files: list[Name], images: list[Name], content: Content) -> Beside | None:
     known: dict[Name, int] = {}
-    there, told, vectors = set(images), False, False
-    for file in sorted(name for name in names if name[-1] == EDM_FILE):
+    told = vectors = False
+    for file in files:
         here = f"{where}: {'/'.join(file)}"
         with as_input_error(here, "a dataset.json of EDM or StyleGAN", "make it again, or remove it"):
             text = content(file)
@@ -50,20 +65,62 @@ def labels_beside(where: Path, names: list[Name], images: list[Name],
                 told = True
                 if labels is None:
                     vectors = True
-                    continue
-                full = [(*file[:-1], *path.split("/")) for path in paths]
-                if missing := next((path for path, name in zip(paths, full, strict=True) if name not in there), None):
-                    raise file_error(here, f"labels {missing}, which is not among the images; make it again, or "
-                                           "remove it")
-                known |= zip(full, labels.tolist(), strict=True)
+                else:
+                    known |= zip(_there(here, file, paths, set(images)), labels.tolist(), strict=True)
     if not told:
         return None
     if not known:
         return Beside(images, None, [f"labels of {EDM_FILE} are vectors, no classes"] if vectors else [])
-    if lacking := next((name for name in images if name not in known), None):
-        raise file_error(f"{where}: {EDM_FILE}", f"gives no label to {'/'.join(lacking)}; label all images, or none")
-    labels = np.array([known[name] for name in images], dtype=np.int64)
+    labels = _labels_of(f"{where}: {EDM_FILE}", images, known)
     return Beside(images, labels, [f"labels from {EDM_FILE}, {len(np.unique(labels)):,} classes"])
+
+
+def _metadata(where: Path, files: list[Name], images: list[Name], content: Content) -> Beside:
+    known: dict[Name, int | str] = {}
+    listed: set[Name] = set()
+    above: list[Name] = []  # folders of files that list images
+    notes = []
+    for file in files:
+        here = f"{where}: {'/'.join(file)}"
+        with as_input_error(here, f"a {file[-1]} of the library datasets", "make it again, or remove it"):
+            text = content(file)
+            for paths, labels, others in in_child(_listed, text, Path(file[-1]).suffix, file_bytes=len(text)):
+                if paths is None:
+                    notes.append(f"{'/'.join(file)} has no column file_name and is not read")
+                    continue
+                full = _there(here, file, paths, set(images))
+                listed |= set(full)
+                above.append(file[:-1])
+                known |= {} if labels is None else zip(full, labels.tolist(), strict=True)
+                if others:
+                    notes.append(f"{'/'.join(file)} names other files, which are not read: {', '.join(others)}")
+    if not listed:
+        return Beside(images, None, notes, instead_of_folders=False)
+    meant = [name for name in images if name in listed
+             or not any(name[:len(folder)] == folder for folder in above)]
+    if len(meant) < len(images):
+        notes.append(f"{len(images) - len(meant):,} images that {files[0][-1]} does not list left out")
+    labels = _labels_of(f"{where}: {files[0][-1]}", meant, known) if known else None
+    if labels is not None:
+        notes.append(f"labels from {files[0][-1]}, {len(np.unique(labels)):,} classes")
+    return Beside(meant, labels, notes, instead_of_folders=labels is not None)
+
+
+def _there(here: str, file: Name, paths: list[str], there: set[Name]) -> list[Name]:
+    """The names that paths beside ``file`` stand for."""
+    full = [tuple(posixpath.normpath("/".join((*file[:-1], path))).split("/")) for path in paths]
+    missing = next((path for path, name in zip(paths, full, strict=True) if name not in there), None)
+    if missing is not None:
+        raise file_error(here, f"names {missing}, which is not among the images; make it again, or remove it")
+    return full
+
+
+def _labels_of(here: str, images: list[Name], known: dict[Name, Any]) -> np.ndarray:
+    if lacking := next((name for name in images if name not in known), None):
+        raise file_error(here, f"gives no label to {'/'.join(lacking)}; label all images, or none")
+    labels = [known[name] for name in images]
+    return class_names([str(label) for label in labels]) if any(isinstance(label, str) for label in labels) \
+        else np.array(labels, dtype=np.int64)
 
 
 # In the child
@@ -88,3 +145,40 @@ def _edm_labels(content: bytes) -> Iterator[tuple[list[str], np.ndarray | None]]
         yield names, np.array(labels, dtype=np.int64)
     else:
         raise ValueError("its labels are neither all whole numbers from 0 nor all vectors")
+
+
+def _listed(content: bytes, suffix: str) -> Iterator[tuple[list[str] | None, np.ndarray | None, list[str]]]:
+    """Names of images, their labels or None, and other columns of names. None in place of names for no such column."""
+    import io
+
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+    from pyarrow import json as lines
+
+    stream = io.BytesIO(content)
+    if suffix == ".csv":
+        table = csv.read_csv(stream, parse_options=csv.ParseOptions(newlines_in_values=True))
+    elif suffix == ".jsonl":
+        table = lines.read_json(stream, read_options=lines.ReadOptions(block_size=max(1 << 16, len(content))))
+    else:
+        table = parquet.read_table(stream)
+    columns = [name for name in table.column_names if name == "file_name" or name.endswith("_file_name")]
+    usual = ["file_name", *(f"{name}_file_name" for name in IMAGE_COLUMNS)]
+    column = next((name for name in [*usual, *columns] if name in columns), None)
+    if column is None:
+        yield None, None, []
+        return
+    names = table[column].cast(pa.string()).to_pylist()
+    label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
+    labels: np.ndarray | None = None
+    if label is not None:
+        values = table[label].to_pylist()
+        if None in values:
+            raise ValueError(f"in column {label} some are missing")
+        if all(isinstance(value, str) for value in values):
+            labels = class_names(values)
+        elif all(type(value) is int for value in values):
+            labels = np.array(values, dtype=np.int64)
+    if None in names or len(set(names)) < len(names):
+        raise ValueError(f"in column {column} a name is missing or stands twice")
+    yield names, labels, [name for name in columns if name != column]

@@ -1,14 +1,17 @@
-"""Parquet files: tables with a column of encoded images, or of lists of floats, and perhaps one of labels.
+"""Parquet and Arrow files: tables with a column of encoded images or of paths to them, or of lists of floats, and
+perhaps one of labels.
 
 pyarrow reads them in a child process, some rows at a time: it makes room for whatever a file says of itself, and ends
-the process over some of it. ``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder is the split, as
-in the data sets of the Hugging Face hub; files of one part follow each other by name.
+the process over some of it. ``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder, or in folders
+of such names, is the split, as in the data sets of the Hugging Face hub and what ``save_to_disk`` of its library
+writes; files of one part follow each other by name. A path is followed below the folder of the table only.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,17 @@ from typing import Any
 import numpy as np
 
 from geomem.data.child import in_child
-from geomem.data.hub import HELDOUT_SPLITS, LABEL_COLUMNS, TRAIN_SPLITS, chosen_column, other_columns
+from geomem.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, chosen_column, other_columns
+from geomem.data.labels import METADATA_FILES
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import class_names, joined_points
-from geomem.data.source import Part, Source
+from geomem.data.source import HELDOUT_SPLITS, TRAIN_SPLITS, Part, Source, split_word
 from geomem.data.unpacking import refuse_bomb
-from geomem.errors import as_input_error, file_error
+from geomem.errors import InputError, as_input_error, file_error
 from geomem.files import require_file
 
+SUFFIXES = (".parquet", ".arrow")
+PATH_COLUMNS = (*IMAGE_COLUMNS, "file_name", "image_path", "path", "file", "filename")
 _ADVICE = "fetch or write it again"
 _ROWS = 256  # read at a time, fewer where by the file's own account they would take more than _BATCH_BYTES
 _BATCH_BYTES = 1 << 26
@@ -41,11 +47,31 @@ class _Table:
     images: bool
     label: str | None
     labels: np.ndarray | None
+    packed: int  # bytes of the table, and of the files that it names
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files directly in a folder, by name; hidden ones are left out."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+def table_files(folder: Path) -> list[Path]:
+    """The tables in a folder, or in its folders ``data``, ``default`` or of a split, by name.
+
+    Left out are hidden ones, the caches of the library ``datasets``, and what belongs to images beside it.
+    """
+    places, found = [folder], []
+    for place in places:
+        with os.scandir(place) as entries:
+            inside = sorted(Path(entry.path) for entry in entries if entry.is_dir() or entry.name.endswith(SUFFIXES))
+        places += [path for path in inside if path.is_dir() and len(path.relative_to(folder).parts) < 4
+                   and (split_word(path) == path.name.lower() or path.name in ("data", "default"))]
+        found += [path for path in inside if path.name.endswith(SUFFIXES) and not path.is_dir()
+                  and not path.name.startswith((".", "cache-")) and path.name not in METADATA_FILES]
+    return found
+
+
+def holds_points(path: Path) -> bool:
+    """Whether a table has a column of points; some lie beside images and describe them."""
+    try:
+        return bool(list(_from_child(path, _describe, None, path.parent)))
+    except InputError as error:
+        return "has no column" not in str(error)
 
 
 def read_table(path: Path, column: str | None = None) -> Source:
@@ -58,8 +84,8 @@ def read_parquet(paths: list[Path], where: Path, column: str | None = None) -> S
     """
     by_part: dict[str, list[Path]] = {}
     for path in paths:
-        word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
-        by_part.setdefault(word if word in TRAIN_SPLITS + HELDOUT_SPLITS else "train", []).append(path)
+        word = split_word(path) or (split_word(path.parent) if path.parent != where else "") or "train"
+        by_part.setdefault(word, []).append(path)
     train = next((by_part[name] for name in TRAIN_SPLITS if name in by_part), [])
     held = next((by_part[name] for name in HELDOUT_SPLITS if name in by_part), [])
     if not train:
@@ -71,10 +97,11 @@ def read_parquet(paths: list[Path], where: Path, column: str | None = None) -> S
 
 def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, tuple[str, ...]]:
     """The points of some files, and a note."""
-    tables = [table for path in paths for table in _from_child(path, _describe, wanted)]
+    root = where if where.is_dir() else where.parent
+    tables = [table for path in paths for table in _from_child(path, _describe, wanted, root)]
     if len({(table.column, table.images, table.label) for table in tables}) > 1:
-        raise file_error(where, "holds Parquet files with other columns than each other; give them one by one")
-    column, told = tables[0].column, other_columns(tables[0].column.removesuffix(".bytes"), tables[0].others)
+        raise file_error(where, "holds tables with other columns than each other; give them one by one")
+    column, told = tables[0].column, other_columns(tables[0].column, tables[0].others)
     known = [table.labels for table in tables if table.labels is not None]
     labels = np.concatenate(known) if known else None
     if not tables[0].images:
@@ -85,10 +112,10 @@ def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, tup
         for path, low, high in zip(paths, starts, starts[1:], strict=False):
             inside = positions[(positions >= low) & (positions < high)] - low
             if len(inside):
-                for contents in _from_child(path, _images, column, inside):
+                for contents in _from_child(path, _images, column, inside, root):
                     yield from contents
 
-    size = sum(path.stat().st_size for path in paths)
+    size = sum(table.packed for table in tables)
     return Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels), told
 
 
@@ -104,7 +131,7 @@ def _joined_numbers(path: Path, column: str) -> np.ndarray:
 
 def _from_child(path: Path, reader: Any, *arguments: Any) -> Iterator[Any]:
     require_file(path, _ADVICE)
-    with as_input_error(path, "a Parquet file", _ADVICE):
+    with as_input_error(path, "a Parquet or Arrow file", _ADVICE):
         yield from in_child(reader, path, *arguments, file_bytes=path.stat().st_size)
 
 
@@ -117,13 +144,40 @@ def _open(path: Path) -> Any:
     return pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
 
 
-def _describe(path: Path, wanted: str | None) -> Iterator[_Table]:
+def _arrow_batches(path: Path) -> Any:
+    """The schema of an Arrow file, a stream as a rule, and its record batches, which lie in a memory map."""
+    import pyarrow
+
+    with open(path, "rb") as file:
+        is_file = file.read(6) == b"ARROW1"
+    source = pyarrow.memory_map(str(path))
+    if not is_file:
+        reader = pyarrow.ipc.open_stream(source)
+        return reader.schema, iter(reader)
+    whole = pyarrow.ipc.open_file(source)
+    return whole.schema, map(whole.get_batch, range(whole.num_record_batches))
+
+
+def _is_parquet(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1" or path.suffix.lower() != ".arrow"
+
+
+def _describe(path: Path, wanted: str | None, root: Path) -> Iterator[_Table]:
     """One ``_Table``. No more rows are believed than a file with one byte per row could hold."""
-    rows, size = (table := _open(path)).metadata.num_rows, path.stat().st_size
+    size = path.stat().st_size
+    if _is_parquet(path):
+        table = _open(path)
+        rows, schema = table.metadata.num_rows, table.schema_arrow
+    else:
+        schema, batches = _arrow_batches(path)
+        rows = sum(batch.num_rows for batch in batches)
     if not 0 <= rows <= size:
         raise ValueError(f"{size:,} bytes announce {rows:,} rows")
-    column, others, images, label = _columns(path, table.schema_arrow, wanted)
-    yield _Table(rows, column, others, images, label, None if label is None else _labels(path, label, rows))
+    column, others, images, label = _columns(path, schema, wanted)
+    named = sum(os.path.getsize(file) for file in _files_named(path, column, root)) if images else 0
+    labels = None if label is None else _labels(path, label, rows)
+    yield _Table(rows, column, others, images, label, labels, size + named)
 
 
 def _columns(path: Path, schema: Any, wanted: str | None) -> tuple[str, tuple[str, ...], bool, str | None]:
@@ -135,20 +189,23 @@ def _columns(path: Path, schema: Any, wanted: str | None) -> tuple[str, tuple[st
     plain = {field.name: _plain(field.type) for field in schema}
     label = next((name for name in LABEL_COLUMNS if name in plain and any(
         is_kind(plain[name]) for is_kind in (kinds.is_integer, kinds.is_string, kinds.is_large_string))), None)
-    images = {}  # name of a column: where in it the images are
-    for name, kind in plain.items():
-        field = name
-        if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            field, kind = f"{name}.bytes", _plain(kind.field("bytes").type)
-        if kinds.is_binary(kind) or kinds.is_large_binary(kind):
-            images[name] = field
+    def is_binary(kind: Any) -> bool:
+        return kinds.is_binary(kind) or kinds.is_large_binary(kind)
+
+    images = [name for name, kind in plain.items() if is_binary(kind) or (
+        kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        and (is_binary(_plain(kind.field("bytes").type)) or kinds.is_null(kind.field("bytes").type)))]
     numbers = [name for name, kind in plain.items() if (
         kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
         and kinds.is_floating(kind.value_type)]
-    column = chosen_column(path, wanted, list(images), numbers, schema.names)
-    kind = list(images) if column in images else numbers
-    others = tuple(name for name in kind if name != column)
-    return images.get(column, column), others, column in images, label
+    texts = [name for name, kind in plain.items() if kinds.is_string(kind) or kinds.is_large_string(kind)]
+    if wanted in texts:
+        images = [wanted]
+    elif not images and not numbers:
+        images = [name for name in PATH_COLUMNS if name in texts]
+    column = chosen_column(path, wanted, images, numbers, schema.names)
+    others = tuple(name for name in (images if column in images else numbers) if name != column)
+    return column, others, column in images, label
 
 
 def _plain(kind: Any) -> Any:
@@ -159,6 +216,13 @@ def _plain(kind: Any) -> Any:
 
 def _batches(path: Path, column: str) -> Iterator[Any]:
     """Arrays of some rows of a column, one after another."""
+    if not _is_parquet(path):
+        for batch in _arrow_batches(path)[1]:
+            values = batch.column(column)
+            values.validate(full=True)
+            values = getattr(values, "storage", values)
+            yield values.dictionary_decode() if hasattr(values, "dictionary") else values
+        return
     table = _open(path)
     groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
     per_row = max(sum(leaf.total_uncompressed_size for leaf in map(group.column, range(group.num_columns))
@@ -167,12 +231,41 @@ def _batches(path: Path, column: str) -> Iterator[Any]:
     rows = int(max(1, min(_ROWS, _BATCH_BYTES / max(1, per_row))))
     for batch in table.iter_batches(batch_size=rows, columns=[column], use_threads=False):
         values = getattr(batch.column(0), "storage", batch.column(0))
-        values = values.field("bytes") if column.endswith(".bytes") and hasattr(values, "field") else values
         yield values.dictionary_decode() if hasattr(values, "dictionary") else values
 
 
-def _images(path: Path, column: str, rows: np.ndarray) -> Iterator[list[bytes]]:
-    """Contents of a binary column, at ascending rows."""
+def _file_named(value: Any, path: Path, root: Path) -> Path | None:
+    """The file that a cell names, below ``root``; None where it holds the image itself, or names nothing.
+
+    Raises ValueError for a file that is elsewhere.
+    """
+    name = value if isinstance(value, str) else value.get("path") if isinstance(value, dict) and not value.get(
+        "bytes") else None
+    if not name:
+        return None
+    top = os.path.realpath(root)
+    for folder in (path.parent, root):
+        file = os.path.realpath(os.path.join(folder, name))
+        if os.path.commonpath([top, file]) == top and os.path.isfile(file):
+            return Path(file)
+    raise ValueError(f"it is missing: below {root} there is no {name}")
+
+
+def _files_named(path: Path, column: str, root: Path) -> set[Path]:
+    """All files that a column names, as far as they are there; none where its first cell holds an image."""
+    files: set[Path] = set()
+    for values in _batches(path, column):
+        for value in values:
+            cell = value.as_py()
+            if isinstance(cell, bytes) or (isinstance(cell, dict) and cell.get("bytes")):
+                return files
+            with suppress(ValueError):
+                files |= {file} if (file := _file_named(cell, path, root)) else set()
+    return files
+
+
+def _images(path: Path, column: str, rows: np.ndarray, root: Path) -> Iterator[list[bytes]]:
+    """Images in a column or in the files that it names, at ascending rows."""
     piece: list[bytes] = []
     first = size = 0
     for values in _batches(path, column):
@@ -180,6 +273,11 @@ def _images(path: Path, column: str, rows: np.ndarray) -> Iterator[list[bytes]]:
         for row in rows[low:high].tolist():
             content = values[row - first].as_py()
             with as_input_error(f"{path}: row {row}", "an image", _ADVICE):
+                if file := _file_named(content, path, root):
+                    require_file(file, _ADVICE, MAX_ENCODED_BYTES)
+                    content = file.read_bytes()
+                elif isinstance(content, dict):
+                    content = content.get("bytes")
                 if not isinstance(content, bytes) or len(content) > MAX_ENCODED_BYTES:
                     raise ValueError("it is missing" if content is None else "it is too large for one image")
             piece.append(content)

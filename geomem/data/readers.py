@@ -2,12 +2,13 @@
 
 =====================================================  ==========================================
 ``.npy``, ``.npz``, a folder of ``.npy``               :mod:`geomem.data.arrays`
-a folder or ``.zip`` of images                         :mod:`geomem.data.images`
+a folder, ``.zip`` or ``.tar`` of images               :mod:`geomem.data.images`
+a folder of ``.tar``, as webdataset has them           :mod:`geomem.data.images`
 UCR text, ``.ts``, ``.arff``, a folder with X_TRAIN    :mod:`geomem.data.series`
 CIFAR-10 batches, python and binary                    :mod:`geomem.data.cifar`
 IDX, plain or ``.gz``, a folder with train-images      :mod:`geomem.data.idx`
 CelebA's and Flowers-102's folders                     :mod:`geomem.data.official`
-``.parquet``, a folder of them                         :mod:`geomem.data.parquet`
+``.parquet``, ``.arrow``, a folder of them             :mod:`geomem.data.parquet`
 =====================================================  ==========================================
 """
 
@@ -15,24 +16,27 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from geomem.data.arrays import read_npy, read_npz, read_shards, shards
 from geomem.data.cifar import batches, is_binary_batch, read_batch_file, read_cifar
 from geomem.data.idx import GZIP, images_in, is_idx, read_idx
-from geomem.data.images import holds_images, read_folder, read_zip
+from geomem.data.images import files_below, holds_images, read_folder, read_tar, read_tars, read_zip, unread
+from geomem.data.labels import METADATA_FILES
 from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
-from geomem.data.parquet import parquet_files, read_parquet, read_table
+from geomem.data.parquet import holds_points, read_parquet, read_table, table_files
 from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
 _BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
-    ".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".gz": read_idx, ".parquet": read_table,
+    ".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".tar": read_tar, ".gz": read_idx, ".parquet": read_table,
+    ".arrow": read_table,
     **dict.fromkeys(SUFFIXES, read_series)}
-FORMS = (".npz, .npy, a folder of .npy files, a folder or .zip of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
-         "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet")
+FORMS = (".npz, .npy, a folder of .npy files, a folder, .zip or .tar of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
+         "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet or .arrow")
 _FILE = "give a file or a folder"
 _HEADS = ("@relation", "@problemname", "@timestamps", "@univariate", "@classlabel", "@data")
 
@@ -67,8 +71,9 @@ def refuse_column(where: object, column: str | None) -> None:
 
 def _read_folder(folder: Path, column: str | None) -> Source:
     with as_input_error(folder, "a folder of data", "check its permissions"):
-        if tables := parquet_files(folder):
-            return read_parquet(tables, folder, column)
+        tables = table_files(folder)
+        if tables and (not holds_images(folder) or holds_points(tables[0])):
+            return _said(read_parquet(tables, folder, column), folder, tables, "tables")
         refuse_column(folder, column)
         if batches(folder):
             return read_cifar(folder)
@@ -80,8 +85,19 @@ def _read_folder(folder: Path, column: str | None) -> Source:
             return read_flowers(*flowers)
         if (series := training_file(folder)) is not None:
             return read_series(series)
-    arrays = shards(folder)
-    return read_shards(folder, arrays) if arrays and not holds_images(folder) else read_folder(folder)
+    if holds_images(folder):
+        return read_folder(folder)
+    if arrays := shards(folder):
+        return _said(read_shards(folder, arrays), folder, arrays, "arrays")
+    tars = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+    return _said(read_tars(tars, folder), folder, tars, "tar files") if tars else read_folder(folder)
+
+
+def _said(source: Source, folder: Path, read: list[Path], kind: str) -> Source:
+    """The source with a note of other files of data in its folder."""
+    used = {path.relative_to(folder).parts for path in read}
+    left = [name for name in files_below(folder) if name not in used and not name[-1].startswith("cache-")]
+    return replace(source, notes=(*source.notes, *unread(left, kind)))
 
 
 def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
@@ -90,10 +106,16 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
     if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
         with as_input_error(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
             return read_npz if any(name.endswith(".npy") for name in archive.namelist()) else read_zip
+    if start.startswith(GZIP) and path.name.lower().endswith((".tar.gz", ".tgz")):
+        raise file_error(path, "is compressed, so that no image in it can be read alone; unpack it (gunzip) to a .tar")
     if start.startswith(GZIP):
         return read_idx
-    if start.startswith(b"PAR1"):
+    if start.startswith((b"PAR1", b"ARROW1")):
         return read_table
+    if path.name in METADATA_FILES:
+        return lambda path: read_folder(path.parent)
+    if start[257:262] == b"ustar":
+        return read_tar
     if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03"):
         return read_batch_file
     if is_idx(start):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from geomem.data.pictures import Form, Pictures, decoded
 from geomem.data.points import Points, in_memory_if_small
 
 Part: TypeAlias = Points | Pictures
+TRAIN_SPLITS = ("train", "training")
+HELDOUT_SPLITS = ("test", "validation", "valid", "val")
+
+
+def split_word(path: Path) -> str:
+    """The name of the split that a file or folder is of, by the first word of its name; "" for none."""
+    word = re.split(r"[^a-z]", path.name.lower(), maxsplit=1)[0]
+    return word if word in TRAIN_SPLITS + HELDOUT_SPLITS else ""
 
 
 @dataclass(frozen=True, eq=False)
