@@ -38,8 +38,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", "
 TRAIN_FOLDERS = ("train", "training")
 HELDOUT_FOLDERS = ("heldout", "held-out", "test", "testing", "val", "valid", "validation", "eval")
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".tga", ".dng", ".psd")  # images all the same
-_KINDS = {"images": SUFFIXES, "arrays": (".npy", ".npz"), "tables": (".parquet", ".arrow"),
-          "archives": (".zip", ".tar", ".tar.gz", ".tgz"), "other": (".tfrecord", ".tfrecords", ".h5", ".hdf5", ".mat")}
+_OTHERS = (".npy", ".npz", ".parquet", ".arrow", ".zip", ".tar", ".tar.gz", ".tgz", ".tfrecord", ".tfrecords", ".h5",
+           ".hdf5", ".mat")  # that look like data
 
 _ZIP_ADVICE = "it may be cut short: make it again"
 
@@ -209,7 +209,7 @@ def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Calla
     if not images:
         raise file_error(where, f"holds no images; known are {', '.join(SUFFIXES)}")
     beside = labels_beside(where, names, images, lambda name: _content(pictures_of(["/".join(name)])))
-    notes, images, labels = [*unread(names, "images"), *beside.notes], beside.images, beside.labels
+    notes, images, labels = [*unread(set(names) - set(images)), *beside.notes], beside.images, beside.labels
     split, folders = _split(images)
     chosen = [np.flatnonzero([top == part for top, _ in folders]) for part in split] or [np.arange(len(images))]
     if split and (left := len(images) - sum(map(len, chosen))):
@@ -228,13 +228,12 @@ def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Calla
     return Source(title, train, heldout[0] if heldout else None, tuple(notes))
 
 
-def unread(names: Iterable[Name], kind: str) -> list[str]:
-    """Notes of files among these that look like data of another kind than was read, or like images of no known kind."""
+def unread(names: Iterable[Name]) -> list[str]:
+    """Notes of those of these files, which were not read, that look like data."""
     there = sorted(name for name in names if not _is_hidden(name) and name[-1] not in METADATA_FILES)
-    others = tuple(suffix for other, suffixes in _KINDS.items() if other != kind for suffix in suffixes)
     notes = []
     for suffixes, what, advice in ((UNREAD_SUFFIXES, "images", "; convert them to PNG"),
-                                   (others, f"files that are no {kind}", "")):
+                                   (SUFFIXES + _OTHERS, "other files that look like data", "")):
         if found := [name for name in there if name[-1].lower().endswith(suffixes)]:
             notes.append(f"{len(found):,} {what} are not read, {'/'.join(found[0])} for one{advice}")
     return notes

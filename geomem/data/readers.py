@@ -73,7 +73,7 @@ def _read_folder(folder: Path, column: str | None) -> Source:
     with as_input_error(folder, "a folder of data", "check its permissions"):
         tables = table_files(folder)
         if tables and (not holds_images(folder) or holds_points(tables[0])):
-            return _said(read_parquet(tables, folder, column), folder, tables, "tables")
+            return _said(read_parquet(tables, folder, column), folder, tables)
         refuse_column(folder, column)
         if batches(folder):
             return read_cifar(folder)
@@ -88,16 +88,16 @@ def _read_folder(folder: Path, column: str | None) -> Source:
     if holds_images(folder):
         return read_folder(folder)
     if arrays := shards(folder):
-        return _said(read_shards(folder, arrays), folder, arrays, "arrays")
+        return _said(read_shards(folder, arrays), folder, arrays)
     tars = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
-    return _said(read_tars(tars, folder), folder, tars, "tar files") if tars else read_folder(folder)
+    return _said(read_tars(tars, folder), folder, tars) if tars else read_folder(folder)
 
 
-def _said(source: Source, folder: Path, read: list[Path], kind: str) -> Source:
+def _said(source: Source, folder: Path, read: list[Path]) -> Source:
     """The source with a note of other files of data in its folder."""
     used = {path.relative_to(folder).parts for path in read}
     left = [name for name in files_below(folder) if name not in used and not name[-1].startswith("cache-")]
-    return replace(source, notes=(*source.notes, *unread(left, kind)))
+    return replace(source, notes=(*source.notes, *unread(left)))
 
 
 def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
