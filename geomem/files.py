@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from geomem.errors import InputError
+from geomem.errors import InputError, one_line, reason
 
 MAX_JSON_BYTES = 1 << 25
 TEMPORARY_PREFIX = ".geomem-"
+_LOG = logging.getLogger("geomem")
 
 
 @contextmanager
@@ -96,6 +98,16 @@ def write_figure(path: str | Path, figure: Any, dpi: int = 150) -> None:
     """Write a matplotlib Figure atomically; the ending of the name decides the format."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
+
+
+def draw_figure(path: str | Path, draw: Callable[[], Any], dpi: int = 150) -> None:
+    """Write the matplotlib Figure that ``draw`` makes, or say why there is none: no picture costs a result or ends a
+    training, so whatever is raised becomes a warning.
+    """
+    try:
+        write_figure(path, draw(), dpi)
+    except Exception as error:
+        _LOG.warning(f"warning: no {Path(path).name}: {one_line(reason(error))}")
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from geomem.files import write_figure, write_json
+from geomem.files import draw_figure, write_json
 from geomem.generation import generate
 from geomem.memorization import MemorizationCheck, memorization_rate
 from geomem.plots import plot_density, plot_samples, plot_watch
+from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
 from geomem.training.loop import TrainingState, train_steps
 from geomem.training.monitor import Monitor
@@ -23,7 +24,11 @@ from geomem.training.run import Run
 from geomem.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
     from torch.distributed import ProcessGroup
+
+    from geomem.data.points import Values
 
 LOG = logging.getLogger("geomem")
 MAX_GRIDS = 12  # pictures of samples that a run keeps
@@ -73,14 +78,17 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
         else:
             run.create(plan.config)
             zone = (plan.law.document or {}).get("zone")
-            write_figure(run.path / "noise-level-law.png",
-                         plot_density(plan.law.named, zone, plan.law.schedule), dpi=150)
+            draw_figure(run.path / "noise-level-law.png",
+                        lambda: plot_density(plan.law.named, zone, plan.law.schedule))
         if plan.law.document is not None:
             write_json(run.path / "danger-zone.json", plan.law.document)
     trainer = plan.trainer(denoiser, group)
     monitor = plan.monitor(trainer) if first else None
     dataset = plan.dataset
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+    if not drawable(dataset.train.shape[1:]):
+        LOG.info(f"note: points of shape {tuple(dataset.train.shape[1:])} cannot be drawn; the run keeps no pictures "
+                 "of samples")
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
              f"{dataset.name}; {dataset.n_validation:,} validation and {dataset.n_test:,} test points")
     return _steps(plan, run, trainer, monitor)
@@ -134,15 +142,20 @@ class TensorBoardLog:
 
 def _draw(plan: TrainingPlan, run: Run, trainer: Trainer) -> None:
     """Some samples of the averaged weights, each beside its nearest training point, and what the looks found so far."""
-    train = plan.dataset.train
-    samples = generate(trainer.ema, range(GRID_SAMPLES), train.shape[1:], labels=plan.classes.in_turns(GRID_SAMPLES))
-    rate = memorization_rate(samples, train)
-    write_figure(run.path / f"samples-{trainer.steps_done:07d}.png",
-                 plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized), dpi=120)
-    thin_grids(run)
     lines = run.lines("watch.jsonl") if plan.watch_every else []
     if lines:
-        write_figure(run.path / "watch.png", plot_watch(lines, stop_at=plan.stop_at), dpi=120)
+        draw_figure(run.path / "watch.png", lambda: plot_watch(lines, stop_at=plan.stop_at), dpi=120)
+    train = plan.dataset.train
+    if not drawable(train.shape[1:]):
+        return
+    samples = generate(trainer.ema, range(GRID_SAMPLES), train.shape[1:], labels=plan.classes.in_turns(GRID_SAMPLES))
+    draw_figure(run.path / f"samples-{trainer.steps_done:07d}.png", lambda: _grid(samples, train), dpi=120)
+    thin_grids(run)
+
+
+def _grid(samples: np.ndarray, train: Values) -> Figure:
+    rate = memorization_rate(samples, train)
+    return plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized)
 
 
 def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> None:

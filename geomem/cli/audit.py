@@ -19,7 +19,6 @@ from geomem.cli.options import (
     say,
     tolerance_option,
 )
-from geomem.errors import InputError
 
 AUDIT_FILE = "audit.json"
 SHOWN = 32  # samples in the picture
@@ -83,15 +82,12 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
 
 
 def _picture(path: str, samples: Any, near: Any, train: Any) -> None:
-    from geomem.files import write_figure
+    from geomem.files import draw_figure
     from geomem.plots import plot_closest
 
     closest = near.nearest_distance.argsort(kind="stable")[:SHOWN]
-    try:
-        write_figure(path, plot_closest(samples[closest], train[near.nearest[closest]], near.nearest_distance[closest],
-                                        near.n))
-    except InputError as error:
-        say(f"no {os.path.basename(path)}: {error}")
+    draw_figure(path, lambda: plot_closest(samples[closest], train[near.nearest[closest]],
+                                           near.nearest_distance[closest], near.n))
 
 
 def _text(document: dict[str, Any]) -> str:

@@ -107,13 +107,13 @@ def _denoiser(model: str, shape: tuple[int, ...]) -> Any:
 
 
 def _write(out: str, document: dict[str, Any]) -> None:
-    """bounds.csv (a row per noise level), bounds.png and bounds.json (everything) in ``out``."""
-    from geomem.files import write_csv, write_figure, write_json
+    """bounds.csv (a row per noise level), bounds.json (everything) and bounds.png in ``out``."""
+    from geomem.files import draw_figure, write_csv, write_json
     from geomem.plots import plot_bounds
 
     write_csv(os.path.join(out, "bounds.csv"), _columns(document))
-    write_figure(os.path.join(out, "bounds.png"), plot_bounds(document))
     write_json(os.path.join(out, "bounds.json"), document)
+    draw_figure(os.path.join(out, "bounds.png"), lambda: plot_bounds(document))
 
 
 def _columns(document: dict[str, Any]) -> dict[str, list[Any]]:

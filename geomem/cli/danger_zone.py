@@ -130,9 +130,9 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
 
 
 def _write(out: str, document: dict[str, Any]) -> None:
-    from geomem.files import write_figure
+    from geomem.files import draw_figure
     from geomem.geometry.zone_file import write_document
     from geomem.plots import plot_curves
 
-    write_figure(os.path.join(out, "curves.png"), plot_curves([(document["data"]["name"], document)]))
     write_document(out, document)
+    draw_figure(os.path.join(out, "curves.png"), lambda: plot_curves([(document["data"]["name"], document)]))

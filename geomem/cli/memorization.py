@@ -97,16 +97,15 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
 
 
 def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train: Any) -> None:
-    from geomem.files import write_figure
+    from geomem.files import draw_figure
     from geomem.plots import plot_noise_levels, plot_samples
 
-    figures = {"samples.png": plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized)}
+    draw_figure(os.path.join(out, "samples.png"),
+                lambda: plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized))
     if "per_noise_level" in document:
         rows = [("model", document["per_noise_level"]),
                 *((name.replace("_", " "), levels) for name, levels in document["reference_denoisers"].items())]
-        figures["noise-levels.png"] = plot_noise_levels(rows)
-    for name, figure in figures.items():
-        write_figure(os.path.join(out, name), figure)
+        draw_figure(os.path.join(out, "noise-levels.png"), lambda: plot_noise_levels(rows))
 
 
 def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:

@@ -102,9 +102,9 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     document = comparison.to_dict()
     if out:
         write_json(out, document)
+    answer(document, lambda _: text_of(comparison), as_json)
     if pareto:
         from geomem.plots import plot_pareto
 
         write_figure(pareto, plot_pareto(**comparison.pareto()))
         say(f"wrote {pareto}")
-    answer(document, lambda _: text_of(comparison), as_json)

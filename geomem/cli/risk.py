@@ -88,24 +88,22 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
 
 
 def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskReport) -> None:
-    """risk.csv, the pictures, and last risk.json, which marks the directory as taken."""
-    from geomem.files import write_csv, write_figure, write_json
+    """risk.csv, risk.json, which marks the directory as taken, and the pictures."""
+    from geomem.files import draw_figure, write_csv, write_json
     from geomem.plots import plot_copies, plot_risk
 
     write_csv(os.path.join(out, "risk.csv"), {name: values.tolist() for name, values in report.columns().items()})
     risk, counts = report.risk, report.counts
     top, ranking = document["top"][:MOST_DRAWN], risk.ranking()
-    figures = {"risk.png": plot_risk(dataset.train, ranking[:len(top)], risk.nearest, [_caption(row) for row in top],
-                                     title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training "
-                                           "points", score=risk.score)}
+    write_json(os.path.join(out, "risk.json"), document)
+    draw_figure(os.path.join(out, "risk.png"), lambda: plot_risk(
+        dataset.train, ranking[:len(top)], risk.nearest, [_caption(row) for row in top], score=risk.score,
+        title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training points"))
     if counts is not None:
-        figures["copies.png"] = plot_copies(
+        draw_figure(os.path.join(out, "copies.png"), lambda: plot_copies(
             risk.score[ranking], counts.copies[ranking], risk.group_size[ranking],
             title=f"{dataset.name}: copies among {counts.rate.n:,} samples",
-            correlation=_correlation_text(document["samples"]["correlations"].get("score")))
-    for name, figure in figures.items():
-        write_figure(os.path.join(out, name), figure)
-    write_json(os.path.join(out, "risk.json"), document)
+            correlation=_correlation_text(document["samples"]["correlations"].get("score"))))
 
 
 def _caption(row: dict[str, Any]) -> str:

@@ -117,8 +117,8 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
         **table.to_dict(),
         "seconds": round(time.perf_counter() - started, 3)}
     if out:
-        _pictures(out, document, table)
         write_json(os.path.join(out, "swap.json"), document)
+        _pictures(out, document, table)
         say(f"wrote {out}")
     answer(document, text_of, as_json)
 
@@ -172,14 +172,11 @@ def _say_what_it_saw(run: Pretrained, dataset: DataSet) -> None:
 
 
 def _pictures(out: str, document: dict[str, Any], table: SwapTable) -> None:
-    from geomem.files import write_figure
+    from geomem.files import draw_figure
     from geomem.plots import plot_swap, plot_swap_samples
 
-    figures = {"swap.png": plot_swap(document["rows"], document["sampler"]["sigma"], document["heldout"])}
-    kinds = table.results[0].shown.shape[1:]
-    if len(kinds) == 2 or (len(kinds) == 3 and kinds[0] in (1, 3)):  # signals, or images that have colours
-        figures["samples.png"] = plot_swap_samples([
-            (result.row.caption, result.shown, result.memorization.memorized[:len(result.shown)])
-            for result in table.results if result.row.control_of is None])
-    for name, figure in figures.items():
-        write_figure(os.path.join(out, name), figure)
+    draw_figure(os.path.join(out, "swap.png"),
+                lambda: plot_swap(document["rows"], document["sampler"]["sigma"], document["heldout"]))
+    draw_figure(os.path.join(out, "samples.png"), lambda: plot_swap_samples([
+        (result.row.caption, result.shown, result.memorization.memorized[:len(result.shown)])
+        for result in table.results if result.row.control_of is None]))

@@ -239,13 +239,13 @@ class Preset:
     """A named network: its class, its size and the learning rate it is usually trained with."""
 
     network: Callable[..., nn.Module]
-    dims: tuple[int, ...]  # numbers of axes of a point that it takes: 1 vectors, 2 signals, 3 images
+    dims: tuple[int, ...]  # numbers of axes of a point that it takes: 1 vectors, 2 signals, 3 images, 4 volumes
     learning_rate: float
     options: dict[str, Any]
 
 
 NETWORKS: dict[str, Preset] = {
-    "mlp": Preset(ResidualMLP, (1, 2, 3), 2e-3, {"width": 384, "depth": 4}),
+    "mlp": Preset(ResidualMLP, (1, 2, 3, 4), 2e-3, {"width": 384, "depth": 4}),
     "unet1d": Preset(UNet1d, (2,), 1e-3, {"channels": (32, 64, 128)}),
     "unet-tiny": Preset(DenseUNet, (3,), 2e-3, {"channels": 24, "depth": 4}),
     "unet-small": Preset(ImageUNet, (3,), 1e-3, {"channels": (64, 128, 128), "layers": 2, "attention": (2,)}),
@@ -278,5 +278,5 @@ def build_network(name: str, shape: Sequence[int], *, dropout: float = 0.0,
     preset = NETWORKS[name]
     if len(shape) not in preset.dims:
         raise InputError(f"network {name!r} does not take points of shape {tuple(shape)}; "
-                         f"use {default_network(shape)!r}")
+                         + (f"use {default_network(shape)!r}" if len(shape) < 5 else "flatten them"))
     return preset.network(tuple(shape), dropout=dropout, classes=classes, **preset.options)

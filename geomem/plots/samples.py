@@ -52,11 +52,15 @@ def plot_closest(samples: np.ndarray, nearest: np.ndarray, distances: np.ndarray
 
 def _kind(samples: np.ndarray, nearest: np.ndarray) -> str:
     kind = "image" if samples.ndim == 4 else "signal"
-    fits = samples.shape[1] in (1, 3) if kind == "image" else samples.ndim in (2, 3)
-    if not fits or samples.shape != nearest.shape or len(samples) == 0:
+    if not drawable(samples.shape[1:]) or samples.shape != nearest.shape or len(samples) == 0:
         raise InputError(f"samples of shape {samples.shape} and nearest of shape {nearest.shape} cannot be "
                          "drawn: images are (n, C, H, W) with C = 1 or 3, signals (n, L) or (n, C, L)")
     return kind
+
+
+def drawable(shape: tuple[int, ...]) -> bool:
+    """Whether points of this shape can be drawn: images (C, H, W) with C = 1 or 3, signals (L,) or (C, L)."""
+    return len(shape) in (1, 2) or (len(shape) == 3 and shape[0] in (1, 3))
 
 
 def draw_pairs(first: np.ndarray, second: np.ndarray, captions: Sequence[str], title: str, *,

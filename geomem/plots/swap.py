@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from geomem.errors import InputError
-from geomem.plots.samples import draw_image, frame, image_range
+from geomem.plots.samples import draw_image, drawable, frame, image_range
 from geomem.plots.style import COLOURS, GREY, look, new_figure, sigma_axis
 
 _MEASURES = (("memorization", "rate", "low", "high", "memorized share"),
@@ -99,11 +99,12 @@ def _bar(axes: Axes, window: Mapping[str, Any], sigmas: Sequence[float], found: 
 def plot_swap_samples(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
     """Samples of the same seeds in one column, each row with its caption; memorized ones in a red frame.
 
-    rows: (caption, samples (n, C, H, W) or (n, C, L), memorized (n,) bool). The first row sets the range of grey.
+    rows: (caption, samples as ``plot_samples`` takes them, memorized (n,) bool). The first row sets the range of grey.
     Raises InputError for no rows, or rows of other shapes.
     """
-    if not rows or any(len(samples) != len(rows[0][1]) or samples.ndim not in (3, 4) for _, samples, _ in rows):
-        raise InputError("samples of a swap experiment: give rows of as many images (n, C, H, W) or signals (n, C, L)")
+    if not rows or any(len(samples) != len(rows[0][1]) or not drawable(samples.shape[1:]) for _, samples, _ in rows):
+        raise InputError("samples of a swap experiment: give rows of as many images (n, C, H, W), with C = 1 or 3, or "
+                         "signals (n, C, L)")
     columns = len(rows[0][1])
     drawn_range = image_range(rows[0][1])
     with look():

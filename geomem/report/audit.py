@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from geomem.memorization import NearCopies
-from geomem.plots.samples import image_range
+from geomem.plots.samples import drawable, image_range
 from geomem.points import Array
 from geomem.report import pictures
 from geomem.report.page import filled
@@ -34,14 +34,15 @@ def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array,
     if data["leaked"] + leans["leaked"]:
         basis.append(f"{data['leaked'] + leans['leaked']:,} held-out points that are training points as well are left "
                      "out")
+    cells = pictures.attempt("the samples", lambda: _cells(samples, train, near)) or []
     return filled("audit.html", audit=document, data=data, target=document["target"],
                   kind=_KINDS[document["verdict"]], headline=HEADLINES[document["verdict"]], peers=_PEERS,
-                  cells=_cells(samples, train, near), pictures=samples.ndim == 4, basis=basis)
+                  cells=cells, pictures=samples.ndim == 4, basis=basis)
 
 
 def _cells(samples: np.ndarray, train: Array, near: NearCopies) -> list[dict[str, Any]]:
     """Pictures of the samples nearest to a training point, each beside it; none where they cannot be drawn."""
-    if not pictures.drawable(samples.shape[1:]):
+    if not drawable(samples.shape[1:]):
         return []
     closest = near.nearest_distance.argsort(kind="stable")[:SHOWN]
     known = np.stack([train[k] for k in near.nearest[closest].tolist()])

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from geomem import __version__
 from geomem.noise import GapSampler, NoiseLevelSampler
 from geomem.plots import plot_curves, plot_density, plot_noise_levels, plot_training, plot_watch
-from geomem.plots.samples import image_range
+from geomem.plots.samples import drawable, image_range
 from geomem.report import pictures
 from geomem.report.facts import DataFacts, RunFacts, SampleFacts
 from geomem.report.verdict import compare, frechet_text, judge, leaning_text, percent, three_digits, with_interval
@@ -85,10 +85,11 @@ def _zone(run: RunFacts) -> dict[str, Any] | None:
 
 def _data_parts(facts: DataFacts) -> dict[str, Any]:
     parts: dict[str, Any] = {"sheet": None, "curves": None, "rows": []}
-    if facts.shown is not None and pictures.drawable(facts.shape):
-        parts["sheet"] = pictures.sheet(facts.shown, f"The first {len(facts.shown)} training points")
+    if facts.shown is not None and drawable(facts.shape):
+        shown, words = facts.shown, f"The first {len(facts.shown)} training points"
+        parts["sheet"] = pictures.attempt("the training points", lambda: pictures.sheet(shown, words))
     if (document := facts.zone) is not None:
-        parts["curves"] = pictures.figure_uri(lambda: plot_curves([("", document)], title="W and C"))
+        parts["curves"] = pictures.figure_uri("W and C", lambda: plot_curves([("", document)], title="W and C"))
         curves = document["curves"]
         columns = (curves[name][part] for name in ("max_posterior_weight", "coverage")
                    for part in ("estimate", "low", "high"))
@@ -104,25 +105,26 @@ def _run_parts(run: RunFacts) -> dict[str, Any]:
     if (law := run.law) is not None:
         rows = [("before", law.base), ("training law", law)] if isinstance(law, GapSampler) else law
         schedule = getattr(law.base if isinstance(law, GapSampler) else law, "schedule", None)
-        parts["law"] = pictures.figure_uri(lambda: plot_density(rows, zone, schedule))
+        parts["law"] = pictures.figure_uri("the training law", lambda: plot_density(rows, zone, schedule))
         parts["law_words"] = _law_words(law, zone)
     if run.stats:
         lines = thinned(run.stats, _MAX_LINES)
-        parts["training"] = pictures.figure_uri(lambda: plot_training(lines, run.levels))
+        parts["training"] = pictures.figure_uri("the losses", lambda: plot_training(lines, run.levels))
     if run.levels is not None:
         parts["bands"] = list(zip(run.levels["edges"], run.levels["edges"][1:], run.levels["steps"], strict=False))
     if len(run.watch) > 1:
         checks = thinned(run.watch, _MAX_LINES)
-        parts["watch"] = pictures.figure_uri(lambda: plot_watch(checks))
+        parts["watch"] = pictures.figure_uri("the watch", lambda: plot_watch(checks))
     if (model := run.per_noise_level) is not None:
         named = [("model", model), *((name.replace("_", " "), levels)
                                      for name, levels in (run.references or {}).items())]
-        parts["levels"] = pictures.figure_uri(lambda: plot_noise_levels(named, zone=zone))
+        parts["levels"] = pictures.figure_uri("the noise levels", lambda: plot_noise_levels(named, zone=zone))
         keys = ("sigma", "rate", "low", "high", "mse_train", "mse_heldout")
         parts["level_rows"] = thinned([dict(zip(keys, row, strict=True))
                                        for row in zip(*(model[key] for key in keys), strict=True)], _MAX_ROWS)
-    if run.samples is not None and pictures.drawable(run.data.shape):
-        cells = _cells(run.samples)
+    if run.samples is not None and drawable(run.data.shape):
+        samples = run.samples
+        cells = pictures.attempt("the samples", lambda: _cells(samples)) or []
         parts["first"], parts["closest"] = cells[:run.samples.n_first], cells[run.samples.n_first:]
     return parts
 

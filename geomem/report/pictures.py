@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,24 +18,36 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geomem.data.pixels import to_uint8
+from geomem.errors import one_line, reason
 from geomem.plots.samples import image_range
 
 _MAX_SIDE = 96  # pixels of an image on the page; larger ones are made smaller
 _MAX_VALUES = 160  # points of a line on the page
 _COLUMNS = 8
+_LOG = logging.getLogger("geomem")
 
 
-def figure_uri(draw: Callable[[], Figure]) -> str:
-    """The figure as an SVG without background, letters as outlines, so that it looks alike everywhere."""
+def attempt(what: str, draw: Callable[[], Any]) -> Any:
+    """What ``draw`` makes, or None and a warning: no picture costs the page."""
+    try:
+        return draw()
+    except Exception as error:
+        _LOG.warning(f"warning: no picture of {what}: {one_line(reason(error))}")
+        return None
+
+
+def figure_uri(what: str, draw: Callable[[], Figure]) -> str | None:
+    """The figure as an SVG without background, letters as outlines, so that it looks alike everywhere; None where it
+    cannot be drawn.
+    """
+    return attempt(what, lambda: _svg(draw))
+
+
+def _svg(draw: Callable[[], Figure]) -> str:
     stream = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "geomem", "svg.fonttype": "path", "path.simplify": True}):
         draw().savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return _uri("image/svg+xml", stream.getvalue())
-
-
-def drawable(shape: tuple[int, ...]) -> bool:
-    """Images (C, H, W) with 1 or 3 channels, and points that can be drawn as lines."""
-    return len(shape) < 3 or (len(shape) == 3 and shape[0] in (1, 3))
 
 
 def sheet(points: np.ndarray, alternative: str) -> Markup:
