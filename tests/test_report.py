@@ -112,7 +112,7 @@ def runs(tmp_path_factory, run_of_digits):
 @pytest.fixture
 def copied(runs, tmp_path, monkeypatch):
     """A copy of the run with its reports, to spoil. Figures are made but not rendered, which is most of the time."""
-    def unrendered(draw):
+    def unrendered(what, draw):
         draw()
         return "data:image/svg+xml;base64,"
 

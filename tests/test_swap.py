@@ -441,6 +441,6 @@ def test_memorized_samples_are_framed(shape):
     assert len(axes) == 6
     assert [ax.spines["top"].get_visible() for ax in axes] == [True, False, False, False, False, True]
     assert axes[3].get_ylabel() == "two"
-    for wrong in ([], [("vectors", samples.reshape(3, -1), np.zeros(3, bool))]):
+    for wrong in ([], [("two channels", np.zeros((3, 2, 4, 4)), np.zeros(3, bool))]):
         with pytest.raises(InputError, match="rows"):
             plot_swap_samples(wrong)
