@@ -172,7 +172,7 @@ def in_percent(share):
 def test_same_input_same_page_and_figures(copied, tmp_path):
     first, again = (page_of(tmp_path, copied, name=name) for name in ("a.html", "b.html"))
     assert first == again
-    first, again = (FIGURE_URI(lambda: plot_training([{"step": 1, "loss": 1.0}])) for _ in range(2))
+    first, again = (FIGURE_URI("losses", lambda: plot_training([{"step": 1, "loss": 1.0}])) for _ in range(2))
     assert first == again
 
 
