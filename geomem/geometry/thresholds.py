@@ -126,7 +126,9 @@ class ThresholdSums(DistanceCollector):
         self.q, self.delta = q, delta
         self._centres = centres = sweep.centres
         self._b = float(concentration_factors(centres.n_train - 1, 1, centres.n_train - 1, q, delta))
-        self._a = torch.from_numpy(spread_factors(centres.n_train, q, delta)).to(centres.device)
+        factors = spread_factors(centres.n_train, q, delta)
+        self._start = int(np.isinf(factors).sum())  # only the first are inf
+        self._a = torch.from_numpy(factors).to(centres.device)
         self._outer = shell_radii(centres.dim, sweep.options.shell_t)[1]
         self._member = None if centres.distinct else torch.from_numpy(centres.member).to(centres.device)
         self._everyone = len(np.unique(sweep.own)) == len(centres)
@@ -157,14 +159,13 @@ class ThresholdSums(DistanceCollector):
 
     def finish(self, rows: slice) -> None:
         """Thm 4.2 for these queries."""
-        start = int(torch.isinf(self._a).sum())  # only the first factors are inf
         for part in runs(rows.start, rows.stop, max(1, FINISH_ENTRIES // self._centres.n_train)):
             a = self._a_rows[self.here(part)]
             distances = sorted_distances(a if self._member is None else a[:, self._member])
             others = distances[:, 1:]  # the first is the point itself
             self._nearest[part] = others[:, 0]
-            if start < len(self._a):
-                self._spread[part] = (others[:, start:] * self._a[start:]).amin(1)
+            if self._start < len(self._a):
+                self._spread[part] = (others[:, self._start:] * self._a[self._start:]).amin(1)
             self._smallest[part] = torch.where(others > 0, others, torch.inf).amin(1)
 
     def thresholds(self) -> Thresholds:

@@ -1,0 +1,247 @@
+"""On a device apart from the host: the results of the CPU, and how often the host waits (``python_device``).
+
+Results agree to rounding: off the CPU products are not split into pieces for its cores, and no level is left out early.
+"""
+
+import numpy as np
+import pytest
+import python_device
+import torch
+from python_device import NAME, counted
+
+import geomem
+from geomem.generation import generate, sampler_levels
+from geomem.geometry import coverage_bounds
+from geomem.memorization import (
+    auth_pct,
+    leaning,
+    membership,
+    memorization_per_noise_level,
+    memorization_rate,
+    near_copies,
+)
+from geomem.models import (
+    CrossFittedDenoiser,
+    EDMDenoiser,
+    EmpiricalDenoiser,
+    EpsilonDenoiser,
+    GaussianDenoiser,
+    PiecewiseDenoiser,
+    build_network,
+)
+from geomem.noise import GapSampler, LogNormalSampler, UniformTimestepSampler
+from geomem.quality import precision_recall
+from geomem.theory import pixel_sensitivity
+from geomem.training import Monitor, Trainer, TrainingSettings
+
+RNG = np.random.default_rng(0)
+TRAIN, HELDOUT = (RNG.standard_normal((n, 1, 8, 8), dtype=np.float32) for n in (60, 50))
+SAMPLES = np.concatenate([TRAIN[:6] + np.float32(0.01) * RNG.standard_normal((6, 1, 8, 8), dtype=np.float32),
+                          RNG.standard_normal((30, 1, 8, 8), dtype=np.float32)])
+LABELS = np.arange(60) % 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device():
+    with python_device.present():
+        yield
+
+
+# The device itself
+
+def test_it_is_apart():
+    here, there = torch.ones(3, 2), torch.ones(3, 2, device=NAME)
+    assert there.device.type == NAME
+    for mixed in (lambda: here + there, lambda: there @ here.T, lambda: torch.cat([there, here])):
+        with pytest.raises(RuntimeError, match="same device"):
+            mixed()
+    with pytest.raises((RuntimeError, TypeError)):
+        there.numpy()
+    assert (there + 1).cpu().tolist() == [[2, 2]] * 3
+    assert (there * torch.tensor(2.0)).device.type == NAME  # a number on the host may be used, as on other devices
+
+
+@pytest.mark.parametrize(("what", "waits"), [
+    (lambda x: x.cpu(), 1), (lambda x: x.sum().item(), 1), (lambda x: bool((x > 0).all()), 1),
+    (lambda x: x[x > 0], 1), (lambda x: x.nonzero(), 1), (lambda x: x.to("cpu", non_blocking=True), 0),
+    (lambda x: (x @ x.T).softmax(1)[:, 0].sort(), 0), (lambda x: x.add_(1)[1:].mul_(2), 0)])
+def test_waits_are_counted(what, waits):
+    x = torch.ones(3, 2, device=NAME)
+    with counted() as counts:
+        what(x)
+    assert sum(counts.waits.values()) == waits
+
+
+# Geometry, memorization, quality
+
+def numbers(result):
+    """Every number of a result, in order."""
+    if hasattr(result, "to_dict"):
+        result = result.to_dict()
+    elif hasattr(result, "__dataclass_fields__"):
+        result = vars(result)
+    if isinstance(result, dict):
+        return [x for key, value in result.items() if key != "seconds" for x in numbers(value)]
+    if isinstance(result, (list, tuple)):
+        return [x for value in result for x in numbers(value)]
+    if isinstance(result, np.ndarray):
+        return result.astype(np.float64).ravel().tolist()
+    return [float(result)] if isinstance(result, (int, float, np.number)) else []
+
+
+def denoiser_on(device, kind="edm", labels=None):
+    torch.manual_seed(0)
+    net = build_network("unet-tiny", (1, 8, 8), classes=labels)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return (EDMDenoiser(net, 1.0) if kind == "edm" else EpsilonDenoiser(net)).to(device)
+
+
+def gaussian_on(device):
+    return GaussianDenoiser(torch.from_numpy(TRAIN)).to(device)
+
+
+CALLS = {
+    "danger zone": lambda device: geomem.danger_zone(TRAIN, HELDOUT, sigmas=8, device=device),
+    "curves": lambda device: geomem.geometry_curves(TRAIN, HELDOUT, sigmas=[0.3, 1.0, 3.0], device=device),
+    "max posterior weight": lambda device: geomem.max_posterior_weight(TRAIN, [0.3, 1.0, 3.0], device=device),
+    "shell coverage": lambda device: geomem.shell_coverage(TRAIN, HELDOUT, [0.3, 1.0, 3.0], device=device),
+    "equal points": lambda device: geomem.geometry_curves(np.concatenate([TRAIN, TRAIN[:9]]), HELDOUT,
+                                                          sigmas=[0.5, 2.0], device=device),
+    "thresholds": lambda device: geomem.concentration_thresholds(TRAIN, device=device),
+    "bounds": lambda device: coverage_bounds(TRAIN, HELDOUT, [0.5, 2.0], device=device),
+    "ratio rule": lambda device: memorization_rate(SAMPLES, TRAIN, device=device),
+    "ratio rule, mirrored": lambda device: memorization_rate(SAMPLES, TRAIN, mirrored=True, device=device),
+    "leaning": lambda device: leaning(SAMPLES, TRAIN, HELDOUT, device=device),
+    "near-copies": lambda device: near_copies(SAMPLES, TRAIN, HELDOUT, device=device),
+    "authenticity": lambda device: auth_pct(SAMPLES, TRAIN, device=device),
+    "precision and recall": lambda device: precision_recall(SAMPLES, HELDOUT, device=device),
+    "per level": lambda device: memorization_per_noise_level(gaussian_on(device), TRAIN, HELDOUT, [0.5, 2.0],
+                                                             device=device),
+    "membership": lambda device: membership(gaussian_on(device), TRAIN, HELDOUT, [0.5, 2.0], n=40, device=device),
+    "sensitivity": lambda device: pixel_sensitivity(EmpiricalDenoiser(torch.from_numpy(TRAIN)).to(device),
+                                                    torch.from_numpy(HELDOUT[:2]).to(device), 1.0, 9),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_same_result(name):
+    there, here = numbers(CALLS[name](NAME)), numbers(CALLS[name]("cpu"))
+    assert len(there) > 0
+    np.testing.assert_allclose(there, here, rtol=2e-5, atol=2e-6)
+
+
+def test_a_sweep_waits_for_its_tiles_alone():
+    """For the close pairs of a tile and a block, and for what each tile has found; not at every level or draw."""
+    def waits(points, levels, draws):
+        train, heldout = (RNG.standard_normal((points, 64), dtype=np.float32) for _ in range(2))
+        with counted() as counts:
+            geomem.geometry_curves(train, heldout, sigmas=np.geomspace(0.3, 3, levels), posterior_draws=draws,
+                                   coverage_draws=draws, device=NAME)
+        return sum(counts.waits.values()), counts.copies
+
+    one_tile = waits(100, 4, 2)
+    assert one_tile[0] <= 20
+    assert waits(100, 12, 2)[0] == waits(100, 4, 8)[0] == waits(200, 4, 2)[0] == one_tile[0]
+    assert waits(600, 4, 2)[0] <= 3 * one_tile[0]
+
+
+# Denoisers, generation, training
+
+def denoisers(device):
+    points = torch.from_numpy(TRAIN)
+    folds = np.arange(60) % 3
+    return {
+        "edm": denoiser_on(device), "epsilon": denoiser_on(device, "epsilon"),
+        "empirical": EmpiricalDenoiser(points).to(device), "gaussian": gaussian_on(device),
+        "piecewise": PiecewiseDenoiser([denoiser_on(device), gaussian_on(device)], [1.0]).to(device),
+        "cross-fitted": CrossFittedDenoiser([EmpiricalDenoiser(points[folds != k]) for k in range(3)], folds,
+                                            TRAIN, "soft").to(device)}
+
+
+@pytest.mark.parametrize(("name", "waits"), [("edm", 0), ("epsilon", 0), ("empirical", 0), ("gaussian", 0),
+                                             ("piecewise", 0), ("cross-fitted", 1)])
+@pytest.mark.parametrize("sigma", [0.7, torch.linspace(0.3, 2.0, 50)])
+def test_a_forward_pass(name, sigma, waits):
+    """A cross-fitted denoiser asks once which of its networks are needed."""
+    x, there = torch.from_numpy(HELDOUT), denoisers(NAME)[name]
+    level = sigma.to(NAME) if isinstance(sigma, torch.Tensor) else sigma
+    with torch.inference_mode():
+        remote = x.to(NAME)
+        with counted() as counts:
+            result = there(remote, level)
+        assert sum(counts.waits.values()) == waits, counts.waits
+        assert result.device.type == NAME
+        torch.testing.assert_close(result.cpu(), denoisers("cpu")[name](x, sigma), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("method", ["heun", "euler", "ddim", "ddpm"])
+def test_generation_waits_once_for_each_batch(method):
+    kind = "edm" if method in ("heun", "euler") else "epsilon"
+    sigmas = sampler_levels(method, 6)
+    with counted() as counts:
+        there = generate(denoiser_on(NAME, kind), range(12), (1, 8, 8), sigmas=sigmas, method=method, batch=6)
+    assert counts.waits == {"aten._to_copy.default": 2}
+    here = generate(denoiser_on("cpu", kind), range(12), (1, 8, 8), sigmas=sigmas, method=method, batch=6)
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-4)
+
+
+def trainer_on(device, *, sampler=None, kind="edm", labels=None, **options):
+    settings = TrainingSettings(iterations=4, batch=6, flip=True, **options.pop("settings", {}))
+    return Trainer(denoiser_on(device, kind, None if labels is None else 3), sampler or LogNormalSampler(), TRAIN,
+                   settings, labels, **options)
+
+
+TRAININGS = {
+    "edm": {}, "ddpm": {"kind": "epsilon", "sampler": UniformTimestepSampler()},
+    "gap": {"sampler": GapSampler(LogNormalSampler(), [(0.3, 1.5)])}, "classes": {"labels": LABELS},
+    "pieces of a batch": {"accumulate": 2}, "channels innermost": {"channels_last": True},
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_steps_do_not_wait(name):
+    there, here = (trainer_on(device, **TRAININGS[name]) for device in (NAME, "cpu"))
+    with counted() as counts:
+        for _ in range(3):
+            there.step()
+    assert counts.waits == {}
+    for _ in range(3):
+        here.step()
+    for one, other in ((there.denoiser, here.denoiser), (there.ema, here.ema)):
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            assert a.device.type == NAME
+            torch.testing.assert_close(a.detach().cpu(), b.detach(), rtol=1e-4, atol=1e-5)
+    assert [float(loss) for loss in there.losses] == pytest.approx([float(loss) for loss in here.losses], rel=1e-4)
+
+
+def test_what_a_wait_or_a_tensor_on_the_host_would_do(monkeypatch):
+    """The two ways in which code for the CPU goes wrong on a device, put into the training step."""
+    trainer = trainer_on(NAME)
+    denoise = EDMDenoiser.forward
+    monkeypatch.setattr(EDMDenoiser, "forward", lambda self, x, sigma, *rest:
+                        denoise(self, x, sigma.cpu().to(NAME), *rest))
+    with counted() as counts:
+        trainer.step()
+    assert counts.waits == {"aten._to_copy.default": 1}
+    monkeypatch.setattr(EDMDenoiser, "forward", lambda self, x, sigma, *rest:
+                        denoise(self, x, sigma, *rest) + torch.zeros(6, 1, 8, 8))
+    with pytest.raises(RuntimeError, match="same device"):
+        trainer.step()
+
+
+def test_monitor():
+    """Looks, held-out losses and the best weights per noise level."""
+    found = {}
+    for device in (NAME, "cpu"):
+        trainer = trainer_on(device)
+        monitor = Monitor(TRAIN, HELDOUT, every=2, test=HELDOUT, n=16, device=device)
+        for step in range(1, 5):
+            trainer.step()
+            monitor(step, trainer.ema)
+        best = monitor.best(trainer.ema).to(device)
+        with torch.inference_mode():
+            answer = best(torch.from_numpy(HELDOUT).to(device), 0.7).cpu()
+        found[device] = [numbers(look) for _, look in monitor.looks], answer
+    np.testing.assert_allclose(found[NAME][0], found["cpu"][0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[NAME][1], found["cpu"][1], rtol=1e-3, atol=1e-4)
