@@ -22,6 +22,7 @@ from geomem.cli.danger_zone import danger_zone
 from geomem.cli.data import data
 from geomem.cli.export import export
 from geomem.cli.generate import generate
+from geomem.cli.law import law
 from geomem.cli.memorization import memorization
 from geomem.cli.options import LOG, everywhere
 from geomem.cli.plot_curves import plot_curves
@@ -78,7 +79,7 @@ def cli() -> None:
 
 cli.params += everywhere()
 for command in (data, danger_zone, bounds, risk, plot_curves, train, generate, memorization, audit, swap, quality,
-                report, export, config, completion):
+                report, export, law, config, completion):
     cli.add_command(command)
 
 
