@@ -135,7 +135,7 @@ def test_descending_tables_of_ddpm_and_edm():
 class RFlow:
     """The part of MONAI's RFlowScheduler that is read, and its own draw, written after its documentation."""
 
-    num_train_timesteps, base_img_size_numel, spatial_dim = 1000, 32**3, 3
+    num_train_timesteps, base_img_size_numel = 1000, 32**3
 
     def __init__(self, discrete=True, transform=False, logits=None):
         self.use_discrete_timesteps, self.use_timestep_transform, self.logits = discrete, transform, logits
@@ -158,7 +158,7 @@ class RFlow:
 def test_own_draws_of_rflow(discrete, transform):
     """x_t = (1 - t/T) x + (t/T) noise there, so a large t is much noise, as in diffusers."""
     scheduler = RFlow(discrete, transform, (0.5, 0.8))
-    schedule = FlowSchedule.of(scheduler, size=64**3 if transform else None)
+    schedule = FlowSchedule.of(scheduler, size=(64, 64, 64) if transform else None)
     assert schedule.shift == (2 if transform else 1)
     law = LogitNormalSampler(0.5, 0.8, schedule.shift)
     x = torch.empty(20_000, 1, 64, 64, 64, device="meta")

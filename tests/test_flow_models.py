@@ -206,6 +206,15 @@ def test_every_adapter_passes_conditioning_on():
     assert answer.shape == images.shape
 
 
+def test_a_forward_pass_asks_the_device_for_no_value():
+    """Tensors on the device meta have none to give."""
+    x, sigma = torch.empty(4, 3, device="meta"), torch.empty(4, device="meta")
+    for sign in (1, -1):
+        denoiser = VelocityDenoiser(lambda x, t: x, sign)
+        assert denoiser(x, sigma).shape == denoiser(x, 0.5).shape == x.shape
+        assert denoiser.loss_weight(sigma).shape == sigma.shape
+
+
 def test_wrong_sign():
     with pytest.raises(InputError, match="sign of a velocity"):
         VelocityDenoiser(nn.Identity(), sign=0)

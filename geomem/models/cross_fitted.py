@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.geometry.posterior import log2_total
-from geomem.models.denoiser import expand_sigma
+from geomem.models.denoiser import expand_sigma, rows_of
 from geomem.points import Array, as_points, runs
 
 NEGLIGIBLE = 2.0**-26
@@ -108,12 +108,8 @@ class CrossFittedDenoiser(nn.Module):
             rows = needed[:, k].nonzero()[:, 0].to(x.device)
             if not len(rows):
                 continue
-
-            def of_rows(value: Any, rows: Tensor = rows) -> Any:
-                return value[rows] if isinstance(value, Tensor) and value.shape[:1] == x.shape[:1] else value
-
-            estimate = denoiser(x[rows], of_rows(sigma), of_rows(labels),
-                                **{name: of_rows(value) for name, value in conditioning.items()})
+            level, classes, given = (rows_of(value, rows, len(x)) for value in (sigma, labels, conditioning))
+            estimate = denoiser(x[rows], level, classes, **given)
             if estimate.shape[1:] != x.shape[1:]:
                 raise InputError(f"network {k} answers points of shape {tuple(x.shape[1:])} with "
                                  f"{tuple(estimate.shape[1:])}; all networks must denoise the training points")

@@ -17,6 +17,8 @@ Esser et al. 2024 is arXiv 2403.03206.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,13 +58,14 @@ class FlowSchedule(NoiseSchedule):
             raise InputError(f"flow times are rounded {', '.join(ROUNDINGS)}, not {str(self.rounding)[:60]!r}")
 
     @classmethod
-    def of(cls, scheduler: Any = None, *, mu: float | None = None, size: int | None = None) -> FlowSchedule:
+    def of(cls, scheduler: Any = None, *, mu: float | None = None,
+           size: Sequence[int] | None = None) -> FlowSchedule:
         """The schedule of diffusers' FlowMatchEulerDiscreteScheduler, read from its table, or of an object like MONAI's
         RFlowScheduler; None is that of 1,000 timesteps without a shift.
 
         ``mu``: of a scheduler with ``use_dynamic_shifting`` whose table is not shifted yet; without it the table is
-        taken as it is, which is what diffusers' scripts for FLUX train on. ``size``: values of an image (height x width
-        x depth), for a RFlowScheduler with ``use_timestep_transform``.
+        taken as it is, which is what diffusers' scripts for FLUX train on. ``size``: of an image, (height, width) or
+        (height, width, depth), for an RFlowScheduler with ``use_timestep_transform``.
         Raises InputError for other schedulers, and where the table is not that of the training.
         """
         if scheduler is None or isinstance(scheduler, FlowSchedule):
@@ -94,13 +97,13 @@ class FlowSchedule(NoiseSchedule):
         return cls(total, shift, given=tuple(table.astype(np.float32).tolist()))
 
     @classmethod
-    def _of_rflow(cls, scheduler: Any, size: int | None) -> FlowSchedule:
+    def _of_rflow(cls, scheduler: Any, size: Sequence[int] | None) -> FlowSchedule:
         shift = 1.0
         if getattr(scheduler, "use_timestep_transform", False):
             if size is None:
                 raise InputError("an RFlowScheduler with use_timestep_transform shifts by the size of the image; give "
-                                 "FlowSchedule.of(scheduler, size=height * width * depth)")
-            shift = float((size / scheduler.base_img_size_numel) ** (1 / scheduler.spatial_dim))
+                                 "FlowSchedule.of(scheduler, size=(height, width, depth))")
+            shift = float((math.prod(size) / scheduler.base_img_size_numel) ** (1 / len(size)))
         rounding = "down" if getattr(scheduler, "use_discrete_timesteps", False) else "none"
         return cls(int(scheduler.num_train_timesteps), shift, rounding)
 

@@ -103,10 +103,11 @@ def _timestep_axis(axes: Axes, schedule: NoiseSchedule) -> None:
     """Timesteps on the upper edge, those that have room."""
     last = schedule.timesteps - 1
     timesteps = sorted({round(share * last, -1 if 0.1 <= share < 1 else 0) for share in _TICKS})
+    levels = np.minimum(np.searchsorted(schedule.times, timesteps), last)
     ends = np.array(axes.get_xlim())
     span = np.log(ends[1] / ends[0])
     shown: list[int] = []
-    for t in map(int, timesteps):
+    for t in levels.tolist():
         sigma = schedule.sigmas[t]
         if ends[0] <= sigma <= ends[1] and (not shown or np.log(sigma / schedule.sigmas[shown[-1]]) > 0.055 * span):
             shown.append(t)

@@ -13,13 +13,13 @@ from geomem.models.denoiser import Denoiser, expand_sigma, rows_of
 
 
 def denoising_loss(denoiser: Denoiser, clean: Tensor, noise: Tensor, sigma: Tensor,
-                   labels: Tensor | None = None) -> Tensor:
+                   labels: Tensor | None = None, **conditioning: Any) -> Tensor:
     """Weighted squared error of the clean estimate, averaged over values and batch; a scalar.
 
     ``clean`` and standard normal ``noise`` have shape (B, ...), ``sigma`` shape (B,). The weight is the denoiser's
     own (EDM: Karras et al. 2022, Eq. 2 and Table 1; DDPM: the simple loss on the noise).
     """
-    estimate = denoiser(clean + expand_sigma(sigma, clean) * noise, sigma, labels)
+    estimate = denoiser(clean + expand_sigma(sigma, clean) * noise, sigma, labels, **conditioning)
     error = (estimate - clean).square().flatten(1).mean(1)
     return (denoiser.loss_weight(sigma) * error).mean()
 
