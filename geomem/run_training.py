@@ -17,7 +17,7 @@ from geomem.memorization import MemorizationCheck, memorization_rate
 from geomem.plots import plot_density, plot_samples, plot_watch
 from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
-from geomem.training.loop import TrainingState, train_steps
+from geomem.training.loop import Interrupted, TrainingState, train_steps
 from geomem.training.monitor import Monitor
 from geomem.training.plan import TrainingPlan, plan_training
 from geomem.training.run import Run
@@ -55,7 +55,7 @@ def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callabl
         with closing(start_training(plan, run, resume=resume, group=group)) as states:
             for state in states:
                 if progress is not None:
-                    progress(state.step, plan.settings.iterations)
+                    progress(state.step, plan.trainings * plan.settings.iterations)
     return run
 
 
@@ -73,7 +73,7 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
     if first:
         if resume:
             before = run.continue_with(plan.config)
-            if before is not None:
+            if before is not None and plan.fold_of is None:
                 _tell_longer(plan, run, before)
         else:
             run.create(plan.config)
@@ -82,6 +82,10 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
                         lambda: plot_density(plan.law.named, zone, plan.law.schedule))
         if plan.law.document is not None:
             write_json(run.path / "danger-zone.json", plan.law.document)
+        if plan.fold_of is not None:
+            run.write_folds(plan.fold_of)
+    if plan.fold_of is not None:
+        return _without_each_fold(plan, run, group)
     trainer = plan.trainer(denoiser, group)
     monitor = plan.monitor(trainer) if first else None
     dataset = plan.dataset
@@ -90,8 +94,24 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
         LOG.info(f"note: points of shape {tuple(dataset.train.shape[1:])} cannot be drawn; the run keeps no pictures "
                  "of samples")
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
-             f"{dataset.name}; {dataset.n_validation:,} validation and {dataset.n_test:,} test points")
+             f"{dataset.name}; {len(plan.validation):,} validation and {dataset.n_test:,} test points")
     return _steps(plan, run, trainer, monitor)
+
+
+def _without_each_fold(plan: TrainingPlan, run: Run, group: ProcessGroup | None) -> Generator[TrainingState]:
+    """A network without each fold, one after another; those that are done are passed over."""
+    steps = plan.settings.iterations
+    for fold in range(plan.trainings):
+        LOG.info(f"training {fold + 1} of {plan.trainings}: without fold {fold}")
+        part = run.without_fold(fold)
+        part.tidy()
+        try:
+            with closing(start_training(plan.without_fold(fold), part, resume=part.exists, group=group)) as states:
+                for state in states:
+                    yield replace(state, step=fold * steps + state.step, fold=fold)
+        except Interrupted as stop:
+            raise Interrupted(fold * steps + stop.step, stop.signal_number) from None
+    _tell_next(plan, run)
 
 
 def _tell_longer(plan: TrainingPlan, run: Run, before: int) -> None:
@@ -107,7 +127,9 @@ def _tell_longer(plan: TrainingPlan, run: Run, before: int) -> None:
 def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | None) -> Generator[TrainingState]:
     board = TensorBoardLog(run.path / "tensorboard") if plan.tensorboard else None
     warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
-    with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every)) as states:
+    is_one_of_many = "without_fold" in plan.config
+    with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every,
+                             another_follows=is_one_of_many)) as states:
         for state in states:
             if monitor is not None and state.evaluation is not None and board is not None:
                 board.write(state.evaluation)
@@ -119,6 +141,8 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
             yield state
     if monitor is not None:
         _tell(plan, run, trainer, monitor)
+    if not is_one_of_many:
+        _tell_next(plan, run)
 
 
 class TensorBoardLog:
@@ -159,7 +183,7 @@ def _grid(samples: np.ndarray, train: Values) -> Figure:
 
 
 def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> None:
-    """How the training ended, which weights it kept and what to do next."""
+    """How the training ended and which weights it kept."""
     if monitor.should_stop:
         LOG.info(f"{run.path}: stopped and saved, as --stop-at-memorization {plan.stop_at:g} asks: "
                  f"{_words(*monitor.looks[-1])}")
@@ -174,6 +198,9 @@ def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> N
         LOG.info(f"best weights per noise level: {chosen}; one early stop: step {best.early_stop:,}")
     if earlier is not None and earlier.step is not None:
         LOG.info(f"copies were seen at step {earlier.copies_at:,}; weights before-copies: step {earlier.step:,}")
+
+
+def _tell_next(plan: TrainingPlan, run: Run) -> None:
     data = "" if plan.config["data"]["spec"] else " --data DATA"
     LOG.info(f"next, did the weights that geomem generate takes copy? geomem memorization {quote(str(run.path))}{data}")
 

@@ -100,7 +100,7 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
 def _denoiser(model: str, shape: tuple[int, ...]) -> Any:
     from geomem.training import load_denoiser
 
-    loaded = load_denoiser(model, None)
+    loaded = load_denoiser(model, None, load=load)
     if tuple(loaded.shape) != tuple(shape):
         raise InputError(f"--model {model} makes points of shape {tuple(loaded.shape)}; the data have {tuple(shape)}")
     return loaded.denoiser

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import MAX_LEVELS, Seeds, device_option, load, progress_bar, say
+from geomem.cli.options import MAX_LEVELS, Seeds, device_option, load, progress_bar, require_data, say
 from geomem.errors import InputError
 from geomem.files import require_writable
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path())
 @click.option("--seeds", type=Seeds(), default="0-1023", show_default=True,
               help="One sample per seed; sample i depends on seed i alone.")
-@click.option("--weights", default=None, metavar="per-level|early-stop|before-copies|last|STEP",
+@click.option("--weights", default=None, metavar="per-level|early-stop|before-copies|last|STEP|cross-fitted",
               help="Which weights: the best ones for each noise level, the one early stop, those of half the steps at "
-                   "which copies were seen, the last, or those of a kept step.  [default: per-level where the run kept "
+                   "which copies were seen, the last, or those of a kept step. cross-fitted, of a run with --folds: "
+                   "near a training point the network answers that never saw it; the other words say which weights of "
+                   "each network.  [default: cross-fitted where the run has folds, per-level where it kept "
                    "them, else before-copies where it saw copies, else last]")
 @click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help="Noise levels of the sampler.  [default: 18; "
               "100 for ddim, 1000 for ddpm, 50 for flow-euler]")
@@ -35,11 +38,16 @@ if TYPE_CHECKING:
 @click.option("--label", "labels", type=int, multiple=True, metavar="LABEL",
               help="For a class-conditional run: the label to make samples of, as in the data; several take turns by "
                    "seed.  [default: all]")
+@click.option("--routing", metavar="argmax|soft|GAMMA",
+              help="Of a run with --folds: who answers at a noisy point. soft: all networks, in proportion to the "
+                   "posterior weight of the points that each has not seen; GAMMA: to that power of it; argmax: the one "
+                   "with the largest.  [default: argmax]")
+@click.option("--data", metavar="DATA", help="The data of a run with --folds that was trained on arrays.")
 @device_option
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
               help="Written with the keys samples, seeds, about (JSON) and, of a class-conditional run, labels.")
 def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int,
-             labels: tuple[int, ...], device: str, out: str) -> None:
+             labels: tuple[int, ...], routing: str | None, data: str | None, device: str, out: str) -> None:
     """Generate samples from RUN: a directory of geomem train or geomem export, or a diffusers folder.
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
@@ -49,8 +57,11 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
     require_writable(out)
-    samples = generated(load_denoiser(run, weights), seeds, steps=steps, sampler=method, batch=batch, labels=labels,
-                        device=device)
+    require_data(data)
+    model = load_denoiser(run, weights, routing=routing, load=load, data=None if data is None else load(data))
+    if data is not None and model.routing is None:
+        raise InputError("--data has no effect without a run of geomem train --folds; leave it out")
+    samples = generated(model, seeds, steps=steps, sampler=method, batch=batch, labels=labels, device=device)
     samples.save(out)
     say(f"{len(seeds):,} samples with weights {samples.about['weights']} -> {out}")
 
@@ -69,12 +80,14 @@ def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: 
     from geomem.generation import data_of, holds_samples, read_samples, require_comparable
     from geomem.training import load_denoiser
 
-    model = load_denoiser(target, weights) if os.path.isdir(target) and not holds_samples(target) else None
+    read = cache(load)  # a cross-fitted denoiser asks for the same data
+    model = (load_denoiser(target, weights, load=read, data=None if data is None else read(data))
+             if os.path.isdir(target) and not holds_samples(target) else None)
     if model is None:
         samples = read_samples(target)
-        dataset = data_of(samples.about, data, target, load=load)
+        dataset = data_of(samples.about, data, target, load=read)
     else:
-        dataset = data_of({"data": model.data or None}, data, target, load=load)
+        dataset = data_of({"data": model.data or None}, data, target, load=read)
         model.classes_of(dataset)  # labels that do not fit are refused before the long work, and nothing is written
         samples = generated(model, list(range(n_samples)), device=device)
         if out:

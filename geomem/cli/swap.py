@@ -6,6 +6,7 @@ import os
 import string
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,8 +93,9 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
 
     if out:
         require_new_directory(out, "swap.json")
-    model = load_denoiser(run_a, weights_a)
-    dataset = data_of({"data": model.data or None}, data, run_a, load=load)
+    read = cache(load)  # a cross-fitted denoiser asks for the same data
+    model = load_denoiser(run_a, weights_a, load=read, data=None if data is None else read(data))
+    dataset = data_of({"data": model.data or None}, data, run_a, load=read)
     if dataset.train.shape[1:] != model.shape:
         raise InputError(f"{run_a} makes points of shape {model.shape}, those of {dataset.name} have "
                          f"{dataset.train.shape[1:]}; choose the data it was trained on with --data")
@@ -142,7 +144,7 @@ def _other_runs(others: Sequence[str], weights: str | None, model: Pretrained, d
     for name, path in zip(string.ascii_uppercase[1:], paths, strict=False):
         if not os.path.isdir(path):
             raise InputError(f"{path} is neither a directory of a model nor one of {', '.join(WORDS)}")
-        runs[name] = load_denoiser(path, weights)
+        runs[name] = load_denoiser(path, weights, load=load)
         if runs[name].shape != model.shape:
             raise InputError(f"{path} makes points of shape {runs[name].shape}, {model.path} of {model.shape}; "
                              "only models of the same points can be swapped")

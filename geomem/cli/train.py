@@ -70,6 +70,9 @@ from geomem.processes import is_first, process_group
              help="Write a checkpoint after so many images.  [default: every minute]")
 @click.option("--snapshots", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
              help="Type in which the best weights per noise level are stored; bf16 takes half the space.")
+@click.option("--folds", type=int, metavar="K", help="Cut the training points into K parts and train K networks, each "
+              "without one of them; geomem generate then lets no network answer near points that it saw. Takes K times "
+              "as long, and held-out points choose nothing.")
 @click.option("--tensorboard", is_flag=True, help="Write losses for TensorBoard too.")
 @device_option
 def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **options: Any) -> None:
@@ -108,8 +111,10 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
     shares: dict[str, str] = {}
     try:
         done = (run.steps_done or 0) if resume else 0
-        with closing(states), progress_bar(plan.settings.iterations, "training", "step", done) as bar:
+        with closing(states), progress_bar(plan.trainings * plan.settings.iterations, "training", "step", done) as bar:
             for state in states:
+                if state.fold is not None:
+                    bar.set_description_str(f"training {state.fold + 1} of {plan.trainings}", refresh=False)
                 if state.look is not None:
                     shares = {"memorized": f"{state.look.rate:.0%}"}
                     if state.look.leaning is not None:

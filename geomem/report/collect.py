@@ -79,8 +79,9 @@ class _Subject:
         self.levels: dict[str, Any] | None = self.attempt(
             "the choice of weights per noise level",
             lambda: None if self.run.levels is None else saved.bands(self.run.levels))
-        self.weights = asked.weights or (self.run.weights_without_levels if self.levels is None else "per-level")
-        self.model = self.attempt("the model", lambda: load_denoiser(self.run.path, self.weights))
+        self.weights = asked.weights or ("cross-fitted" if self.run.folds else "per-level" if self.levels else
+                                         self.run.weights_without_levels)
+        self.model = self.attempt("the model", lambda: load_denoiser(self.run.path, self.weights, data=self.dataset))
         self.sha256 = self.dataset.sha256 if self.dataset else str(self.config["data"].get("sha256"))[:64]
         self.mark = self.model and fingerprint(self.model.denoiser)  # of the weights that are judged
 
@@ -274,9 +275,17 @@ class _Subject:
     def _note_gaps(self, stats: list[Any], watch: list[Any], steps_done: int | None) -> None:
         settings = self.config.get("settings")
         asked = settings.get("iterations") if isinstance(settings, dict) else None
-        if isinstance(asked, int) and steps_done is not None and steps_done < asked:
+        folds = self.run.folds
+        asked = asked * (folds or 1) if isinstance(asked, int) else None
+        if asked is not None and steps_done is not None and steps_done < asked:
             self.missing.append(Missing("the end of the training", f"{steps_done:,} of {asked:,} steps are done",
                                         "the command of the training with --resume, unless it was meant to stop there"))
+        if folds:
+            self.missing.append(Missing("the training of each network", f"{folds} networks were trained, each "
+                                        "without a part of the points; their reports are apart",
+                                        shell("geomem", "report", self.run.without_fold(0).path, "--out",
+                                              "PAGE.html")))
+            return
         if not stats:
             self.missing.append(Missing("the loss along training", "the run holds no stats.jsonl"))
         if not watch:

@@ -28,7 +28,7 @@ _MAX_ROWS = 40
 _MAX_LINES = 400
 
 _WEIGHTS = {"per-level": "best weights per noise level", "early-stop": "one early stop", "last": "last weights",
-            "before-copies": "weights from before copies were seen"}
+            "before-copies": "weights from before copies were seen", "cross-fitted": "cross-fitted weights"}
 
 
 @functools.cache

@@ -63,6 +63,9 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     diffusers where its DDPMPipeline can hold the model. ``bf16`` halves the files and rounds the weights to 8 bits of
     mantissa. Raises InputError where ``out`` exists, or the run cannot take the form asked for.
     """
+    if run.folds is not None:
+        raise InputError(f"{run.path} is cross-fitted: its networks are routed by the training points, so it serves to "
+                         "publish samples and not the model itself; export a run that was trained without --folds")
     out = Path(out)
     if out.exists():
         raise InputError(f"--out {out} exists; choose a directory that does not")

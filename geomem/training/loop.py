@@ -77,7 +77,8 @@ class TrainingState:
 
     loss: of the step, a scalar on the device of the training; reading it waits for a GPU. evaluation: the line of
     stats.jsonl where held-out losses were measured, else None. look: what the monitor found where it looked, else None.
-    saved: whether a checkpoint was written.
+    saved: whether a checkpoint was written. fold: the fold that is left out, where a network is trained without each:
+    steps are then counted over all trainings.
     """
 
     step: int
@@ -85,15 +86,16 @@ class TrainingState:
     evaluation: dict[str, Any] | None = None
     look: MemorizationCheck | None = None
     saved: bool = False
+    fold: int | None = None
 
 
 def train_steps(run: Run, trainer: Trainer, monitor: Monitor | None = None, *,
-                checkpoint_every: int | None = None) -> Generator[TrainingState]:
+                checkpoint_every: int | None = None, another_follows: bool = False) -> Generator[TrainingState]:
     """Train to the settings' last step, going on from the run's checkpoint if it has one; the state after each step.
 
     ``monitor`` measures held-out losses at the ``evaluation_steps`` and looks where a look is due; where it
     ``should_stop`` the training is saved and ends. A checkpoint is written every ``checkpoint_every`` images (None:
-    every minute).
+    every minute). Where ``another_follows`` a signal counts after the last step, too.
 
     Of several processes (``trainer.group``) the first one evaluates, looks and writes; the others need no monitor.
     SIGINT and SIGTERM, to any of them, finish the step, save, and raise Interrupted in all. A loss that is not finite
@@ -144,6 +146,8 @@ def train_steps(run: Run, trainer: Trainer, monitor: Monitor | None = None, *,
                 break
             if stop and step < settings.iterations:
                 raise Interrupted(step, stop)
+        if another_follows and (stop := _agreed(max(received, default=0), group)):
+            raise Interrupted(trainer.steps_done, stop)
 
 
 def train(run: Run, trainer: Trainer, validation: np.ndarray | None = None, *,

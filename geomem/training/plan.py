@@ -5,21 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from geomem import __version__
-from geomem.data import DataSet, load_data
+from geomem.data import DataSet, cut_into_folds, load_data
+from geomem.data.dataset import MAX_VALIDATION
 from geomem.data.hub import HUB_PREFIX
+from geomem.data.points import Points
 from geomem.data.recipes import known_recipes
 from geomem.devices import resolve_device
+from geomem.duplicates import near_groups
 from geomem.errors import InputError
 from geomem.memorization import default_watch_every
 from geomem.models import NETWORKS, Denoiser, build_network, default_network
 from geomem.noise import SIGMA_MAX, SIGMA_MIN, FlowSchedule, ResolvedLaw, resolve_law
+from geomem.rng import random_order
 from geomem.training.classes import Classes, classes_of
 from geomem.training.loop import heldout_monitor, watch_steps
 from geomem.training.monitor import Monitor
@@ -31,16 +36,21 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+FEWEST_IN_FOLD = 8  # distinct points: fewer choose no weights
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """A training with all its options resolved.
 
-    config: what config.json holds. watch_every: images between two looks, 0 for none. The others are options as
-    ``plan_training`` has them.
+    config: what config.json holds. validation: the points (M, ...) that choose weights. watch_every: images between two
+    looks, 0 for none. fold_of: (N,) the fold 0, 1, ... of each training point where one network is trained without each
+    fold, else None. The others are options as ``plan_training`` has them.
     """
 
     config: dict[str, Any]
     dataset: DataSet
+    validation: np.ndarray
     classes: Classes
     law: ResolvedLaw
     settings: TrainingSettings
@@ -50,6 +60,27 @@ class TrainingPlan:
     stop_at: float | None
     checkpoint_every: int | None
     tensorboard: bool
+    fold_of: np.ndarray | None = None
+
+    @property
+    def trainings(self) -> int:
+        """How many networks are trained, one after another."""
+        return 1 if self.fold_of is None else int(self.fold_of.max()) + 1
+
+    def without_fold(self, fold: int) -> TrainingPlan:
+        """The plan of the network that never sees a fold: those points choose its weights."""
+        assert self.fold_of is not None
+        dataset, labels = self.dataset, self.classes.labels
+        points, left_out = Points(dataset.train, dataset.train_labels), np.flatnonzero(self.fold_of == fold)
+        kept = np.flatnonzero(self.fold_of != fold)
+        left_out = left_out[random_order(len(left_out), 0, "validation points")[:MAX_VALIDATION]]
+        train = points.take(kept)
+        classes = replace(self.classes, train=train.values) if labels is None else replace(
+            self.classes, train=train.values, labels=labels[kept], validation_labels=labels[left_out])
+        config = {name: value for name, value in self.config.items() if name != "folds"}
+        return replace(self, config={**config, "without_fold": fold}, classes=classes, fold_of=None,
+                       dataset=replace(dataset, train=train.values, train_labels=train.labels),
+                       validation=np.asarray(points.take(left_out).values))
 
     def denoiser(self) -> Denoiser:
         """With the weights that the training begins with. Raises InputError where those of ``init`` do not fit."""
@@ -69,7 +100,7 @@ class TrainingPlan:
         settings, dataset = self.settings, self.dataset
         looks = watch_steps(settings.iterations, settings.batch, self.watch_every) if self.watch_every else None
         return heldout_monitor(
-            trainer, dataset.train, dataset.validation, every=looks, test=dataset.test if dataset.n_test else None,
+            trainer, dataset.train, self.validation, every=looks, test=dataset.test if dataset.n_test else None,
             sigmas=levels_to_watch(self.law, self.config["sigma_data"]), labels=self.classes.of_points,
             stop_at=self.stop_at, device=self.device,
             dtype=torch.bfloat16 if self.config["snapshots"] == "bf16" else None)
@@ -85,7 +116,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
                   compile: bool = False, channels_last: bool = False, conditional: bool = False, dummy_class: int = 0,
                   watch_every: int | None = None, stop_at_memorization: float | None = None,
                   checkpoint_every: int | None = None, snapshots: str = "fp32", tensorboard: bool = False,
-                  device: str | torch.device = "auto", group: ProcessGroup | None = None,
+                  folds: int | None = None, device: str | torch.device = "auto", group: ProcessGroup | None = None,
                   load: Callable[..., DataSet] = load_data) -> TrainingPlan:
     """Resolve and check the options of ``geomem train``; nothing is written.
 
@@ -105,6 +136,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     stop_at_memorization : share of memorized samples that ends the training.
     checkpoint_every : images between two checkpoints, None for a minute. snapshots : type of the kept weights, ``fp32``
         or ``bf16``. tensorboard : write losses for TensorBoard too.
+    folds : cut the training points into so many folds and train a network without each, for ``CrossFittedDenoiser``.
     device : ``auto``, ``cpu`` or ``cuda``. load : reads the data.
 
     Raises InputError for options that are wrong, contradict each other or do not suit the data.
@@ -136,6 +168,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         taken["diffusers"]["unet"]["dropout"] = dropout
     _require_suitable(dataset, name, flip)
     classes = classes_of(dataset, conditional, dummy_class, seed)
+    fold_of = None if folds is None else _folds(dataset, classes, folds, seed, stop_at_memorization)
     if classes.count and "diffusers" in taken:
         raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
                          "--dummy-class")
@@ -152,13 +185,33 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
         "sigma_data": dataset.std, "sampler": law.law.to_dict(), "gap": gaps, "snapshots": snapshots,
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
+        **({} if folds is None else {"folds": folds}),
         "engine": {"accumulate": accumulate, "compiled": compile, "channels_last": channels_last,
                    "processes": 1 if group is None else group.size(), "watch_every": watch_every,
                    "stop_at": stop_at_memorization},
     }
     every = default_watch_every(iterations * batch) if watch_every is None else watch_every
-    return TrainingPlan(config, dataset, classes, law, settings, initial, on, every, stop_at_memorization,
-                        checkpoint_every, tensorboard)
+    return TrainingPlan(config, dataset, dataset.validation, classes, law, settings, initial, on, every,
+                        stop_at_memorization, checkpoint_every, tensorboard, fold_of)
+
+
+def _folds(dataset: DataSet, classes: Classes, folds: int, seed: int, stop_at: float | None) -> np.ndarray:
+    """The fold of each training point (N,). Raises InputError for what cannot be trained without each of them."""
+    for option, given in (("--dummy-class", classes.dummies), ("--stop-at-memorization", stop_at)):
+        if given:
+            raise InputError(f"{option} has no meaning with --folds, whose trainings each have points that they never "
+                             "saw; leave one of the two out")
+    fold_of = cut_into_folds(dataset.train, folds, seed)
+    points = Points(dataset.train)
+    fewest = min(len(near_groups(points.take(np.flatnonzero(fold_of == k)).values).index) for k in range(folds))
+    if fewest < FEWEST_IN_FOLD:
+        raise InputError(f"--folds {folds}: a fold of {len(dataset.train):,} points would have {fewest} distinct ones, "
+                         f"and at least {FEWEST_IN_FOLD} choose weights; give fewer folds")
+    for label, name in enumerate(classes.names or []):
+        if len(set(fold_of[classes.labels == label].tolist())) == 1:
+            raise InputError(f"--folds {folds}: all points of class {name} are in one fold, so the network without it "
+                             "would not know the class; train without --conditional or with more points of it")
+    return fold_of
 
 
 def _require_possible(batch: int, divisions: int, compiled: bool, tensorboard: bool, stop_at: float | None,

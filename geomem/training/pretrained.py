@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from geomem.data import DataSet
+from geomem.data import DataSet, load_data
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.generation import Samples, fingerprint, generate, sampler_levels
-from geomem.generation.samples import FORMAT
-from geomem.models import Denoiser, own_schedule
+from geomem.generation.samples import FORMAT, data_of
+from geomem.models import CrossFittedDenoiser, Denoiser, own_schedule
 from geomem.models.diffusers_folder import (
     diffusers_classes,
     diffusers_clip,
@@ -35,6 +35,8 @@ from geomem.training.classes import class_indices
 from geomem.training.run import DIFFUSERS, Run
 
 LOG = logging.getLogger("geomem")
+ENOUGH_IN_FOLD = 100
+"""Points of a fold from which on its losses choose weights per noise level; those of fewer are averaged over levels."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Pretrained:
     through: the network's own where it has any, else Ho et al.'s. labels: those in the data that the classes 0, 1, ...
     of the denoiser stand for, None where it knows no classes. flip: whether it was trained on mirror images as well.
     clip: the largest absolute value of a clean estimate in sampling, where the scheduler of a diffusers folder sets
-    one.
+    one. routing: that of a cross-fitted denoiser, else None.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Pretrained:
     labels: list[int] | None = None
     flip: bool = False
     clip: float | None = None
+    routing: str | float | None = None
 
     def classes_of(self, data: DataSet) -> tuple[np.ndarray, np.ndarray] | None:
         """Classes (N,) of the training and (L,) of the test points of ``data`` for the denoiser; None where it knows no
@@ -98,16 +101,23 @@ class Pretrained:
         about = {"format": FORMAT, "run": str(self.path), "weights": self.weights,
                  "weights_sha256": fingerprint(self.denoiser), "steps": len(sigmas), "method": sampler,
                  "data": self.data or None, **({} if chosen is None else {"labels": chosen.tolist()}),
+                 **({} if self.routing is None else {"routing": self.routing}),
                  **({"flip": True} if self.flip else {}), **({"clip": self.clip} if self.clip else {})}
         return Samples(values, about, np.asarray(seeds, dtype=np.int64),
                        None if chosen is None else chosen.astype(np.int64), str(self.path))
 
 
-def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
+def load_denoiser(path: str | Path, weights: str | None = None, *, data: DataSet | None = None,
+                  routing: str | float | None = None, load: Callable[..., DataSet] = load_data) -> Pretrained:
     """Denoiser of a run directory, of an exported one, or of a diffusers folder with a UNet2DModel and its scheduler.
 
     ``weights`` as in ``Run.denoiser``; None takes the best per noise level where the run kept them, else the last. Only
     JSON and safetensors are read. Raises InputError for anything else, pickled weights above all.
+
+    A run with folds gives a ``CrossFittedDenoiser`` with ``routing`` (None: ``argmax``). ``weights`` are then those of
+    each network: ``cross-fitted``, like None, takes the best per noise level, or one early stop where a fold has too
+    few points to choose them. It needs the training points: those of ``data``, or where None those that the run
+    recorded, read by ``load``.
     """
     path = Path(path)
     if is_diffusers_folder(path):
@@ -121,12 +131,44 @@ def load_denoiser(path: str | Path, weights: str | None = None) -> Pretrained:
                           diffusers_classes(configs), clip=diffusers_clip(configs["scheduler"], str(path)))
     run = Run(path)
     config, settings = run.config, run.config.get("settings")
-    weights = weights or (run.weights_without_levels if run.levels is None else "per-level")
-    chosen = run.denoiser(weights)
+    weights = weights or run.usual_weights
+    cross_fitted = run.folds is not None or weights == "cross-fitted"
+    if routing is not None and not cross_fitted:
+        raise InputError(f"{path} is one network, and routing {routing} is for those of geomem train --folds; leave it "
+                         "out")
+    routing = routing or "argmax"
+    chosen = _cross_fitted(run, weights, data, routing, load) if cross_fitted else run.denoiser(weights)
     clip = diffusers_clip(config["diffusers"]["scheduler"], str(path)) if config["network"] == DIFFUSERS else None
     return Pretrained(path, chosen, tuple(config["shape"]), weights, config["data"],
                       own_schedule(chosen) or DDPMSchedule(), run.labels,
-                      isinstance(settings, dict) and settings.get("flip") is True, clip)
+                      isinstance(settings, dict) and settings.get("flip") is True, clip,
+                      routing if cross_fitted else None)
+
+
+def _cross_fitted(run: Run, weights: str, data: DataSet | None, routing: str | float,
+                  load: Callable[..., DataSet]) -> CrossFittedDenoiser:
+    """The networks of a run with folds, routed by its training points."""
+    fold_of, config = run.fold_of, run.config
+    parts = [run.without_fold(fold) for fold in range(fold_of.max() + 1)]
+    for fold, part in enumerate(parts):
+        if not part.exists or part.steps_done is None:
+            raise InputError(f"{run.path} has no network without fold {fold} yet; go on with its training: the same "
+                             "command with --resume")
+        if part.config["shape"] != config["shape"]:
+            raise InputError(f"{part.path} makes points of shape {tuple(part.config['shape'])}, {run.path} of "
+                             f"{tuple(config['shape'])}; it belongs to another run")
+    if data is None:
+        data = data_of({"data": config["data"]}, None, f"{run.path}, whose cross-fitted weights need the training "
+                       "points,", load=load)
+    if data.sha256 != config["data"].get("sha256"):
+        raise InputError(f"{run.path} was trained on other data than {data.name} (the sha256 differs), and "
+                         "cross-fitted weights need the same points; give those, or judge samples from a file")
+    if weights == "cross-fitted":
+        weights = "per-level" if np.bincount(fold_of).min() >= ENOUGH_IN_FOLD else "early-stop"
+    train = np.asarray(data.train)
+    if config["settings"].get("flip"):
+        train, fold_of = np.concatenate([train, train[..., ::-1]]), np.concatenate([fold_of, fold_of])
+    return CrossFittedDenoiser([part.denoiser(weights) for part in parts], fold_of, train, routing)
 
 
 class InitialWeights:

@@ -11,6 +11,9 @@
     watch.jsonl           one line per look at the training: memorization of a few samples
     samples-N.png         samples during training
 
+Where a network was trained without each of K folds there are config.json and ``folds.json``, the fold of each training
+point, and such a directory ``fold-0``, ``fold-1``, ... of each network, whose config.json says ``without_fold``.
+
 Only JSON and safetensors are read: nothing in a run directory can execute code.
 """
 
@@ -23,11 +26,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from geomem.data import DataSet
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, parse_json, read_json, require_file, write_json, write_text
 from geomem.generation import Samples
@@ -51,6 +56,7 @@ from geomem.training.trainer import Trainer
 
 FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
 OBJECTIVES = "edm", "ddpm", "flow"
+FOLDS_FORMAT = "geomem.folds/1"
 DIFFUSERS = "diffusers"
 """Network name of a run that fine-tunes a diffusers folder; its config holds the folder's two descriptions."""
 
@@ -97,8 +103,38 @@ class Run:
         return before
 
     @property
+    def folds(self) -> int | None:
+        """K where a network is trained without each of K folds, else None."""
+        return self.config.get("folds")
+
+    @property
+    def fold_of(self) -> np.ndarray:
+        """The fold of each training point (N,). Raises InputError for a run of one network."""
+        folds = self.folds
+        if folds is None:
+            raise InputError(f"{self.path} is one network that saw all its training points; cross-fitted weights are "
+                             "those of geomem train --folds")
+        return np.asarray(_read_json(self.path / "folds.json", FOLDS_FORMAT, lambda value: (
+            all(type(fold) is int for fold in value["fold"]) and set(value["fold"]) == set(range(folds))
+        ), "folds do not fit", "train the run again")["fold"])
+
+    def write_folds(self, fold_of: np.ndarray) -> None:
+        """Keep the fold of each training point (N,)."""
+        write_text(self.path / "folds.json", json.dumps({"format": FOLDS_FORMAT, "fold": fold_of.tolist()}) + "\n")
+
+    def without_fold(self, fold: int) -> Run:
+        """The run of the network that never saw a fold."""
+        return Run(self.path / f"fold-{fold}")
+
+    @property
     def steps_done(self) -> int | None:
-        """Steps of the last checkpoint; None where there is none, as in an exported run, or it is damaged."""
+        """Steps of the last checkpoint; None where there is none, as in an exported run, or it is damaged.
+
+        Of a run with folds the steps of all its networks.
+        """
+        if self.exists and (folds := self.folds):
+            done = [self.without_fold(fold).steps_done for fold in range(folds)]
+            return sum(steps or 0 for steps in done) if any(done) else None
         path = self.path / "state.safetensors"
         if not path.is_file():
             return None
@@ -119,6 +155,7 @@ class Run:
             and config["classes"] in range(10**6)
             and 0 <= config["dropout"] < 1 and _are_labels(config.get("labels"), config["classes"])
             and 1e-6 < config["sigma_data"] < 1e6 and isinstance(config["data"], dict)
+            and config.get("folds", 2) in range(2, 10**6)
         ), "values out of range", "train the run again")
 
     def untrained(self) -> Denoiser:
@@ -140,8 +177,11 @@ class Run:
 
         ``weights``: ``last`` (averaged weights of the last step), ``per-level`` (best weights per noise level),
         ``early-stop`` (the one snapshot with the best average held-out loss), ``before-copies`` (that of half the steps
-        at which copies were seen first), or the number of a kept step.
+        at which copies were seen first), or the number of a kept step. Raises InputError for a run with folds.
         """
+        if self.folds is not None:
+            raise InputError(f"{self.path} is cross-fitted, and its networks are routed by the training points; load "
+                             "it by geomem.load_denoiser")
         denoiser = self.denoiser_of_classes(weights)
         config = self.config
         return FixedClass(denoiser, 0) if config["classes"] and config.get("labels") is None else denoiser
@@ -187,6 +227,13 @@ class Run:
         ), "bands and steps do not fit", "use --weights last")
 
     @property
+    def usual_weights(self) -> str:
+        """Which weights to take unless somebody says."""
+        if self.folds is not None:
+            return "cross-fitted"
+        return self.weights_without_levels if self.levels is None else "per-level"
+
+    @property
     def weights_without_levels(self) -> str:
         """Which weights to take where none were chosen per noise level."""
         return "before-copies" if (self.path / "before-copies.json").is_file() else "last"
@@ -208,11 +255,14 @@ class Run:
         """File of the snapshot of a step."""
         return self.path / "weights" / f"step-{step:07d}.safetensors"
 
-    def generate(self, seeds: Sequence[int], *, weights: str | None = None, **options: Any) -> Samples:
-        """A sample for each seed. weights: as ``load_denoiser`` has them; options: those of ``Pretrained.generate``."""
+    def generate(self, seeds: Sequence[int], *, weights: str | None = None, data: DataSet | None = None,
+                 routing: str | float | None = None, **options: Any) -> Samples:
+        """A sample for each seed. weights, data, routing: as ``load_denoiser`` has them; options: those of
+        ``Pretrained.generate``.
+        """
         from geomem.training.pretrained import load_denoiser
 
-        return load_denoiser(self.path, weights).generate(seeds, **options)
+        return load_denoiser(self.path, weights, data=data, routing=routing).generate(seeds, **options)
 
     def save(self, trainer: Trainer, monitor: Monitor | None = None) -> None:
         """Write a checkpoint. Killed at any moment, the directory still holds the last whole one.

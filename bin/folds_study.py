@@ -1,0 +1,106 @@
+"""One network beside cross-fitted ones: the trainings and measurements of bin/folds-study."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geomem import __version__, load_data
+from geomem.data import DataSet
+from geomem.files import write_json
+from geomem.generation import generate
+from geomem.memorization import leaning, membership, memorization_rate
+from geomem.models import GaussianDenoiser
+from geomem.quality import quality_report
+from geomem.run_training import start_training
+from geomem.training import Interrupted, Run, TrainingPlan, load_denoiser, plan_training
+
+SAMPLES = 1000
+N_TRAIN, SETTINGS = 200, {"iterations": 1500, "batch": 256, "decay": 1.0}
+FORMAT = "geomem.folds-study/1"
+
+
+def trained(plan: TrainingPlan, run: Run, until: int) -> None:
+    """Train to step ``until`` of the plan, as Ctrl-C would end it there, unless that is done."""
+    if run.exists and (run.steps_done or 0) >= until:
+        return
+    try:
+        with closing(start_training(plan, run, resume=run.exists)) as states:
+            for state in states:
+                if state.step == until < plan.settings.iterations:
+                    signal.raise_signal(signal.SIGINT)
+    except Interrupted:
+        pass
+
+
+def denoisers(single: Run, folds: Run, data: DataSet) -> Iterator[tuple[str, str, str, torch.nn.Module]]:
+    """(training, weights, routing, denoiser) of all rows of a seed."""
+    if single.steps_done == SETTINGS["iterations"]:
+        yield "one network", "last", "", load_denoiser(single.path, "last").denoiser
+    for weights in ("early-stop", "per-level"):
+        yield "one network", weights, "", load_denoiser(single.path, weights).denoiser
+    for weights in ("early-stop", "per-level"):
+        for routing in ("argmax", "soft"):
+            loaded = load_denoiser(folds.path, weights, data=data, routing=routing)
+            yield f"{folds.folds} folds", weights, routing, loaded.denoiser
+    yield "Gaussian", "", "", GaussianDenoiser(torch.from_numpy(np.asarray(data.train)))
+
+
+def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
+    """Of 1,000 samples, and of the model's errors at training and test points."""
+    samples = generate(denoiser, range(SAMPLES), data.train.shape[1:])
+    copied, leans = memorization_rate(samples, data.train), leaning(samples, data.train, data.test)
+    attack = membership(denoiser, data.train, data.test)
+    return {"memorized": {name: getattr(copied, name) for name in ("rate", "low", "high", "n")},
+            "leaning": {**{name: getattr(leans, name) for name in ("share", "low", "high", "p_value", "n", "m")},
+                        "floor": leans.floor and leans.floor.share},
+            "quality": quality_report(samples, data.train, data.test).to_dict(),
+            "membership": {"p_value": attack.p_value, "strongest": attack.strongest.to_dict(),
+                           "n_train": attack.n_train, "n_heldout": attack.n_heldout,
+                           "loss_area": {f"{one.sigma:.3g}": one.area.value for one in attack.attacks
+                                         if one.statistic == "loss"}}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bin/folds-study", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--until", type=int, default=SETTINGS["iterations"], metavar="STEP")
+    parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for seed in map(int, given.seeds.split(",")):
+        options: dict[str, Any] = {"n_train": N_TRAIN, "seed": seed, "device": "cpu", **SETTINGS}
+        single, folds = Run(given.out / f"one-{seed}"), Run(given.out / f"folds-{given.folds}-{seed}")
+        trained(plan_training("digits", **options), single, given.until)
+        plan = plan_training("digits", folds=given.folds, **options)
+        if not folds.exists:
+            folds.create(plan.config)
+            folds.write_folds(plan.fold_of)
+        for fold in range(given.folds):
+            trained(plan.without_fold(fold), folds.without_fold(fold), given.until)
+        data = load_data("digits", n_train=N_TRAIN)
+        for training, weights, routing, denoiser in denoisers(single, folds, data):
+            rows.append({"seed": seed, "training": training, "weights": weights, "routing": routing,
+                         **measured(denoiser, data)})
+            last = rows[-1]
+            print(f"seed {seed}, {training} {weights} {routing}: memorized {last['memorized']['rate']:.1%}, leaning "
+                  f"{last['leaning']['share']:.3f}, Frechet {last['quality']['frechet']:.3f}, AUC "
+                  f"{last['membership']['strongest']['area']:.3f}", flush=True)
+        write_json(given.summary, {
+            "format": FORMAT, "geomem": __version__, "set": f"digits, {N_TRAIN} training points",
+            "network": "unet-tiny",
+            "settings": SETTINGS, "until": given.until, "sha256": data.sha256, "n_test": data.n_test, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
