@@ -52,12 +52,12 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
     """
+    require_data(data)
     from geomem.training import load_denoiser
 
     if not out.endswith(".npz"):
         raise InputError(f"--out {out}: the ending must be .npz")
     require_writable(out)
-    require_data(data)
     model = load_denoiser(run, weights, routing=routing, load=load, data=None if data is None else load(data))
     if data is not None and model.routing is None:
         raise InputError("--data has no effect without a run of geomem train --folds; leave it out")
