@@ -35,7 +35,7 @@ from geomem.training.classes import class_indices
 from geomem.training.run import DIFFUSERS, Run
 
 LOG = logging.getLogger("geomem")
-ENOUGH_IN_FOLD = 100
+ENOUGH_IN_FOLD = 50
 """Points of a fold from which on its losses choose weights per noise level; those of fewer are averaged over levels."""
 
 

@@ -55,8 +55,8 @@ from geomem.training.monitor import Monitor
 from geomem.training.trainer import Trainer
 
 FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
-OBJECTIVES = "edm", "ddpm", "flow"
 FOLDS_FORMAT = "geomem.folds/1"
+OBJECTIVES = "edm", "ddpm", "flow"
 DIFFUSERS = "diffusers"
 """Network name of a run that fine-tunes a diffusers folder; its config holds the folder's two descriptions."""
 
