@@ -27,9 +27,10 @@ from geomem.models import (
     EpsilonDenoiser,
     GaussianDenoiser,
     PiecewiseDenoiser,
+    VelocityDenoiser,
     build_network,
 )
-from geomem.noise import GapSampler, LogNormalSampler, UniformTimestepSampler
+from geomem.noise import GapSampler, LogitNormalSampler, LogNormalSampler, UniformTimestepSampler
 from geomem.quality import precision_recall
 from geomem.theory import pixel_sensitivity
 from geomem.training import Monitor, Trainer, TrainingSettings
@@ -94,7 +95,9 @@ def denoiser_on(device, kind="edm", labels=None):
     net = build_network("unet-tiny", (1, 8, 8), classes=labels)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    return (EDMDenoiser(net, 1.0) if kind == "edm" else EpsilonDenoiser(net)).to(device)
+    kinds = {"edm": lambda: EDMDenoiser(net, 1.0), "epsilon": lambda: EpsilonDenoiser(net),
+             "velocity": lambda: VelocityDenoiser(net, time_scale=1)}
+    return kinds[kind]().to(device)
 
 
 def gaussian_on(device):
@@ -153,14 +156,15 @@ def denoisers(device):
     folds = np.arange(60) % 3
     return {
         "edm": denoiser_on(device), "epsilon": denoiser_on(device, "epsilon"),
+        "velocity": denoiser_on(device, "velocity"),
         "empirical": EmpiricalDenoiser(points).to(device), "gaussian": gaussian_on(device),
         "piecewise": PiecewiseDenoiser([denoiser_on(device), gaussian_on(device)], [1.0]).to(device),
         "cross-fitted": CrossFittedDenoiser([EmpiricalDenoiser(points[folds != k]) for k in range(3)], folds,
                                             TRAIN, "soft").to(device)}
 
 
-@pytest.mark.parametrize(("name", "waits"), [("edm", 0), ("epsilon", 0), ("empirical", 0), ("gaussian", 0),
-                                             ("piecewise", 0), ("cross-fitted", 1)])
+@pytest.mark.parametrize(("name", "waits"), [("edm", 0), ("epsilon", 0), ("velocity", 0), ("empirical", 0),
+                                             ("gaussian", 0), ("piecewise", 0), ("cross-fitted", 1)])
 @pytest.mark.parametrize("sigma", [0.7, torch.linspace(0.3, 2.0, 50)])
 def test_a_forward_pass(name, sigma, waits):
     """A cross-fitted denoiser asks once which of its networks are needed."""
@@ -175,9 +179,9 @@ def test_a_forward_pass(name, sigma, waits):
         torch.testing.assert_close(result.cpu(), denoisers("cpu")[name](x, sigma), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("method", ["heun", "euler", "ddim", "ddpm"])
+@pytest.mark.parametrize("method", ["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"])
 def test_generation_waits_once_for_each_batch(method):
-    kind = "edm" if method in ("heun", "euler") else "epsilon"
+    kind = {"heun": "edm", "euler": "edm", "ddim": "epsilon", "ddpm": "epsilon"}.get(method, "velocity")
     sigmas = sampler_levels(method, 6)
     with counted() as counts:
         there = generate(denoiser_on(NAME, kind), range(12), (1, 8, 8), sigmas=sigmas, method=method, batch=6)
@@ -194,6 +198,7 @@ def trainer_on(device, *, sampler=None, kind="edm", labels=None, **options):
 
 TRAININGS = {
     "edm": {}, "ddpm": {"kind": "epsilon", "sampler": UniformTimestepSampler()},
+    "flow": {"kind": "velocity", "sampler": LogitNormalSampler()},
     "gap": {"sampler": GapSampler(LogNormalSampler(), [(0.3, 1.5)])}, "classes": {"labels": LABELS},
     "pieces of a batch": {"accumulate": 2}, "channels innermost": {"channels_last": True},
 }

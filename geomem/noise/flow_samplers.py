@@ -147,7 +147,7 @@ class SymmetricFlowSampler(FlowSampler):
         """Log density of s in (0, 1/2]."""
 
     def _odds(self, u: np.ndarray) -> np.ndarray:
-        s = self._quantile(np.maximum(np.minimum(u, 1 - u), 1e-300))
+        s = self._quantile(np.maximum(np.minimum(u, 1 - u), 1e-150))
         return np.where(u > 0.5, (1 - s) / s, s / (1 - s))
 
     def _cdf(self, r: np.ndarray) -> np.ndarray:
@@ -173,10 +173,10 @@ class ModeSampler(SymmetricFlowSampler):
             raise InputError(f"the scale of the mode law must lie in [-1, {MODE_SCALES[1]:.3f}], not {scale}")
 
     def _quantile(self, u: np.ndarray) -> np.ndarray:
-        return u + self.scale * (u - np.sin(np.pi / 2 * u) ** 2)
+        return (1 + self.scale) * u - self.scale * np.sin(np.pi / 2 * u) ** 2
 
     def _cdf_of(self, s: np.ndarray) -> np.ndarray:
-        ends = np.zeros_like(s), np.full_like(s, 0.5)
+        ends = np.zeros_like(s), np.full_like(s, 0.5 + 1e-6)  # rounding must not put 1/2 outside
         return find_root(lambda w, s: self._quantile(w) - s, ends, args=(s,), tolerances={"xatol": 0, "fatol": 0}).x
 
     def _log_density_of(self, s: np.ndarray) -> np.ndarray:

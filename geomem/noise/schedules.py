@@ -86,8 +86,8 @@ class NoiseSchedule(ABC):
 
     @property
     def fractions(self) -> np.ndarray:
-        """What a training script calls the sigma of each level, shape (T,)."""
-        return self.sigmas
+        """What a training script calls the sigma of each level, shape (T,), float32."""
+        return self.sigmas.astype(np.float32)
 
     @cached_property
     def snr(self) -> np.ndarray:
@@ -211,20 +211,22 @@ class DDPMSchedule(NoiseSchedule):
 class EDMSchedule(NoiseSchedule):
     """The levels of EDM's samplers (Karras et al. 2022), or of a diffusers scheduler for EDM; increasing ``levels``.
 
-    Its time is what EDM's networks are given, ``log(sigma) / 4``.
+    Its time is what EDM's networks are given, ``log(sigma) / 4``, or by the rounding of a scheduler ``given``.
     """
 
     levels: tuple[float, ...] = tuple(edm_steps()[::-1].tolist())
+    given: tuple[float, ...] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, scheduler: Any) -> EDMSchedule:
         """That of diffusers' EDMEulerScheduler, of its ``sigmas``. Raises InputError unless they are positive and in
         order.
         """
-        levels = np.sort(np.asarray(scheduler.sigmas, dtype=np.float64)[:len(scheduler.timesteps)])
+        times = np.sort(np.asarray(scheduler.timesteps, dtype=np.float64))
+        levels = np.sort(np.asarray(scheduler.sigmas, dtype=np.float64)[:len(times)])
         if len(levels) < 2 or not (levels[0] > 0 and np.all(np.diff(levels) > 0) and np.isfinite(levels[-1])):
             raise InputError(f"the sigmas of {type(scheduler).__name__} must be distinct positive numbers, 2 or more")
-        return cls(tuple(levels.tolist()))
+        return cls(tuple(levels.tolist()), tuple(times.tolist()))
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "edm", "levels": list(self.levels)}
@@ -245,4 +247,4 @@ class EDMSchedule(NoiseSchedule):
 
     @property
     def times(self) -> np.ndarray:
-        return self.timestep(self.sigmas).astype(np.float32)
+        return (self.timestep(self.sigmas) if self.given is None else np.array(self.given)).astype(np.float32)
