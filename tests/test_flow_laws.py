@@ -30,7 +30,8 @@ from geomem.noise import (
 
 diffusers = pytest.importorskip("diffusers")
 LAWS = [LogitNormalSampler(), LogitNormalSampler(0.5, 0.8, 3), UniformFlowSampler(), UniformFlowSampler(3.16),
-        ModeSampler(), ModeSampler(-0.5, 2), ModeSampler(-1), ModeSampler(1.5), CosMapSampler(), UShapedFlowSampler(), UShapedFlowSampler(20, 0.3)]
+        ModeSampler(), ModeSampler(-0.5, 2), ModeSampler(-1), ModeSampler(1.5),
+        CosMapSampler(), UShapedFlowSampler(), UShapedFlowSampler(20, 0.3)]
 GAPPED = [GapSampler(LogitNormalSampler(shift=3), (0.3, 1.5)), GapSampler(UShapedFlowSampler(), (0.5, 2), keep=0.2),
           GapSampler(GapSampler(ModeSampler(), (0.3, 0.6)), (2, np.inf))]
 DRAWS = 100_000

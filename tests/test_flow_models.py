@@ -152,13 +152,14 @@ class Conditional(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
+        self.weight, self.heard = nn.Parameter(torch.ones(())), []
 
     def forward(self, hidden_states, encoder_hidden_states=None, pooled_projections=None, timestep=None,
                 added_cond_kwargs=None):
         assert timestep.shape == (len(hidden_states),)
         assert pooled_projections.shape == (len(hidden_states), 2)
         assert torch.equal(added_cond_kwargs["text_embeds"], encoder_hidden_states)
+        self.heard.append(encoder_hidden_states)
         return self.weight * encoder_hidden_states
 
 
@@ -179,6 +180,7 @@ def test_monitor_gives_each_point_its_own_conditioning():
     denoiser = SigmaDenoiser(Conditional(), "x0")
     look = monitor(1, denoiser)
     assert look.rate == 1
+    assert any(torch.equal(part, torch.from_numpy(train[:64])) for part in denoiser.net.network.heard)  # in turn
     assert max(look.mse_train) < 1e-10
     assert max(look.mse_heldout) < 1e-10
     assert max(monitor.best_weights.smallest) < 1e-10
