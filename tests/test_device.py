@@ -1,7 +1,10 @@
-"""On a device apart from the host: the results of the CPU, and how often the host waits (``python_device``).
+"""On a device apart from the host: the results of the CPU, and how often the host waits.
 
-Results agree to rounding: off the CPU products are not split into pieces for its cores, and no level is left out early.
+On the device in Python (``python_device``) everywhere, on a GPU where there is one. Results agree to rounding: off the
+CPU products are not split into pieces for its cores, and no level is left out early.
 """
+
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -42,14 +45,37 @@ SAMPLES = np.concatenate([TRAIN[:6] + np.float32(0.01) * RNG.standard_normal((6,
 LABELS = np.arange(60) % 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def device():
+@pytest.fixture(scope="module", params=[NAME, pytest.param("cuda", marks=[
+    pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")])])
+def device(request):
+    with python_device.present():
+        yield request.param
+
+
+@contextmanager
+def no_wait(device):
+    """Within it the host waits for the device nowhere."""
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    else:
+        with counted() as counts:
+            yield
+        assert counts.waits == {}
+
+
+# The device in Python itself
+
+@pytest.fixture
+def here():
     with python_device.present():
         yield
 
 
-# The device itself
-
+@pytest.mark.usefixtures("here")
 def test_it_is_apart():
     here, there = torch.ones(3, 2), torch.ones(3, 2, device=NAME)
     assert there.device.type == NAME
@@ -62,6 +88,7 @@ def test_it_is_apart():
     assert (there * torch.tensor(2.0)).device.type == NAME  # a number on the host may be used, as on other devices
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("what", "waits"), [
     (lambda x: x.cpu(), 1), (lambda x: x.sum().item(), 1), (lambda x: bool((x > 0).all()), 1),
     (lambda x: x[x > 0], 1), (lambda x: x.nonzero(), 1), (lambda x: x.to("cpu", non_blocking=True), 0),
@@ -128,12 +155,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_same_result(name):
-    there, here = numbers(CALLS[name](NAME)), numbers(CALLS[name]("cpu"))
+def test_same_result(name, device):
+    there, here = numbers(CALLS[name](device)), numbers(CALLS[name]("cpu"))
     assert len(there) > 0
     np.testing.assert_allclose(there, here, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_sweep_waits_for_its_tiles_alone():
     """For the close pairs of a tile and a block, and for what each tile has found; not at every level or draw."""
     def waits(points, levels, draws):
@@ -163,31 +191,43 @@ def denoisers(device):
                                             TRAIN, "soft").to(device)}
 
 
-@pytest.mark.parametrize(("name", "waits"), [("edm", 0), ("epsilon", 0), ("velocity", 0), ("empirical", 0),
-                                             ("gaussian", 0), ("piecewise", 0), ("cross-fitted", 1)])
+@pytest.mark.parametrize("name", ["edm", "epsilon", "velocity", "empirical", "gaussian", "piecewise",
+                                  "cross-fitted"])
 @pytest.mark.parametrize("sigma", [0.7, torch.linspace(0.3, 2.0, 50)])
-def test_a_forward_pass(name, sigma, waits):
-    """A cross-fitted denoiser asks once which of its networks are needed."""
-    x, there = torch.from_numpy(HELDOUT), denoisers(NAME)[name]
-    level = sigma.to(NAME) if isinstance(sigma, torch.Tensor) else sigma
+def test_a_forward_pass_does_not_wait(name, sigma, device):
+    """But a cross-fitted denoiser asks once which of its networks are needed."""
+    x, there = torch.from_numpy(HELDOUT), denoisers(device)[name]
+    level = sigma.to(device) if isinstance(sigma, torch.Tensor) else sigma
     with torch.inference_mode():
-        remote = x.to(NAME)
-        with counted() as counts:
+        remote = x.to(device)
+        there(remote, level)  # what is done once only
+        with nullcontext() if name == "cross-fitted" else no_wait(device):
             result = there(remote, level)
-        assert sum(counts.waits.values()) == waits, counts.waits
-        assert result.device.type == NAME
+        assert result.device.type == device
         torch.testing.assert_close(result.cpu(), denoisers("cpu")[name](x, sigma), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("method", ["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"])
-def test_generation_waits_once_for_each_batch(method):
-    kind = {"heun": "edm", "euler": "edm", "ddim": "epsilon", "ddpm": "epsilon"}.get(method, "velocity")
-    sigmas = sampler_levels(method, 6)
+@pytest.mark.usefixtures("here")
+def test_a_cross_fitted_denoiser_asks_once():
     with counted() as counts:
-        there = generate(denoiser_on(NAME, kind), range(12), (1, 8, 8), sigmas=sigmas, method=method, batch=6)
-    assert counts.waits == {"aten._to_copy.default": 2}
-    here = generate(denoiser_on("cpu", kind), range(12), (1, 8, 8), sigmas=sigmas, method=method, batch=6)
+        denoisers(NAME)["cross-fitted"](torch.from_numpy(HELDOUT).to(NAME), 0.7)
+    assert sum(counts.waits.values()) == 1
+
+
+@pytest.mark.parametrize("method", ["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"])
+def test_generation(method, device):
+    kind = {"heun": "edm", "euler": "edm", "ddim": "epsilon", "ddpm": "epsilon"}.get(method, "velocity")
+    there, here = (generate(denoiser_on(on, kind), range(12), (1, 8, 8), sigmas=sampler_levels(method, 6),
+                            method=method, batch=6) for on in (device, "cpu"))
     np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("method", ["heun", "ddpm", "flow-euler"])
+def test_generation_waits_once_for_each_batch(method):
+    with counted() as counts:
+        generate(denoiser_on(NAME), range(12), (1, 8, 8), sigmas=sampler_levels(method, 6), method=method, batch=6)
+    assert counts.waits == {"aten._to_copy.default": 2}
 
 
 def trainer_on(device, *, sampler=None, kind="edm", labels=None, **options):
@@ -205,21 +245,26 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_training_steps_do_not_wait(name):
-    there, here = (trainer_on(device, **TRAININGS[name]) for device in (NAME, "cpu"))
-    with counted() as counts:
-        for _ in range(3):
-            there.step()
-    assert counts.waits == {}
+def test_training_steps_do_not_wait(name, device, monkeypatch):
+    """Noise is drawn where it is needed, so a GPU draws other noise; here it draws the CPU's."""
+    if device == "cuda":
+        monkeypatch.setattr(torch, "randn", lambda shape, generator, device: torch.from_numpy(
+            np.random.default_rng(generator.initial_seed()).standard_normal(shape, np.float32)).to(device))
+    there, here = (trainer_on(on, **TRAININGS[name]) for on in (device, "cpu"))
+    there.step()
+    with no_wait(device) if device == NAME else nullcontext():
+        there.step()
+        there.step()
     for _ in range(3):
         here.step()
     for one, other in ((there.denoiser, here.denoiser), (there.ema, here.ema)):
         for a, b in zip(one.parameters(), other.parameters(), strict=True):
-            assert a.device.type == NAME
+            assert a.device.type == device
             torch.testing.assert_close(a.detach().cpu(), b.detach(), rtol=1e-4, atol=1e-5)
     assert [float(loss) for loss in there.losses] == pytest.approx([float(loss) for loss in here.losses], rel=1e-4)
 
 
+@pytest.mark.usefixtures("here")
 def test_what_a_wait_or_a_tensor_on_the_host_would_do(monkeypatch):
     """The two ways in which code for the CPU goes wrong on a device, put into the training step."""
     trainer = trainer_on(NAME)
@@ -235,18 +280,18 @@ def test_what_a_wait_or_a_tensor_on_the_host_would_do(monkeypatch):
         trainer.step()
 
 
-def test_monitor():
+def test_monitor(device):
     """Looks, held-out losses and the best weights per noise level."""
     found = {}
-    for device in (NAME, "cpu"):
-        trainer = trainer_on(device)
-        monitor = Monitor(TRAIN, HELDOUT, every=2, test=HELDOUT, n=16, device=device)
+    for on in (device, "cpu"):
+        trainer = trainer_on(on)
+        monitor = Monitor(TRAIN, HELDOUT, every=2, test=HELDOUT, n=16, device=on)
         for step in range(1, 5):
             trainer.step()
             monitor(step, trainer.ema)
-        best = monitor.best(trainer.ema).to(device)
+        best = monitor.best(trainer.ema).to(on)
         with torch.inference_mode():
-            answer = best(torch.from_numpy(HELDOUT).to(device), 0.7).cpu()
-        found[device] = [numbers(look) for _, look in monitor.looks], answer
-    np.testing.assert_allclose(found[NAME][0], found["cpu"][0], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(found[NAME][1], found["cpu"][1], rtol=1e-3, atol=1e-4)
+            answer = best(torch.from_numpy(HELDOUT).to(on), 0.7).cpu()
+        found[on] = [numbers(look) for _, look in monitor.looks], answer
+    np.testing.assert_allclose(found[device][0], found["cpu"][0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[device][1], found["cpu"][1], rtol=1e-3, atol=1e-4)
