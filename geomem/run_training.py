@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("geomem")
 MAX_GRIDS = 12  # pictures of samples that a run keeps
 GRID_SAMPLES = 16
+MAX_NAMED = 20  # classes, whose names are said
 
 
 def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callable[[int, int], None] | None = None,
@@ -95,6 +96,10 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
                  "of samples")
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
              f"{dataset.name}; {len(plan.validation):,} validation and {dataset.n_test:,} test points")
+    names, labels = plan.classes.class_names, plan.classes.names
+    if names and labels:
+        said = [f"{name} is label {label}" for name, label in zip(names, labels, strict=True)]
+        LOG.info(f"classes: {', '.join(said[:MAX_NAMED])}{', ...' if len(said) > MAX_NAMED else ''}")
     return _steps(plan, run, trainer, monitor)
 
 

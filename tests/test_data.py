@@ -152,7 +152,7 @@ def test_cutting_whole_classes_away_is_announced(tmp_path):
     np.savez(tmp_path / "a.npz", train=noise(40, 3), train_labels=labels, heldout=noise(40, 3, seed=1),
              heldout_labels=labels)
     data = load_data(tmp_path / "a.npz", n_train=15)
-    assert data.notes == ("the 15 training points hold 2 of 4 classes; shuffle mixes them",)
+    assert data.notes == ("the 15 training points hold 2 of 4 classes; --shuffle mixes them",)
     assert load_data(tmp_path / "a.npz", shuffle=True).notes == ()
 
 

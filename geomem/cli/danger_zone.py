@@ -122,6 +122,8 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
     if not is_first():
         return
     document = report.document(dataset, space=space, classes=classes)
+    for part in document.get("classes") or []:
+        part["name"] = dataset.class_name(part["class"])
     document["seconds"] = round(time.perf_counter() - started, 3)
     if out:
         _write(out, document)

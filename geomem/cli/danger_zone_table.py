@@ -70,13 +70,15 @@ def _value(value: float, low: float | None, high: float | None) -> str:
 def _class_table(classes: list[dict[str, Any]]) -> list[str]:
     if not classes:
         return []
-    lines = ["", f"{'class':>5}  {'training':>8}  {'held-out':>8}  {'danger zone, sigma':^49}  crossing, sigma"]
-    for part in classes:
+    names = [str(part["class"] if part.get("name") is None else part["name"]) for part in classes]
+    width = max(5, *map(len, names))
+    lines = ["", f"{'class':>{width}}  {'training':>8}  {'held-out':>8}  {'danger zone, sigma':^49}  crossing, sigma"]
+    for part, name in zip(classes, names, strict=True):
         zone, data = part["zone"], part["data"]
-        lines.append(f"{part['class']:>5}  {data['n_train']:>8,}  {data['n_heldout']:>8,}  " + (
+        lines.append(f"{name:>{width}}  {data['n_train']:>8,}  {data['n_heldout']:>8,}  " + (
             f"none: {part['zone_reason']}" if zone is None else
             f"{_span(zone):<49}  {'none' if zone['crossing'] is None else _crossing(zone)}"))
-    if limited := [str(part["class"]) for part in classes if part["notes"]]:
+    if limited := [name for part, name in zip(classes, names, strict=True) if part["notes"]]:
         lines.append("note         wider than the tolerance somewhere, for want of points or draws: class "
                      + ", ".join(limited))
     return lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import (
+    MAX_CLASSES,
     answer,
     data_root,
     data_root_option,
@@ -23,7 +24,6 @@ from geomem.errors import InputError
 if TYPE_CHECKING:
     from geomem.data import DataSet
 
-MAX_CLASSES = 20  # shown to people; --json holds all
 _PROMISES = {"train": "training points", "heldout": "held-out points", "index_sha256": "sha256 of the rows chosen",
              "sha256": "sha256"}
 
@@ -149,16 +149,16 @@ def document_of(spec: str, dataset: DataSet) -> dict[str, Any]:
             "sha256": dataset.sha256, "notes": list(dataset.notes)}
 
 
-def _classes(dataset: DataSet) -> list[dict[str, int | None]] | None:
+def _classes(dataset: DataSet) -> list[dict[str, Any]] | None:
     """Numbers of training and held-out points of each class, in the order of the labels."""
     import numpy as np
 
     if dataset.train_labels is None:
         return None
     train, held = dataset.train_labels, dataset.heldout_labels
-    names = np.unique(train if held is None else np.concatenate([train, held])).tolist()
-    return [{"class": name, "train": int((train == name).sum()),
-             "heldout": None if held is None else int((held == name).sum())} for name in names]
+    labels = np.unique(train if held is None else np.concatenate([train, held])).tolist()
+    return [{"class": label, "name": dataset.class_name(label), "train": int((train == label).sum()),
+             "heldout": None if held is None else int((held == label).sum())} for label in labels]
 
 
 def text_of(document: dict[str, Any]) -> str:
@@ -176,8 +176,13 @@ def text_of(document: dict[str, Any]) -> str:
                      for name, text in lines if text)
 
 
+def called(label: int, name: str | None) -> str:
+    """A class for people: its name and its label where they differ."""
+    return str(label) if name in (None, str(label)) else f"{name} (label {label})"
+
+
 def _class_line(classes: list[dict[str, Any]]) -> str:
-    shown = ", ".join(f"{entry['class']}: {entry['train']:,}" for entry in classes[:MAX_CLASSES])
+    shown = ", ".join(f"{called(entry['class'], entry['name'])}: {entry['train']:,}" for entry in classes[:MAX_CLASSES])
     return f"{len(classes)} (training points of each: {shown}{', ...' if len(classes) > MAX_CLASSES else ''})"
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import MAX_LEVELS, Seeds, device_option, load, progress_bar, require_data, say
+from geomem.cli.options import (
+    MAX_CLASSES,
+    MAX_LEVELS,
+    Seeds,
+    device_option,
+    load,
+    progress_bar,
+    reading_options,
+    require_data,
+    say,
+)
 from geomem.errors import InputError
 from geomem.files import require_writable
 
@@ -35,19 +45,21 @@ if TYPE_CHECKING:
               help="Heun evaluates the model 2 steps - 1 times, the others as often as there are steps; ddim and ddpm "
               "go over timesteps, and ddpm draws noise at each; flow-euler and flow-heun go over flow times.")
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
-@click.option("--label", "labels", type=int, multiple=True, metavar="LABEL",
-              help="For a class-conditional run: the label to make samples of, as in the data; several take turns by "
-                   "seed.  [default: all]")
+@click.option("--label", "labels", multiple=True, metavar="CLASS",
+              help="For a class-conditional run: the class to make samples of, by its name in the data or its number "
+                   "there (a name wins, and where all names are numbers they are meant); several take turns by seed.  "
+                   "[default: all]")
 @click.option("--routing", metavar="argmax|soft|GAMMA",
               help="Of a run with --folds: who answers at a noisy point. soft: all networks, in proportion to the "
                    "posterior weight of the points that each has not seen; GAMMA: to that power of it; argmax: the one "
                    "with the largest.  [default: argmax]")
 @click.option("--data", metavar="DATA", help="The data of a run with --folds that was trained on arrays.")
+@reading_options
 @device_option
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
               help="Written with the keys samples, seeds, about (JSON) and, of a class-conditional run, labels.")
 def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int,
-             labels: tuple[int, ...], routing: str | None, data: str | None, device: str, out: str) -> None:
+             labels: tuple[str, ...], routing: str | None, data: str | None, device: str, out: str) -> None:
     """Generate samples from RUN: a directory of geomem train or geomem export, or a diffusers folder.
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
@@ -63,6 +75,10 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
         raise InputError("--data has no effect without a run of geomem train --folds; leave it out")
     samples = generated(model, seeds, steps=steps, sampler=method, batch=batch, labels=labels, device=device)
     samples.save(out)
+    if model.class_names and model.labels:
+        said = [f"{name} is label {label}" for name, label in zip(model.class_names, model.labels, strict=True)
+                if not labels or label in map(model.label_of, labels)]
+        say(f"classes: {', '.join(said[:MAX_CLASSES])}{', ...' if len(said) > MAX_CLASSES else ''}")
     say(f"{len(seeds):,} samples with weights {samples.about['weights']} -> {out}")
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("geomem")
 MAX_SAMPLES = 10_000_000
 MAX_LEVELS = 10_000
+MAX_CLASSES = 20  # shown to people; --json holds all
 LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
 
 

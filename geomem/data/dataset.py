@@ -33,7 +33,8 @@ class DataSet:
     train, heldout : float32 ``(N, ...)`` and ``(M, ...)``: images ``(N, C, H, W)``, signals ``(N, 1, L)`` or
         vectors ``(N, d)``. ``train`` is a memory map where it is a float32 ``.npy`` file taken whole or its
         first rows, and :class:`StoredPoints` where it comes from ``.npy`` files and would take more than 1 GiB.
-    train_labels, heldout_labels : integers ``(N,)`` and ``(M,)``, or None.
+    train_labels, heldout_labels : integers ``(N,)`` and ``(M,)``, or None. class_names : of the labels 0, 1, ..., None
+        where they have none: names of folders, or those that a table keeps.
     pixels : the points are images scaled from uint8 to [-1, 1], so samples can be turned back to uint8.
     notes : what a person should be told: a split that was made, channels dropped.
     leaked : ``(M,)`` bool, the held-out points that are equal or near-equal to a training point, or None for none.
@@ -50,11 +51,17 @@ class DataSet:
     notes: tuple[str, ...] = ()
     leaked: np.ndarray | None = None
     read_as: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     @property
     def dim(self) -> int:
         """d, the number of values of one point."""
         return int(np.prod(self.train.shape[1:]))
+
+    def class_name(self, label: int) -> str | None:
+        """The name of a label, None where it has none."""
+        names = self.class_names or ()
+        return names[label] if 0 <= label < len(names) else None
 
     @property
     def n_leaked(self) -> int:

@@ -65,8 +65,9 @@ def read_hub(data: HubData) -> Source:
         others = [name for name in (images if column in images else numbers) if name != column]
         label = _named(where, "column", data.label, LABEL_COLUMNS, list(features))
         parts = [_part(f"{where}: {part.split}", part, column, label, datasets) for part in splits]
+        named = None if label is None else getattr(features[label], "names", None)  # of a ClassLabel
     return Source(data.name.rstrip("/").split("/")[-1], parts[0], parts[1] if len(parts) > 1 else None,
-                  other_columns(column, others) if data.column is None else ())
+                  other_columns(column, others) if data.column is None else (), tuple(named) if named else None)
 
 
 def _load(data: HubData, datasets: Any) -> Any:

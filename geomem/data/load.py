@@ -87,7 +87,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
                       f"(seed {seed})" + (f"; {merged:,} that equal or nearly equal another are on its side"
                                           if merged else "")]
     where = spec if isinstance(spec, str | os.PathLike) else source.name
-    parts = _numbered_classes(parts)
+    parts, class_names = _numbered_classes(parts, source.classes)
     chosen = [_cut(where, "train", parts[0], n_train, 2, shuffle, seed),
               _cut(where, "heldout", parts[1], n_heldout, 1, shuffle, seed)]
     read = [read_parts(chosen, form)] if heldout is None else [read_parts([part], form) for part in chosen]
@@ -117,7 +117,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     else:
         leaked = None
     return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked, read_as)
+                   tuple(notes), leaked, read_as, class_names)
 
 
 def require_there(spec: str) -> None:
@@ -207,20 +207,23 @@ def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuf
     return points.take(random_order(len(points), seed, f"subset of {part}")[:n] if shuffle else slice(n))
 
 
-def _numbered_classes(parts: Sequence[Part]) -> list[Part]:
-    """Labels as int64; class names are numbered in alphabetical order over all parts together, or in
-    that of the numbers where all are whole numbers.
+def _numbered_classes(parts: Sequence[Part],
+                      classes: tuple[str, ...] | None) -> tuple[list[Part], tuple[str, ...] | None]:
+    """Labels as int64, and their names: ``classes`` for labels that are numbers. Class names are numbered in
+    alphabetical order over all parts together, or in that of the numbers where all are whole numbers.
     """
     known = [part.labels for part in parts if part.labels is not None]
     if any(labels.dtype.kind == "U" for labels in known):
         known = [labels.astype(str) for labels in known]
         names, place = np.unique(np.concatenate(known), return_inverse=True)
         if all(name.isdecimal() and len(name) < 19 for name in names.tolist()):
-            place = np.argsort(np.lexsort((names, names.astype(np.int64))))[place]
-        known = np.split(place,
-                         np.cumsum([len(labels) for labels in known])[:-1])
+            order = np.lexsort((names, names.astype(np.int64)))
+            names, place = names[order], np.argsort(order)[place]
+        classes = tuple(names.tolist())
+        known = np.split(place, np.cumsum([len(labels) for labels in known])[:-1])
     numbers = iter(known)
-    return [part if part.labels is None else replace(part, labels=next(numbers).astype(np.int64)) for part in parts]
+    return [part if part.labels is None else replace(part, labels=next(numbers).astype(np.int64))
+            for part in parts], classes if known else None
 
 
 def _missing_classes(part: str, labels: np.ndarray | None, all_labels: np.ndarray | None) -> list[str]:
@@ -228,4 +231,4 @@ def _missing_classes(part: str, labels: np.ndarray | None, all_labels: np.ndarra
     if labels is None or all_labels is None or len(np.unique(labels)) == len(np.unique(all_labels)):
         return []
     return [f"the {len(labels):,} {part} points hold {len(np.unique(labels))} of {len(np.unique(all_labels))} classes; "
-            "shuffle mixes them"]
+            "--shuffle mixes them"]

@@ -9,12 +9,13 @@ writes; files of one part follow each other by name. A path is followed below th
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from geomem.data.child import in_child
 from geomem.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, chosen_column, other_columns
 from geomem.data.labels import METADATA_FILES
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
-from geomem.data.points import class_names, joined_points
+from geomem.data.points import MAX_CLASS_NAME, class_names, joined_points
 from geomem.data.source import HELDOUT_SPLITS, TRAIN_SPLITS, Part, Source, split_word
 from geomem.data.unpacking import refuse_bomb
 from geomem.errors import InputError, as_input_error, file_error
@@ -48,6 +49,7 @@ class _Table:
     label: str | None
     labels: np.ndarray | None
     packed: int  # bytes of the table, and of the files that it names
+    classes: tuple[str, ...] | None  # names of the labels 0, 1, ...
 
 
 def table_files(folder: Path) -> list[Path]:
@@ -92,11 +94,19 @@ def read_parquet(paths: list[Path], where: Path, column: str | None = None) -> S
         train, held = held, []
     name = where.stem if where.suffix.lower() == ".parquet" else where.resolve().name
     parts = [_part(files, where, column) for files in (train, held) if files]
-    return Source(name, parts[0][0], parts[1][0] if held else None, parts[0][1] if column is None else ())
+    return Source(name, parts[0].part, parts[1].part if held else None, parts[0].notes if column is None else (),
+                  parts[0].classes)
 
 
-def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, tuple[str, ...]]:
-    """The points of some files, and a note."""
+class _Found(NamedTuple):
+    """The points of some files, what to say of them, and names of classes."""
+
+    part: Part
+    notes: tuple[str, ...]
+    classes: tuple[str, ...] | None
+
+
+def _part(paths: list[Path], where: Path, wanted: str | None) -> _Found:
     root = where if where.is_dir() else where.parent
     tables = [table for path in paths for table in _from_child(path, _describe, wanted, root)]
     if len({(table.column, table.images, table.label) for table in tables}) > 1:
@@ -105,7 +115,8 @@ def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, tup
     known = [table.labels for table in tables if table.labels is not None]
     labels = np.concatenate(known) if known else None
     if not tables[0].images:
-        return joined_points([_joined_numbers(path, column) for path in paths], where, labels), told
+        points = joined_points([_joined_numbers(path, column) for path in paths], where, labels)
+        return _Found(points, told, tables[0].classes)
     starts = np.cumsum([0, *(table.rows for table in tables)])
 
     def read(positions: np.ndarray) -> Generator[bytes, None, None]:
@@ -116,7 +127,8 @@ def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, tup
                     yield from contents
 
     size = sum(table.packed for table in tables)
-    return Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels), told
+    pictures = Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels)
+    return _Found(pictures, told, tables[0].classes)
 
 
 def _joined_numbers(path: Path, column: str) -> np.ndarray:
@@ -177,7 +189,18 @@ def _describe(path: Path, wanted: str | None, root: Path) -> Iterator[_Table]:
     column, others, images, label = _columns(path, schema, wanted)
     named = sum(os.path.getsize(file) for file in _files_named(path, column, root)) if images else 0
     labels = None if label is None else _labels(path, label, rows)
-    yield _Table(rows, column, others, images, label, labels, size + named)
+    yield _Table(rows, column, others, images, label, labels, size + named, _class_names(schema, label))
+
+
+def _class_names(schema: Any, label: str | None) -> tuple[str, ...] | None:
+    """Those of a column of labels that the library ``datasets`` wrote down, else None."""
+    try:
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (isinstance(names, list) and all(isinstance(name, str) and len(name) <= MAX_CLASS_NAME for name in names)):
+        return None
+    return tuple(names)
 
 
 def _columns(path: Path, schema: Any, wanted: str | None) -> tuple[str, tuple[str, ...], bool, str | None]:

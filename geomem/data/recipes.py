@@ -148,7 +148,8 @@ def prepare_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Pr
         else:
             notes = [*source.notes, *notes]
         checks = _checks(points, rows, recipe.get("expected", {}), known_hash, path)
-    return Prepared(Source(path.stem, points[0], points[1] if len(points) > 1 else None, tuple(notes)), origin, checks)
+    prepared = Source(path.stem, points[0], points[1] if len(points) > 1 else None, tuple(notes), source.classes)
+    return Prepared(prepared, origin, checks)
 
 
 def _find_source(recipe: dict[str, Any], path: Path,

@@ -24,12 +24,16 @@ def split_word(path: Path) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A training part, the held-out part where there is one, and things to announce."""
+    """A training part, the held-out part where there is one, and things to announce.
+
+    classes: names of the labels 0, 1, ... where labels are numbers and the source says what they stand for.
+    """
 
     name: str
     train: Part
     heldout: Part | None = None
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
 
 def read_parts(parts: Sequence[Part], form: Form | None = None) -> tuple[list[Points], list[str]]:

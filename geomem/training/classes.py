@@ -51,7 +51,8 @@ class WithNoiseImages:
 class Classes:
     """What the trainer is given in place of the data set's points, and what the run records about classes.
 
-    ``labels`` and ``validation_labels`` are numbered 0, 1, ... in the order of ``names``, the labels in the data.
+    ``labels`` and ``validation_labels`` are numbered 0, 1, ... in the order of ``names``, the labels in the data, which
+    the data call ``class_names``, where they have names for all.
     """
 
     train: Values | WithNoiseImages
@@ -60,10 +61,12 @@ class Classes:
     count: int = 0
     names: list[int] | None = None
     dummies: int = 0
+    class_names: list[str] | None = None
 
     @property
     def record(self) -> dict[str, Any]:
-        return {"classes": self.count, "labels": self.names, "dummy_class": self.dummies}
+        return {"classes": self.count, "labels": self.names, "dummy_class": self.dummies,
+                **({"class_names": self.class_names} if self.class_names else {})}
 
     @property
     def of_points(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -85,21 +88,23 @@ def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int)
     """
     if not -1 <= dummy_class <= MAX_NOISE_IMAGES:
         raise InputError(f"--dummy-class {dummy_class}: give a number of noise images, or none for as many as points")
-    labels, names, held = None, None, None
+    labels, names, held, class_names = None, None, None, None
     if conditional:
         if dataset.train_labels is None:
             raise InputError(f"--conditional: {dataset.name} has no labels; leave it out or give an .npz with "
                              "train_labels, a folder per class, or a UCR file")
         known, labels = np.unique(dataset.train_labels, return_inverse=True)
         names, labels = known.tolist(), labels.astype(np.int64)
+        called = [dataset.class_name(label) for label in names]
+        class_names = [name for name in called if name is not None] if all(called) else None
         held = (class_indices(dataset.validation_labels, names, dataset) if dataset.n_validation
                 else np.empty(0, dtype=np.int64))
     if dummy_class:
         count = len(dataset.train) if dummy_class == -1 else dummy_class
         both = WithNoiseImages(dataset.train, count, dataset.mean, dataset.std, seed, labels)
         held = np.zeros(dataset.n_validation, dtype=np.int64) if held is None else held
-        return Classes(both, both.labels, held, int(both.labels.max()) + 1, names, count)
-    return Classes(dataset.train, labels, held, 0 if names is None else len(names), names)
+        return Classes(both, both.labels, held, int(both.labels.max()) + 1, names, count, class_names)
+    return Classes(dataset.train, labels, held, 0 if names is None else len(names), names, class_names=class_names)
 
 
 def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ class Pretrained:
     through: the network's own where it has any, else Ho et al.'s. labels: those in the data that the classes 0, 1, ...
     of the denoiser stand for, None where it knows no classes. flip: whether it was trained on mirror images as well.
     clip: the largest absolute value of a clean estimate in sampling, where the scheduler of a diffusers folder sets
-    one. routing: that of a cross-fitted denoiser, else None.
+    one. routing: that of a cross-fitted denoiser, else None. class_names: what the data call the labels, where they
+    do.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Pretrained:
     flip: bool = False
     clip: float | None = None
     routing: str | float | None = None
+    class_names: list[str] | None = None
 
     def classes_of(self, data: DataSet) -> tuple[np.ndarray, np.ndarray] | None:
         """Classes (N,) of the training and (L,) of the test points of ``data`` for the denoiser; None where it knows no
@@ -69,24 +72,40 @@ class Pretrained:
         return None if self.labels is None else (class_indices(data.train_labels, self.labels, data),
                                                  class_indices(data.test_labels, self.labels, data))
 
+    def label_of(self, given: int | str) -> int:
+        """The label in the data that is meant: a number as it is there; text is the name of a class, or else a number,
+        where not all names are numbers themselves.
+
+        Raises InputError for one that the denoiser does not know.
+        """
+        names = self.class_names or []
+        numbered = bool(names) and all(name.isdecimal() for name in names)
+        if self.labels is not None:
+            if isinstance(given, str) and given in names:
+                return self.labels[names.index(given)]
+            number = given if isinstance(given, int) else int(given) if re.fullmatch(r"-?[0-9]{1,18}", given) else None
+            if number in self.labels and not (numbered and isinstance(given, str)):
+                return number
+        raise InputError(f"--label {given}: {self.path} was trained " + (
+            "without labels; leave --label out" if self.labels is None else
+            f"with the classes {', '.join(names[:20])}; choose among these" if names else
+            f"with the labels {', '.join(map(str, self.labels[:20]))}; choose among these"))
+
     def generate(self, seeds: Sequence[int], *, sampler: str = "heun", steps: int | None = None, batch: int = 256,
-                 labels: Sequence[int] | None = None, device: str | torch.device = "auto",
+                 labels: Sequence[int | str] | None = None, device: str | torch.device = "auto",
                  progress: Callable[[int, int], None] | None = None) -> Samples:
         """A sample for each seed, with a record of how they were made.
 
         sampler, batch, progress: as ``generation.generate`` has them. steps: noise levels, None for the usual number.
-        labels: those of the data, in turns: a sample's label depends on its seed alone; None stands for all.
+        labels: those of the data, as ``label_of`` has them, in turns: a sample's label depends on its seed alone; None
+            stands for all.
 
         Raises InputError for a label that the denoiser does not know.
         """
-        for label in labels or []:
-            if self.labels is None or label not in self.labels:
-                raise InputError(f"--label {label}: {self.path} was trained " + (
-                    "without labels; leave --label out" if self.labels is None else
-                    f"with the labels {', '.join(map(str, self.labels[:20]))}; choose among these"))
+        known = [self.label_of(label) for label in labels or []]
         chosen = classes = None
         if self.labels is not None:
-            turns = np.asarray(labels or self.labels)
+            turns = np.asarray(known or self.labels)
             chosen = turns[np.asarray(seeds) % len(turns)]
             classes = np.searchsorted(self.labels, chosen)
         sigmas = sampler_levels(sampler, steps, self.schedule)
@@ -142,7 +161,7 @@ def load_denoiser(path: str | Path, weights: str | None = None, *, data: DataSet
     return Pretrained(path, chosen, tuple(config["shape"]), weights, config["data"],
                       own_schedule(chosen) or DDPMSchedule(), run.labels,
                       isinstance(settings, dict) and settings.get("flip") is True, clip,
-                      routing if cross_fitted else None)
+                      routing if cross_fitted else None, run.class_names)
 
 
 def _cross_fitted(run: Run, weights: str, data: DataSet | None, routing: str | float,

@@ -92,7 +92,7 @@ class Run:
         before, now = (values.get("settings.iterations") for values in (old, new))
         longer = type(before) is int and type(now) is int and before < now
         for name in (*old, *new):
-            if (name.split(".")[0] not in ("geomem", "engine") and old.get(name) != new.get(name)
+            if (name.split(".")[0] not in ("geomem", "engine", "class_names") and old.get(name) != new.get(name)
                     and not (longer and name == "settings.iterations")):
                 raise InputError(f"{self.path} was started with {name} = {old.get(name)!r}, not {new.get(name)!r}; "
                                  "repeat the same command with --resume (--iterations may grow), or choose another "
@@ -154,6 +154,7 @@ class Run:
             and config["objective"] in OBJECTIVES and 0 < config.get("flow_shift", 1) < 1e6
             and config["classes"] in range(10**6)
             and 0 <= config["dropout"] < 1 and _are_labels(config.get("labels"), config["classes"])
+            and _are_names(config.get("class_names"), config.get("labels"))
             and 1e-6 < config["sigma_data"] < 1e6 and isinstance(config["data"], dict)
             and config.get("folds", 2) in range(2, 10**6)
         ), "values out of range", "train the run again")
@@ -171,6 +172,11 @@ class Run:
     def labels(self) -> list[int] | None:
         """Labels of the data that the classes 0, 1, ... of the network stand for; None for an unconditional model."""
         return self.config.get("labels")
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """What the data call these labels, None where they have no names."""
+        return self.config.get("class_names")
 
     def denoiser(self, weights: str = "per-level") -> nn.Module:
         """Trained denoiser on the CPU, in evaluation mode; that of the data where noise images were a second class.
@@ -364,6 +370,12 @@ def _are_labels(labels: Any, classes: int) -> bool:
     return labels is None or (isinstance(labels, list) and 0 < len(labels) <= classes
                               and all(type(label) is int and abs(label) < 2**63 for label in labels)
                               and all(a < b for a, b in pairwise(labels)))
+
+
+def _are_names(names: Any, labels: Any) -> bool:
+    """Whether these can be the names of the labels."""
+    return names is None or (isinstance(names, list) and isinstance(labels, list) and len(names) == len(labels)
+                             and all(isinstance(name, str) for name in names) and len(set(names)) == len(names))
 
 
 def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:
