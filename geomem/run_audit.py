@@ -3,7 +3,7 @@
 Each test has a p value for a model that owes nothing to its training points:
 
     ratio_rule   more samples than held-out points are memorized: hypergeometric, exact (Fisher 1935)
-    mirrored     the same with training pictures and their mirror images
+    mirrored     the same with training pictures and their mirror images, and through other views where asked
     leaning      samples are nearer to training than to as many held-out points: exchange of labels
     near_copies  samples are nearer to a training point than held-out points ever are: negative hypergeometric, exact
     membership   the losses of training points are below those of held-out points: AUC, corrected for noise levels
@@ -49,6 +49,7 @@ from geomem.memorization import (
 )
 from geomem.memorization.classes import Labels
 from geomem.memorization.near_copies import p_value_of
+from geomem.memorization.views import Views, in_words
 from geomem.points import Array
 from geomem.quality import QualityReport, quality_report
 from geomem.statistics import excess_p_value
@@ -128,31 +129,35 @@ class Audit:
 
 def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..., Tensor] | None = None,
           labels: tuple[np.ndarray, np.ndarray] | None = None, classes: Labels | None = None,
-          tolerance: float | None = None, mirrored: bool = False, seed: int = 0,
-          device: str | torch.device = "auto") -> Audit:
+          tolerance: float | None = None, mirrored: bool = False, shifts: int = 0, brightness: bool = False,
+          seed: int = 0, device: str | torch.device = "auto") -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
     numpy or torch; the ratio rule looks at mirror images as well where points are pictures (C, H, W).
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
-    mirrored: whether leaning and near-copies do, for models that were trained on them. tolerance: as in
-    ``memorization_rate``. seed: of the relabelings and subsets.
+    mirrored: whether leaning and near-copies do, for models that were trained on them. shifts, brightness: other views
+    for these two and for the second ratio rule. tolerance: as in ``memorization_rate``. seed: of the relabelings and
+    subsets.
 
     Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
     too few distinct points of a kind.
     """
     compared: dict[str, Any] = {"tolerance": tolerance, "device": device}
-    leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **compared)
-    near = near_copies(samples, train, heldout, mirrored=mirrored, **compared)
+    views: dict[str, Any] = {"shifts": shifts, "brightness": brightness}
+    leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **views, **compared)
+    near = near_copies(samples, train, heldout, mirrored=mirrored, **views, **compared)
     rate, floor = (memorization_rate(part, train, **compared) for part in (samples, heldout))
     pictures = len(train.shape) == 4
-    either_way, either_floor = (memorization_rate(part, train, mirrored=True, **compared) if pictures else None
-                                for part in (samples, heldout))
+    viewed = pictures or brightness
+    either_way, either_floor = (memorization_rate(part, train, mirrored=pictures, **views, **compared) if viewed else
+                                None for part in (samples, heldout))
     told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, **compared)
-    of_classes = () if classes is None else by_class(rate, floor, samples, train, heldout, classes, mirrored=mirrored,
-                                                     seed=seed, **{**compared, "tolerance": leans.tolerance})
-    level = LEVEL / (3 + pictures + (told is not None) + 2 * bool(of_classes))
+    of_classes = () if classes is None else by_class(
+        rate, floor, samples, train, heldout, classes, mirrored=mirrored, **views, seed=seed,
+        **{**compared, "tolerance": leans.tolerance})
+    level = LEVEL / (3 + viewed + (told is not None) + 2 * bool(of_classes))
     tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
     if either_way is not None and either_floor is not None:
         tests.insert(1, _ratio_rule("mirrored", either_way, either_floor, level))
@@ -165,7 +170,7 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
                  of_classes, quality_report(samples, train, heldout, seed=seed, device=device),
                  {"auth_pct": auth_pct(samples, train, device=device),
                   "c_t": _c_t(samples, train, heldout, seed, device)},
-                 _blind(pictures, told is not None),
+                 _blind(leans.views, pictures, told is not None),
                  () if verdict is None else _ADVICE[verdict])
 
 
@@ -210,10 +215,10 @@ def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float 
 def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, level: float) -> AuditTest:
     n, m, other = rate.n, floor.n, floor.count
     smallest = _smallest_share(n, lambda count: excess_p_value(count, n, other, m) <= level)
-    what = "copies of training points or of their mirror images" if name == "mirrored" else "copies of training points"
     return AuditTest(name, "copies", float(excess_p_value(rate.count, n, other, m)), smallest,
-                     f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are {what} by the ratio "
-                     f"rule; of {m:,} held-out points {floor.rate:.1%} [{floor.low:.1%}, {floor.high:.1%}] are.")
+                     f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are copies of "
+                     f"{in_words(rate.views.to_dict())} by the ratio rule; of {m:,} held-out points {floor.rate:.1%} "
+                     f"[{floor.low:.1%}, {floor.high:.1%}] are.")
 
 
 def _smallest_leaning(leans: Leaning, level: float) -> float | None:
@@ -284,8 +289,11 @@ def _c_t(samples: Array, train: Array, heldout: Array, seed: int, device: str | 
         return None
 
 
-def _blind(pictures: bool, model: bool) -> tuple[str, ...]:
-    looked = "mirror images aside, " if pictures else ""
+def _blind(views: Views, pictures: bool, model: bool) -> tuple[str, ...]:
+    aside = [*(["mirror images"] if pictures else []),
+             *([f"shifts by up to {views.shifts} pixels"] if views.shifts else []),
+             *(["another brightness or contrast"] if views.brightness else [])]
+    looked = f"{' and '.join(aside)} aside, " if aside else ""
     return (f"Distances are Euclidean, in data values: {looked}copies that are shifted, cropped, turned, recoloured or "
             "copied in part are not seen.",
             *(() if model else ("What the model itself gives away is not known from its samples.",)),

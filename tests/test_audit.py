@@ -43,6 +43,18 @@ def test_verdict_of_a_situation(samples, verdict, fires):
     assert found.level == LEVEL / 4
 
 
+def test_copies_that_only_views_show():
+    """Moved by a pixel and paler: nothing as they are, copies where shifts and brightness are looked through."""
+    samples = 0.5 * np.roll(repeated(TRAIN), 1, axis=3) + 2
+    plain, found = (geomem.audit(samples, TRAIN, HELDOUT, **how) for how in ({}, {"shifts": 1, "brightness": True}))
+    assert plain.verdict != "copies"
+    assert found.verdict == "copies"
+    assert {test.name for test in found.tests if test.p_value <= found.level} >= {"mirrored", "leaning", "near_copies"}
+    assert found.mirrored.to_dict()["shifts"] == 1
+    assert "moved by up to 1 pixels, in any brightness" in found.reasons[0]
+    assert "shifts by up to 1 pixels and another brightness" in found.blind[0]
+
+
 def classes_of(*sizes):
     return tuple(np.arange(size) % 3 for size in sizes)
 

@@ -11,7 +11,7 @@ from geomem.memorization import leaning
 from geomem.memorization.leaning import _chance_unseen, _measure
 
 FIELDS = {"share", "stderr", "null_stderr", "low", "high", "p_value", "floor", "n", "m", "n_train", "n_heldout",
-          "merged", "leaked", "tolerance", "seed"}
+          "merged", "leaked", "tolerance", "seed", "space", "mirrored", "shifts", "brightness"}
 
 
 def points(seed, *shape):

@@ -8,16 +8,14 @@ from typing import Any
 import click
 
 from geomem.cli.options import (
-    MAX_SAMPLES,
     Number,
     answer,
     device_option,
     json_option,
-    reading_options,
+    judged_options,
     require_data,
     require_new_directory,
     say,
-    tolerance_option,
 )
 
 AUDIT_FILE = "audit.json"
@@ -27,13 +25,7 @@ _EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "memb
 
 
 @click.command()
-@click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
-@click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names.")
-@reading_options
-@click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
-              help="For a RUN: samples to generate, seeds 0..N-1.")
-@click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP", help="For a RUN: which weights.")
-@tolerance_option
+@judged_options
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the tests.")
 @click.option("--fail-over", type=Number(0, 1), metavar="SHARE",
               help="Exit with status 3 where the verdict is copies or none can be given, or where more than this share "
@@ -44,7 +36,7 @@ _EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "memb
               help="Write audit.html (one page for people), audit.json, closest.png (the samples nearest to training "
                    "points, each beside its own) and, for a RUN, samples.npz.")
 def audit(target: str, data: str | None, n_samples: int, weights: str | None, tolerance: float | None, seed: int,
-          fail_over: float | None, device: str, as_json: bool, out: str | None) -> None:
+          fail_over: float | None, device: str, as_json: bool, out: str | None, **looking: Any) -> None:
     """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
     train or geomem export, or a diffusers folder) or in given samples (an .npz, or a folder or zip of pictures), for
     membership in the model of a RUN, and give one verdict: copies, leans, or nothing found, with the smallest effect
@@ -64,9 +56,10 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
         require_new_directory(out, AUDIT_FILE)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
                                                out=out)
+    looking["mirrored"] |= samples.flip
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
-                    tolerance=tolerance, mirrored=samples.flip, seed=seed, device=device)
+                    tolerance=tolerance, **looking, seed=seed, device=device)
     document = {**found.to_dict(), "target": target, "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                          "leaked": dataset.n_leaked}}

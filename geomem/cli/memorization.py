@@ -8,18 +8,15 @@ from typing import Any
 import click
 
 from geomem.cli.options import (
-    MAX_SAMPLES,
     Sigmas,
     answer,
     device_option,
     json_option,
-    mirrored_option,
+    judged_options,
     progress_bar,
-    reading_options,
     require_data,
     require_new_directory,
     say,
-    tolerance_option,
     warn,
 )
 from geomem.errors import InputError
@@ -28,19 +25,12 @@ MEMORIZATION_FILE = "memorization.json"
 
 
 @click.command()
-@click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz")
-@click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names.")
-@reading_options
-@click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
-              help="For a RUN: samples to generate, seeds 0..N-1.")
-@click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP", help="For a RUN: which weights.")
+@judged_options
 @click.option("--sigmas", type=Sigmas(), default=20, show_default=True,
               help="For a RUN: noise levels to test, a number (from 0.01 to 80, log-spaced) or the levels in "
                    "data units.")
 @click.option("--n-points", type=click.IntRange(2), default=512, show_default=True, metavar="N",
               help="For a RUN: training and held-out points per noise level.")
-@tolerance_option
-@mirrored_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
 @device_option
 @json_option
@@ -48,8 +38,8 @@ MEMORIZATION_FILE = "memorization.json"
               help="Write memorization.json, samples.png (each beside its nearest training point) and, for a RUN, "
                    "samples.npz and noise-levels.png.")
 def memorization(target: str, data: str | None, n_samples: int, weights: str | None, sigmas: int | list[float],
-                 n_points: int, tolerance: float | None, mirrored: bool, seed: int, device: str, as_json: bool,
-                 out: str | None) -> None:
+                 n_points: int, tolerance: float | None, seed: int, device: str, as_json: bool, out: str | None,
+                 **looking: Any) -> None:
     """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of given samples: an
     .npz, or a folder or zip of pictures.
 
@@ -68,7 +58,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
         require_new_directory(out, MEMORIZATION_FILE)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
                                                out=out)
-    how: dict[str, Any] = {"tolerance": tolerance, "mirrored": mirrored or samples.flip, "device": device}
+    looking["mirrored"] |= samples.flip
+    how: dict[str, Any] = {"tolerance": tolerance, "device": device, **looking}
     trajectory = memorization_rate(samples.values, dataset.train, **how)
     heldout = memorization_rate(dataset.test, dataset.train, **how)
     document: dict[str, Any] = {
@@ -86,7 +77,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     if model is not None:
         with progress_bar(3, "noise levels", "denoiser") as bar:
             levels = {name: part.to_dict() for name, part in levels_beside_references(
-                model, dataset, sigmas, n=n_points, seed=seed, progress=bar.to, **how).items()}
+                model, dataset, sigmas, n=n_points, tolerance=tolerance, views=trajectory.views, seed=seed,
+                device=device, progress=bar.to).items()}
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -123,13 +115,14 @@ def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
 
 
 def _text(document: dict[str, Any]) -> str:
+    from geomem.memorization.views import in_words
+
     t, h = document["trajectory"], document["heldout"]
     lines = [f"generated samples  {t['rate']:7.1%}  [{t['low']:.1%}, {t['high']:.1%}]  n = {t['n']:,}",
              f"held-out points    {h['rate']:7.1%}  [{h['low']:.1%}, {h['high']:.1%}]  n = {h['n']:,}"]
     if document["leaning"]:
         lines += _leaning_lines(document["leaning"], document["near_copies"])
-    if t["mirrored"]:
-        lines.append("training points and their mirror images were looked for")
+    lines.append(f"looked for copies of {in_words(t)}")
     if t["merged"]:
         lines.append(f"{t['merged']:,} training points within {t['tolerance']:.3g} of another count as one with it")
     if "per_noise_level" in document:

@@ -191,11 +191,35 @@ memory_option = click.option("--memory", type=Bytes(), default="2GiB", show_defa
 tolerance_option = click.option("--tolerance", type=Number(0), metavar="DISTANCE",
                                 help="Training points this close (Euclidean, data units) count as one.  [default: "
                                      "0.001 of the median distance to the tenth nearest other]")
-mirrored_option = click.option("--mirrored", is_flag=True,
-                               help="Look for mirror images of training pictures, too; always done for a run trained "
-                                    "with --flip.")
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print exactly one JSON object on stdout and everything else on stderr.")
+
+
+
+def judged_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A RUN or SAMPLES argument, its data, the samples to make of a run, and how copies are looked for in them."""
+    for option in reversed((
+        click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz"),
+        click.option("--data", metavar="DATA",
+                     help="The training data; the default is what the run or the file names."),
+        reading_options,
+        click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
+                     help="For a RUN: samples to generate, seeds 0..N-1."),
+        click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
+                     help="For a RUN: which weights."),
+        tolerance_option,
+        click.option("--mirrored", is_flag=True,
+                     help="Look for mirror images of training pictures, too; always done for a run trained with "
+                          "--flip."),
+        click.option("--shifts", type=click.IntRange(0), default=0, show_default=True, metavar="PIXELS",
+                     help="Look for training pictures moved by up to so many pixels in each direction, or cropped by "
+                          "as many; a border of that width is not compared."),
+        click.option("--brightness", is_flag=True,
+                     help="Look for training points in another brightness and contrast: compared without their mean "
+                          "and scale."),
+    )):
+        command = option(command)
+    return command
 
 
 def everywhere(hidden: bool = False) -> list[click.Option]:

@@ -11,6 +11,7 @@ from geomem.memorization.peers import auth_pct, c_t
 from geomem.memorization.ratio import MemorizationRate, memorization_rate
 from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
+from geomem.memorization.views import Views
 from geomem.memorization.watch import LeaningCheck, MemorizationCheck, Watch, default_watch_every
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NearCopies",
     "PerNoiseLevel",
     "RiskReport",
+    "Views",
     "Watch",
     "auth_pct",
     "by_class",

@@ -8,34 +8,35 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
-from geomem.memorization.mirrored import Picture, distinct, picture_shape
 from geomem.memorization.ratio import default_tolerance
-from geomem.points import Array, as_rows
+from geomem.memorization.views import AS_THEY_ARE, Views, distinct
+from geomem.points import Array, as_rows, points_of
 
 SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 
 
 @dataclass(frozen=True, eq=False)
 class DistinctSets:
-    """Distinct training points (N, d) and held-out points (M, d) that are not among them.
+    """Distinct training points (N, d) and held-out points (M, d) that are not among them, as ``views`` compares them.
 
+    unseen: (M, ...), the held-out points as they are.
     index, heldout_index: (N,) and (M,), of each point in the array that was given. merged: points dropped as duplicates
     within a kind. leaked: held-out points left out because a training point is within ``tolerance`` (data units).
-    picture: (C, H, W) where mirror images count as the points themselves.
     """
 
     train: np.ndarray
     heldout: np.ndarray
+    unseen: np.ndarray
     index: np.ndarray
     heldout_index: np.ndarray
     merged: int
     leaked: int
     tolerance: float
-    picture: Picture | None = None
+    views: Views = AS_THEY_ARE
 
 
-def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float | None, *,
-                  mirrored: bool = False, device: str | torch.device = "auto") -> DistinctSets:
+def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float | None,
+                  views: Views = AS_THEY_ARE, *, device: str | torch.device = "auto") -> DistinctSets:
     """What samples (n, ...) may be held against; arguments as for ``leaning``.
 
     Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
@@ -44,10 +45,11 @@ def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float
         raise InputError(f"samples, training and held-out points have shapes {tuple(samples.shape[1:])}, "
                          f"{tuple(train.shape[1:])} and {tuple(heldout.shape[1:])}; bring them to one")
     known, unseen = as_rows(train, "train"), as_rows(heldout, "heldout")
+    both = points_of(np.concatenate([known, unseen]))
+    compared = views.reference(both)
     if tolerance is None:
-        tolerance = default_tolerance(known, device=device)
-    picture = picture_shape(train, mirrored)
-    found = distinct(np.concatenate([known, unseen]), tolerance, picture)
+        tolerance = default_tolerance(compared[:len(known)], device=device)
+    found = distinct(both, tolerance, views)
     is_train = found.index < len(known)  # a group's first point is a training point if any of it is one
     index, rest = found.index[is_train], found.index[~is_train] - len(known)
     leaked = int(is_train[found.group[len(known):]].sum())
@@ -55,4 +57,5 @@ def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float
         raise InputError(f"there are {len(index)} distinct training points and {len(rest)} held-out points that are "
                          f"not among them ({leaked} are); give at least {SMALLEST_SET} of each")
     merged = len(known) + len(unseen) - leaked - len(index) - len(rest)
-    return DistinctSets(known[index], unseen[rest], index, rest, merged, leaked, float(tolerance), picture)
+    return DistinctSets(compared.take(index), compared.take(found.index[~is_train]), unseen[rest], index, rest, merged,
+                        leaked, float(tolerance), views)

@@ -34,7 +34,7 @@ import torch
 from scipy.special import gammaln
 
 from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, distinct_sets
-from geomem.memorization.mirrored import Picture, nearest_points
+from geomem.memorization.views import AS_THEY_ARE, Views, nearest_points
 from geomem.points import Array, as_rows
 from geomem.rng import generator
 from geomem.scales import require_one_scale
@@ -56,7 +56,8 @@ class Leaning:
     floor: the same of held-out points in the place of the samples, or None where there are too few of them.
     n: samples. m: points of each kind in a comparison. n_train, n_heldout: distinct points that were used.
     merged: points dropped as duplicates within one kind. leaked: held-out points left out because a training point is
-    within ``tolerance`` (data units). per_sample: (n,) the share of each sample, over subsets.
+    within ``tolerance`` (data units, or those of the views). views: what was looked through. per_sample: (n,) the share
+    of each sample, over subsets.
     """
 
     share: float
@@ -74,30 +75,31 @@ class Leaning:
     leaked: int
     tolerance: float
     seed: int
+    views: Views
     per_sample: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields without ``per_sample``, the floor as a dictionary."""
-        values = {name: value for name, value in vars(self).items() if name != "per_sample"}
-        return {**values, "floor": None if self.floor is None else self.floor.to_dict()}
+        values = {name: value for name, value in vars(self).items() if name not in ("per_sample", "views")}
+        return {**values, **self.views.to_dict(), "floor": None if self.floor is None else self.floor.to_dict()}
 
 
 def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
-            mirrored: bool = False, relabelings: int = RELABELINGS, seed: int = 0,
-            device: str | torch.device = "auto") -> Leaning:
+            mirrored: bool = False, shifts: int = 0, brightness: bool = False, relabelings: int = RELABELINGS,
+            seed: int = 0, device: str | torch.device = "auto") -> Leaning:
     """How far ``samples`` lean on the training points (module docstring).
 
     samples: (n, ...). train: (N, ...), the training points. heldout: (M, ...), points of the same law that neither
     trained nor selected the model. All in one scale and shape, numpy or torch.
-    tolerance, mirrored: as in ``memorization_rate``; held-out pictures count either way round, too. relabelings: of the
-    permutation test. seed: of them, of the choice of points where one kind has more than eight times as many as the
-    other, and of the split for the floor.
+    tolerance, mirrored, shifts, brightness: as in ``memorization_rate``; held-out points are looked at through the same
+    views. relabelings: of the permutation test. seed: of them, of the choice of points where one kind has more than
+    eight times as many as the other, and of the split for the floor.
 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, mirrored=mirrored,
-                                                             device=device)
+    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness)
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, views, device=device)
     require_one_scale("samples", asked, train)
     require_one_scale("held-out points", heldout, train)
     floor = leaning_of_heldout(sets, relabelings=relabelings, seed=seed, device=device)
@@ -107,8 +109,9 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
 def leaning_against(samples: np.ndarray, sets: DistinctSets, *, floor: Leaning | None = None,
                     relabelings: int = RELABELINGS, seed: int = 0, device: str | torch.device = "auto") -> Leaning:
     """Leaning of samples (n, d), with the points they are held against made distinct beforehand."""
-    measured = _measure(samples, sets.train, sets.heldout, relabelings, seed, device, sets.picture)
-    return Leaning(floor=floor, **measured, leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed)
+    measured = _measure(samples, sets.train, sets.heldout, relabelings, seed, device, sets.views)
+    return Leaning(floor=floor, **measured, leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed,
+                   views=sets.views)
 
 
 def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, seed: int = 0,
@@ -119,11 +122,11 @@ def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, se
     if len(order) - half < SMALLEST_SET:
         return None
     rest = replace(sets, heldout=sets.heldout[order[half:]])
-    return leaning_against(sets.heldout[order[:half]], rest, relabelings=relabelings, seed=seed, device=device)
+    return leaning_against(sets.unseen[order[:half]], rest, relabelings=relabelings, seed=seed, device=device)
 
 
 def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,
-             device: str | torch.device, picture: Picture | None = None) -> dict[str, Any]:
+             device: str | torch.device, views: Views = AS_THEY_ARE) -> dict[str, Any]:
     """The fields of ``Leaning`` that depend on the samples; all points distinct, (n, d), (N, d) and (M, d)."""
     m, larger = sorted((len(train), len(heldout)))
     if larger > LARGER * m:
@@ -132,7 +135,7 @@ def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabe
         train, heldout = (part[chosen] if len(part) > larger else part for part in (train, heldout))
     pooled = np.concatenate([train, heldout])
     looked_at = min(len(pooled), int(np.ceil(np.log(_UNSEEN) / np.log(larger / (larger + m)))))
-    distances, neighbours = nearest_points(samples, pooled, looked_at, picture, device=device)
+    distances, neighbours = nearest_points(samples, pooled, looked_at, views, device=device)
     is_train = np.arange(len(pooled)) < len(train)
     train_is_smaller = len(train) == m
     smaller = is_train if train_is_smaller else ~is_train

@@ -23,7 +23,7 @@ import torch
 from scipy.stats import hypergeom
 
 from geomem.memorization.heldout import distinct_sets
-from geomem.memorization.mirrored import nearest_points
+from geomem.memorization.views import Views, nearest_points
 from geomem.points import Array, as_rows
 from geomem.scales import require_one_scale
 
@@ -51,7 +51,8 @@ class NearCopies:
     """Samples nearer to a training point than held-out points are.
 
     tests: by quantile. p_value: over all tests, corrected. n: samples. n_heldout, leaked: held-out points compared
-    with, and those left out because a training point is within ``tolerance`` (data units) of them.
+    with, and those left out because a training point is within ``tolerance`` of them. views: what was looked through;
+    distances are in data units or those of the views.
     found: (n,) bool, the samples of the test with the smallest p value, none of them where ``p_value`` is above 5%.
     nearest: (n,) the index of the nearest training point of each sample; nearest_distance: (n,), in data units.
     """
@@ -62,6 +63,7 @@ class NearCopies:
     n_heldout: int
     leaked: int
     tolerance: float
+    views: Views
     found: np.ndarray
     nearest: np.ndarray
     nearest_distance: np.ndarray
@@ -75,27 +77,29 @@ class NearCopies:
         """For JSON: the numbers, and the indices of the samples found, those nearest to a training point first."""
         order = np.flatnonzero(self.found)[np.argsort(self.nearest_distance[self.found], kind="stable")]
         return {"p_value": self.p_value, "count": self.count, "n": self.n, "n_heldout": self.n_heldout,
-                "leaked": self.leaked, "tolerance": self.tolerance, "tests": [vars(test) for test in self.tests],
+                "leaked": self.leaked, "tolerance": self.tolerance, **self.views.to_dict(),
+                "tests": [vars(test) for test in self.tests],
                 "samples": order.tolist(), "nearest": self.nearest[order].tolist()}
 
 
 def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
-                mirrored: bool = False, device: str | torch.device = "auto") -> NearCopies:
+                mirrored: bool = False, shifts: int = 0, brightness: bool = False,
+                device: str | torch.device = "auto") -> NearCopies:
     """Which ``samples`` are nearer to a training point than held-out points are (module docstring).
 
     samples: (n, ...). train: (N, ...). heldout: (M, ...), points of the same law that neither trained nor selected
-    the model. All in one scale and shape, numpy or torch. tolerance, mirrored: as in
+    the model. All in one scale and shape, numpy or torch. tolerance, mirrored, shifts, brightness: as in
     ``memorization_rate``.
 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, mirrored=mirrored,
-                                                             device=device)
+    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness)
+    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, views, device=device)
     require_one_scale("samples", asked, train)
     require_one_scale("held-out points", heldout, train)
-    distance, index = (part[:, 0] for part in nearest_points(asked, sets.train, 1, sets.picture, device=device))
-    limits = np.sort(nearest_points(sets.heldout, sets.train, 1, sets.picture, device=device)[0][:, 0])
+    distance, index = (part[:, 0] for part in nearest_points(asked, sets.train, 1, views, device=device))
+    limits = np.sort(nearest_points(sets.unseen, sets.train, 1, views, device=device)[0][:, 0])
     n, m = len(asked), len(limits)
     tests = []
     for quantile in QUANTILES:
@@ -106,7 +110,8 @@ def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: floa
     best = min(tests, key=lambda test: test.p_value)
     together = min(1.0, len(tests) * best.p_value)
     found = (distance < best.distance) & (together <= LEVEL)
-    return NearCopies(tuple(tests), together, n, m, sets.leaked, sets.tolerance, found, sets.index[index], distance)
+    return NearCopies(tuple(tests), together, n, m, sets.leaked, sets.tolerance, views, found, sets.index[index],
+                      distance)
 
 
 def p_value_of(count: Any, n: int, m: int, j: int) -> Any:

@@ -25,7 +25,7 @@ import torch
 from geomem import duplicates
 from geomem.errors import InputError
 from geomem.geometry.neighbours import nearest
-from geomem.memorization.mirrored import Picture, distinct, nearest_points, picture_shape
+from geomem.memorization.views import AS_THEY_ARE, Views, distinct, nearest_points
 from geomem.points import Array, DistinctPoints, Points, as_points, as_rows
 from geomem.scales import require_one_scale
 from geomem.statistics import share_stderr, wilson_interval
@@ -36,14 +36,12 @@ _QUANTILES = np.linspace(0, 1, 21)
 
 @dataclass(frozen=True, eq=False)
 class DistinctTraining:
-    """Training points (M, d) without duplicates, and how they were told apart. picture: (C, H, W) where mirror images
-    count as the points themselves.
-    """
+    """Training points (M, d) without duplicates, as ``views`` compares them, and how they were told apart."""
 
     points: Points
     distinct: DistinctPoints
     tolerance: float
-    picture: Picture | None = None
+    views: Views = AS_THEY_ARE
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +49,11 @@ class MemorizationRate:
     """Memorized share of n samples.
 
     rate, low, high, stderr: count / n, its 95% Wilson interval and its standard error (``share_stderr``).
-    ratio: the threshold on d_1 / d_2. mirrored: whether mirror images of training points were looked for as well.
+    ratio: the threshold on d_1 / d_2. views: the transformations that were looked through; mirrored: whether mirror
+    images were among them.
     ratios: (n,) float64, d_1 / d_2 of each sample.
     nearest: (n,) int64, index of the nearest training point in the array that was given.
-    nearest_distance: (n,) float64, d_1 in data units; its median beside it.
+    nearest_distance: (n,) float64, d_1 in data units or those of the views; its median beside it.
     memorized: (n,) bool.
     merged, tolerance: how many training points were dropped as duplicates, and the distance that decided.
     """
@@ -66,7 +65,7 @@ class MemorizationRate:
     n: int
     count: int
     ratio: float
-    mirrored: bool
+    views: Views
     tolerance: float
     merged: int
     median_nearest_distance: float
@@ -75,16 +74,21 @@ class MemorizationRate:
     nearest_distance: np.ndarray
     memorized: np.ndarray
 
+    @property
+    def mirrored(self) -> bool:
+        return self.views.mirrored
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the numbers, and the distributions of the ratio and of d_1 as quantiles (every 5%)."""
-        numbers = {name: value for name, value in vars(self).items() if not isinstance(value, np.ndarray)}
-        return {**numbers, "quantiles": {"probability": _QUANTILES.round(2).tolist(),
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, float | int)}
+        return {**numbers, **self.views.to_dict(), "quantiles": {"probability": _QUANTILES.round(2).tolist(),
                                          "ratio": np.quantile(self.ratios, _QUANTILES).tolist(),
                                          "nearest_distance": np.quantile(self.nearest_distance, _QUANTILES).tolist()}}
 
 
 def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
-                      mirrored: bool = False, device: str | torch.device = "auto") -> MemorizationRate:
+                      mirrored: bool = False, shifts: int = 0, brightness: bool = False,
+                      device: str | torch.device = "auto") -> MemorizationRate:
     """Share of ``samples`` that are memorized from ``train`` by the ratio rule, Dodson et al. 2026, section 3.
 
     samples: (n, ...), generated points; for the floor, held-out ones.
@@ -92,8 +96,8 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     ratio: the rule fires when ``d_1 < ratio * d_2``.
     tolerance: training points within this distance (data units) count as one; None for the default of the
         module docstring, 0 for exact duplicates only.
-    mirrored: for pictures (C, H, W), a training point and its left-right mirror image are one point, at the smaller of
-        the two distances.
+    mirrored, shifts, brightness: also look for mirror images of training pictures (C, H, W), for their parts up to so
+        many pixels off, or for points in another brightness and contrast (``geomem.memorization.views``).
 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, a parameter
     is out of range, or fewer than two distinct training points remain.
@@ -101,47 +105,44 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     if samples.shape[1:] != train.shape[1:]:
         raise InputError(f"samples have shape {tuple(samples.shape[1:])} each and training points "
                          f"{tuple(train.shape[1:])}; bring both to one shape")
-    training = distinct_training(train, tolerance, mirrored=mirrored, device=device)
+    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness)
+    training = distinct_training(train, tolerance, views, device=device)
     require_one_scale("samples", samples, train)
     return apply_ratio_rule(as_rows(samples, "samples"), training, ratio, device=device)
 
 
-def distinct_training(train: Array, tolerance: float | None, *, mirrored: bool = False,
+def distinct_training(train: Array, tolerance: float | None, views: Views = AS_THEY_ARE, *,
                       device: str | torch.device = "auto") -> DistinctTraining:
-    """Merge duplicates in train, (N, ...); tolerance and mirrored as in ``memorization_rate``."""
-    picture = picture_shape(train, mirrored)
+    """Merge duplicates in train, (N, ...), over ``views``; tolerance as in ``memorization_rate``."""
     rows = as_points("train", train)
+    compared = views.reference(rows)
     if tolerance is None:
-        tolerance = default_tolerance(rows, device=device)
-    found = distinct(rows, tolerance, picture)
+        tolerance = default_tolerance(compared, device=device)
+    found = distinct(rows, tolerance, views)
     if len(found.index) < 2:
         raise InputError(f"train has {rows.shape[0]} points but only {len(found.index)} distinct at tolerance "
                          f"{tolerance:g}; the ratio rule needs two: give more points or a smaller tolerance")
-    return DistinctTraining(_representatives(rows, found), found, float(tolerance), picture)
+    return DistinctTraining(compared.select(found.index) if found.merged else compared, found, float(tolerance), views)
 
 
 def apply_ratio_rule(samples: np.ndarray, training: DistinctTraining, ratio: float, *,
                      device: str | torch.device = "auto") -> MemorizationRate:
-    """The rule on samples (n, d), with duplicates in the training set merged beforehand."""
+    """The rule on samples (n, d) as they are, with duplicates in the training set merged beforehand."""
     if not 0 < ratio <= 1:
         raise InputError(f"ratio is {ratio}; the nearest distance is compared with this share of the second "
                          "nearest, so it must be in (0, 1]")
-    distances, indices = nearest_points(samples, training.points, 2, training.picture, device=device)
+    distances, indices = nearest_points(samples, training.points, 2, training.views, device=device)
     memorized = distances[:, 0] < ratio * distances[:, 1]
     count, n = int(memorized.sum()), len(samples)
     low, high = wilson_interval(count, n)
     return MemorizationRate(
         rate=count / n, low=low, high=high, stderr=share_stderr(count, n), n=n, count=count, ratio=float(ratio),
-        mirrored=training.picture is not None, tolerance=training.tolerance, merged=training.distinct.merged,
+        views=training.views, tolerance=training.tolerance, merged=training.distinct.merged,
         median_nearest_distance=float(np.median(distances[:, 0])),
         ratios=distances[:, 0] / distances[:, 1],  # d_2 > 0, since no two points are equal
         nearest=training.distinct.index[indices[:, 0]],
         nearest_distance=distances[:, 0],
         memorized=memorized)
-
-
-def _representatives(rows: Points, found: DistinctPoints) -> Points:
-    return rows.select(found.index) if found.merged else rows
 
 
 def default_tolerance(train: Array, *, device: str | torch.device = "auto") -> float:

@@ -29,8 +29,8 @@ from geomem.generation import generate
 from geomem.memorization.heldout import DistinctSets, distinct_sets
 from geomem.memorization.leaning import leaning_against, leaning_of_heldout
 from geomem.memorization.levels import memorization_per_noise_level
-from geomem.memorization.mirrored import nearest_points
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.memorization.views import Views, nearest_points
 from geomem.models.denoiser import rows_of
 from geomem.noise.schedules import edm_steps
 from geomem.points import Array, as_points, as_rows
@@ -127,7 +127,7 @@ class Watch:
         self.train, self.sigmas, self.labels, self.n, self.seed = train, list(sigmas), labels, n, seed
         self.ratio, self.device, self.conditioning = ratio, device, conditioning
         self.heldout = None if heldout is None or len(heldout) < 2 else heldout
-        self.training = distinct_training(train, None, mirrored=mirrored, device=device)
+        self.training = distinct_training(train, None, Views.of(train, mirrored=mirrored), device=device)
         self.floor = (0.0, 0.0)
         if self.heldout is not None:
             floor = apply_ratio_rule(as_rows(self.heldout), self.training, ratio, device=device)
@@ -166,13 +166,10 @@ class Watch:
         chosen, rows = (points.take(np.sort(generator(self.seed, f"{kind} points for leaning")
                                             .permutation(len(points))[:most]))
                         for kind, points in (("training", self.training.points), ("held-out", unseen)))
-        distance, _ = nearest_points(rows, self.training.points, 1, self.training.picture, device=self.device)
+        distance, _ = nearest_points(rows, self.training.points, 1, self.training.views, device=self.device)
         rows = rows[distance[:, 0] > self.training.tolerance]
         try:
-            picture = self.training.picture
-            chosen, rows = (part if picture is None else part.reshape(-1, *picture) for part in (chosen, rows))
-            return distinct_sets(rows, chosen, rows, self.training.tolerance, mirrored=picture is not None,
-                                 device=self.device)
+            return distinct_sets(rows, chosen, rows, self.training.tolerance, self.training.views, device=self.device)
         except InputError:
             return None
 

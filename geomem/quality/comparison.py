@@ -15,6 +15,7 @@ from geomem.errors import InputError
 from geomem.generation import Samples
 from geomem.memorization import Leaning, MemorizationRate, leaning
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
+from geomem.memorization.views import Views
 from geomem.points import as_rows
 from geomem.quality.inception import InceptionFeatures
 from geomem.quality.metrics import LIMITS, Judge, Measurement
@@ -161,7 +162,7 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
     test = dataset.test
     judge = Judge(dataset.train, test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None
-    training = {flip: distinct_training(dataset.train, None, mirrored=flip, device=device)
+    training = {flip: distinct_training(dataset.train, None, Views.of(dataset.train, mirrored=flip), device=device)
                 for flip in {False, *(given.flip for given in samples)}}
     rows = []
     for label, given in zip(labels or [given.name for given in samples], samples, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from geomem.memorization import NearCopies
+from geomem.memorization.views import in_words
 from geomem.plots.samples import drawable, image_range
 from geomem.points import Array
 from geomem.report import pictures
@@ -37,6 +38,7 @@ def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array,
     cells = pictures.attempt("the samples", lambda: _cells(samples, train, near)) or []
     return filled("audit.html", audit=document, data=data, target=document["target"],
                   kind=_KINDS[document["verdict"]], headline=HEADLINES[document["verdict"]], peers=_PEERS,
+                  looked=in_words(document["mirrored"] or document["trajectory"]),
                   cells=cells, pictures=samples.ndim == 4, basis=basis)
 
 
