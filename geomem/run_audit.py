@@ -33,6 +33,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from geomem.errors import InputError
+from geomem.features import PIXELS, FeatureSpace, feature_space
 from geomem.memorization import (
     ClassResult,
     Leaning,
@@ -51,7 +52,7 @@ from geomem.memorization.classes import Labels
 from geomem.memorization.near_copies import p_value_of
 from geomem.memorization.views import Views, in_words
 from geomem.points import Array
-from geomem.quality import QualityReport, quality_report
+from geomem.quality import QualityReport, mifid, quality_report
 from geomem.statistics import excess_p_value
 
 FORMAT = "geomem.audit/1"
@@ -88,7 +89,8 @@ class Audit:
     trajectory, heldout: the ratio rule on samples and on held-out points; mirrored, mirrored_heldout: the same with
     mirror images. membership: of the model, None where only samples are known. classes: each class with enough points,
     empty where no classes are known. quality: against the held-out points.
-    peers: what other tools report, ``auth_pct`` and ``c_t`` (``geomem.memorization.peers``), None where not defined.
+    peers: what other tools report, ``auth_pct``, ``c_t`` (``geomem.memorization.peers``) and, of features, ``mifid``
+    (``geomem.quality``), None where not defined.
     level: that each p value is held against.
     blind: what these tests cannot see. advice: what to do next.
     """
@@ -130,7 +132,7 @@ class Audit:
 def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..., Tensor] | None = None,
           labels: tuple[np.ndarray, np.ndarray] | None = None, classes: Labels | None = None,
           tolerance: float | None = None, mirrored: bool = False, shifts: int = 0, brightness: bool = False,
-          seed: int = 0, device: str | torch.device = "auto") -> Audit:
+          features: Callable[..., Any] | None = None, seed: int = 0, device: str | torch.device = "auto") -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
@@ -138,13 +140,14 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
     mirrored: whether leaning and near-copies do, for models that were trained on them. shifts, brightness: other views
-    for these two and for the second ratio rule. tolerance: as in ``memorization_rate``. seed: of the relabelings and
-    subsets.
+    for these two and for the second ratio rule. features: for all but membership, whose attack is in pixels. tolerance,
+    features: as in ``memorization_rate``. seed: of the relabelings and subsets.
 
     Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
     too few distinct points of a kind.
     """
-    compared: dict[str, Any] = {"tolerance": tolerance, "device": device}
+    space = feature_space(features)
+    compared: dict[str, Any] = {"tolerance": tolerance, "features": space, "device": device}
     views: dict[str, Any] = {"shifts": shifts, "brightness": brightness}
     leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **views, **compared)
     near = near_copies(samples, train, heldout, mirrored=mirrored, **views, **compared)
@@ -153,7 +156,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     viewed = pictures or brightness
     either_way, either_floor = (memorization_rate(part, train, mirrored=pictures, **views, **compared) if viewed else
                                 None for part in (samples, heldout))
-    told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, **compared)
+    told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, device=device,
+                                                    tolerance=tolerance if space is None else None)
     of_classes = () if classes is None else by_class(
         rate, floor, samples, train, heldout, classes, mirrored=mirrored, **views, seed=seed,
         **{**compared, "tolerance": leans.tolerance})
@@ -167,9 +171,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
         tests += [_ratio_rule_by_class(of_classes, level), _leaning_by_class(of_classes, level)]
     verdict, reasons = _weigh(tests, level, _unfit(leans))
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
-                 of_classes, quality_report(samples, train, heldout, seed=seed, device=device),
-                 {"auth_pct": auth_pct(samples, train, device=device),
-                  "c_t": _c_t(samples, train, heldout, seed, device)},
+                 of_classes, quality_report(samples, train, heldout, features=space, seed=seed, device=device),
+                 _peers(samples, train, heldout, space, seed, device),
                  _blind(leans.views, pictures, told is not None),
                  () if verdict is None else _ADVICE[verdict])
 
@@ -282,11 +285,16 @@ def _in_any(effects: list[float | None]) -> float | None:
     return max(known) if len(known) == len(effects) else None
 
 
-def _c_t(samples: Array, train: Array, heldout: Array, seed: int, device: str | torch.device) -> float | None:
+def _peers(samples: Array, train: Array, heldout: Array, space: FeatureSpace | None, seed: int,
+           device: str | torch.device) -> dict[str, float | None]:
+    if space is not None:
+        samples, train, heldout = (space(part) for part in (samples, train, heldout))
+    figures: dict[str, float | None] = {"auth_pct": auth_pct(samples, train, device=device)}
     try:
-        return c_t(samples, train, heldout, seed=seed, device=device)
+        figures["c_t"] = c_t(samples, train, heldout, seed=seed, device=device)
     except InputError:
-        return None
+        figures["c_t"] = None
+    return figures if space is None else {**figures, "mifid": mifid(samples, train)}
 
 
 def _blind(views: Views, pictures: bool, model: bool) -> tuple[str, ...]:
@@ -294,7 +302,8 @@ def _blind(views: Views, pictures: bool, model: bool) -> tuple[str, ...]:
              *([f"shifts by up to {views.shifts} pixels"] if views.shifts else []),
              *(["another brightness or contrast"] if views.brightness else [])]
     looked = f"{' and '.join(aside)} aside, " if aside else ""
-    return (f"Distances are Euclidean, in data values: {looked}copies that are shifted, cropped, turned, recoloured or "
+    what = "in data values" if views.space == PIXELS else f"between the features {views.space}"
+    return (f"Distances are Euclidean, {what}: {looked}copies that are shifted, cropped, turned, recoloured or "
             "copied in part are not seen.",
             *(() if model else ("What the model itself gives away is not known from its samples.",)),
             "Only the training points that were given are looked for; points that a pretrained model saw before are "

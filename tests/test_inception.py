@@ -11,7 +11,8 @@ import torch
 from commands import status
 
 from geomem import InputError
-from geomem.quality import frechet_distance, inception, inception_features
+from geomem.features import inception, inception_features
+from geomem.quality import frechet_distance
 
 MISSING = "torch-fidelity cannot be imported here"
 

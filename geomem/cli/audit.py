@@ -48,12 +48,15 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     """
     require_data(data)
     from geomem.cli.generate import samples_to_judge
+    from geomem.features import load_features
     from geomem.files import write_json, write_text
     from geomem.report.audit import render_audit
     from geomem.run_audit import audit as audited
 
     if out:
         require_new_directory(out, AUDIT_FILE)
+    if looking["features"]:
+        looking["features"] = load_features(looking["features"], device=device)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
                                                out=out)
     looking["mirrored"] |= samples.flip

@@ -50,12 +50,15 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     """
     require_data(data)
     from geomem.cli.generate import samples_to_judge
+    from geomem.features import load_features
     from geomem.files import write_json
     from geomem.memorization import leaning, memorization_rate, near_copies
     from geomem.training.levels import levels_beside_references
 
     if out:
         require_new_directory(out, MEMORIZATION_FILE)
+    if looking["features"]:
+        looking["features"] = load_features(looking["features"], device=device)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
                                                out=out)
     looking["mirrored"] |= samples.flip

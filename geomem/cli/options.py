@@ -217,6 +217,9 @@ def judged_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--brightness", is_flag=True,
                      help="Look for training points in another brightness and contrast: compared without their mean "
                           "and scale."),
+        click.option("--features", metavar="inception|FOLDER|FILE", help=(
+            "Compare by the features of a network in place of pixels: Inception (weights in torch's cache, or a FILE "
+            "of them), or a DINOv2 in a FOLDER as transformers saves it (config.json, model.safetensors).")),
     )):
         command = option(command)
     return command

@@ -34,9 +34,9 @@ INCEPTION = ("fid", "kid", "inception-pr")
               help="Also measure this; may be repeated. pr: improved precision and recall. components, values, "
                    "mean-distance: the measures of arXiv 2601.21348. fid, kid, inception-pr: on Inception features.")
 @click.option("--all", "everything", is_flag=True, help="Every metric; those on Inception features if --fid-weights.")
-@click.option("--features", default="pixels", show_default=True, metavar="pixels|pca:K",
+@click.option("--features", default="pixels", show_default=True, metavar="pixels|pca:K|inception|FOLDER|FILE",
               help="What frechet, mmd and pr are measured on; pca:K are the first K principal components of the "
-                   "training points.")
+                   "training points; a network as in geomem audit --features.")
 @click.option("--fid-weights", metavar="FILE", type=click.Path(),
               help="Inception weights, .pth or .safetensors.  [default: torch-fidelity's in torch's cache]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
@@ -63,9 +63,10 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     """
     require_data(data)
     from geomem.errors import InputError
+    from geomem.features import inception_features, load_features
     from geomem.files import require_writable, write_figure, write_json
     from geomem.generation import data_of, note_other_data, read_samples, require_comparable
-    from geomem.quality import compare_samples, inception_features
+    from geomem.quality import compare_samples
 
     if labels and len(labels) != len(samples):
         raise InputError(f"{len(labels)} --label for {len(samples)} sample files; give one for each")
@@ -78,12 +79,12 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     if features == "pixels":  # the Frechet distance in pixels is there in any case
         metrics = tuple(metric for metric in metrics if metric != "frechet")
     given = f"--features {features}"
-    if features != "pixels" and not re.fullmatch(r"pca:[0-9]{1,6}", features):
-        raise InputError(f"{given}: give pixels, or pca:K for the first K principal components")
     if features != "pixels" and not set(metrics) & {"frechet", "mmd", "pr"}:
         raise InputError(f"{given} has no effect without --metric frechet, mmd or pr, or --all")
     if fid_weights and not set(metrics) & set(INCEPTION):
         raise InputError(f"--fid-weights has no effect without --metric {', '.join(INCEPTION)}, or --all")
+    space = features if features == "pixels" or re.fullmatch(r"pca:[0-9]{1,6}", features) else load_features(
+        features, device=device)
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
     files = [read_samples(path) for path in samples]
     dataset = data_of(files[0].about, data, files[0].name, load=load)
@@ -96,7 +97,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         if data is not None and file is not files[0]:
             note_other_data(file.about, dataset, data, file.name)
     with progress_bar(len(samples), "measuring", "file") as bar:
-        comparison = compare_samples(files, dataset, labels=labels or samples, metrics=metrics, features=features,
+        comparison = compare_samples(files, dataset, labels=labels or samples, metrics=metrics, features=space,
                                      inception=inception, seed=seed, device=device,
                                      progress=bar.to)
     document = comparison.to_dict()

@@ -26,6 +26,7 @@ Points within the tolerance of the ratio rule count as one. Held-out points that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,20 +86,21 @@ class Leaning:
 
 
 def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
-            mirrored: bool = False, shifts: int = 0, brightness: bool = False, relabelings: int = RELABELINGS,
-            seed: int = 0, device: str | torch.device = "auto") -> Leaning:
+            mirrored: bool = False, shifts: int = 0, brightness: bool = False,
+            features: Callable[..., Any] | None = None, relabelings: int = RELABELINGS, seed: int = 0,
+            device: str | torch.device = "auto") -> Leaning:
     """How far ``samples`` lean on the training points (module docstring).
 
     samples: (n, ...). train: (N, ...), the training points. heldout: (M, ...), points of the same law that neither
     trained nor selected the model. All in one scale and shape, numpy or torch.
-    tolerance, mirrored, shifts, brightness: as in ``memorization_rate``; held-out points are looked at through the same
-    views. relabelings: of the permutation test. seed: of them, of the choice of points where one kind has more than
+    tolerance, mirrored, shifts, brightness, features: as in ``memorization_rate``; held-out points are looked at in the
+    same way. relabelings: of the permutation test. seed: of them, of the choice of points where one kind has more than
     eight times as many as the other, and of the split for the floor.
 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
-    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness)
+    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness, features=features)
     asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, views, device=device)
     require_one_scale("samples", asked, train)
     require_one_scale("held-out points", heldout, train)
@@ -107,7 +109,8 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
 
 
 def leaning_against(samples: np.ndarray, sets: DistinctSets, *, floor: Leaning | None = None,
-                    relabelings: int = RELABELINGS, seed: int = 0, device: str | torch.device = "auto") -> Leaning:
+                    relabelings: int = RELABELINGS, seed: int = 0,
+            device: str | torch.device = "auto") -> Leaning:
     """Leaning of samples (n, d), with the points they are held against made distinct beforehand."""
     measured = _measure(samples, sets.train, sets.heldout, relabelings, seed, device, sets.views)
     return Leaning(floor=floor, **measured, leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed,

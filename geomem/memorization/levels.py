@@ -14,16 +14,15 @@ levels share it too, which makes the curves smooth and their differences precise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from geomem.devices import resolve_device
+from geomem.devices import evaluation_mode, resolve_device
 from geomem.errors import InputError
 from geomem.memorization.ratio import RATIO, DistinctTraining, apply_ratio_rule, distinct_training
 from geomem.models.denoiser import rows_of
@@ -155,16 +154,3 @@ def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float, labels:
     levels = torch.full((len(noisy),), sigma, device=noisy.device)
     with torch.inference_mode():
         return denoiser(noisy, levels, *(() if labels is None else (labels,)), **conditioning).float().cpu()
-
-
-@contextmanager
-def evaluation_mode(denoiser: object) -> Iterator[None]:
-    """Switch off dropout and the like, and put every submodule back as it was."""
-    training = [m for m in denoiser.modules() if m.training] if isinstance(denoiser, nn.Module) else []
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.devices import resolve_device
+from geomem.devices import evaluation_mode, resolve_device
 from geomem.geometry.options import as_sigmas
 from geomem.memorization.heldout import distinct_sets
-from geomem.memorization.levels import denoise, evaluation_mode
+from geomem.memorization.levels import denoise
 from geomem.models import GaussianDenoiser
 from geomem.points import Array
 from geomem.rng import generator

@@ -15,6 +15,7 @@ points, or near one of a pair of similar ones, is seen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,17 +85,17 @@ class NearCopies:
 
 def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: float | None = None,
                 mirrored: bool = False, shifts: int = 0, brightness: bool = False,
-                device: str | torch.device = "auto") -> NearCopies:
+                features: Callable[..., Any] | None = None, device: str | torch.device = "auto") -> NearCopies:
     """Which ``samples`` are nearer to a training point than held-out points are (module docstring).
 
     samples: (n, ...). train: (N, ...). heldout: (M, ...), points of the same law that neither trained nor selected
-    the model. All in one scale and shape, numpy or torch. tolerance, mirrored, shifts, brightness: as in
-    ``memorization_rate``.
+    the model. All in one scale and shape, numpy or torch. tolerance, mirrored, shifts, brightness,
+    features: as in ``memorization_rate``.
 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
-    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness)
+    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness, features=features)
     asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, views, device=device)
     require_one_scale("samples", asked, train)
     require_one_scale("held-out points", heldout, train)

@@ -16,6 +16,7 @@ is the floor that honest samples reach.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,7 @@ class MemorizationRate:
 
 def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tolerance: float | None = None,
                       mirrored: bool = False, shifts: int = 0, brightness: bool = False,
+                      features: Callable[..., Any] | None = None,
                       device: str | torch.device = "auto") -> MemorizationRate:
     """Share of ``samples`` that are memorized from ``train`` by the ratio rule, Dodson et al. 2026, section 3.
 
@@ -98,6 +100,8 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
         module docstring, 0 for exact duplicates only.
     mirrored, shifts, brightness: also look for mirror images of training pictures (C, H, W), for their parts up to so
         many pixels off, or for points in another brightness and contrast (``geomem.memorization.views``).
+    features: a network or another callable from pictures (n, C, H, W) to (n, F), or a ``geomem.features.FeatureSpace``;
+        distances are then those of its features. None for the pixels themselves.
 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, a parameter
     is out of range, or fewer than two distinct training points remain.
@@ -105,7 +109,7 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     if samples.shape[1:] != train.shape[1:]:
         raise InputError(f"samples have shape {tuple(samples.shape[1:])} each and training points "
                          f"{tuple(train.shape[1:])}; bring both to one shape")
-    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness)
+    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness, features=features)
     training = distinct_training(train, tolerance, views, device=device)
     require_one_scale("samples", samples, train)
     return apply_ratio_rule(as_rows(samples, "samples"), training, ratio, device=device)

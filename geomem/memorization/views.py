@@ -9,7 +9,7 @@ The distance of a sample x to a training point t is the smallest one over the *v
                 direction: so nothing is made up at the edges, and crops that differ by a border are found
     brightness  R takes the mean from the values of a point and divides by their standard deviation (a point without any
                 becomes 0)
-    features    R maps a picture to the values that a network gives (``geomem.features``), in place of its pixels
+    features    R then maps a picture to the values that a network gives it (``geomem.features``)
 
 Distances are in the units of what R gives. Only the samples are looked at through views, one after the other, so no
 training point is held more than once: the k points nearest over all views are among the k nearest of each.
@@ -17,7 +17,7 @@ training point is held more than once: the k points nearest over all views are a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -29,14 +29,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geomem.errors import InputError
+from geomem.features import PIXELS, FeatureSpace, feature_space
 from geomem.geometry.neighbours import nearest
 from geomem.points import Array, DistinctPoints, Points, as_points, distinct_points
 
-PIXELS = "pixels"
 _FLAT = 1e-6  # standard deviation over the largest value, below which a point is one value and rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Views:
     """How points of one shape are compared (module docstring); by default as they are."""
 
@@ -44,9 +44,11 @@ class Views:
     mirrored: bool = False
     shifts: int = 0
     brightness: bool = False
+    features: FeatureSpace | None = None
 
     @classmethod
-    def of(cls, points: Array, *, mirrored: bool = False, shifts: int = 0, brightness: bool = False) -> Views:
+    def of(cls, points: Array, *, mirrored: bool = False, shifts: int = 0, brightness: bool = False,
+           features: Callable[..., Any] | None = None) -> Views:
         """The views of points (N, ...). Raises InputError where they have no such views."""
         shape = tuple(points.shape[1:])
         if (mirrored or shifts) and len(shape) != 3:
@@ -55,19 +57,26 @@ class Views:
         if shifts < 0 or (shifts and 2 * shifts >= min(shape[1:])):
             raise InputError(f"shifts = {shifts}: give 0 or more pixels, less than half of the smaller side of the "
                              f"points of shape {shape}")
-        return cls(shape, mirrored, shifts, brightness)
+        if brightness and features is not None:
+            raise InputError("brightness is taken from pixels, and features are not pixels; leave one of them out")
+        return cls(shape, mirrored, shifts, brightness, feature_space(features))
 
     @property
     def as_they_are(self) -> bool:
-        return not (self.mirrored or self.shifts or self.brightness)
+        return not (self.mirrored or self.shifts or self.brightness or self.features)
+
+    @property
+    def space(self) -> str:
+        """``pixels``, or the name of the features."""
+        return PIXELS if self.features is None else self.features.name
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: space, mirrored, shifts, brightness."""
-        return {"space": PIXELS, "mirrored": self.mirrored, "shifts": self.shifts, "brightness": self.brightness}
+        return {"space": self.space, "mirrored": self.mirrored, "shifts": self.shifts, "brightness": self.brightness}
 
     def reference(self, points: Points) -> Points:
-        """R of points (N, ...), made when they are read."""
-        return Points([points], self._compared) if self.shifts or self.brightness else points
+        """R of points (N, ...), made when they are read; features at once."""
+        return self._mapped(points) if self.shifts or self.brightness or self.features else points
 
     def seen(self, queries: Points) -> Iterator[Points]:
         """R(V x) of queries (n, ...), view after view; the first are the points as they are."""
@@ -75,18 +84,24 @@ class Views:
         by = range(-self.shifts, self.shifts + 1)
         for flip, down, right in product((False, True)[:1 + self.mirrored], by, by):
             if flip or down or right:
-                yield Points([queries], partial(self._compared, flip=flip, step=(down, right)))
+                yield self._mapped(queries, flip=flip, step=(down, right))
+
+    def _mapped(self, points: Points, **view: Any) -> Points:
+        pixels = Points([points], partial(self._compared, **view))
+        return pixels if self.features is None else Points([self.features(pixels)])
 
     def _compared(self, rows: Any, flip: bool = False, step: tuple[int, int] = (0, 0)) -> np.ndarray:
         """R of points, or of their mirror images, and of what lies so many pixels down and right; float32."""
         rows = np.asarray(rows)
         pictures = rows.reshape(-1, *self.shape)[..., ::-1] if flip else rows.reshape(-1, *self.shape)
-        if not (self.shifts or self.brightness):
+        if not (self.shifts or self.brightness or self.features):
             return pictures.reshape(rows.shape).astype(np.float32)
         if self.shifts:
             down, right = (slice(self.shifts + by, side - self.shifts + by) for by, side in zip(
                 step, self.shape[1:], strict=True))
             pictures = pictures[..., down, right]
+        if self.features:
+            return np.ascontiguousarray(pictures, dtype=np.float32)
         values = pictures.reshape(len(pictures), -1)
         return (_of_unit_scale(values) if self.brightness else values).astype(np.float32)
 
@@ -106,7 +121,8 @@ def in_words(looked: Mapping[str, Any]) -> str:
     """What was looked for, as ``Views.to_dict`` has it, to follow "copies of"."""
     return "".join(("training points", " or their mirror images" if looked["mirrored"] else "",
                     f", moved by up to {looked['shifts']} pixels" if looked["shifts"] else "",
-                    ", in any brightness and contrast" if looked["brightness"] else ""))
+                    ", in any brightness and contrast" if looked["brightness"] else "",
+                    "" if looked["space"] == PIXELS else f", by the features {looked['space']}"))
 
 
 def nearest_points(queries: np.ndarray, points: Points | np.ndarray, k: int, views: Views, *,

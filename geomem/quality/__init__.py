@@ -1,10 +1,10 @@
 """Did it work? Closeness of generated samples to held-out data."""
 
 from geomem._renamed import renamed
+from geomem.features.inception import InceptionFeatures, inception_features
 from geomem.quality.comparison import Comparison, compare_samples
 from geomem.quality.distributions import jensen_shannon, mean_training_distance, wasserstein_1
-from geomem.quality.frechet import frechet_distance
-from geomem.quality.inception import InceptionFeatures, inception_features
+from geomem.quality.frechet import frechet_distance, mifid
 from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import PrecisionRecall, precision_recall
 from geomem.quality.metrics import METRICS, Judge, Measurement
@@ -26,6 +26,7 @@ __all__ = [
     "jensen_shannon",
     "kernel_distance",
     "mean_training_distance",
+    "mifid",
     "named_window",
     "precision_recall",
     "quality_report",

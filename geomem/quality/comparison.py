@@ -12,12 +12,12 @@ import torch
 
 from geomem.data import DataSet
 from geomem.errors import InputError
+from geomem.features import PIXELS, FeatureSpace, InceptionFeatures
 from geomem.generation import Samples
 from geomem.memorization import Leaning, MemorizationRate, leaning
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.memorization.views import Views
 from geomem.points import as_rows
-from geomem.quality.inception import InceptionFeatures
 from geomem.quality.metrics import LIMITS, Judge, Measurement
 from geomem.quality.report import QualityReport, quality_report
 from geomem.statistics import MeanOverRuns, mean_over_runs
@@ -145,7 +145,8 @@ class Comparison:
 
 
 def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Sequence[str] | None = None,
-                    metrics: Sequence[str] = (), features: str = "pixels", inception: InceptionFeatures | None = None,
+                    metrics: Sequence[str] = (), features: str | FeatureSpace = PIXELS,
+                    inception: InceptionFeatures | None = None,
                     seed: int = 0, device: str | torch.device = "auto",
                     progress: Callable[[int, int], None] | None = None) -> Comparison:
     """Measure each of ``samples`` against the training points and the test part of the held-out points.
@@ -176,8 +177,8 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
         {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train), "n_test": len(test),
          "leaked": dataset.n_leaked}, rows,
         apply_ratio_rule(as_rows(test, "held-out points"), training[False], RATIO, device=device), _means(rows),
-        {"metrics": list(dict.fromkeys(metrics)), "features": features, "seed": seed, "fid_weights":
-            None if inception is None else {"sha256": inception.sha256, "standard": inception.standard}})
+        {"metrics": list(dict.fromkeys(metrics)), "features": getattr(features, "name", features), "seed": seed,
+         "fid_weights": None if inception is None else {"sha256": inception.sha256, "standard": inception.standard}})
 
 
 def _leaning(samples: Samples, dataset: DataSet, seed: int, device: str | torch.device) -> Leaning | None:

@@ -18,8 +18,10 @@ from __future__ import annotations
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.points import Array, as_rows
+from geomem.points import BLOCK_VALUES, Array, as_rows, runs
 from geomem.statistics import standard_error
+
+_PENALTY_BELOW, _NO_DISTANCE, _MIFID_ROUNDING = 0.1, 1e-8, 1e-14  # of torchmetrics' MiFID
 
 
 def frechet_distance(a: Array, b: Array) -> float:
@@ -46,6 +48,27 @@ def frechet_with_stderr(a: Array, b: Array) -> tuple[float, float]:
     """
     value, derivative = _value_and_derivative(a, b)
     return value, standard_error(derivative)
+
+
+def mifid(samples: Array, train: Array) -> float:
+    """The memorization-informed Frechet distance of features (Bai et al. 2021): F(samples, train) / M, where
+
+        M = mean over training points t of  min over samples x of  1 - |cos(x, t)|,    1 where that is 0.1 or more
+
+    as torchmetrics has it; Bai et al. take the mean over the samples and the minimum over the training points. The more
+    samples are copies, the smaller M. samples: (n, F), train: (N, F), features of a network; rows that sum to 0 do not
+    count for M. Raises InputError as ``frechet_distance`` does.
+    """
+    value = frechet_distance(samples, train)
+    x, t = (_unit_rows(as_rows(part).astype(np.float64)) for part in (samples, train))
+    nearest = [(1 - np.abs(t[block] @ x.T)).min(axis=1) for block in runs(0, len(t), max(1, BLOCK_VALUES // len(x)))]
+    penalty = float(np.concatenate(nearest).mean())
+    return value / ((penalty if penalty < _PENALTY_BELOW else 1) + _MIFID_ROUNDING) if value > _NO_DISTANCE else 0.0
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    rows = rows[rows.sum(axis=1) != 0]
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]:

@@ -31,11 +31,12 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.features import PIXELS, InceptionFeatures, feature_space
+from geomem.features.inception import require_images
 from geomem.geometry import principal_components
 from geomem.points import Array, as_rows
 from geomem.quality.distributions import COMPONENTS, bin_edges, jensen_shannon, mean_training_distance, wasserstein_1
 from geomem.quality.frechet import frechet_with_stderr
-from geomem.quality.inception import InceptionFeatures, require_images
 from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import precision_recall
 from geomem.quality.report import samples_at_floor_size, split_heldout
@@ -86,22 +87,23 @@ class Judge:
 
     train: (N, ...), heldout: (M, ...), M >= 8, numpy or torch, in the scale and shape of the samples to come.
     metrics: names from the table of the module docstring.
-    features: ``pixels``, or ``pca:K`` for the first K principal components of the training points, of the metrics
-        that take either.
+    features: ``pixels``, ``pca:K`` for the first K principal components of the training points, or a network or another
+        callable from pictures (n, C, H, W) to (n, F), of the metrics that take either.
     inception: the network, for the metrics on Inception features.
     seed: of the held-out halves and the resampling.
 
     Raises InputError for an unknown metric or kind of features, a network that is missing, or points that do not fit.
     """
 
-    def __init__(self, train: Array, heldout: Array, metrics: Sequence[str], *, features: str = "pixels",
+    def __init__(self, train: Array, heldout: Array, metrics: Sequence[str], *,
+                 features: str | Callable[..., Any] = PIXELS,
                  inception: InceptionFeatures | None = None, seed: int = 0,
                  device: str | torch.device = "auto") -> None:
         unknown = set(metrics) - set(METRICS)
         if unknown:
             raise InputError(f"unknown metric {sorted(unknown)[0]!r}; choose among {', '.join(METRICS)}")
-        match = re.fullmatch(r"pca:([0-9]{1,6})", features)
-        if features != "pixels" and match is None:
+        match = re.fullmatch(r"pca:([0-9]{1,6})", features) if isinstance(features, str) else None
+        if isinstance(features, str) and features != PIXELS and match is None:
             raise InputError(f"features {features!r}: give pixels, or pca:K for the first K principal components")
         if inception is None and set(metrics) & set(INCEPTION_METRICS):
             raise InputError(f"{', '.join(name for name in metrics if name in INCEPTION_METRICS)}: give the Inception "
@@ -111,10 +113,13 @@ class Judge:
         self.metrics, self.seed, self.device = tuple(dict.fromkeys(metrics)), seed, device
         self.train, self._heldout = train, heldout
         self._inception = _STANDARD_INCEPTION if inception is None or inception.standard else _OTHER_INCEPTION
-        self._maps: dict[str, Callable[[Array], np.ndarray]] = {"pixels": as_rows}
-        self._chosen = features
+        self._maps: dict[str, Callable[[Array], np.ndarray]] = {PIXELS: as_rows}
+        space = None if isinstance(features, str) else feature_space(features)
+        self._chosen = str(features) if space is None else space.name
+        if space is not None:
+            self._maps[self._chosen] = space
         if match is not None and set(metrics) & {"frechet", "mmd", "pr"}:
-            self._maps[features] = principal_components(train, int(match[1]))
+            self._maps[self._chosen] = principal_components(train, int(match[1]))
         if "components" in metrics:
             most = min(train.shape[0] - 1, int(np.prod(train.shape[1:])))
             self._maps["components"] = principal_components(train, min(COMPONENTS, most))

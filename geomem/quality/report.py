@@ -9,6 +9,7 @@ much nearer than held-out data copy, samples much farther do not look like the d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError
+from geomem.features import PIXELS, feature_space
 from geomem.geometry.neighbours import nearest
 from geomem.points import Array, as_points, as_rows
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
@@ -25,7 +27,7 @@ from geomem.statistics import Z_95
 
 @dataclass(frozen=True)
 class QualityReport:
-    """Frechet distances in pixels, squared data units; distances in data units.
+    """Frechet distances, in squared data units, and distances, in data units; or in those of the features ``space``.
 
     frechet, frechet_low, frechet_high, frechet_stderr: samples against held-out points, with a 95% interval and a
         standard error over the sampling of the samples (normal, from the infinitesimal jackknife; the held-out points
@@ -52,15 +54,18 @@ class QualityReport:
     n_train: int
     n_heldout: int
     seed: int
+    space: str = PIXELS
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields."""
         return asdict(self)
 
 
-def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 0,
-                   device: str | torch.device = "auto") -> QualityReport:
+def quality_report(samples: Array, train: Array, heldout: Array, *, features: Callable[..., Any] | None = None,
+                   seed: int = 0, device: str | torch.device = "auto") -> QualityReport:
     """Compare samples (n, ...) with train (N, ...) and heldout (M, ...), all in one scale and shape.
+
+    features: as in ``memorization_rate``; distances are then those of its features, not pixels.
 
     The floor takes n held-out points, or half of them if there are fewer than 2 n, against all the others;
     points are chosen at random by ``seed``. Raises InputError if shapes differ, a value is not finite, or
@@ -72,6 +77,9 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
         raise InputError(f"the points differ in shape: {shapes}; bring them to one")
     if len(heldout) < 4:
         raise InputError(f"{len(heldout)} held-out points; two halves to compare need at least 4")
+    if (space := feature_space(features)) is not None:
+        samples, train, heldout = (space(part, name) for part, name in (
+            (samples, "samples"), (train, "train"), (heldout, "heldout")))
     samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_points("train", train)
     frechet, stderr = frechet_with_stderr(samples, heldout)
     floor, rest = split_heldout(len(heldout), len(samples), seed)
@@ -84,7 +92,8 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, seed: int = 
         frechet_train=frechet_distance(source.take(known), heldout), frechet_train_n=len(known),
         nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),
         nearest_heldout=float(np.median(nearest(heldout, source, 1, device=device)[0])),
-        n_samples=len(samples), n_train=source.shape[0], n_heldout=len(heldout), seed=seed)
+        n_samples=len(samples), n_train=source.shape[0], n_heldout=len(heldout), seed=seed,
+        space=PIXELS if space is None else space.name)
 
 
 def split_heldout(n_heldout: int, n_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,8 @@ from geomem.run_audit import HEADLINES
 SHOWN = 24
 _KINDS = {"copies": "copies", "leans": "leans", "nothing found": "clean", None: "open"}  # classes of the style sheet
 _PEERS = (("auth_pct", "AuthPct, percentage of authentic samples", "50 or more"),
-          ("c_t", "C_T, below 0 where samples copy", "about 0"))
+          ("c_t", "C_T, below 0 where samples copy", "about 0"),
+          ("mifid", "MiFID, the Frechet distance over a penalty for copies", ""))
 
 
 def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array, near: NearCopies) -> str:
@@ -28,6 +29,8 @@ def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array,
     """
     about, data, leans = document["about"], document["data"], document["leaning"]
     basis = [f"data: {data['name']}, SHA-256 {data['sha256']}",
+             f"compared: {leans['space']}" + (f", shifts of up to {leans['shifts']} pixels" if leans["shifts"] else "")
+             + (", in any brightness and contrast" if leans["brightness"] else ""),
              f"seed {leans['seed']}; points within {leans['tolerance']:.3g} of each other count as one"]
     basis += [f"{name}: {about[key]}" for key, name in (
         ("weights", "weights"), ("method", "sampler"), ("steps", "noise levels"), ("weights_sha256", "SHA-256 of the "

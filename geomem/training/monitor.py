@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from geomem.devices import evaluation_mode
 from geomem.duplicates import leaked_points
 from geomem.errors import InputError
-from geomem.memorization.levels import evaluation_mode
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
 from geomem.models.denoiser import rows_of
 from geomem.models.piecewise import PiecewiseDenoiser

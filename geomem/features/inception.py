@@ -44,6 +44,15 @@ class InceptionFeatures:
     standard: bool
     device: torch.device
 
+    @property
+    def name(self) -> str:
+        return "Inception" if self.standard else f"Inception with other weights, {self.sha256[:12]}"
+
+    @classmethod
+    def load(cls, path: str | None, device: str | torch.device = "auto") -> InceptionFeatures:
+        """``inception_features``."""
+        return inception_features(path, device=device)
+
     def __call__(self, images: Array, name: str = "images") -> np.ndarray:
         """Images (n, C, H, W) in [-1, 1], C = 1 or 3, as (n, 2048) float32.
 

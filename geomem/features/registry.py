@@ -1,0 +1,38 @@
+"""The extractors that are known by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geomem.errors import InputError
+from geomem.features.dinov2 import DINOv2
+from geomem.features.inception import InceptionFeatures
+from geomem.features.space import FeatureSpace
+from geomem.files import read_json
+
+# By name, and by the model_type of a folder's config.json: classes with ``load(path, device)``.
+EXTRACTORS: dict[str, Any] = {"inception": InceptionFeatures, "dinov2": DINOv2}
+
+
+def load_features(word: str, *, device: str | torch.device = "auto") -> FeatureSpace:
+    """The feature space that ``word`` names: ``inception`` (weights in torch's cache), a file of Inception's weights,
+    or a folder with config.json and model.safetensors as transformers saves a DINOv2.
+
+    Raises InputError for anything else, and where a library or weights are missing.
+    """
+    path = Path(word)
+    if word == "inception":
+        return FeatureSpace(InceptionFeatures.load(None, device))
+    if path.is_file():
+        return FeatureSpace(InceptionFeatures.load(word, device))
+    if not path.is_dir():
+        raise InputError(f"--features {word}: give inception, a file of its weights, or a folder with config.json and "
+                         "model.safetensors of a DINOv2; pixels is the default")
+    kind = read_json(path / "config.json", "give the folder of a network as transformers saves it").get("model_type")
+    if kind not in EXTRACTORS:
+        raise InputError(f"--features {word} holds a network of type {str(kind)[:60]!r}; known are dinov2 folders and "
+                         "inception")
+    return FeatureSpace(EXTRACTORS[kind].load(word, device))
