@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from commands import refused, status
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import geomem
 from geomem.errors import InputError
@@ -127,6 +127,14 @@ class StandIn(torch.nn.Module):
         super().__init__()
         self.head = torch.nn.Linear(3, config.hidden_size)
 
+    @classmethod
+    def from_pretrained(cls, folder, config, use_safetensors, local_files_only, output_loading_info):
+        assert (use_safetensors, local_files_only, output_loading_info) == (True, True, True)
+        network, tensors = cls(config), load_file(folder / "model.safetensors")
+        missing = set(network.state_dict()) - set(tensors)
+        network.load_state_dict(tensors, strict=False)
+        return network, {"missing_keys": missing}
+
     def forward(self, pixel_values):
         self.last = pixel_values
         return types.SimpleNamespace(pooler_output=self.head(pixel_values.mean((2, 3))))
@@ -137,7 +145,10 @@ def folder(tmp_path, monkeypatch):
     """A folder as transformers saves it, and a stand-in for transformers itself."""
     module = types.ModuleType("transformers")
     module.Dinov2Config, module.Dinov2Model = types.SimpleNamespace, StandIn
-    monkeypatch.setitem(sys.modules, "transformers", module)
+    module.utils, logging = types.ModuleType("transformers.utils"), types.ModuleType("transformers.utils.logging")
+    logging.disable_progress_bar = lambda: None
+    for part in (module, module.utils, logging):
+        monkeypatch.setitem(sys.modules, part.__name__, part)
     path = tmp_path / "network"
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"model_type": "dinov2", "hidden_size": 4, "patch_size": 2}))
@@ -181,10 +192,12 @@ def test_folders_that_lie_and_what_is_missing_are_one_line(folder, tmp_path, cap
     asked = "audit", tmp_path / "samples.npz", "--data", tmp_path / "data.npz", "--features"
     good = json.loads((folder / "config.json").read_text())
     for config, words in ((good | {"model_type": "bert"}, "type 'bert'"), (good | {"hidden_size": 10**9}, "up to 4096"),
-                          (good | {"hidden_size": 5}, "belongs to another network"), ([], "not a JSON object")):
+                          (good | {"hidden_size": 5}, "that transformers can read"), ([], "not a JSON object")):
         (folder / "config.json").write_text(json.dumps(config))
         assert words in refused(capsys, *asked, folder)
     (folder / "config.json").write_text(json.dumps(good))
+    save_file({"other": torch.zeros(2)}, folder / "model.safetensors")
+    assert "holds no tensor 'head.bias'" in refused(capsys, *asked, folder)
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refused(capsys, *asked, folder)
     assert "give inception" in refused(capsys, *asked, tmp_path / "nowhere")

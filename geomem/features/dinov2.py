@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from geomem.devices import resolve_device
 from geomem.errors import InputError
-from geomem.files import read_json
-from geomem.models.weights import read_matching
+from geomem.files import read_json, require_file
 
 MEAN, STD, SIZE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
 _LARGEST = {"hidden_size": 4096, "num_hidden_layers": 64, "num_attention_heads": 64, "patch_size": 64,
             "image_size": 2048, "mlp_ratio": 16, "num_channels": 3}  # of ViT-g: 1536, 40, 24, 14, 518, 4, 3
+_DETAILS = ("layer_norm_eps", "qkv_bias", "use_swiglu_ffn", "layerscale_value", "hidden_act", "use_mask_token")
 
 
 class DINOv2(nn.Module):
@@ -54,9 +54,11 @@ class DINOv2(nn.Module):
         """
         try:
             from transformers import Dinov2Config, Dinov2Model
+            from transformers.utils.logging import disable_progress_bar
         except ImportError:
             raise InputError(f"--features {path} needs transformers; pip install transformers, or leave --features "
                              "out") from None
+        disable_progress_bar()
         folder, advice = Path(path), "save the network again with transformers' save_pretrained"
         config = read_json(folder / "config.json", advice)
         for name, largest in _LARGEST.items():
@@ -64,18 +66,19 @@ class DINOv2(nn.Module):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
                 raise InputError(f"{folder / 'config.json'}: {name} is {str(value)[:60]}, not a number up to "
                                  f"{largest}; {advice}")
-        described = {name: value for name, value in config.items() if name in {*_LARGEST, "layer_norm_eps", "qkv_bias",
-                     "use_swiglu_ffn", "layerscale_value", "hidden_act", "use_mask_token"}}
-        try:
-            with torch.device("meta"):
-                outline = Dinov2Model(Dinov2Config(**described))
-        except Exception as error:  # transformers and torch refuse in many ways what does not fit together
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise InputError(f"{folder / 'config.json'} describes no DINOv2 ({reason}); {advice}") from None
         file = folder / "model.safetensors"
-        weights = read_matching(file, outline, lambda name: name.removeprefix("dinov2."))
-        network = Dinov2Model(Dinov2Config(**described))
-        network.load_state_dict(weights)
+        require_file(file, advice)
+        described = {name: value for name, value in config.items() if name in {*_LARGEST, *_DETAILS}}
+        try:
+            network, found = Dinov2Model.from_pretrained(
+                folder, config=Dinov2Config(**described), use_safetensors=True, local_files_only=True,
+                output_loading_info=True)
+        except Exception as error:  # transformers and safetensors refuse in many ways what does not fit together
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise InputError(f"{folder} holds no DINOv2 that transformers can read ({reason}); {advice}") from None
+        if missing := sorted(found["missing_keys"]):
+            raise InputError(f"{file} holds no tensor {missing[0]!r}, which the network needs; it belongs to another "
+                             "network")
         with open(file, "rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         return cls(network.float(), f"dinov2 {sha256[:12]}", _size(folder)).to(resolve_device(device)).eval()
