@@ -11,7 +11,7 @@ from torch import nn
 
 from geomem import InputError, load_data
 from geomem.generation import generate, sampler_levels
-from geomem.memorization import control_windows, memorization_rate, swapped_samples
+from geomem.memorization import control_windows, leaning, memorization_rate, swapped_samples
 from geomem.models import (
     PUBLISHED_WINDOWS,
     EmpiricalDenoiser,
@@ -267,6 +267,8 @@ def test_json_table_and_files(runs, tmp_path, capsys):
     assert status(*arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["outside", "inside", "window"]
+    leans = rows[0]["leaning"]
+    assert f"{leans['share']:.1%} [{100 * leans['low']:.1f}, {100 * leans['high']:.1f}]" in "".join(lines)
     assert sum(line.startswith("A  ") for line in lines) == 1 + 3 * len(
         {json.dumps(row["window"]) for row in rows if row["window"]})
     assert any(line.startswith("held-out data") for line in lines)
@@ -308,6 +310,9 @@ def test_rows_are_the_functions_of_the_same_seeds(runs, capsys):
         found, pair = rates[names(row)], names(row)
         assert row["memorization"]["median_nearest_distance"] == pytest.approx(found.median_nearest_distance, rel=1e-4)
         assert row["memorization"]["rate"] == found.rate
+        leans = leaning(expected[pair], data.train, data.test)
+        assert row["leaning"]["share"] == pytest.approx(leans.share, abs=1e-3)
+        assert row["leaning"]["floor"] == leans.floor.to_dict()
         assert row["quality"]["frechet"] == pytest.approx(frechet_distance(expected[pair], data.test), rel=1e-4)
         if pair in before:
             change = paired_share_difference(rates[before[pair]].memorized, found.memorized)

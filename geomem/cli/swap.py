@@ -109,6 +109,7 @@ def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls
     with progress_bar(len(rows), "swaps", "row") as bar:
         table = swap_experiment({name: run.denoiser for name, run in runs.items()}, rows, dataset, sigmas, n=n_samples,
                                 method=method, batch=batch, classes=len(model.labels or ()), tolerance=tolerance,
+                                mirrored=any(run.flip for run in runs.values()),
                                 device=device, progress=bar.to)
     document = {
         "format": "geomem.swap/1",

@@ -20,9 +20,12 @@ from geomem.data import DataSet
 from geomem.devices import resolve_device
 from geomem.errors import InputError
 from geomem.generation import generate
-from geomem.memorization import MemorizationRate
+from geomem.memorization import Leaning, MemorizationRate
+from geomem.memorization.heldout import distinct_sets
+from geomem.memorization.leaning import leaning_against, leaning_of_heldout
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
 from geomem.memorization.swap import control_windows, swapped_samples
+from geomem.memorization.views import Views
 from geomem.models import PUBLISHED_WINDOWS, EmpiricalDenoiser, GaussianDenoiser, Window
 from geomem.noise import read_zone
 from geomem.noise.danger_zone import danger_zone
@@ -76,12 +79,14 @@ class SwapRow:
 
 @dataclass(frozen=True, eq=False)
 class SwapResult:
-    """The samples of a row: memorized share, Frechet distance to held-out points with its standard error, and the
-    first of them; ``difference`` of the memorized share from the denoiser outside alone, None for A alone.
+    """The samples of a row: memorized share, leaning (None where too few test points are left), Frechet distance to
+    held-out points with its standard error, and the first of them; ``difference`` of the memorized share from the
+    denoiser outside alone, None for A alone.
     """
 
     row: SwapRow
     memorization: MemorizationRate
+    leaning: Leaning | None
     frechet: float
     frechet_stderr: float
     shown: np.ndarray
@@ -91,6 +96,7 @@ class SwapResult:
         """For JSON; the Frechet distance with its normal 95% interval."""
         half = Z_95 * self.frechet_stderr
         return {**self.row.to_dict(sigmas), "memorization": self.memorization.to_dict(),
+                "leaning": self.leaning and self.leaning.to_dict(),
                 "difference": self.difference and self.difference.to_dict(),
                 "quality": {"frechet": self.frechet, "frechet_low": max(0.0, self.frechet - half),
                             "frechet_high": self.frechet + half, "frechet_stderr": self.frechet_stderr}}
@@ -171,13 +177,14 @@ def swap_rows(others: Sequence[str], windows: Sequence[Window], sigmas: np.ndarr
 
 def swap_experiment(models: Mapping[str, nn.Module], rows: Sequence[SwapRow], dataset: DataSet, sigmas: np.ndarray, *,
                     n: int = 1000, method: str = "heun", batch: int = 256, classes: int = 0,
-                    tolerance: float | None = None, device: str | torch.device = "auto",
+                    tolerance: float | None = None, mirrored: bool = False, device: str | torch.device = "auto",
                     progress: Callable[[int, int], None] | None = None) -> SwapTable:
     """Sample and measure each of ``rows`` (of ``swap_rows``), all from the seeds 0..n-1.
 
     models: the trained denoisers by name; ``gaussian`` and ``empirical`` in the rows are those of the training points.
     sigmas, method, batch: as in ``geomem.generation.generate``. classes: of the denoisers, which take turns by seed; 0
-    for denoisers without any. tolerance: as in ``memorization_rate``. progress: called with (done, total) rows.
+    for denoisers without any. tolerance, mirrored: as in ``memorization_rate``. progress: called with (done, total)
+    rows.
     """
     on = resolve_device(device)
     named = {name for row in rows for name in (row.outside, row.inside)}
@@ -195,17 +202,26 @@ def swap_experiment(models: Mapping[str, nn.Module], rows: Sequence[SwapRow], da
         inside = None if row.inside == SKIP else denoisers[str(row.inside)]
         return swapped_samples(denoisers[row.outside], inside, row.window, seeds, shape, **options)
 
-    training = distinct_training(dataset.train, tolerance, device=device)
+    training = distinct_training(dataset.train, tolerance, Views.of(dataset.train, mirrored=mirrored), device=device)
     heldout = apply_ratio_rule(as_rows(dataset.test), training, RATIO, device=device)
     unswapped = samples_of(rows[0])
     report = quality_report(unswapped, dataset.train, dataset.test, device=device)
+    compared, floor = None, None
+    try:
+        compared = distinct_sets(unswapped, dataset.train, dataset.test, tolerance, training.views, device=device)
+        floor = leaning_of_heldout(compared, device=device)
+    except InputError as error:
+        _LOG.warning(f"warning: whether samples lean on the training points cannot be said: {error}")
     results: list[SwapResult] = []
     first_of: dict[tuple[Any, ...], SwapResult] = {}  # windows that hold the same steps share their samples
     for row in rows:
         if row.key not in first_of:
             samples = unswapped if row is rows[0] else samples_of(row)
             rate = apply_ratio_rule(as_rows(samples, "samples"), training, RATIO, device=device)
-            first_of[row.key] = SwapResult(row, rate, *frechet_with_stderr(samples, dataset.test), samples[:SHOWN])
+            leans = None if compared is None else leaning_against(as_rows(samples), compared, floor=floor,
+                                                                  device=device)
+            first_of[row.key] = SwapResult(row, rate, leans, *frechet_with_stderr(samples, dataset.test),
+                                           samples[:SHOWN])
         result = replace(first_of[row.key], row=row)
         if row is not rows[0]:
             before = first_of[(rows[0] if row.window is None else SwapRow(row.outside)).key].memorization
