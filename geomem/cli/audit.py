@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from geomem.cli.memorization import near_copy_lines
 from geomem.cli.options import (
     Number,
     answer,
@@ -66,6 +67,7 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     document = {**found.to_dict(), "target": target, "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                          "leaked": dataset.n_leaked}}
+    document["near_copies"]["file"] = dataset.files(document["near_copies"]["nearest"])
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
         write_text(os.path.join(out, "audit.html"), render_audit(document, samples.values, dataset.train,
@@ -102,6 +104,7 @@ def _text(document: dict[str, Any]) -> str:
               "of cases.", "",
               f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
               f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", "",
+              *(f"{line.strip()}" for line in near_copy_lines(document["near_copies"])),
               *_class_lines(document["classes"], level),
               "What this cannot see:", *(f"  {sentence}" for sentence in document["blind"]),
               *(["", "What to do next:"] if document["advice"] else []),

@@ -24,6 +24,7 @@ from geomem.errors import InputError
 if TYPE_CHECKING:
     from geomem.data import DataSet
 
+MAX_FILES, SHOWN_FILES = 1000, 3  # names of duplicates in the JSON and for people
 _PROMISES = {"train": "training points", "heldout": "held-out points", "index_sha256": "sha256 of the rows chosen",
              "sha256": "sha256"}
 
@@ -145,8 +146,23 @@ def document_of(spec: str, dataset: DataSet) -> dict[str, Any]:
     return {"format": "geomem.data/1", "name": dataset.name, **about, "n_train": len(dataset.train),
             "n_heldout": len(dataset.heldout), "shape": list(dataset.train.shape[1:]), "dim": dataset.dim,
             "pixels": dataset.pixels, "min": low, "max": high, "mean": dataset.mean, "sigma_data": dataset.std,
-            "classes": _classes(dataset), "duplicates": dataset.duplicates, "leaked": dataset.n_leaked,
+            "classes": _classes(dataset), "duplicates": dataset.duplicates,
+            "duplicate_files": _duplicate_files(dataset), "leaked": dataset.n_leaked,
             "sha256": dataset.sha256, "notes": list(dataset.notes)}
+
+
+def _duplicate_files(dataset: DataSet) -> list[list[str]] | None:
+    """Names of training points that equal an earlier one, each with the name of that one."""
+    import numpy as np
+
+    later = np.flatnonzero(dataset.first_equal < np.arange(len(dataset.train)))[:MAX_FILES]
+    names, equal = dataset.files(later), dataset.files(dataset.first_equal[later])
+    return None if names is None or equal is None else [list(pair) for pair in zip(names, equal, strict=True)]
+
+
+def _named(pairs: list[list[str]]) -> str:
+    shown = "; ".join(f"{name} equals {first}" for name, first in pairs[:SHOWN_FILES])
+    return f": {shown}{'; ...' if len(pairs) > SHOWN_FILES else ''}" if shown else ""
 
 
 def _classes(dataset: DataSet) -> list[dict[str, Any]] | None:
@@ -170,7 +186,8 @@ def text_of(document: dict[str, Any]) -> str:
                         f"{' x '.join(map(str, document['shape']))} ({document['dim']:,} values)"),
              ("values", f"{document['min']:.4g} to {document['max']:.4g}, mean {document['mean']:.4g}, sigma_data "
                         f"{document['sigma_data']:.4g}" + (" (uint8 scaled to [-1, 1])" if document["pixels"] else "")),
-             ("duplicates", f"{document['duplicates']:,} training points equal an earlier one"),
+             ("duplicates", f"{document['duplicates']:,} training points equal an earlier one"
+                            + _named(document["duplicate_files"] or [])),
              ("classes", None if classes is None else _class_line(classes)), ("sha256", document["sha256"])]
     return "\n".join(textwrap.fill(f"{name:<10}  {text}", 110, subsequent_indent=" " * 12, break_on_hyphens=False)
                      for name, text in lines if text)

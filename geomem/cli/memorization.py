@@ -22,6 +22,7 @@ from geomem.cli.options import (
 from geomem.errors import InputError
 
 MEMORIZATION_FILE = "memorization.json"
+SHOWN_FILES = 5
 
 
 @click.command()
@@ -73,7 +74,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     compared = samples.values, dataset.train, dataset.test
     try:
         document["leaning"] = leaning(*compared, seed=seed, **how).to_dict()
-        document["near_copies"] = near_copies(*compared, **how).to_dict()
+        document["near_copies"] = near = near_copies(*compared, **how).to_dict()
+        near["file"] = dataset.files(near["nearest"])
     except InputError as error:
         document["leaning"] = document["near_copies"] = None
         warn(f"warning: whether samples lean on the training points cannot be said: {error}")
@@ -103,6 +105,12 @@ def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train
         draw_figure(os.path.join(out, "noise-levels.png"), lambda: plot_noise_levels(rows))
 
 
+def near_copy_lines(near: dict[str, Any]) -> list[str]:
+    """The nearest of the near-copies that were found, each with the file of its training point."""
+    pairs = list(zip(near["samples"], near["file"] or [], strict=False))
+    return [f"    sample {sample} is nearest to {file}" for sample, file in pairs[:SHOWN_FILES]]
+
+
 def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
     floor = leaning["floor"]
     lines = [f"nearer to training {leaning['share']:7.1%}  [{leaning['low']:.1%}, {leaning['high']:.1%}]  than to as "
@@ -111,6 +119,7 @@ def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
                 if floor else ""),
              f"near-copies        {near['count'] / near['n']:7.1%}  nearer to a training point than (nearly) all test "
              f"points are; p = {near['p_value']:.2g} for a model that copies nothing"]
+    lines += near_copy_lines(near)
     if leaning["leaked"]:
         lines.append(f"{leaning['leaked']:,} test points within {leaning['tolerance']:.3g} of a training point are not "
                      "compared with")

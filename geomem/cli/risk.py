@@ -79,6 +79,8 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
                              labels=dataset.train_labels, tolerance=tolerance, seed=seed, device=device,
                              progress=bar.to)
     document = {**report.document(dataset, top), "seconds": round(time.perf_counter() - started, 3)}
+    for row, file in zip(document["top"], dataset.files(row["index"] for row in document["top"]) or [], strict=False):
+        row["file"] = file
     if generated is not None:
         document["samples"] = {"file": samples, "about": generated.about, **document["samples"]}
     if out:
@@ -92,7 +94,9 @@ def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskRep
     from geomem.files import draw_figure, write_csv, write_json
     from geomem.plots import plot_copies, plot_risk
 
-    write_csv(os.path.join(out, "risk.csv"), {name: values.tolist() for name, values in report.columns().items()})
+    columns = {name: values.tolist() for name, values in report.columns().items()}
+    files = dataset.files(columns["index"])
+    write_csv(os.path.join(out, "risk.csv"), columns | ({"file": files} if files else {}))
     risk, counts = report.risk, report.counts
     top, ranking = document["top"][:MOST_DRAWN], risk.ranking()
     write_json(os.path.join(out, "risk.json"), document)

@@ -17,7 +17,7 @@ def text_of(document: dict[str, Any]) -> str:
     shown = [name for name in names if name in top[0]]
     lines.append("  ".join([f"{'rank':>4}", *(f"{names[name]:>9}" for name in shown)]))
     for rank, row in enumerate(top, start=1):
-        lines.append("  ".join([f"{rank:4}", *(f"{_cell(row[name]):>9}" for name in shown)]))
+        lines.append("  ".join([f"{rank:4}", *(f"{_cell(row[name]):>9}" for name in shown), row.get("file", "")]))
     lines.append("  ".join([f"{'':>4}", *(f"{_cell(median[name]) if name in median else '':>9}" for name in shown)])
                  + "  median of all")
     lines += ["", "times: occurrences, near duplicates included; nearest: distance to the nearest other point; "

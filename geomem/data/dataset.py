@@ -7,6 +7,7 @@ choice of weights), and *test* points, which are used for evaluation alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from geomem.data.points import Values
+from geomem.data.points import Names, Values
 from geomem.errors import InputError
 from geomem.points import first_equal, points_of
 from geomem.rng import random_order
@@ -39,6 +40,8 @@ class DataSet:
     notes : what a person should be told: a split that was made, channels dropped.
     leaked : ``(M,)`` bool, the held-out points that are equal or near-equal to a training point, or None for none.
         They are neither validation nor test points.
+    train_names, heldout_names : what the files of the points are called, sequences ``(N,)`` and ``(M,)`` that make each
+        name when it is asked for; None where points have no files of their own.
     read_as : those of the options ``READ_AS`` of ``load_data`` that were given.
     """
 
@@ -52,6 +55,12 @@ class DataSet:
     leaked: np.ndarray | None = None
     read_as: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
+    train_names: Names | None = None
+    heldout_names: Names | None = None
+
+    def files(self, index: Iterable[int]) -> list[str] | None:
+        """Names of these training points, None where they have none."""
+        return None if self.train_names is None else [self.train_names[int(i)] for i in index]
 
     @property
     def dim(self) -> int:
@@ -135,7 +144,12 @@ class DataSet:
     @cached_property
     def duplicates(self) -> int:
         """Number of training points exactly equal to an earlier one."""
-        return int((first_equal(points_of(self.train)) < np.arange(len(self.train))).sum())
+        return int((self.first_equal < np.arange(len(self.train))).sum())
+
+    @cached_property
+    def first_equal(self) -> np.ndarray:
+        """(N,) int64: of each training point the first one that it is exactly equal to, itself as a rule."""
+        return first_equal(points_of(self.train))
 
 
 def content_hash(train: Values, heldout: Values) -> str:

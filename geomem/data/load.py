@@ -112,12 +112,13 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         require_one_scale(f"{one_line(str(where))}: held-out points", heldout_values, train.values)
     leaked = leaked_points(train.values, heldout_values) if may_leak else None
     if leaked is not None and leaked.any():
+        one = f" ({held.names[int(leaked.argmax())]} for one)" if held.names is not None else ""
         notes.append(f"{leaked.sum():,} of {len(leaked):,} held-out points are equal or nearly equal to training "
-                     "points; they select and judge nothing")
+                     f"points{one}; they select and judge nothing")
     else:
         leaked = None
     return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked, read_as, class_names)
+                   tuple(notes), leaked, read_as, class_names, train.names, held.names)
 
 
 def require_there(spec: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geomem.data.points import Points, as_points
+from geomem.data.points import Names, Points, as_points
 from geomem.data.unpacking import refuse_bomb, scratch_array
 from geomem.errors import as_input_error, file_error, one_line
 
@@ -74,7 +74,8 @@ def decoded(parts: Sequence[Pictures], form: Form | None = None) -> tuple[list[P
     back[order] = np.arange(len(order))
     places = np.split(back, np.cumsum([len(part) for part in parts])[:-1])
     whole = as_points(images, parts[0].where)
-    return [replace(whole.take(place), labels=part.labels) for place, part in zip(places, parts, strict=True)], notes
+    return [replace(whole.take(place), labels=part.labels, names=Names(part.name, part.chosen))
+            for place, part in zip(places, parts, strict=True)], notes
 
 
 def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndarray, list[str]]:

@@ -11,14 +11,14 @@ until ``in_memory_if_small`` is called, so that of many only the chosen ones are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from geomem.data.pixels import CHANNELS, channels_first, from_uint8
-from geomem.errors import file_error
+from geomem.errors import file_error, one_line
 from geomem.points import Points as AnyPoints
 from geomem.points import nonfinite, points_of
 
@@ -63,16 +63,36 @@ Values: TypeAlias = np.ndarray | StoredPoints
 
 
 @dataclass(frozen=True, eq=False)
+class Names:
+    """What N points are called where they come from, as a sequence: ``of`` names each of ``positions`` (N,) when asked.
+    """
+
+    of: Callable[[int], str]
+    positions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> str:
+        return one_line(self.of(int(self.positions[index])))
+
+    def take(self, index: slice | np.ndarray) -> Names:
+        """Those of the chosen points."""
+        return replace(self, positions=self.positions[index])
+
+
+@dataclass(frozen=True, eq=False)
 class Points:
     """One part of a data set.
 
     ``values`` is float32 ``(N, ...)``; ``labels`` is ``(N,)``, integers or class names, or None; ``pixels``
-    says that the values were uint8 images.
+    says that the values were uint8 images; ``names`` are those of files, or None.
     """
 
     values: Values
     labels: np.ndarray | None = None
     pixels: bool = False
+    names: Names | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -80,7 +100,8 @@ class Points:
     def take(self, index: slice | np.ndarray) -> Points:
         """The chosen points with their labels; stored points stay stored, a slice of a memory map a memory map."""
         values = self.values.select(index) if isinstance(self.values, StoredPoints) else self.values[index]
-        return Points(values, None if self.labels is None else self.labels[index], self.pixels)
+        return Points(values, None if self.labels is None else self.labels[index], self.pixels,
+                      None if self.names is None else self.names.take(index))
 
 
 def as_points(array: Any, where: object, labels: Any = None) -> Points:

@@ -245,7 +245,7 @@ def _pooled(parts: Sequence[Part]) -> Part:
         positions = np.concatenate([part.chosen for part in parts if isinstance(part, Pictures)])
         return replace(parts[0], chosen=positions, labels=labels).take(np.argsort(positions, kind="stable"))
     values = [np.asarray(part.values) for part in parts if isinstance(part, Points)]
-    return replace(parts[0], values=np.concatenate(values), labels=labels)
+    return replace(parts[0], values=np.concatenate(values), labels=labels, names=None)
 
 
 def _scaled(points: Points, form: dict[str, Any], path: Path) -> Points:
