@@ -22,7 +22,7 @@ from geomem.quality import quality_report
 from geomem.run_training import start_training
 from geomem.training import Interrupted, Run, TrainingPlan, load_denoiser, plan_training
 
-SAMPLES = 1000
+SAMPLES, LEAN = 1000, 1.2
 N_TRAIN, SETTINGS = 200, {"iterations": 1500, "batch": 256, "decay": 1.0}
 FORMAT = "geomem.folds-study/1"
 
@@ -40,12 +40,13 @@ def trained(plan: TrainingPlan, run: Run, until: int) -> None:
         pass
 
 
-def denoisers(single: Run, folds: Run, data: DataSet) -> Iterator[tuple[str, str, str, torch.nn.Module]]:
+def denoisers(single: Run, limited: Run, folds: Run, data: DataSet) -> Iterator[tuple[str, str, str, torch.nn.Module]]:
     """(training, weights, routing, denoiser) of all rows of a seed."""
     if single.steps_done == SETTINGS["iterations"]:
         yield "one network", "last", "", load_denoiser(single.path, "last").denoiser
     for weights in ("early-stop", "per-level"):
         yield "one network", weights, "", load_denoiser(single.path, weights).denoiser
+    yield f"one network, --lean {LEAN}", "per-level", "", load_denoiser(limited.path, "per-level").denoiser
     for weights in ("early-stop", "per-level"):
         for routing in ("argmax", "soft"):
             loaded = load_denoiser(folds.path, weights, data=data, routing=routing)
@@ -80,8 +81,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in map(int, given.seeds.split(",")):
         options: dict[str, Any] = {"n_train": N_TRAIN, "seed": seed, "device": "cpu", **SETTINGS}
-        single, folds = Run(given.out / f"one-{seed}"), Run(given.out / f"folds-{given.folds}-{seed}")
+        single, limited, folds = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean", f"folds-{given.folds}"))
         trained(plan_training("digits", **options), single, given.until)
+        trained(plan_training("digits", lean=LEAN, **options), limited, given.until)
         plan = plan_training("digits", folds=given.folds, **options)
         if not folds.exists:
             folds.create(plan.config)
@@ -89,7 +91,7 @@ def main() -> None:
         for fold in range(given.folds):
             trained(plan.without_fold(fold), folds.without_fold(fold), given.until)
         data = load_data("digits", n_train=N_TRAIN)
-        for training, weights, routing, denoiser in denoisers(single, folds, data):
+        for training, weights, routing, denoiser in denoisers(single, limited, folds, data):
             rows.append({"seed": seed, "training": training, "weights": weights, "routing": routing,
                          **measured(denoiser, data)})
             last = rows[-1]

@@ -35,6 +35,39 @@ def test_choice_equals_the_rule_with_hindsight(tolerance, seed):
     assert len(best.snapshots) < len(history) or tolerance == 0.2
 
 
+@pytest.mark.parametrize("lean", [1.0, 1.2, 9.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_band_takes_weights_beyond_the_limit_on_leaning(lean, seed):
+    """The rule with hindsight among the snapshots within the limit; the one early stop has none."""
+    rng = np.random.default_rng(seed)
+    best, free = (BestWeights.log_spaced(6, lean=limit) for limit in (lean, None))
+    history, ratios = {}, {}
+    for step in range(10, 400, 10):
+        losses = (1 / (1 + step / 50) + step / rng.uniform(500, 5000, 6)) * rng.uniform(0.97, 1.03, 6)
+        ratio = 1 + step / rng.uniform(100, 2000, 6) * (step > 10)
+        history[step], ratios[step] = losses, ratio
+        best.update(step, losses, {"w": torch.tensor(float(step))}, losses / ratio)
+        free.update(step, losses, {})
+        within = {s: np.where(ratios[s] <= lean * (1 + 1e-12), loss, np.inf) for s, loss in history.items()}
+        assert best.steps == chosen_with_hindsight(within, 0.005)
+        assert best.early_stop == free.early_stop
+        assert set(best.steps) | {best.early_stop} <= set(best.snapshots)
+        again = BestWeights.from_dict(json.loads(json.dumps(best.to_dict())), best.snapshots)
+        assert (again.lean, again.steps) == (lean, best.steps)
+    assert (best.steps == free.steps) == (lean == 9)
+    with pytest.raises(InputError, match="losses of training points"):
+        best.update(999, losses, {})
+    with pytest.raises(InputError, match="at least 1"):
+        BestWeights.log_spaced(lean=0.9)
+
+
+def test_the_first_snapshot_serves_where_none_is_within_the_limit():
+    best = BestWeights([0.1, 1], lean=1.5)
+    for step, loss, training in ((1, 4.0, 1.0), (2, 3.0, 1.0), (3, 3.5, 3.0), (4, 3.4, 1.0)):
+        best.update(step, [loss], {"w": torch.tensor(float(step))}, [training])
+        assert best.steps == [1 if step < 3 else 3]
+
+
 def test_snapshots_are_copies_and_weights_of_the_average_count():
     best = BestWeights([0.1, 1, 10], average_weights=[0, 1])
     weight = {"w": torch.zeros(1)}

@@ -71,9 +71,10 @@ def test_a_network_without_each_fold(run):
 def _loss(denoiser, plan, part):
     """Of the lowest band, with the monitor's own noise."""
     monitor = plan.monitor(plan.trainer(plan.denoiser()))
+    points = monitor._validation
     sigma = float(monitor.best_weights.centres[0])
     with torch.no_grad():
-        return float(mse_loss(denoiser(monitor._clean + sigma * monitor._noise, sigma), monitor._clean))
+        return float(mse_loss(denoiser(points.clean + sigma * points.noise, sigma), points.clean))
 
 
 def train_with(path, at=None, number=signal.SIGTERM):
@@ -163,6 +164,23 @@ def test_what_cannot_be_is_refused_in_one_line(run, tmp_path, monkeypatch, capfd
     said, = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("note:")]
     assert refusal in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_on_leaning_reaches_every_network(tmp_path):
+    data = geomem.load_data("digits", n_train=40, n_heldout=20)
+    options = {**OPTIONS, "lean": 1.01}
+    options.pop("n_train")
+    plan = plan_training(data, **options)
+    assert plan.config["lean"] == 1.01
+    for one in (plan, plan.without_fold(1)):
+        monitor = one.monitor(one.trainer(one.denoiser()))
+        assert monitor.best_weights.lean == 1.01
+        seen = {row.tobytes() for row in one.dataset.train}
+        assert {row.tobytes() for row in monitor._training.clean.numpy()} <= seen
+    few = geomem.load_data(data.train, heldout=data.heldout[:2])
+    with pytest.raises(InputError, match="compares with validation points, and array has none"):
+        plan_training(few, lean=1.2)
+    assert status("train", "digits", *WORDS[:-4], "--lean", 0.9, "--out", tmp_path / "run") == 2
 
 
 def test_a_class_in_one_fold_is_refused():

@@ -93,6 +93,29 @@ def test_no_more_than_500_held_out_points_choose():
     np.testing.assert_allclose(monitor.best_weights.smallest, np.square(heldout[:500], dtype=float).mean(), rtol=1e-5)
 
 
+def test_leaning_is_limited_by_as_many_training_points():
+    """A network that knows its training points by heart is taken nowhere but above their spacing."""
+    copies, calm = EmpiricalDenoiser(torch.from_numpy(TRAIN)), Shrink(0.2)
+    for denoiser in (copies, calm):
+        denoiser.register_buffer("which", torch.tensor(float(denoiser is copies)))
+    for lean in (None, 1.5):
+        monitor = Monitor(TRAIN, HELDOUT, every=None, lean=lean)
+        for step, denoiser in ((1, calm), (2, copies)):
+            monitor.evaluate(step, denoiser)
+            if monitor._training is not None:
+                losses = monitor._training.losses(denoiser, [0.3])
+                noisy = monitor._training.clean + 0.3 * monitor._training.noise
+                expected = (denoiser(noisy, 0.3) - monitor._training.clean).square().mean().item()
+                assert losses[0] == pytest.approx(expected)
+                assert {row.tobytes() for row in monitor._training.clean.numpy()} == {row.tobytes() for row in TRAIN}
+        steps = dict(zip(monitor.best_weights.centres, monitor.best_weights.steps, strict=True))
+        assert all(step == 2 for sigma, step in steps.items() if 3 < sigma < 20)
+        at_half = steps[min(steps, key=lambda sigma: abs(sigma - 0.5))]
+        assert at_half == (1 if lean else 2)
+    with pytest.raises(InputError, match="needs training and validation points"):
+        Monitor(None, HELDOUT, every=None, lean=1.2)
+
+
 def trained(monitor):
     """Weights after four steps of a network with dropout, a look between backward and step; the next global numbers."""
     torch.manual_seed(0)

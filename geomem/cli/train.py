@@ -73,6 +73,9 @@ from geomem.processes import is_first, process_group
 @click.option("--folds", type=int, metavar="K", help="Cut the training points into K parts and train K networks, each "
               "without one of them; geomem generate then lets no network answer near points that it saw. Takes K times "
               "as long, and held-out points choose nothing.")
+@click.option("--lean", type=Number(1), metavar="RATIO",
+              help="Of the best weights per noise level: take none whose validation loss is more than RATIO times the "
+                   "loss of training points. 1.2 leans less on them than the best; nearer to 1 costs quality.")
 @click.option("--tensorboard", is_flag=True, help="Write losses for TensorBoard too.")
 @device_option
 def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **options: Any) -> None:

@@ -61,7 +61,7 @@ def training_command(config: Mapping[str, Any], out: str, root: str | None = Non
                                    ("accumulate", engine.get("accumulate", 1), 1),
                                    ("watch-every", engine.get("watch_every"), None),
                                    ("stop-at-memorization", engine.get("stop_at"), None),
-                                   ("folds", config.get("folds"), None)):
+                                   ("folds", config.get("folds"), None), ("lean", config.get("lean"), None)):
             arguments += [f"--{name}", value] if value != usual else []
         for name, wanted in (("flip", settings["flip"]), ("conditional", config.get("labels") is not None),
                              ("compile", engine.get("compiled")), ("channels-last", engine.get("channels_last"))):

@@ -5,6 +5,9 @@ smallest loss and takes the earliest among those within a relative tolerance of 
 noise level the weights of its band. The rival, one early stop, is kept beside it: the snapshot with the smallest
 average loss over all bands.
 
+A network leans on its training points before its held-out loss is smallest. With a limit on held-out over training loss
+a band takes the best of the snapshots within it.
+
 Usable in any training loop::
 
     best = BestWeights.log_spaced()
@@ -36,12 +39,14 @@ class BestWeights:
     ----------
     edges : (bands + 1,) increasing noise levels in data units; the first and last band are used beyond the ends too.
     tolerance : a band takes its earliest snapshot with loss <= (1 + tolerance) x its smallest loss.
+    lean : a band takes no snapshot with a held-out loss above ``lean`` x the loss of training points, but for the very
+        first one; None for no limit.
     average_weights : (bands,) weights of the bands in the average loss that picks the one early stop.
     dtype : float type in which snapshots are kept; None leaves them as they come. bfloat16 takes half the space and
         rounds each weight by at most one part in 256.
     """
 
-    def __init__(self, edges: Sequence[float] | np.ndarray, *, tolerance: float = 0.005,
+    def __init__(self, edges: Sequence[float] | np.ndarray, *, tolerance: float = 0.005, lean: float | None = None,
                  average_weights: Sequence[float] | np.ndarray | None = None,
                  dtype: torch.dtype | None = None) -> None:
         self.edges = np.asarray(edges, dtype=np.float64)
@@ -49,7 +54,10 @@ class BestWeights:
             raise InputError("the edges of the noise-level bands must be positive and increase")
         if not tolerance >= 0:
             raise InputError(f"the tolerance of the best weights must be >= 0, not {tolerance}")
-        self.tolerance, self.dtype = tolerance, dtype
+        if lean is not None and not lean >= 1:
+            raise InputError(f"--lean {lean}: held-out over training loss is 1 for weights that owe nothing to their "
+                             "training points; give a limit of at least 1")
+        self.tolerance, self.lean, self.dtype = tolerance, lean, dtype
         bands = len(self.edges) - 1
         self.average_weights = np.ones(bands) if average_weights is None else np.asarray(average_weights, dtype=float)
         if self.average_weights.shape != (bands,) or not self.average_weights.sum() > 0:
@@ -71,15 +79,22 @@ class BestWeights:
         """Geometric centre of each band, shape (bands,): where the held-out losses are to be measured."""
         return np.sqrt(self.edges[:-1] * self.edges[1:])
 
-    def update(self, step: int, losses: Sequence[float] | np.ndarray, snapshot: Mapping[str, Tensor]) -> None:
-        """Take in the held-out losses (bands,) of the weights at ``step``; the snapshot is copied if it is needed."""
+    def update(self, step: int, losses: Sequence[float] | np.ndarray, snapshot: Mapping[str, Tensor],
+               training: Sequence[float] | np.ndarray | None = None) -> None:
+        """Take in the held-out losses (bands,) of the weights at ``step``; the snapshot is copied if it is needed.
+
+        ``training``: the losses of training points (bands,), which ``lean`` needs.
+        """
         losses = np.asarray(losses, dtype=np.float64)
         if losses.shape != (len(self._candidates),):
             raise InputError(f"expected {len(self._candidates)} losses, one per band, not shape {losses.shape}")
         if not np.isfinite(losses).all():
             raise InputError(f"the held-out losses of step {step} are not finite; the training has diverged")
-        for candidates, loss in zip(self._candidates, losses, strict=True):
-            if not candidates or loss < candidates[-1][1]:
+        if self.lean is not None and training is None:
+            raise InputError("a limit on held-out over training loss needs the losses of training points")
+        within = np.ones(len(losses), dtype=bool) if self.lean is None else losses <= self.lean * np.asarray(training)
+        for candidates, loss, may in zip(self._candidates, losses, within, strict=True):
+            if not candidates or (may and loss < candidates[-1][1]):
                 candidates.append((step, float(loss)))
                 candidates[:] = [c for c in candidates if c[1] <= (1 + self.tolerance) * loss]
         average = float(np.average(losses, weights=self.average_weights))
@@ -119,7 +134,7 @@ class BestWeights:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON state without the snapshots themselves."""
-        return {"edges": self.edges.tolist(), "tolerance": self.tolerance,
+        return {"edges": self.edges.tolist(), "tolerance": self.tolerance, "lean": self.lean,
                 "average_weights": self.average_weights.tolist(),
                 "candidates": self._candidates, "early_stop": self._early_stop}
 
@@ -127,7 +142,8 @@ class BestWeights:
     def from_dict(cls, state: Mapping[str, Any], snapshots: Mapping[int, Snapshot],
                   dtype: torch.dtype | None = None) -> BestWeights:
         """Inverse of ``to_dict``; ``snapshots`` by step, ``dtype`` that of those to come."""
-        best = cls(state["edges"], tolerance=state["tolerance"], average_weights=state["average_weights"], dtype=dtype)
+        best = cls(state["edges"], tolerance=state["tolerance"], lean=state.get("lean"),
+                   average_weights=state["average_weights"], dtype=dtype)
         best._candidates = [[(int(step), float(loss)) for step, loss in band] for band in state["candidates"]]
         best._early_stop = None if state["early_stop"] is None else tuple(state["early_stop"])
         best.snapshots = dict(snapshots)

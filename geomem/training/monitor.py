@@ -31,14 +31,32 @@ from geomem.errors import InputError
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
 from geomem.models.denoiser import rows_of
 from geomem.models.piecewise import PiecewiseDenoiser
-from geomem.points import Array, as_rows
-from geomem.rng import torch_generator
+from geomem.points import Array, Points, as_points, as_rows
+from geomem.rng import generator, torch_generator
 from geomem.training.best_weights import BestWeights
 from geomem.training.earlier import EarlierWeights
 from geomem.training.loss import heldout_losses
 
 LOG = logging.getLogger("geomem")
 VALIDATION = 500  # held-out points whose loss chooses the weights, at most
+
+
+class _Scored:
+    """Some rows of points (N, ...) and the noise with which their losses are measured, the same each time."""
+
+    def __init__(self, points: np.ndarray | Points, rows: np.ndarray, purpose: str, seed: int,
+                 labels: np.ndarray | None, conditioning: Mapping[str, Any] | None) -> None:
+        self.clean = torch.from_numpy(np.ascontiguousarray(points[rows])).float()
+        self.noise = torch.randn(self.clean.shape, generator=torch_generator(seed, purpose))
+        self.classes = None if labels is None else torch.from_numpy(labels[rows])
+        self.conditioning = None if conditioning is None else rows_of(conditioning, torch.from_numpy(rows), len(points))
+
+    def losses(self, denoiser: nn.Module, sigmas: Sequence[float]) -> np.ndarray:
+        """Of ``denoiser`` at the noise levels (S,), (S,); the points stay on its device."""
+        device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+        self.clean, self.noise = self.clean.to(device), self.noise.to(device)
+        self.classes = None if self.classes is None else self.classes.to(device)
+        return heldout_losses(denoiser, self.clean, self.noise, sigmas, self.classes, self.conditioning)
 
 
 class Monitor:
@@ -65,7 +83,8 @@ class Monitor:
         mappings inside them too (``added_cond_kwargs``). Samples take that of the training points in turn.
     stop_at : share of memorized samples at which ``should_stop`` becomes True; None for never.
     validation : held-out points, at most, whose losses choose the weights.
-    average_weights, dtype : as ``BestWeights`` has them.
+    lean, average_weights, dtype : as ``BestWeights`` has them; ``lean`` needs training points, of which as many are
+        evaluated as validation points.
 
     ``looks`` holds (step, MemorizationCheck) of every look so far. Raises InputError for ``every`` below 1 and for
     points that are not finite, or too few to judge samples by.
@@ -76,7 +95,7 @@ class Monitor:
                  device: str | torch.device = "auto", labels: tuple[np.ndarray, np.ndarray] | None = None,
                  conditioning: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
                  stop_at: float | None = None, mirrored: bool = False, validation: int = VALIDATION,
-                 average_weights: Sequence[float] | np.ndarray | None = None,
+                 lean: float | None = None, average_weights: Sequence[float] | np.ndarray | None = None,
                  dtype: torch.dtype | None = None) -> None:
         if isinstance(every, int) and every < 1:
             raise InputError(f"a look every {every} steps: give 1 or more")
@@ -104,13 +123,19 @@ class Monitor:
             self.watch = Watch(train, known, sigmas, test=test, labels=labels, conditioning=conditioning, n=n,
                                seed=seed, mirrored=mirrored, device=device)
             self.earlier = EarlierWeights(dtype)
+        self._validation: _Scored | None = None
+        self._training: _Scored | None = None
         if known is not None:
-            self.best_weights = BestWeights.log_spaced(average_weights=average_weights, dtype=dtype)
-            self._clean = torch.from_numpy(known[:validation]).float()
-            self._noise = torch.randn(self._clean.shape, generator=torch_generator(seed, "validation noise"))
-            self._classes = None if labels is None else torch.from_numpy(labels[1][:validation])
-            self._conditioning = None if conditioning is None else rows_of(
-                conditioning[1], torch.arange(len(self._clean)), len(known))
+            self.best_weights = BestWeights.log_spaced(average_weights=average_weights, lean=lean, dtype=dtype)
+            self._validation = _Scored(known, np.arange(min(validation, len(known))), "validation noise", seed,
+                                       labels and labels[1], conditioning and conditioning[1])
+        if lean is not None:
+            if train is None or known is None:
+                raise InputError("a limit on held-out over training loss (--lean) needs training and validation "
+                                 "points; give both, or leave it out")
+            chosen = np.sort(generator(seed, "training points that are scored").permutation(len(train))[:validation])
+            self._training = _Scored(as_points("train", train), chosen, "noise of training points", seed,
+                                     labels and labels[0], conditioning and conditioning[0])
 
     def __call__(self, step: int, denoiser: nn.Module) -> MemorizationCheck | None:
         """Evaluate and look at the weights after ``step`` steps where a look is due; else None, and nothing is done."""
@@ -132,12 +157,11 @@ class Monitor:
         losses = None
         with evaluation_mode(denoiser):
             if self.best_weights is not None:
-                device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-                self._clean, self._noise = self._clean.to(device), self._noise.to(device)
-                self._classes = None if self._classes is None else self._classes.to(device)
-                losses = heldout_losses(denoiser, self._clean, self._noise, self.best_weights.centres.tolist(),
-                                        self._classes, self._conditioning)
-                self.best_weights.update(step, losses, denoiser.state_dict())
+                assert self._validation is not None
+                sigmas = self.best_weights.centres.tolist()
+                losses = self._validation.losses(denoiser, sigmas)
+                training = None if self._training is None else self._training.losses(denoiser, sigmas)
+                self.best_weights.update(step, losses, denoiser.state_dict(), training)
         if self.earlier is not None:
             self.earlier.update(step, denoiser.state_dict())
         return losses

@@ -60,6 +60,7 @@ class TrainingPlan:
     stop_at: float | None
     checkpoint_every: int | None
     tensorboard: bool
+    lean: float | None = None
     fold_of: np.ndarray | None = None
 
     @property
@@ -102,7 +103,7 @@ class TrainingPlan:
         return heldout_monitor(
             trainer, dataset.train, self.validation, every=looks, test=dataset.test if dataset.n_test else None,
             sigmas=levels_to_watch(self.law, self.config["sigma_data"]), labels=self.classes.of_points,
-            stop_at=self.stop_at, device=self.device,
+            stop_at=self.stop_at, lean=self.lean, device=self.device,
             dtype=torch.bfloat16 if self.config["snapshots"] == "bf16" else None)
 
 
@@ -116,8 +117,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
                   compile: bool = False, channels_last: bool = False, conditional: bool = False, dummy_class: int = 0,
                   watch_every: int | None = None, stop_at_memorization: float | None = None,
                   checkpoint_every: int | None = None, snapshots: str = "fp32", tensorboard: bool = False,
-                  folds: int | None = None, device: str | torch.device = "auto", group: ProcessGroup | None = None,
-                  load: Callable[..., DataSet] = load_data) -> TrainingPlan:
+                  folds: int | None = None, lean: float | None = None, device: str | torch.device = "auto",
+                  group: ProcessGroup | None = None, load: Callable[..., DataSet] = load_data) -> TrainingPlan:
     """Resolve and check the options of ``geomem train``; nothing is written.
 
     Parameters
@@ -137,6 +138,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     checkpoint_every : images between two checkpoints, None for a minute. snapshots : type of the kept weights, ``fp32``
         or ``bf16``. tensorboard : write losses for TensorBoard too.
     folds : cut the training points into so many folds and train a network without each, for ``CrossFittedDenoiser``.
+    lean : limit on held-out over training loss of the best weights per noise level, None for none.
     device : ``auto``, ``cpu`` or ``cuda``. load : reads the data.
 
     Raises InputError for options that are wrong, contradict each other or do not suit the data.
@@ -168,6 +170,9 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         taken["diffusers"]["unet"]["dropout"] = dropout
     _require_suitable(dataset, name, flip)
     classes = classes_of(dataset, conditional, dummy_class, seed)
+    if lean is not None and folds is None and not dataset.n_validation:
+        raise InputError(f"--lean {lean:g} compares with validation points, and {name} has none; hold out more points, "
+                         "or leave it out")
     fold_of = None if folds is None else _folds(dataset, classes, folds, seed, stop_at_memorization)
     if classes.count and "diffusers" in taken:
         raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
@@ -185,14 +190,14 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
         "sigma_data": dataset.std, "sampler": law.law.to_dict(), "gap": gaps, "snapshots": snapshots,
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
-        **({} if folds is None else {"folds": folds}),
+        **({} if folds is None else {"folds": folds}), **({} if lean is None else {"lean": lean}),
         "engine": {"accumulate": accumulate, "compiled": compile, "channels_last": channels_last,
                    "processes": 1 if group is None else group.size(), "watch_every": watch_every,
                    "stop_at": stop_at_memorization},
     }
     every = default_watch_every(iterations * batch) if watch_every is None else watch_every
     return TrainingPlan(config, dataset, dataset.validation, classes, law, settings, initial, on, every,
-                        stop_at_memorization, checkpoint_every, tensorboard, fold_of)
+                        stop_at_memorization, checkpoint_every, tensorboard, lean, fold_of)
 
 
 def _folds(dataset: DataSet, classes: Classes, folds: int, seed: int, stop_at: float | None) -> np.ndarray:
