@@ -20,6 +20,7 @@ NEIGHBOUR = 10
 ASKED = 1000  # points, enough for a median, and far cheaper than all pairs of a large training set
 _SPARE = 16  # candidates beyond the nearest that are measured directly
 _BLOCK_POINTS = 4096
+_HELD_VALUES = 2**25  # float64 values of queries held at once: 256 MiB
 
 # Distances (Q, k) of queries (Q, d) to the k nearest of the points, ascending.
 Search: TypeAlias = Callable[[np.ndarray, Points, int], np.ndarray]
@@ -79,6 +80,11 @@ def _tolerance(distinct: Points, among: Points, search: Search) -> float:
 def nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:
     """By float64 products of the centred points, and then directly for a few more points than are asked for."""
     centre = sampled(points).mean(axis=0)
+    parts = runs(0, len(queries), max(1, _HELD_VALUES // points.dim))
+    return np.concatenate([_nearest(queries[part], points, k, centre) for part in parts])
+
+
+def _nearest(queries: np.ndarray, points: Points, k: int, centre: np.ndarray) -> np.ndarray:
     asked, size = queries - centre, min(len(points), k + _SPARE)
     squared: np.ndarray = np.empty((len(asked), 0))
     place: np.ndarray = np.empty((len(asked), 0), dtype=np.int64)

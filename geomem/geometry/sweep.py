@@ -305,8 +305,9 @@ def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[sli
 def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterator[list[slice]]:
     """For each pass the rows of each of the queries: as few passes as fit in the memory."""
     tiles = [-(-len(part) // TILE) for part in queries]
-    each = [TILE * (8 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
-            for part in queries]
+    rows = [min(TILE, len(part)) for part in queries]  # of a tile
+    each = [row * (8 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
+            for row, part in zip(rows, queries, strict=True)]
     collectors = [collector for part in queries for collector in part.collectors()]
     noises = [part.noisy.noise for part in queries if part.noisy]
     vectors = max((noise.groups * noise.draws for noise in noises), default=0)
@@ -317,15 +318,18 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterat
     fixed = (20 * width * centres.dim + 4 * width**2 + 8 * vectors * (2 * width + centres.dim)
              + sum(8 * noise.queries * noise.draws for noise in noises)
              + sum(collector.bytes_held() for collector in collectors)
-             + torch.get_num_threads() * max(24 * TILE * (width + centres.dim) + 32 * max(CPU_ENTRIES, draws * width),
-                                             *(collector.bytes_per_thread() for collector in collectors)))
+             + torch.get_num_threads() * max(
+                 min(TILE, max(width, *rows)) * (24 * width + 16 * centres.dim) + 32 * max(CPU_ENTRIES, draws * width),
+                 *(collector.bytes_per_thread() for collector in collectors)))
 
     def needed(count: int) -> int:
         return fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True))
 
     count = next((count for count in range(1, max(tiles)) if needed(count) <= memory), max(tiles))
     if needed(count) > memory:
-        raise InputError(f"memory is {memory / 2**20:,.0f} MiB; this needs {needed(count) / 2**20:,.0f} MiB or more")
+        raise InputError(f"the memory is limited to {memory / 2**20:,.0f} MiB; this needs "
+                         f"{needed(count) / 2**20:,.0f} MiB beside the points: give more with --memory, or memory= in "
+                         "Python")
     for i in range(count):
         yield [slice(n * i // count * TILE, min(len(part), n * (i + 1) // count * TILE))
                for n, part in zip(tiles, queries, strict=True)]

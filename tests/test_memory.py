@@ -1,0 +1,60 @@
+"""What a refusal says of memory is what is used, and it names the option to change."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import status
+
+PROGRAM = """
+import json, re, sys
+import numpy as np
+import torch
+import geomem
+
+torch.set_num_threads(1)
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+def curves(n, m, d, memory):
+    rng = np.random.default_rng(0)
+    train, heldout = (rng.standard_normal((k, d), dtype=np.float32) for k in (n, m))
+    open("/proc/self/clear_refs", "w").write("5")
+    before = peak()
+    try:
+        geomem.geometry_curves(train, heldout, sigmas=[0.1, 1.0], memory=memory)
+    except geomem.InputError as error:
+        return str(error)
+    return peak() - before
+
+curves(30, 10, 8, 2**31)  # what is loaded once
+told = curves(*SIZE, 1)
+needs = int(re.search(r"needs ([0-9,]+) MiB", told)[1].replace(",", ""))
+print(json.dumps([told, needs, curves(*SIZE, needs * 2**20 + 2**20)]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the peak")
+@pytest.mark.parametrize("size", [(10, 2, 2**18), (100, 30, 2**15), (2000, 300, 2**12)])
+def test_the_memory_that_a_refusal_asks_for_is_used_within_a_factor_of_two(size):
+    output = subprocess.run([sys.executable, "-c", PROGRAM.replace("SIZE", str(size))], capture_output=True, text=True,
+                            check=True).stdout
+    told, needs, used = json.loads(output.splitlines()[-1])
+    assert "--memory" in told
+    assert needs / 2 < used < 2 * needs, (needs, used)
+
+
+def test_few_large_pictures_fit_into_the_memory_of_few(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "large.npz", train=rng.normal(size=(8, 3, 256, 256)).astype("f"),
+             heldout=rng.normal(size=(3, 3, 256, 256)).astype("f"))
+    command = ["danger-zone", tmp_path / "large.npz", "--sigmas", 2]
+    assert status(*command, "--memory", "700MiB") == 0
+    capsys.readouterr()
+    assert status(*command, "--memory", "50MiB") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "give more with --memory" in error
