@@ -654,7 +654,7 @@ def test_show(capsys, tmp_path):
     assert [document[key] for key in ("n_train", "n_heldout", "shape", "min")] == [597, 1200, [1, 8, 8], -1]
     data = load_data("digits")
     assert document["sigma_data"] == pytest.approx(data.train.astype(np.float64).std(), rel=1e-12)
-    assert document["classes"][3] == {"class": 3, "train": int((data.train_labels == 3).sum()),
+    assert document["classes"][3] == {"class": 3, "name": None, "train": int((data.train_labels == 3).sum()),
                                       "heldout": int((data.heldout_labels == 3).sum())}
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     assert "CC BY 4.0" in output(capsys, "show", "digits")

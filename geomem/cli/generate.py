@@ -14,6 +14,7 @@ from geomem.cli.options import (
     Seeds,
     device_option,
     load,
+    load_samples,
     progress_bar,
     reading_options,
     require_data,
@@ -93,14 +94,14 @@ def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: 
     """The samples of ``target``: a file, a folder of pictures, or what a model makes of seeds 0..n_samples - 1, kept in
     the directory ``out``; the data they belong to; the model, None for samples.
     """
-    from geomem.generation import data_of, holds_samples, read_samples, require_comparable
+    from geomem.generation import data_of, holds_samples, require_comparable
     from geomem.training import load_denoiser
 
     read = cache(load)  # a cross-fitted denoiser asks for the same data
     model = (load_denoiser(target, weights, load=read, data=None if data is None else read(data))
              if os.path.isdir(target) and not holds_samples(target) else None)
     if model is None:
-        samples = read_samples(target)
+        samples = load_samples(target)
         dataset = data_of(samples.about, data, target, load=read)
     else:
         dataset = data_of({"data": model.data or None}, data, target, load=read)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from geomem.data import DataSet
+    from geomem.generation import Samples
 
 LOG = logging.getLogger("geomem")
 MAX_SAMPLES = 10_000_000
@@ -135,7 +136,8 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         _of_data("--channels", type=click.Choice(["first", "last"]),
                  help="Where arrays of DATA with four axes have their channels.  [default: by shape, and said]"),
         _of_data("--size", type=click.IntRange(1), metavar="PIXELS",
-                 help="Scale the pictures of DATA to squares of so many pixels (Lanczos)."),
+                 help="Scale the pictures of DATA, and pictures given as samples, to squares of so many pixels "
+                      "(Lanczos)."),
         _of_data("--crop", is_flag=True, help="With --size: the square in the middle of each picture."),
         _of_data("--column", metavar="NAME", help="Column of the pictures or numbers where DATA is a table."),
     )):
@@ -295,6 +297,13 @@ def load(data: str, **options: Any) -> DataSet:
               f"{len(dataset.train):,}", f"{len(dataset.heldout):,}", tuple(dataset.train.shape[1:]), dataset.sha256,
               time.perf_counter() - started)
     return dataset
+
+
+def load_samples(path: str) -> Samples:
+    """Read samples; pictures at the size at which ``--size`` reads those of DATA."""
+    from geomem.generation import read_samples
+
+    return read_samples(path, size=_said_of_data("size"), crop=bool(_said_of_data("crop")))
 
 
 def require_data(*specs: str | None) -> None:

@@ -11,6 +11,7 @@ from geomem.cli.options import (
     device_option,
     json_option,
     load,
+    load_samples,
     progress_bar,
     reading_options,
     require_data,
@@ -65,7 +66,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     from geomem.errors import InputError
     from geomem.features import inception_features, load_features
     from geomem.files import require_writable, write_figure, write_json
-    from geomem.generation import data_of, note_other_data, read_samples, require_comparable
+    from geomem.generation import data_of, note_other_data, require_comparable
     from geomem.quality import compare_samples
 
     if labels and len(labels) != len(samples):
@@ -86,7 +87,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     space = features if features == "pixels" or re.fullmatch(r"pca:[0-9]{1,6}", features) else load_features(
         features, device=device)
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
-    files = [read_samples(path) for path in samples]
+    files = [load_samples(path) for path in samples]
     dataset = data_of(files[0].about, data, files[0].name, load=load)
     for file in files:
         require_comparable(file, dataset)

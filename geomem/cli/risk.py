@@ -14,6 +14,7 @@ from geomem.cli.options import (
     device_option,
     json_option,
     load,
+    load_samples,
     progress_bar,
     require_data,
     require_new_directory,
@@ -60,12 +61,12 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
       geomem risk digits --n-train 200 --samples copies.npz
     """
     require_data(data, heldout)
-    from geomem.generation import read_samples, require_comparable
+    from geomem.generation import require_comparable
     from geomem.memorization import risk_report
 
     if out:
         require_new_directory(out, "risk.json")
-    generated = None if samples is None else read_samples(samples)
+    generated = None if samples is None else load_samples(samples)
     dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
     if generated is not None:
         require_comparable(generated, dataset)

@@ -207,7 +207,9 @@ def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Calla
     names = [name for name in names if not _is_hidden(name)]
     images = sorted(name for name in names if _is_image(name))
     if not images:
-        raise file_error(where, f"holds no images; known are {', '.join(SUFFIXES)}")
+        packed = sorted(name for name in names if name[-1].lower().endswith((".zip", ".tar")))
+        raise file_error(where, f"holds no images but {'/'.join(packed[0])}; give that file itself, or unpack it"
+                         if packed else f"holds no images; known are {', '.join(SUFFIXES)}")
     beside = labels_beside(where, names, images, lambda name: _content(pictures_of(["/".join(name)])))
     notes, images, labels = [*unread(set(names) - set(images)), *beside.notes], beside.images, beside.labels
     split, folders = _split(images)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,15 @@ def labels_beside(where: Path, names: list[Name], images: list[Name], content: C
 
     Raises InputError for a file that is damaged, names an image that is not there, or gives no label to one that is.
     """
-    found = _edm(where, [name for name in sorted(names) if name[-1] == EDM_FILE], images, content)
-    return found or _metadata(where, [name for name in sorted(names) if name[-1] in METADATA_FILES], images, content)
+    names = sorted(names)
+    found = _edm(where, [name for name in names if name[-1] == EDM_FILE], images, content) or _metadata(
+        where, [name for name in names if name[-1] in METADATA_FILES], images, content)
+    other = [name for name in names if re.fullmatch(r"metadata.*\.(csv|jsonl|json|parquet)", name[-1])
+             and name[-1] not in METADATA_FILES]
+    if other:
+        found.notes.append(f"{'/'.join(other[0])} is not read; a file that lists the images is called "
+                           f"{', '.join(METADATA_FILES)}")
+    return found
 
 
 def _edm(where: Path, files: list[Name], images: list[Name], content: Content) -> Beside | None:
@@ -111,7 +119,8 @@ def _there(here: str, file: Name, paths: list[str], there: set[Name]) -> list[Na
     full = [tuple(posixpath.normpath("/".join((*file[:-1], path))).split("/")) for path in paths]
     missing = next((path for path, name in zip(paths, full, strict=True) if name not in there), None)
     if missing is not None:
-        raise file_error(here, f"names {missing}, which is not among the images; make it again, or remove it")
+        raise file_error(here, f"names {missing}, which is not among the images; names are relative to the folder that "
+                               f"{file[-1]} is in: make it again, or remove it")
     return full
 
 

@@ -63,6 +63,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     ------
     InputError : for anything wrong with the input, with a message of one line.
     """
+    spec, heldout = map(expanded, (spec, heldout))
     root = data_root or os.environ.get(ROOT_VARIABLE) or None
     read_as: dict[str, Any] = {name: value for name, value in (("channels", channels), ("size", size), ("crop", crop),
                                                ("column", column)) if value is not None and value is not False}
@@ -121,8 +122,14 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
                    tuple(notes), leaked, read_as, class_names, train.names, held.names)
 
 
+def expanded(spec: Any) -> Any:
+    """A spec with ``~`` as the home folder, which shells leave alone in ``--data=~/photos``."""
+    return os.path.expanduser(spec) if isinstance(spec, str) else spec
+
+
 def require_there(spec: str) -> None:
     """Raise InputError where a spec is neither a recipe nor a path nor a name on the hub. Nothing is read."""
+    spec = expanded(spec)
     if spec not in known_recipes() and not spec.startswith(HUB_PREFIX) and not os.path.lexists(spec):
         raise file_error(repr(spec), f"no such recipe or file; recipes: {', '.join(known_recipes()) or 'none'}; "
                                      f"paths: {FORMS} file, or a recipe .toml; on the Hugging Face hub: "

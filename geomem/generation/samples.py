@@ -19,6 +19,7 @@ from geomem.data import DataSet, load_data
 from geomem.data.arrays import arrays_of, shards
 from geomem.data.dataset import READ_AS
 from geomem.data.images import holds_images
+from geomem.data.pictures import Form
 from geomem.data.points import Points, as_points, with_channels
 from geomem.data.readers import read_path
 from geomem.data.source import Source, read_parts
@@ -65,12 +66,13 @@ class Samples:
             np.savez(temporary, **{name: array for name, array in arrays.items() if array is not None})
 
 
-def read_samples(path: str | Path) -> Samples:
+def read_samples(path: str | Path, *, size: int | None = None, crop: bool = False) -> Samples:
     """Read an ``.npz`` with the key ``samples`` (or ``arr_0``), perhaps ``labels`` and, from geomem, ``about`` and
     ``seeds``.
 
     A folder or zip file of pictures, or a folder of ``.npy`` files, is read as a data set is. uint8 images become
-    [-1, 1]; nothing is unpickled. Raises InputError for whatever holds no samples.
+    [-1, 1]; nothing is unpickled. size, crop: of encoded pictures, as ``load_data`` has them. Raises InputError for
+    whatever holds no samples.
     """
     def choose(there: Iterable[str]) -> tuple[str, ...]:
         there = list(there)
@@ -84,7 +86,7 @@ def read_samples(path: str | Path) -> Samples:
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such samples file; make one with geomem generate")
     if os.path.isdir(path) or Path(path).suffix.lower() in _AS_DATA:
-        return Samples(_values(read_path(Path(path)), str(path)), {}, name=str(path))
+        return Samples(_values(read_path(Path(path)), str(path), Form(size=size, crop=crop)), {}, name=str(path))
     require_file(path, "give an .npz of samples")
     refuse_pickle(Path(path))
     arrays = arrays_of(Path(path), choose)
@@ -123,11 +125,11 @@ def holds_samples(folder: str | Path) -> bool:
     return holds_images(folder) or bool(shards(folder))
 
 
-def _values(source: Source, path: str) -> np.ndarray:
+def _values(source: Source, path: str, form: Form | None = None) -> np.ndarray:
     """All points of what a reader found, float32 (n, ...)."""
     if source.heldout is not None:
         raise InputError(f"{path} has a training and a held-out part; give a folder or file of samples alone")
-    (points,), notes = read_parts([source.train])
+    (points,), notes = read_parts([source.train], form)
     for note in notes:
         _LOG.info(f"note: {path}: {note}")
     return _channels_first(points, path)

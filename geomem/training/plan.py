@@ -16,6 +16,7 @@ from geomem import __version__
 from geomem.data import DataSet, cut_into_folds, load_data
 from geomem.data.dataset import MAX_VALIDATION
 from geomem.data.hub import HUB_PREFIX
+from geomem.data.load import expanded
 from geomem.data.points import Points
 from geomem.data.recipes import known_recipes
 from geomem.devices import resolve_device
@@ -249,7 +250,7 @@ def _lasting(spec: Any) -> str | None:
     """The spec as it can be used from any directory: paths made absolute, recipes and names on the hub left alone."""
     if not isinstance(spec, str | Path):
         return None
-    spec = str(spec)
+    spec = expanded(str(spec))
     return spec if spec in known_recipes() or spec.startswith(HUB_PREFIX) else os.path.abspath(spec)
 
 
