@@ -43,12 +43,13 @@ from geomem.memorization import (
     auth_pct,
     by_class,
     c_t,
+    heldout_rate,
     leaning,
     membership,
     memorization_rate,
     near_copies,
 )
-from geomem.memorization.classes import Labels
+from geomem.memorization.classes import Labels, require_labels
 from geomem.memorization.near_copies import p_value_of
 from geomem.memorization.views import Views, in_words
 from geomem.points import Array
@@ -146,21 +147,24 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
     too few distinct points of a kind.
     """
+    if classes is not None:
+        require_labels(classes, samples, train, heldout)
     space = feature_space(features)
     compared: dict[str, Any] = {"tolerance": tolerance, "features": space, "device": device}
     views: dict[str, Any] = {"shifts": shifts, "brightness": brightness}
     leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **views, **compared)
     near = near_copies(samples, train, heldout, mirrored=mirrored, **views, **compared)
-    rate, floor = (memorization_rate(part, train, **compared) for part in (samples, heldout))
+    rate = memorization_rate(samples, train, **compared)
+    floor, unseen = heldout_rate(heldout, train, **compared)
     pictures = len(train.shape) == 4
     viewed = pictures or brightness
-    either_way, either_floor = (memorization_rate(part, train, mirrored=pictures, **views, **compared) if viewed else
-                                None for part in (samples, heldout))
+    either_way = memorization_rate(samples, train, mirrored=pictures, **views, **compared) if viewed else None
+    either_floor = heldout_rate(heldout, train, mirrored=pictures, **views, **compared)[0] if viewed else None
     told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, device=device,
                                                     tolerance=tolerance if space is None else None)
     of_classes = () if classes is None else by_class(
-        rate, floor, samples, train, heldout, classes, mirrored=mirrored, **views, seed=seed,
-        **{**compared, "tolerance": leans.tolerance})
+        rate, floor, samples, train, heldout[unseen], (*classes[:2], classes[2][unseen]), mirrored=mirrored, **views,
+        seed=seed, **{**compared, "tolerance": leans.tolerance})
     level = LEVEL / (3 + viewed + (told is not None) + 2 * bool(of_classes))
     tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
     if either_way is not None and either_floor is not None:

@@ -55,6 +55,15 @@ def test_copies_that_only_views_show():
     assert "shifts by up to 1 pixels and another brightness" in found.blind[0]
 
 
+def test_held_out_points_that_are_mirror_images_of_training_points_are_no_floor():
+    """They are left out of it, and counted where mirror images are looked for."""
+    leaky = np.concatenate([HELDOUT, TRAIN[:10, ..., ::-1]])
+    plain, leaked = (geomem.audit(HONEST, TRAIN, part, mirrored=True) for part in (HELDOUT, leaky))
+    assert leaked.leaning.leaked == leaked.near_copies.leaked == 10
+    assert leaked.mirrored_heldout.to_dict() == plain.mirrored_heldout.to_dict()
+    assert leaked.heldout.n == 90
+
+
 def classes_of(*sizes):
     return tuple(np.arange(size) % 3 for size in sizes)
 

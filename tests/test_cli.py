@@ -26,6 +26,7 @@ def test_danger_zone_json_is_one_object_and_follows_the_contract(capsys, tmp_pat
     assert document["format"] == "geomem.danger-zone/1"
     assert document["data"] | {"sha256": ""} == {"name": "digits", "n_train": 60, "n_heldout": 1200, "dim": 64,
                                                  "duplicates": 0, "merged": 0, "merged_heldout": 0,
+                                                 "left_out_heldout": 0,
                                                  "leaked": 0, "sha256": ""}
     assert len(document["data"]["sha256"]) == 64
     for name in ("max_posterior_weight", "self_posterior_weight", "coverage"):

@@ -6,6 +6,7 @@ import pytest
 from geomem.geometry import find_danger_zone, geometry_curves
 from geomem.geometry.curves import Curves
 from geomem.geometry.refine import refined_curves
+from geomem.noise.danger_zone import danger_zone
 from geomem.rng import generator
 
 RNG = np.random.default_rng(3)
@@ -56,6 +57,35 @@ def test_every_point_doubled_is_every_point_once(apart):
     np.testing.assert_allclose(doubled.coverage_upper_bound, once.coverage_upper_bound, rtol=1e-5)
     assert doubled.thresholds.concentrated_below["mean"] == pytest.approx(once.thresholds.concentrated_below["mean"])
     assert doubled.merged == (30, 20)
+
+
+@pytest.mark.parametrize("apart", [0, 1e-6])
+def test_held_out_points_that_are_training_points_have_no_part_in_c(apart):
+    """The curves are those of the other held-out points alone, and the file says how many were left out."""
+    leaky = np.concatenate([HELDOUT[:8], TRAIN[:5] + apart, HELDOUT[8:], TRAIN[5:6] + apart])
+    report, without = danger_zone(TRAIN, leaky, sigmas=8), danger_zone(TRAIN, HELDOUT, sigmas=8)
+    curves = report.curves
+    np.testing.assert_array_equal(curves.coverage.estimate, without.curves.coverage.estimate)
+    np.testing.assert_array_equal(curves.coverage_upper_bound, without.curves.coverage_upper_bound)
+    assert curves.heldout_nearest_distance == without.curves.heldout_nearest_distance
+    assert (curves.leaked, curves.n_heldout, curves.merged, without.curves.leaked) == (6, 26, (0, 0), 0)
+    assert any(note.startswith("6 held-out points") for note in report.notes)
+    read = Curves.from_dict(curves.to_dict())
+    assert (read.leaked, read.coverage.n_points) == (6, 20)
+    kept = geometry_curves(TRAIN, leaky, sigmas=[0.01], duplicates="keep")
+    assert kept.leaked == 0
+    assert kept.coverage.estimate[0] > 0.1 > geometry_curves(TRAIN, leaky, sigmas=[0.01]).coverage.estimate[0]
+
+
+def test_where_all_held_out_points_are_training_points_they_stay():
+    curves = geometry_curves(TRAIN, TRAIN[:10], sigmas=[0.01])
+    assert curves.leaked == 0
+    assert curves.coverage.estimate[0] > 0.9
+
+
+def test_training_and_held_out_points_of_other_shapes_may_leak():
+    curves = geometry_curves(TRAIN, np.concatenate([HELDOUT, TRAIN[:3]]).reshape(-1, 2, 2), sigmas=[0.1])
+    assert curves.leaked == 3
 
 
 def test_without_duplicates_nothing_differs():

@@ -53,7 +53,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     from geomem.cli.generate import samples_to_judge
     from geomem.features import load_features
     from geomem.files import write_json
-    from geomem.memorization import leaning, memorization_rate, near_copies
+    from geomem.memorization import heldout_rate, leaning, memorization_rate, near_copies
     from geomem.training.levels import levels_beside_references
 
     if out:
@@ -65,7 +65,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     looking["mirrored"] |= samples.flip
     how: dict[str, Any] = {"tolerance": tolerance, "device": device, **looking}
     trajectory = memorization_rate(samples.values, dataset.train, **how)
-    heldout = memorization_rate(dataset.test, dataset.train, **how)
+    heldout, _ = heldout_rate(dataset.test, dataset.train, **how)
     document: dict[str, Any] = {
         "format": "geomem.memorization/1",
         "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),

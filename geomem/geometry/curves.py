@@ -41,6 +41,7 @@ class Curves:
     ``coverage_per_point`` (queries, levels), float32, are the means over the draws of each point looked from, for
     the bootstrap of the crossing; None in curves read from a file. ``merged``: training and held-out points merged into
     an equal or near-equal one, where duplicates are merged; the thresholds are then those of the distinct points.
+    ``leaked``: held-out points that were left out then, because they are equal or near-equal to a training point.
     """
 
     sigma: np.ndarray
@@ -58,13 +59,14 @@ class Curves:
     duplicates: int
     settings: dict[str, Any]
     merged: tuple[int, int] = (0, 0)
+    leaked: int = 0
     weight_per_point: np.ndarray | None = None
     coverage_per_point: np.ndarray | None = None
 
     @property
     def n_distinct(self) -> tuple[int, int]:
-        """Training and held-out points without those merged."""
-        return self.n_train - self.merged[0], self.n_heldout - self.merged[1]
+        """Training and held-out points without those merged or left out."""
+        return self.n_train - self.merged[0], self.n_heldout - self.merged[1] - self.leaked
 
     @property
     def seed(self) -> int:
@@ -78,7 +80,7 @@ class Curves:
                   for name, value in ((name, getattr(self, name)) for name in ("sigma", *ESTIMATES, *BOUNDS))}
         return {
             "data": {**{name: getattr(self, name) for name in ("n_train", "n_heldout", "dim", "duplicates")},
-                     "merged": self.merged[0], "merged_heldout": self.merged[1]},
+                     "merged": self.merged[0], "merged_heldout": self.merged[1], "left_out_heldout": self.leaked},
             "curves": {**curves, "heldout_nearest_distance": self.heldout_nearest_distance},
             "thresholds": asdict(self.thresholds), "settings": dict(self.settings)}
 
@@ -97,8 +99,9 @@ class Curves:
                 raise ValueError("sigma does not rise from above 0")
             most = settings.get("queries") or np.inf
             merged = int(data.get("merged", 0)), int(data.get("merged_heldout", 0))
-            distinct = {"n_train": data["n_train"] - merged[0], "n_heldout": data["n_heldout"] - merged[1]}
-            if not (min(merged) >= 0 and min(distinct.values()) >= 1):
+            leaked = int(data.get("left_out_heldout", 0))
+            distinct = {"n_train": data["n_train"] - merged[0], "n_heldout": data["n_heldout"] - merged[1] - leaked}
+            if not (min(*merged, leaked) >= 0 and min(distinct.values()) >= 1):
                 raise ValueError("it counts duplicates in an impossible way")
             fields: dict[str, Any] = {
                 **{name: _estimate_from_dict(curves[name], sigma, int(min(distinct[points], most)),
@@ -107,7 +110,8 @@ class Curves:
                 **{name: _checked(name, curves[name], sigma) for name in BOUNDS},
                 **{name: int(data[name]) for name in ("n_train", "n_heldout", "dim", "duplicates")}}
             return cls(sigma=sigma, thresholds=_checked_thresholds(content["thresholds"]), settings=settings,
-                       merged=merged, heldout_nearest_distance=float(curves["heldout_nearest_distance"]), **fields)
+                       merged=merged, leaked=leaked,
+                       heldout_nearest_distance=float(curves["heldout_nearest_distance"]), **fields)
         except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
             raise InputError(f"curves lack a part or hold a wrong one ({type(error).__name__}: {error}); "
                              "give the JSON that geomem danger-zone wrote") from error
@@ -187,10 +191,11 @@ def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
         thresholds=thresholds.thresholds().summary(),
         heldout_nearest_distance=float(np.median(bounds.nearest)),
         n_train=centres.n_train + sweep.merged[0],
-        n_heldout=len(sweep.heldout or ()) + sweep.merged[1],
+        n_heldout=len(sweep.heldout or ()) + sweep.merged[1] + sweep.leaked,
         dim=centres.dim,
         duplicates=sweep.duplicates,
         merged=sweep.merged,
+        leaked=sweep.leaked,
         settings={"posterior_draws": options.posterior_draws, "coverage_draws": options.coverage_draws,
                   "queries": options.queries, "shell_t": float(options.shell_t), "seed": int(options.seed),
                   "duplicates": options.duplicates},

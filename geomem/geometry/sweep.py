@@ -144,8 +144,9 @@ class Sweep:
     """The training points and the points that they are seen from, ready for passes over them.
 
     ``merged``: how many of each were merged into others, with ``Options.duplicates`` "merge": a group of equal and
-    near-equal points is then its first point, and a training point has the weight of its group. ``duplicates``:
-    training points that equal an earlier one.
+    near-equal points is then its first point, and a training point has the weight of its group. ``leaked``: held-out
+    points that were left out because they are one with a training point. ``duplicates``: training points that equal an
+    earlier one.
     """
 
     train: Points
@@ -153,25 +154,27 @@ class Sweep:
     centres: Centres
     options: Options
     merged: tuple[int, int] = (0, 0)
+    leaked: int = 0
     duplicates: int = 0
 
     @classmethod
     def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
         """``train`` (N, ...), N >= 2, ``heldout`` (M, ...) or None. Raises InputError for what are no such points."""
         train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
-        device, merged, weight, duplicates = resolve_device(options.device), (0, 0), None, 0
+        device, merged, leaked, weight, duplicates = resolve_device(options.device), (0, 0), 0, None, 0
         if options.duplicates == "merge":
             reference = train
             groups = near_groups(train)
             if groups.merged and len(groups.index) > 1:  # where all are one point, nothing is left to tell apart
                 duplicates = distinct_points(train, 0).merged
                 train, weight = train.select(groups.index), np.bincount(groups.group)
-            others = None if heldout is None else near_groups(heldout, reference)
-            if heldout is not None and others is not None and others.merged:
-                heldout = heldout.select(others.index)
-            merged = len(reference) - len(train), others.merged if others else 0
+            merged = len(reference) - len(train), 0
+            if heldout is not None:
+                index, leaked = _unseen(reference, heldout)
+                merged = merged[0], len(heldout) - leaked - len(index)
+                heldout = heldout.select(index) if len(index) < len(heldout) else heldout
         centres = Centres(train, device, weight)
-        return cls(train, heldout, centres, options, merged, duplicates + centres.n_train - len(centres))
+        return cls(train, heldout, centres, options, merged, leaked, duplicates + centres.n_train - len(centres))
 
     @cached_property
     def training_rows(self) -> np.ndarray:
@@ -208,6 +211,21 @@ class Sweep:
             assert self.heldout is not None
             queries.append(Queries.of(self.heldout, self.heldout_rows, None, heldout))
         _sweep(self.centres, queries, self.options)
+
+
+def _unseen(train: Points, heldout: Points) -> tuple[np.ndarray, int]:
+    """The first of each group of equal and near-equal held-out points that holds no training point, and how many points
+    are in the others; where those are all, every group and none, since nothing else is left to look from.
+    """
+    parts = [train, heldout]
+    if train.shape != (len(train), *heldout.shape[1:]):
+        parts = [Points([part], lambda rows: np.asarray(rows, np.float32).reshape(len(rows), -1)) for part in parts]
+    groups = near_groups(Points(parts), parts[0])
+    first = groups.index[groups.group[len(train):]] - len(train)  # of each held-out point's group
+    leaked = int(np.count_nonzero(first < 0))
+    if leaked == len(heldout):
+        return near_groups(heldout, train).index, 0
+    return np.unique(first[first >= 0]), leaked
 
 
 def _sweep(centres: Centres, queries: Sequence[Queries], options: Options) -> None:

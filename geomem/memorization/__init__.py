@@ -8,7 +8,7 @@ from geomem.memorization.levels import PerNoiseLevel, memorization_per_noise_lev
 from geomem.memorization.membership import Membership, membership
 from geomem.memorization.near_copies import NearCopies, near_copies
 from geomem.memorization.peers import auth_pct, c_t
-from geomem.memorization.ratio import MemorizationRate, memorization_rate
+from geomem.memorization.ratio import MemorizationRate, heldout_rate, memorization_rate
 from geomem.memorization.risk import RiskReport, risk_report
 from geomem.memorization.swap import control_windows, swapped_samples
 from geomem.memorization.views import Views
@@ -33,6 +33,7 @@ __all__ = [
     "control_windows",
     "copies_per_point",
     "default_watch_every",
+    "heldout_rate",
     "leaning",
     "membership",
     "memorization_per_noise_level",

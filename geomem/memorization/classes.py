@@ -68,10 +68,7 @@ def by_class(rate: MemorizationRate, floor: MemorizationRate, samples: Array, tr
 
     Raises InputError for labels that are not as many as the points.
     """
-    sizes = tuple(len(points) for points in (samples, train, heldout))
-    if tuple(map(np.shape, classes)) != tuple((size,) for size in sizes):
-        raise InputError(f"classes of {', '.join(f'{len(part):,}' for part in classes)} samples, training and held-out "
-                         f"points for {', '.join(f'{size:,}' for size in sizes)}; give one integer for each point")
+    require_labels(classes, samples, train, heldout)
     labels, counts = np.unique(classes[0], return_counts=True)
     labels = labels[counts >= SMALLEST_SET]
     relabelings = max(RELABELINGS, _RELABELINGS_PER_CLASS * len(labels))
@@ -92,3 +89,11 @@ def by_class(rate: MemorizationRate, floor: MemorizationRate, samples: Array, tr
     return tuple(ClassResult(label, n, n_train, m, count, other, count / n, *wilson_interval(count, n), leans, *ps)
                  for (label, n, n_train, m, count, other, leans), *ps in zip(rows, copies.tolist(), leans_p.tolist(),
                                                                              strict=True))
+
+
+def require_labels(classes: Labels, *points: Array) -> None:
+    """Raises InputError unless there is one label for each of the samples, training and held-out points."""
+    sizes = tuple(len(part) for part in points)
+    if tuple(map(np.shape, classes)) != tuple((size,) for size in sizes):
+        raise InputError(f"classes of {', '.join(f'{len(part):,}' for part in classes)} samples, training and held-out "
+                         f"points for {', '.join(f'{size:,}' for size in sizes)}; give one integer for each point")

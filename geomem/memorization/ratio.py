@@ -115,6 +115,17 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     return apply_ratio_rule(as_rows(samples, "samples"), training, ratio, device=device)
 
 
+def heldout_rate(heldout: Array, train: Array, **how: Any) -> tuple[MemorizationRate, np.ndarray]:
+    """The floor: ``memorization_rate`` of held-out points (M, ...) without those that are training points, or views of
+    some, and which are left, (M,) bool; of all where all are. how: as ``memorization_rate`` takes it.
+    """
+    found = memorization_rate(heldout, train, **how)
+    unseen = found.nearest_distance > found.tolerance
+    if unseen.all() or not unseen.any():
+        return found, np.ones(len(unseen), dtype=bool)
+    return memorization_rate(heldout[unseen], train, **how), unseen
+
+
 def distinct_training(train: Array, tolerance: float | None, views: Views = AS_THEY_ARE, *,
                       device: str | torch.device = "auto") -> DistinctTraining:
     """Merge duplicates in train, (N, ...), over ``views``; tolerance as in ``memorization_rate``."""

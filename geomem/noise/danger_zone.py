@@ -114,6 +114,9 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     looked = curves.max_posterior_weight.n_points, curves.coverage.n_points
     if looked != curves.n_distinct:
         notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
+    if curves.leaked:
+        notes.append(f"{curves.leaked:,} held-out points that are equal or nearly equal to training points are left "
+                     "out of C")
     zone = find_danger_zone(finer, threshold)
     return ZoneReport(curves, finer, zone, None if zone else zone_reason(finer, threshold), tuple(notes),
                       threshold, resolution, tolerance)
