@@ -134,6 +134,17 @@ def test_interval_and_test_of_honest_models(dimension, n_train, n_heldout):
 @pytest.mark.parametrize("dimension", [2, 64, 3072])
 @pytest.mark.parametrize(("n_train", "n_heldout"), [(50, 50), (50, 200), (200, 50), (200, 1000), (1000, 1000)])
 def test_interval_and_test_of_a_thousand_honest_models(dimension, n_train, n_heldout):
+    """Found in one run of each, in percent (standard errors 0.7 each): the interval holds 1/2, the test at 5% fires.
+
+        training, held-out    d = 2        d = 64       d = 3072
+        50, 50                95.3, 3.9    95.6, 5.0    95.5, 6.0
+        50, 200               94.4, 5.1    94.7, 5.7    95.5, 5.4
+        200, 50               94.9, 4.7    95.2, 4.5    95.5, 5.9
+        200, 1000             95.5, 4.4    96.2, 4.4    95.5, 5.1
+        1000, 1000            94.7, 5.0    95.1, 4.0    94.7, 5.5
+
+    A cell alone: pytest -m slow "tests/test_leaning.py::NAME[200-1000-3072]", NAME that of this function.
+    """
     runs = 1000
     holds, fires = simulated(dimension, n_train, n_heldout, runs)
     print(f"d = {dimension}, {n_train} training and {n_heldout} held-out points: interval holds 1/2 in "

