@@ -187,7 +187,7 @@ def test_every_command_can_be_configured(name):
     given = [word for param in command.params if param.required and isinstance(param, click.Argument)
              for word in ["bash" if isinstance(param.type, click.Choice) else "train"]]
     given += [word for param in command.params if param.required and isinstance(param, click.Option)
-              for word in (param.opts[0], "here.npz")]
+              for word in (param.opts[0], next(iter(getattr(param.type, "choices", ["here.npz"]))))]
     with cli.make_context("geomem", [name]) as parent, command.make_context(name, list(given), parent=parent) as ctx:
         table = tomllib.loads(config_text(name, command, given, ctx))[name]
     assert len(table) == sum(param.required for param in command.params)

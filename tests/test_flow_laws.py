@@ -285,6 +285,7 @@ def used():
      "use_flow_sigmas"),
     (FlowSchedule, (1,), "2 to"), (FlowSchedule, (1000, -1), "shift"), (FlowSchedule, (1000, 1.0, "off"), "rounded"),
     (FlowSchedule.from_dict, ({"kind": "flow", "steps": 2},), "flow times"),
+    (FlowSchedule, (2, 1.0, "up", (0.7, 0.2)), "increase inside"), (EDMSchedule, ((2.0, 1.0),), "distinct positive"),
     (LogitNormalSampler, (0, 0), "std > 0"), (LogitNormalSampler, (0, 1, 0), "shift"), (ModeSampler, (1.8,), "scale"),
     (UShapedFlowSampler, (0,), "sharpness"), (UniformFlowSampler, ("3",), "'3'"),
     (LogNormalSampler().indices, (4, FlowSchedule(), np.random.default_rng(0)), "draw timesteps"),

@@ -40,13 +40,16 @@ def law(zone: str, trainer: str, out: str | None, as_json: bool, **options: Any)
 
     Example: geomem law zone --for simpletuner --out simpletuner.json
     """
+    from geomem.geometry.zone_file import read_document
     from geomem.noise.gaps import parse_range, read_zone
     from geomem.noise.trainers import law_for
 
     if out:
         require_writable(out)
     if os.path.exists(zone):
-        gap = read_zone(zone)
+        gap, space = read_zone(zone), read_document(zone)["space"]["name"]
+        if space != "data":
+            say(f"note: {zone} is the zone in the space {space}; the trainer adds noise to the points themselves")
     else:
         try:
             gap = parse_range(zone)

@@ -56,6 +56,10 @@ class FlowSchedule(NoiseSchedule):
             raise InputError(f"the shift of flow times must be a positive number, not {str(self.shift)[:60]}")
         if self.rounding not in ROUNDINGS:
             raise InputError(f"flow times are rounded {', '.join(ROUNDINGS)}, not {str(self.rounding)[:60]!r}")
+        given = None if self.given is None else np.asarray(self.given, dtype=np.float64)
+        if given is not None and not (given.shape == (self.timesteps,) and given[0] >= 0 and given[-1] <= 1
+                                      and np.all(np.diff(given) > 0)):
+            raise InputError(f"a table of flow times holds {self.timesteps} numbers that increase inside [0, 1]")
 
     @classmethod
     def of(cls, scheduler: Any = None, *, mu: float | None = None,

@@ -217,6 +217,11 @@ class EDMSchedule(NoiseSchedule):
     levels: tuple[float, ...] = tuple(edm_steps()[::-1].tolist())
     given: tuple[float, ...] | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        levels = np.asarray(self.levels, dtype=np.float64)
+        if levels.size < 2 or not (levels[0] > 0 and np.all(np.diff(levels) > 0) and np.isfinite(levels[-1])):
+            raise InputError("the sigmas of EDM's schedule must be distinct positive numbers, 2 or more")
+
     @classmethod
     def of(cls, scheduler: Any) -> EDMSchedule:
         """That of diffusers' EDMEulerScheduler, of its ``sigmas``. Raises InputError unless they are positive and in
@@ -224,8 +229,6 @@ class EDMSchedule(NoiseSchedule):
         """
         times = np.sort(np.asarray(scheduler.timesteps, dtype=np.float64))
         levels = np.sort(np.asarray(scheduler.sigmas, dtype=np.float64)[:len(times)])
-        if len(levels) < 2 or not (levels[0] > 0 and np.all(np.diff(levels) > 0) and np.isfinite(levels[-1])):
-            raise InputError(f"the sigmas of {type(scheduler).__name__} must be distinct positive numbers, 2 or more")
         return cls(tuple(levels.tolist()), tuple(times.tolist()))
 
     def to_dict(self) -> dict[str, Any]:
