@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from geomem.memorization import MemorizationCheck, memorization_rate
 from geomem.plots import plot_density, plot_samples, plot_watch
 from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
+from geomem.training.cost import hours_advice
 from geomem.training.loop import Interrupted, TrainingState, train_steps
 from geomem.training.monitor import Monitor
 from geomem.training.plan import TrainingPlan, plan_training
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("geomem")
 MAX_GRIDS = 12  # pictures of samples that a run keeps
 GRID_SAMPLES = 16
+SECONDS_TO_JUDGE = 5.0  # of steps, before it is said how long all take
 MAX_NAMED = 20  # classes, whose names are said
 
 
@@ -133,9 +136,18 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
     board = TensorBoardLog(run.path / "tensorboard") if plan.tensorboard else None
     warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
     is_one_of_many = "without_fold" in plan.config
+    began: float | None = None  # the end of the first step, which is slower than the others
+    first = trainer.steps_done + 1
     with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every,
                              another_follows=is_one_of_many)) as states:
         for state in states:
+            if state.step == first:
+                began = time.monotonic()
+            elif began is not None and (seconds := time.monotonic() - began) > SECONDS_TO_JUDGE:
+                advice = hours_advice(seconds / (state.step - first), plan.settings.iterations - state.step)
+                if advice is not None and monitor is not None:
+                    LOG.info(advice)
+                began = None
             if monitor is not None and state.evaluation is not None and board is not None:
                 board.write(state.evaluation)
             if state.look is not None and state.look.has_set_in and not warned:

@@ -52,8 +52,9 @@ from geomem.processes import is_first, process_group
               "More --iterations than before extend the run.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
               "write nothing.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-             help="Put each batch through the network in N pieces: less memory, the same training.")
+@click.option("--accumulate", type=click.IntRange(1), metavar="N",
+             help="Put each batch through the network in N pieces: less memory, the same training.  [default: as "
+                  "many as keep the activations of a step below 4 GiB]")
 @click.option("--compile", is_flag=True,
              help="Fuse the network's operations (torch.compile); needs a C++ compiler.")
 @click.option("--channels-last", is_flag=True, help="Keep the channels of images innermost in memory; faster on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,16 +28,18 @@ from geomem.models import NETWORKS, Denoiser, build_network, default_network
 from geomem.noise import SIGMA_MAX, SIGMA_MIN, FlowSchedule, ResolvedLaw, resolve_law
 from geomem.rng import random_order
 from geomem.training.classes import Classes, classes_of
+from geomem.training.cost import activation_bytes, pieces_for
 from geomem.training.loop import heldout_monitor, watch_steps
 from geomem.training.monitor import Monitor
 from geomem.training.pretrained import InitialWeights
-from geomem.training.run import initial_denoiser
+from geomem.training.run import initial_denoiser, untrained_denoiser
 from geomem.training.trainer import Trainer, TrainingSettings, require_compiler, require_divisible
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+LOG = logging.getLogger("geomem")
 FEWEST_IN_FOLD = 8  # distinct points: fewer choose no weights
 
 
@@ -114,7 +117,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
                   objective: str | None = None, flow_shift: float | None = None, network: str | None = None,
                   init: str | os.PathLike[str] | None = None,
                   iterations: int = 4000, batch: int = 128, learning_rate: float | None = None, decay: float = 0.0,
-                  dropout: float = 0.0, flip: bool = False, precision: str = "fp32", accumulate: int = 1,
+                  dropout: float = 0.0, flip: bool = False, precision: str = "fp32",
+                  accumulate: int | None = None,
                   compile: bool = False, channels_last: bool = False, conditional: bool = False, dummy_class: int = 0,
                   watch_every: int | None = None, stop_at_memorization: float | None = None,
                   checkpoint_every: int | None = None, snapshots: str = "fp32", tensorboard: bool = False,
@@ -131,7 +135,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         schedule of generation; None for none. network : one of ``models.NETWORKS``; None chooses by shape.
     init : a run, a diffusers folder or a safetensors file whose weights the training begins with.
     iterations, batch, learning_rate, decay, flip, precision : as in ``TrainingSettings``. dropout : share of features.
-    accumulate, compile, channels_last, group : as in ``Trainer``.
+    accumulate, compile, channels_last, group : as in ``Trainer``; accumulate None for as many pieces as keep the
+        activations of a step below 4 GiB.
     conditional : train with the labels of the data. dummy_class : that many noise images as one more class, -1 for as
         many as training points.
     watch_every : images between two looks at memorization, 0 for never, None for within 5% of the time.
@@ -144,8 +149,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
 
     Raises InputError for options that are wrong, contradict each other or do not suit the data.
     """
-    _require_possible(batch, accumulate * (1 if group is None else group.size()), compile, tensorboard,
-                      stop_at_memorization, watch_every)
+    processes = 1 if group is None else group.size()
+    _require_possible(batch, (accumulate or 1) * processes, compile, tensorboard, stop_at_memorization, watch_every)
     on = resolve_device(device)
     gaps = [gap] if isinstance(gap, str) else list(gap)
     dataset, spec = _loaded(data, load, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle,
@@ -193,12 +198,25 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
         **({} if folds is None else {"folds": folds}), **({} if lean is None else {"lean": lean}),
         "engine": {"accumulate": accumulate, "compiled": compile, "channels_last": channels_last,
-                   "processes": 1 if group is None else group.size(), "watch_every": watch_every,
-                   "stop_at": stop_at_memorization},
+                   "processes": processes, "watch_every": watch_every, "stop_at": stop_at_memorization},
     }
+    if accumulate is None:
+        config["engine"]["accumulate"] = _pieces(config, batch, processes)
     every = default_watch_every(iterations * batch) if watch_every is None else watch_every
     return TrainingPlan(config, dataset, dataset.validation, classes, law, settings, initial, on, every,
                         stop_at_memorization, checkpoint_every, tensorboard, lean, fold_of)
+
+
+def _pieces(config: dict[str, Any], batch: int, processes: int) -> int:
+    with torch.device("meta"):
+        outline = untrained_denoiser(config, "the options").to("meta")  # tables of numbers too
+    needed = activation_bytes(outline, config["shape"], bool(config["classes"]))
+    pieces = pieces_for(batch, processes, needed)
+    if pieces > 1:
+        LOG.info(f"note: a step would keep {batch * needed / processes / 2**30:.1f} GiB of activations, so each batch "
+                 f"goes through the network in {pieces} pieces (--accumulate {pieces}), which trains the same; a "
+                 "smaller --batch takes less time a step")
+    return pieces
 
 
 def _folds(dataset: DataSet, classes: Classes, folds: int, seed: int, stop_at: float | None) -> np.ndarray:
