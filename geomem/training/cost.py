@@ -49,5 +49,5 @@ def hours_advice(seconds_per_step: float, steps_left: int) -> str | None:
     hours = seconds_per_step * steps_left / HOUR
     return None if hours <= 1 else (
         f"note: at {seconds_per_step:.2g} s a step, the {steps_left:,} steps that are left take about {hours:.2g} "
-        f"hours; in one it makes {max(1, int(HOUR / seconds_per_step))} (--iterations). A smaller --batch or --network makes "
-        "steps faster; Ctrl-C saves what is there")
+        f"hours; in one it makes {max(1, int(HOUR / seconds_per_step))} (--iterations). A smaller --batch or "
+        "--network makes steps faster; Ctrl-C saves what is there")
