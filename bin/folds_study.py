@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomem import __version__, load_data
+from geomem import __version__
 from geomem.data import DataSet
 from geomem.files import write_json
 from geomem.generation import generate
@@ -23,7 +24,11 @@ from geomem.run_training import start_training
 from geomem.training import Interrupted, Run, TrainingPlan, load_denoiser, plan_training
 
 SAMPLES, LEAN = 1000, 1.2
-N_TRAIN, SETTINGS = 200, {"iterations": 1500, "batch": 256, "decay": 1.0}
+SETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how the data are loaded, and trained on
+    "digits": ({"data": "digits", "n_train": 200}, {"iterations": 1500, "batch": 256, "decay": 1.0}),
+    "ecg": ({"data": "ECG5000_TRAIN.txt", "heldout": "ECG5000_TEST.txt"},
+            {"iterations": 2500, "batch": 256, "decay": 1.0, "network": "mlp"}),
+}
 FORMAT = "geomem.folds-study/1"
 
 
@@ -42,7 +47,7 @@ def trained(plan: TrainingPlan, run: Run, until: int) -> None:
 
 def denoisers(single: Run, limited: Run, folds: Run, data: DataSet) -> Iterator[tuple[str, str, str, torch.nn.Module]]:
     """(training, weights, routing, denoiser) of all rows of a seed."""
-    if single.steps_done == SETTINGS["iterations"]:
+    if single.steps_done == single.config["settings"]["iterations"]:
         yield "one network", "last", "", load_denoiser(single.path, "last").denoiser
     for weights in ("early-stop", "per-level"):
         yield "one network", weights, "", load_denoiser(single.path, weights).denoiser
@@ -72,25 +77,33 @@ def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bin/folds-study", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--set", choices=SETS, default="digits")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")),
+                        metavar="DIR", help="where the files of ecg are (%(default)s)")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--until", type=int, default=SETTINGS["iterations"], metavar="STEP")
+    parser.add_argument("--until", type=int, metavar="STEP", help="end each training there, as Ctrl-C would")
     parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    how, settings = SETS[given.set]
+    how = {name: str(given.data / value) if str(value).endswith(".txt") else value for name, value in how.items()}
+    until = given.until or settings["iterations"]
     rows: list[dict[str, Any]] = []
+    steps_done: dict[str, int | None] = {}
     for seed in map(int, given.seeds.split(",")):
-        options: dict[str, Any] = {"n_train": N_TRAIN, "seed": seed, "device": "cpu", **SETTINGS}
+        options: dict[str, Any] = {**how, "seed": seed, "device": "cpu", **settings}
         single, limited, folds = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean", f"folds-{given.folds}"))
-        trained(plan_training("digits", **options), single, given.until)
-        trained(plan_training("digits", lean=LEAN, **options), limited, given.until)
-        plan = plan_training("digits", folds=given.folds, **options)
+        trained(plan_training(**options), single, until)
+        trained(plan_training(lean=LEAN, **options), limited, until)
+        plan = plan_training(folds=given.folds, **options)
         if not folds.exists:
             folds.create(plan.config)
             folds.write_folds(plan.fold_of)
         for fold in range(given.folds):
-            trained(plan.without_fold(fold), folds.without_fold(fold), given.until)
-        data = load_data("digits", n_train=N_TRAIN)
+            trained(plan.without_fold(fold), folds.without_fold(fold), until)
+        data = plan.dataset
+        steps_done |= {run.path.name: run.steps_done for run in (single, limited, folds)}
         for training, weights, routing, denoiser in denoisers(single, limited, folds, data):
             rows.append({"seed": seed, "training": training, "weights": weights, "routing": routing,
                          **measured(denoiser, data)})
@@ -99,9 +112,10 @@ def main() -> None:
                   f"{last['leaning']['share']:.3f}, Frechet {last['quality']['frechet']:.3f}, AUC "
                   f"{last['membership']['strongest']['area']:.3f}", flush=True)
         write_json(given.summary, {
-            "format": FORMAT, "geomem": __version__, "set": f"digits, {N_TRAIN} training points",
-            "network": "unet-tiny",
-            "settings": SETTINGS, "until": given.until, "sha256": data.sha256, "n_test": data.n_test, "rows": rows})
+            "format": FORMAT, "geomem": __version__, "set": given.set, "network": plan.config["network"],
+            "settings": plan.config["settings"], "steps_done": steps_done, "folds": given.folds,
+            "data": {"name": data.name, "sha256": data.sha256, "n_train": len(data.train), "n_test": data.n_test},
+            "rows": rows})
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def _without_each_fold(plan: TrainingPlan, run: Run, group: ProcessGroup | None)
     for fold in range(plan.trainings):
         LOG.info(f"training {fold + 1} of {plan.trainings}: without fold {fold}")
         part = run.without_fold(fold)
-        part.tidy()
+        if group is None or group.rank() == 0:
+            part.tidy()  # a kill while its directory was made
         try:
             with closing(start_training(plan.without_fold(fold), part, resume=part.exists, group=group)) as states:
                 for state in states:
