@@ -55,6 +55,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(n: int, what: str) -> str:
+    """``1 point``, ``1,000 points``."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
 def one_line(text: str) -> str:
     """The same on one line, with the middle of a very long text left out."""
     text = printable(" ".join(text.split()))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geomem.files import draw_figure, write_json
 from geomem.generation import generate
 from geomem.memorization import MemorizationCheck, memorization_rate
+from geomem.models.diffusers_folder import can_be_pipeline
 from geomem.plots import plot_density, plot_samples, plot_watch
 from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
@@ -97,6 +98,10 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
     if not drawable(dataset.train.shape[1:]):
         LOG.info(f"note: points of shape {tuple(dataset.train.shape[1:])} cannot be drawn; the run keeps no pictures "
                  "of samples")
+    if plan.config["objective"] != "edm" and len(dataset.train.shape) == 4:
+        lacks = can_be_pipeline(denoiser, tuple(dataset.train.shape[1:]))
+        if lacks:
+            LOG.info(f"note: geomem export will make no DDPMPipeline of this run: {lacks}; unet-small is a UNet2DModel")
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
              f"{dataset.name}; {len(plan.validation):,} validation and {dataset.n_test:,} test points")
     names, labels = plan.classes.class_names, plan.classes.names

@@ -36,7 +36,8 @@ _EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "memb
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
               help="Write audit.html (one page for people), audit.json, closest.png (the samples nearest to training "
                    "points, each beside its own) and, for a RUN, samples.npz.")
-def audit(target: str, data: str | None, n_samples: int, weights: str | None, tolerance: float | None, seed: int,
+def audit(target: str, data: str | None, n_samples: int, weights: str | None, steps: int | None, method: str,
+          tolerance: float | None, seed: int,
           fail_over: float | None, device: str, as_json: bool, out: str | None, **looking: Any) -> None:
     """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
     train or geomem export, or a diffusers folder) or in given samples (an .npz, or a folder or zip of pictures), for
@@ -59,7 +60,7 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, to
     if looking["features"]:
         looking["features"] = load_features(looking["features"], device=device)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
-                                               out=out)
+                                               out=out, steps=steps, method=method)
     looking["mirrored"] |= samples.flip
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),

@@ -91,6 +91,11 @@ def _sizes_table(document: dict[str, Any]) -> list[str]:
         zone = low is not None and high is not None and low <= high
         lines.append(f"{n:8,}  {_sigma(low):>14} {_sigma(high):>16} {_sigma(crossing):>9} {peak:18.4f}"
                      + ("" if zone else "  no zone"))
+    levels = document["sigma"]
+    if len(levels) > 1:
+        apart = (levels[-1] / levels[0]) ** (1 / (len(levels) - 1))
+        lines.append(f"read between the levels above, a factor of {apart:.3g} apart; geomem danger-zone adds levels where "
+                     "it reads, and gives intervals")
     return lines
 
 

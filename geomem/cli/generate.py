@@ -10,7 +10,6 @@ import click
 
 from geomem.cli.options import (
     MAX_CLASSES,
-    MAX_LEVELS,
     Seeds,
     device_option,
     load,
@@ -18,7 +17,9 @@ from geomem.cli.options import (
     progress_bar,
     reading_options,
     require_data,
+    sampler_option,
     say,
+    steps_option,
 )
 from geomem.errors import InputError
 from geomem.files import require_writable
@@ -39,12 +40,8 @@ if TYPE_CHECKING:
                    "near a training point the network answers that never saw it; the other words say which weights of "
                    "each network.  [default: cross-fitted where the run has folds, per-level where it kept "
                    "them, else before-copies where it saw copies, else last]")
-@click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help="Noise levels of the sampler.  [default: 18; "
-              "100 for ddim, 1000 for ddpm, 50 for flow-euler]")
-@click.option("--sampler", "--method", "method", default="heun", show_default=True,
-              type=click.Choice(["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"]),
-              help="Heun evaluates the model 2 steps - 1 times, the others as often as there are steps; ddim and ddpm "
-              "go over timesteps, and ddpm draws noise at each; flow-euler and flow-heun go over flow times.")
+@steps_option
+@sampler_option
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
 @click.option("--label", "labels", multiple=True, metavar="CLASS",
               help="For a class-conditional run: the class to make samples of, by its name in the data or its number "
@@ -90,7 +87,8 @@ def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:
 
 
 def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: str | None, device: str,
-                     out: str | None) -> tuple[Samples, DataSet, Pretrained | None]:
+                     out: str | None, steps: int | None = None, method: str = "heun"
+                     ) -> tuple[Samples, DataSet, Pretrained | None]:
     """The samples of ``target``: a file, a folder of pictures, or what a model makes of seeds 0..n_samples - 1, kept in
     the directory ``out``; the data they belong to; the model, None for samples.
     """
@@ -101,12 +99,15 @@ def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: 
     model = (load_denoiser(target, weights, load=read, data=None if data is None else read(data))
              if os.path.isdir(target) and not holds_samples(target) else None)
     if model is None:
+        if steps is not None or method != "heun":
+            raise InputError(f"--sampler and --steps have no effect on the samples in {target}; leave them out or give "
+                             "a run")
         samples = load_samples(target)
         dataset = data_of(samples.about, data, target, load=read)
     else:
         dataset = data_of({"data": model.data or None}, data, target, load=read)
         model.classes_of(dataset)  # labels that do not fit are refused before the long work, and nothing is written
-        samples = generated(model, list(range(n_samples)), device=device)
+        samples = generated(model, list(range(n_samples)), steps=steps, sampler=method, device=device)
         if out:
             samples.save(os.path.join(out, "samples.npz"))
     require_comparable(samples, dataset)

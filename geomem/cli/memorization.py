@@ -38,7 +38,8 @@ SHOWN_FILES = 5
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
               help="Write memorization.json, samples.png (each beside its nearest training point) and, for a RUN, "
                    "samples.npz and noise-levels.png.")
-def memorization(target: str, data: str | None, n_samples: int, weights: str | None, sigmas: int | list[float],
+def memorization(target: str, data: str | None, n_samples: int, weights: str | None, steps: int | None, method: str,
+                 sigmas: int | list[float],
                  n_points: int, tolerance: float | None, seed: int, device: str, as_json: bool, out: str | None,
                  **looking: Any) -> None:
     """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of given samples: an
@@ -61,7 +62,7 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     if looking["features"]:
         looking["features"] = load_features(looking["features"], device=device)
     samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
-                                               out=out)
+                                               out=out, steps=steps, method=method)
     looking["mirrored"] |= samples.flip
     how: dict[str, Any] = {"tolerance": tolerance, "device": device, **looking}
     trajectory = memorization_rate(samples.values, dataset.train, **how)

@@ -198,6 +198,15 @@ json_option = click.option("--json", "as_json", is_flag=True,
 
 
 
+steps_option = click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help=(
+    "Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 for ddpm, 50 for flow-euler]"))
+sampler_option = click.option(
+    "--sampler", "--method", "method", default="heun", show_default=True,
+    type=click.Choice(["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"]),
+    help="Heun evaluates the model 2 steps - 1 times, the others as often as there are steps; ddim and ddpm go over "
+         "timesteps, and ddpm draws noise at each; flow-euler and flow-heun go over flow times.")
+
+
 def judged_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """A RUN or SAMPLES argument, its data, the samples to make of a run, and how copies are looked for in them."""
     for option in reversed((
@@ -209,6 +218,8 @@ def judged_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="For a RUN: samples to generate, seeds 0..N-1."),
         click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
                      help="For a RUN: which weights."),
+        steps_option,
+        sampler_option,
         tolerance_option,
         click.option("--mirrored", is_flag=True,
                      help="Look for mirror images of training pictures, too; always done for a run trained with "

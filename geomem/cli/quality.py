@@ -75,6 +75,7 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         require_writable(out)
     if pareto:
         require_picture("--pareto", pareto)
+    asked = metrics
     if everything:
         metrics = metrics + CHEAP + (INCEPTION if fid_weights else ())
     if features == "pixels":  # the Frechet distance in pixels is there in any case
@@ -108,5 +109,5 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     if pareto:
         from geomem.plots import plot_pareto
 
-        write_figure(pareto, plot_pareto(**comparison.pareto()))
+        write_figure(pareto, plot_pareto(**comparison.pareto(bool(asked) and asked[0] in metrics)))
         say(f"wrote {pareto}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geomem.errors import counted
 from geomem.geometry.curves import Curves, levels_of, measured
 from geomem.geometry.options import MEMORY, QUERIES, Options
 from geomem.geometry.precision import measured_to_tolerance
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from geomem.data import DataSet
+
+SMALLEST_CLASS = 3  # training points of a class below which nothing is read from its curves
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,9 @@ def zones_by_class(train: Any, heldout: Any, train_labels: Any, heldout_labels: 
     reports, notes = {}, []
     for label in np.unique(np.concatenate([train_labels, heldout_labels])).tolist():
         inside, outside = train[train_labels == label], heldout[heldout_labels == label]
-        if len(inside) < 2 or len(outside) < 1:
-            notes.append(f"class {label} is left out: {len(inside)} training and {len(outside)} held-out points; it "
-                         "needs 2 and 1")
+        if len(inside) < SMALLEST_CLASS or len(outside) < 1:
+            notes.append(f"class {label} is left out: {counted(len(inside), 'training point')} and "
+                         f"{counted(len(outside), 'held-out point')}; it needs {SMALLEST_CLASS} and 1")
         else:
             reports[label] = danger_zone(inside, outside, **options)
     return reports, tuple(notes)

@@ -118,9 +118,11 @@ def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None
     if ranges:
         law = GapSampler(base, ranges, keep=gap_keep)
         name += (", " if name else "") + (f"gap, {gap_keep:.0%} kept" if gap_keep else "gap")
-        LOG.info("gap: sigma %s %s, %s of the draws removed",
+        of = ("the confidence interval" if ci is not None else "EDM's law, scaled to the data" if kind == "lognormal"
+              else f"the law {plain[0]}" if law_of_flow is None else f"the {plain[0]}")
+        LOG.info("gap: sigma %s %s, %s of the draws removed, those of %s",
                  ", ".join(f"{low:.3g} to {high:.3g}" for low, high in law.gaps),
-                 "thinned" if gap_keep else "left out of training", f"{law.removed_mass:.1%}")
+                 "thinned" if gap_keep else "left out of training", f"{law.removed_mass:.1%}", of)
     return ResolvedLaw(law, plain, name, geometry.document, schedule)
 
 

@@ -115,15 +115,16 @@ class Comparison:
                 "heldout": {"memorization": self.heldout.to_dict()}, "means": [asdict(mean) for mean in self.means],
                 "settings": self.settings}
 
-    def pareto(self) -> dict[str, Any]:
+    def pareto(self, of_metrics: bool = True) -> dict[str, Any]:
         """Arguments of ``geomem.plots.plot_pareto``: of each setting the share nearer to training, or the memorized
-        share where leaning cannot be measured, and the first measure asked for that has a better and a worse, else the
-        Frechet distance in pixels.
+        share where leaning cannot be measured, and the first measure asked for that has a better and a worse, else, or
+        not ``of_metrics``, the Frechet distance in pixels.
         """
         columns = self.rows[0].columns
         share = LEANING if all(LEANING in row.columns for row in self.rows) else MEMORIZED
-        first = next((title for title, column in columns.items()
-                      if title not in (MEMORIZED, LEANING, FRECHET) and column.better in ("lower", "higher")), FRECHET)
+        asked = [title for title, column in columns.items()
+                 if title not in (MEMORIZED, LEANING, FRECHET) and column.better in ("lower", "higher")]
+        first = asked[0] if asked and of_metrics else FRECHET
         quality = columns[first]
 
         settings = []

@@ -107,13 +107,20 @@ def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int)
     return Classes(dataset.train, labels, held, 0 if names is None else len(names), names, class_names=class_names)
 
 
-def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet) -> np.ndarray:
-    """Held-out labels as classes 0, 1, ... of ``names``, int64. Raises InputError for none, or one that has no name."""
+def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet, *, part: str = "held-out",
+                  model: object = None) -> np.ndarray:
+    """Labels of ``part`` of the data as classes 0, 1, ... of ``names``, int64: those of the training points, or of a
+    class-conditional ``model`` that is there already. Raises InputError for no labels, or one that has no name.
+    """
     if labels is None:
-        raise InputError(f"{data.name}: the training points have labels and the held-out points none; add "
-                         "heldout_labels, or train without --conditional")
+        raise InputError(f"{data.name}: " + (
+            "the training points have labels and the held-out points none; add heldout_labels, or train without "
+            "--conditional" if model is None else f"the {part} points have no labels and {model} has classes; "
+            "give data with train_labels and heldout_labels"))
     unknown = sorted(set(labels.tolist()) - set(names))
     if unknown:
-        raise InputError(f"{data.name}: held-out points of class {unknown[0]}, but no training points of it; "
-                         "shuffle the data or train without --conditional")
+        raise InputError(f"{data.name}: {part} points of class {unknown[0]}, but " + (
+            "no training points of it; shuffle the data or train without --conditional" if model is None else
+            f"{model} knows only {', '.join(map(str, names[:20]))}{', ...' if len(names) > 20 else ''}; give the data "
+            "that it was trained on"))
     return np.searchsorted(names, labels).astype(np.int64)

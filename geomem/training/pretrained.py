@@ -69,8 +69,9 @@ class Pretrained:
         """Classes (N,) of the training and (L,) of the test points of ``data`` for the denoiser; None where it knows no
         classes. Raises InputError where labels do not fit.
         """
-        return None if self.labels is None else (class_indices(data.train_labels, self.labels, data),
-                                                 class_indices(data.test_labels, self.labels, data))
+        return None if self.labels is None else (
+            class_indices(data.train_labels, self.labels, data, part="training", model=self.path),
+            class_indices(data.test_labels, self.labels, data, model=self.path))
 
     def label_of(self, given: int | str) -> int:
         """The label in the data that is meant: a number as it is there; text is the name of a class, or else a number,

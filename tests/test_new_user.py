@@ -1,0 +1,114 @@
+"""What somebody meets in the first hour: options that fit together, laws by their names, and words before long work."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import status
+
+from geomem.errors import counted
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Two classes, one of two training points and a held-out one."""
+    path, rng = tmp_path_factory.mktemp("data") / "labelled.npz", np.random.default_rng(0)
+    np.savez(path, train=rng.normal(size=(40, 9)).astype("f"), heldout=rng.normal(size=(20, 9)).astype("f"),
+             train_labels=(np.arange(40) > 1).astype(int), heldout_labels=(np.arange(20) > 0).astype(int))
+    return path
+
+
+@pytest.mark.parametrize("command", ["memorization", "audit"])
+def test_a_run_is_judged_by_the_sampler_and_steps_of_generate(command, run_of_digits, tmp_path, capsys):
+    levels = ["--sigmas", 2] if command == "memorization" else []
+    assert status(command, run_of_digits, "--n-samples", 12, *levels, "--sampler", "euler", "--steps", 5, "--json",
+                  "--out", tmp_path / "out") == 0
+    about = json.loads(capsys.readouterr().out)["about"]
+    assert (about["method"], about["steps"]) == ("euler", 5)
+    assert status("generate", run_of_digits, "--seeds", "0-11", "--sampler", "euler", "--steps", 5, "--out",
+                  tmp_path / "same.npz") == 0
+    judged, same = (np.load(path)["samples"] for path in (tmp_path / "out" / "samples.npz", tmp_path / "same.npz"))
+    np.testing.assert_array_equal(judged, same)
+    capsys.readouterr()
+    assert status(command, tmp_path / "same.npz", "--steps", 5) == 2
+    assert "--sampler and --steps have no effect on the samples" in capsys.readouterr().err
+
+
+def test_danger_zone_and_bounds_agree_on_the_crossing(capsys):
+    """Within the interval of danger-zone; bounds reads between its levels, and says so."""
+    assert status("danger-zone", "digits", "--n-train", 60, "--sigmas", 10, "--json") == 0
+    zone = json.loads(capsys.readouterr().out)["zone"]
+    assert status("bounds", "digits", "--n-train", 60) == 0
+    text = capsys.readouterr().out
+    crossing = float(next(line for line in text.splitlines() if line.startswith("      60")).split()[3])
+    assert zone["crossing_low"] < crossing < zone["crossing_high"]
+    assert "read between the levels above, a factor of " in text
+
+
+def test_the_share_that_a_gap_removes_names_its_law(tmp_path, capsys):
+    options = ["digits", "--n-train", 60, "--gap", "0.3:1.5", "--dry-run", "--out", tmp_path / "run"]
+    for more, law in (([], "EDM's law, scaled to the data"),
+                      (["--objective", "ddpm"], "the law uniform over timesteps"),
+                      (["--objective", "flow"], "law of flow times")):
+        assert status("train", *options, *more) == 0
+        assert law in capsys.readouterr().err.split("draws removed, those of ")[1].splitlines()[0]
+    assert status("danger-zone", "digits", "--n-train", 60, "--sigmas", 6) == 0
+    assert "of the noise levels of EDM's published law" in capsys.readouterr().out
+
+
+def test_pareto_draws_what_its_help_says(tmp_path, capsys, monkeypatch):
+    rng, drawn = np.random.default_rng(0), []
+    train, heldout, samples = rng.normal(size=(3, 40, 9)).astype("f")
+    np.savez(tmp_path / "d.npz", train=train, heldout=heldout)
+    np.savez(tmp_path / "s.npz", samples=samples)
+    import geomem.plots
+
+    original = geomem.plots.plot_pareto
+    monkeypatch.setattr(geomem.plots, "plot_pareto", lambda *a, **k: drawn.append(k["xlabel"]) or original(*a, **k))
+    for options, first in ((["--all"], "Frechet (px)"), (["--metric", "mmd"], "MMD^2 (px)"), ([], "Frechet (px)"),
+                           (["--metric", "frechet", "--metric", "mmd"], "Frechet (px)"),
+                           (["--metric", "mmd", "--all"], "MMD^2 (px)")):
+        assert status("quality", tmp_path / "s.npz", "--data", tmp_path / "d.npz", *options, "--pareto",
+                      tmp_path / "p.png") == 0
+        assert drawn[-1].startswith(f"{first},"), options
+
+
+def test_a_class_of_two_points_gets_a_word_and_no_zone(labelled, capsys):
+    assert status("danger-zone", labelled, "--per-class", "--sigmas", 5, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["notes"][-1] == ("class 0 is left out: 2 training points and 1 held-out point; it needs 3 and 1")
+
+
+@pytest.mark.parametrize(("objective", "told"), [("ddpm", True), ("edm", False)])
+def test_a_network_that_diffusers_cannot_hold_is_named_before_training(objective, told, tmp_path, capsys):
+    assert status("train", "digits", "--n-train", 30, "--network", "unet-tiny", "--objective", objective,
+                  "--iterations", 2, "--batch", 4, "--watch-every", 0, "--out", tmp_path / "run") == 0
+    error = capsys.readouterr().err
+    note = "geomem export will make no DDPMPipeline of this run: its network is not a UNet2DModel"
+    assert (note in error) == told
+    assert not told or error.index(note) < error.index("M parameters")
+
+
+def test_one_is_singular():
+    assert [counted(n, "point") for n in (0, 1, 2, 1000)] == ["0 points", "1 point", "2 points", "1,000 points"]
+
+
+def test_labels_that_do_not_fit_a_model_of_classes_are_refused_before_sampling(tmp_path, capsys):
+    """The message speaks of the model that is there, not of an option of another command."""
+    rng = np.random.default_rng(0)
+    data, run = tmp_path / "data.npz", tmp_path / "run"
+    train, heldout = rng.normal(size=(30, 6)).astype("f"), rng.normal(size=(30, 6)).astype("f")
+    np.savez(data, train=train, heldout=heldout, train_labels=np.arange(30) % 2, heldout_labels=np.arange(30) % 2)
+    assert status("train", data, "--conditional", "--iterations", 2, "--batch", 4, "--watch-every", 0,
+                  "--out", run) == 0
+    capsys.readouterr()
+    for labels, words in (({}, "the training points have no labels and"),
+                          ({"train_labels": np.arange(30) % 3, "heldout_labels": np.arange(30) % 3},
+                           "training points of class 2, but")):
+        np.savez(tmp_path / "other.npz", train=train, heldout=heldout, **labels)
+        assert status("memorization", run, "--data", tmp_path / "other.npz", "--out", tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert "--conditional" not in error
+        assert "sample" not in error.split("geomem:")[0]
+        assert not (tmp_path / "out").exists()
