@@ -94,8 +94,8 @@ def _sizes_table(document: dict[str, Any]) -> list[str]:
     levels = document["sigma"]
     if len(levels) > 1:
         apart = (levels[-1] / levels[0]) ** (1 / (len(levels) - 1))
-        lines.append(f"read between the levels above, a factor of {apart:.3g} apart; geomem danger-zone adds levels where "
-                     "it reads, and gives intervals")
+        lines.append(f"read between the levels above, a factor of {apart:.3g} apart; geomem danger-zone adds levels "
+                     "where it reads, and gives intervals")
     return lines
 
 
