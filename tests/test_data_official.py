@@ -418,6 +418,7 @@ def test_hub(hub):
     images_are(data.train, pictures(9, 4, 4)[:6])
     images_are(data.heldout, pictures(9, 4, 4)[6:])
     labels_are(data, [0, 1, 2] * 2, [0, 1, 2])
+    assert data.class_names == ("a", "b", "c")
     assert (data.name, hub[1]) == ("images", [("some/images", "small", None)])
     refused("hf:another/name", "hf:another/name", "Couldn't reach", "cache")
     refused("hf:", "names no data set")

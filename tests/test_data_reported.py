@@ -102,6 +102,15 @@ def test_statistics_are_no_pictures(tmp_path):
     refused(tmp_path / "stats.npz", "no key 'train' (keys: mu, sigma)")
 
 
+def test_files_of_one_latent_each_are_no_shards_and_it_is_said(tmp_path):
+    (tmp_path / "d").mkdir()
+    for k in range(6):
+        np.save(tmp_path / "d" / f"{k}.npy", np.random.default_rng(k).normal(size=(4, 8, 8)).astype(np.float32))
+    data = load_data(tmp_path / "d")
+    assert data.train.shape[1:] == (8, 8)
+    assert data.notes[0].startswith("each of 6 files is read as 4 points of shape (8, 8); stack files")
+
+
 def test_what_lies_about_in_folders_of_pictures(tmp_path):
     rubbish = {".DS_Store": b"x", "Thumbs.db": b"x", "desktop.ini": b"x", "__MACOSX/._0.png": b"x", "._0.png": b"x",
                "0.txt": b"a caption", "README.md": b"x", ".git/a.png": b"x", "@eaDir/0.png/x.jpg.tmp": b"x"}

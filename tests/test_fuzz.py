@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pickletools
+import tarfile
 import tempfile
 import warnings
 from pathlib import Path
@@ -48,6 +49,25 @@ def table(**columns: list) -> bytes:
     return buffer.getvalue()
 
 
+def arrow(**columns: list) -> bytes:
+    """An Arrow stream of two batches."""
+    import pyarrow as pa
+
+    buffer, whole = io.BytesIO(), pa.table(columns)
+    with pa.ipc.new_stream(buffer, whole.schema) as writer:
+        writer.write_table(whole, max_chunksize=10)
+    return buffer.getvalue()
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            (member := tarfile.TarInfo(name)).size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 def split(packed: bool) -> bytes:
     """Of Flowers-102, with six images."""
     buffer = io.BytesIO()
@@ -74,6 +94,14 @@ FILES = {
     "d.parquet": table(img=[png()] * 20, label=[0, 1] * 10),
     "e.parquet": table(x=GOOD.tolist(), label=["a"] * 20),
     "r.toml": b'[source]\nkind = "sklearn"\nname = "load_digits"\n[points]\nrange = [0, 16]\nshape = [1, 8, 8]\n',
+    "d.tar": tar({f"{k}.{form}": content for k in range(4) for form, content in (("png", png()), ("cls", b"1"))}),
+    "d.arrow": arrow(img=[png()] * 20, label=[0, 1] * 10),
+    "p.parquet": table(file_name=["a.png", "../a.png", "/etc/passwd", "d.npy"] * 5),
+    "edm/dataset.json": b'{"labels": [["1.png", 0], ["2.png", 1], ["3.png", 2]]}',
+    "csv/metadata.csv": b'file_name,label,text\n1.png,a,"x\ny"\n2.png,b,z\n3.png,a,\n',
+    "jsonl/metadata.jsonl": b'{"file_name": "1.png", "label": 3}\n{"file_name": "2.png", "label": 4}\n'
+                            b'{"file_name": "3.png", "label": 4}\n',
+    "parquet/metadata.parquet": table(file_name=["1.png", "2.png", "3.png"], label=[0, 1, 1]),
     "flowers/setid.mat": split(packed=False),
     "packed/setid.mat": split(packed=True),
 } | {f"d/a.{form}": png(8, 8, "P" if form == "gif" else "L", form)
@@ -83,6 +111,9 @@ FILES = {
 def write(folder: Path, name: str, content: bytes) -> Path:
     """The file in the folder, and for a list of images the images; what is to be loaded."""
     path = folder / name
+    for number in range(1, 4 if "metadata" in name or "dataset" in name else 1):
+        path.parent.mkdir(exist_ok=True)
+        (path.parent / f"{number}.png").write_bytes(png())
     for number in range(1, 7 if name.endswith(".mat") else 1):
         image = path.parent / "jpg" / f"image_{number:05}.jpg"
         image.parent.mkdir(parents=True, exist_ok=True)

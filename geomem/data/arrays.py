@@ -47,7 +47,11 @@ def read_shards(folder: Path, paths: list[Path]) -> Source:
         if array.ndim == 0 or (array.dtype, array.shape[1:]) != kind:
             raise file_error(path, f"holds {array.dtype} of shape {array.shape}, but {paths[0].name} {arrays[0].dtype} "
                                    f"of shape {arrays[0].shape}; shards have one type and one shape of a row")
-    return Source(folder.resolve().name, joined_points(arrays, folder))
+    first, notes = arrays[0], []
+    if first.ndim > 1 and len(first) < len(arrays) and len({len(array) for array in arrays}) == 1:
+        notes.append(f"each of {len(arrays):,} files is read as {len(first):,} points of shape {first.shape[1:]}; "
+                     "stack files that hold one point each into one array (N, ...)")
+    return Source(folder.resolve().name, joined_points(arrays, folder), notes=tuple(notes))
 
 
 def _memory_map(path: Path) -> np.ndarray:

@@ -51,11 +51,10 @@ def labels_beside(where: Path, names: list[Name], images: list[Name], content: C
 
     Raises InputError for a file that is damaged, names an image that is not there, or gives no label to one that is.
     """
-    names = sorted(names)
-    found = _edm(where, [name for name in names if name[-1] == EDM_FILE], images, content) or _metadata(
-        where, [name for name in names if name[-1] in METADATA_FILES], images, content)
-    other = [name for name in names if re.fullmatch(r"metadata.*\.(csv|jsonl|json|parquet)", name[-1])
-             and name[-1] not in METADATA_FILES]
+    edm, listing, other = (sorted(name for name in names if is_so(name[-1])) for is_so in (
+        EDM_FILE.__eq__, METADATA_FILES.__contains__,
+        lambda file: file not in METADATA_FILES and re.fullmatch(r"metadata.*\.(csv|jsonl|json|parquet)", file)))
+    found = _edm(where, edm, images, content) or _metadata(where, listing, images, content)
     if other:
         found.notes.append(f"{'/'.join(other[0])} is not read; a file that lists the images is called "
                            f"{', '.join(METADATA_FILES)}")
