@@ -19,6 +19,7 @@ RELATIVE_TOLERANCE = 1e-3
 NEIGHBOUR = 10
 ASKED = 1000  # points, enough for a median, and far cheaper than all pairs of a large training set
 _SPARE = 16  # candidates beyond the nearest that are measured directly
+_SMALL = 1e-8  # of the squared norms: below it rounding could be more than 1e-7 of a squared distance
 _BLOCK_POINTS = 4096
 _HELD_VALUES = 2**25  # float64 values of queries held at once: 256 MiB
 
@@ -78,7 +79,9 @@ def _tolerance(distinct: Points, among: Points, search: Search) -> float:
 
 
 def nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:
-    """By float64 products of the centred points, and then directly for a few more points than are asked for."""
+    """By float64 products of the centred points; directly, for a few more points than are asked for, where the
+    farthest distance of a query is so small beside the norms that rounding could be more than 1e-7 of its square.
+    """
     centre = sampled(points).mean(axis=0)
     parts = runs(0, len(queries), max(1, _HELD_VALUES // points.dim))
     return np.concatenate([_nearest(queries[part], points, k, centre) for part in parts])
@@ -86,20 +89,25 @@ def nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray
 
 def _nearest(queries: np.ndarray, points: Points, k: int, centre: np.ndarray) -> np.ndarray:
     asked, size = queries - centre, min(len(points), k + _SPARE)
+    own = np.einsum("nd,nd->n", asked, asked)
     squared: np.ndarray = np.empty((len(asked), 0))
     place: np.ndarray = np.empty((len(asked), 0), dtype=np.int64)
+    largest = own.copy()
     for block in points.blocks(BLOCK_VALUES, _BLOCK_POINTS):
         rows = points.take(block) - centre
-        # |q|^2 is common to all distances of a query.
-        here = np.einsum("nd,nd->n", rows, rows) - 2 * (asked @ rows.T)
+        norm = np.einsum("nd,nd->n", rows, rows)
+        largest = np.maximum(largest, norm.max())
+        here = own[:, None] + norm - 2 * (asked @ rows.T)
         squared = np.concatenate([squared, here], axis=1)
         place = np.concatenate([place, np.broadcast_to(np.arange(block.start, block.stop), here.shape)], axis=1)
         if squared.shape[1] > size:
             nearest = np.argpartition(squared, size - 1, axis=1)[:, :size]
             squared, place = (np.take_along_axis(values, nearest, 1) for values in (squared, place))
-    distances = np.empty(place.shape)
-    for part in runs(0, len(queries), max(1, BLOCK_VALUES // (size * points.dim))):
-        found = points.take(place[part].ravel()).reshape(-1, size, points.dim)
-        difference = found - queries[part, None].astype(np.float64)
-        distances[part] = np.sqrt(np.einsum("qsd,qsd->qs", difference, difference))
-    return np.sort(distances, axis=1)[:, :k]
+    distances = np.sort(np.sqrt(squared.clip(min=0)), axis=1)[:, :k]
+    doubtful = np.flatnonzero(distances[:, -1] ** 2 < _SMALL * largest)
+    for part in runs(0, len(doubtful), max(1, BLOCK_VALUES // (size * points.dim))):
+        here = doubtful[part]
+        difference = (points.take(place[here].ravel()).reshape(-1, size, points.dim)
+                      - queries[here, None].astype(np.float64))
+        distances[here] = np.sort(np.sqrt(np.einsum("qsd,qsd->qs", difference, difference)), axis=1)[:, :k]
+    return distances

@@ -6,9 +6,9 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from geomem import load_data
-from geomem.duplicates import default_tolerance, near_groups
+from geomem.duplicates import default_tolerance, near_groups, nearest_distances
 from geomem.memorization.ratio import default_tolerance as tolerance_of_the_rule
-from geomem.points import distinct_points
+from geomem.points import as_points, distinct_points
 from geomem.rng import random_order
 
 
@@ -29,6 +29,13 @@ def test_tolerance_is_that_of_the_ratio_rule_and_of_a_direct_computation(shape):
     for given in (points, doubled):
         assert default_tolerance(given) == pytest.approx(1e-3 * np.median(tenth), rel=1e-9)
         assert tolerance_of_the_rule(given) == pytest.approx(1e-3 * np.median(tenth), rel=1e-9)
+
+
+def test_distances_far_smaller_than_the_points_are_measured_directly():
+    """Twelve points about each of 30 centres 10^5 times as far: products would lose five digits."""
+    points = (np.repeat(100 * noise(30, 4, seed=1), 12, axis=0) + 1e-3 * noise(360, 4, seed=2)).astype(np.float32)
+    found = nearest_distances(points, as_points("points", points), 11)
+    np.testing.assert_allclose(found, np.sort(cdist(points, points), axis=1)[:, :11], rtol=1e-9)
 
 
 @pytest.mark.parametrize("n", [50, 5000])
