@@ -51,7 +51,7 @@ from geomem.memorization import (
 )
 from geomem.memorization.classes import Labels, require_labels
 from geomem.memorization.near_copies import p_value_of
-from geomem.memorization.views import Views, in_words
+from geomem.memorization.views import Views, in_words, pixels
 from geomem.points import Array
 from geomem.quality import QualityReport, mifid, quality_report
 from geomem.statistics import excess_p_value
@@ -223,8 +223,8 @@ def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, leve
     n, m, other = rate.n, floor.n, floor.count
     smallest = _smallest_share(n, lambda count: excess_p_value(count, n, other, m) <= level)
     return AuditTest(name, "copies", float(excess_p_value(rate.count, n, other, m)), smallest,
-                     f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are copies of "
-                     f"{in_words(rate.views.to_dict())} by the ratio rule; of {m:,} held-out points {floor.rate:.1%} "
+                     f"By the ratio rule {rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are copies "
+                     f"of {in_words(rate.views.to_dict())}; of {m:,} held-out points {floor.rate:.1%} "
                      f"[{floor.low:.1%}, {floor.high:.1%}] are.")
 
 
@@ -303,7 +303,7 @@ def _peers(samples: Array, train: Array, heldout: Array, space: FeatureSpace | N
 
 def _blind(views: Views, pictures: bool, model: bool) -> tuple[str, ...]:
     aside = [*(["mirror images"] if pictures else []),
-             *([f"shifts by up to {views.shifts} pixels"] if views.shifts else []),
+             *([f"shifts by up to {pixels(views.shifts)}"] if views.shifts else []),
              *(["another brightness or contrast"] if views.brightness else [])]
     looked = f"{' and '.join(aside)} aside, " if aside else ""
     what = "in data values" if views.space == PIXELS else f"between the features {views.space}"

@@ -51,8 +51,8 @@ def test_copies_that_only_views_show():
     assert found.verdict == "copies"
     assert {test.name for test in found.tests if test.p_value <= found.level} >= {"mirrored", "leaning", "near_copies"}
     assert found.mirrored.to_dict()["shifts"] == 1
-    assert "moved by up to 1 pixels, in any brightness" in found.reasons[0]
-    assert "shifts by up to 1 pixels and another brightness" in found.blind[0]
+    assert "moved by up to 1 pixel, in any brightness" in found.reasons[0]
+    assert "shifts by up to 1 pixel and another brightness" in found.blind[0]
 
 
 def test_held_out_points_that_are_mirror_images_of_training_points_are_no_floor():

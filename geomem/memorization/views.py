@@ -117,10 +117,15 @@ def _of_unit_scale(values: np.ndarray) -> np.ndarray:
 AS_THEY_ARE = Views()
 
 
+def pixels(count: int) -> str:
+    """1 pixel, 2 pixels"""
+    return f"{count} pixel{'s' if count > 1 else ''}"
+
+
 def in_words(looked: Mapping[str, Any]) -> str:
     """What was looked for, as ``Views.to_dict`` has it, to follow "copies of"."""
     return "".join(("training points", " or their mirror images" if looked["mirrored"] else "",
-                    f", moved by up to {looked['shifts']} pixels" if looked["shifts"] else "",
+                    f", moved by up to {pixels(looked['shifts'])}" if looked["shifts"] else "",
                     ", in any brightness and contrast" if looked["brightness"] else "",
                     "" if looked["space"] == PIXELS else f", by the features {looked['space']}"))
 

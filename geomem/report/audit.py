@@ -9,6 +9,7 @@ import numpy as np
 
 from geomem.memorization import NearCopies
 from geomem.memorization.views import in_words
+from geomem.memorization.views import pixels as px
 from geomem.plots.samples import drawable, image_range
 from geomem.points import Array
 from geomem.report import pictures
@@ -29,7 +30,7 @@ def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array,
     """
     about, data, leans = document["about"], document["data"], document["leaning"]
     basis = [f"data: {data['name']}, SHA-256 {data['sha256']}",
-             f"compared: {leans['space']}" + (f", shifts of up to {leans['shifts']} pixels" if leans["shifts"] else "")
+             f"compared: {leans['space']}" + (f", shifts of up to {px(leans['shifts'])}" if leans["shifts"] else "")
              + (", in any brightness and contrast" if leans["brightness"] else ""),
              f"seed {leans['seed']}; points within {leans['tolerance']:.3g} of each other count as one"]
     basis += [f"{name}: {about[key]}" for key, name in (
