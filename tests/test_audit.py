@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import status
+from PIL import Image
 from scipy.stats import binom, fisher_exact
 from test_foreign_models import folder
 from test_report import require_sound
@@ -189,6 +190,24 @@ def test_page_of_a_file_of_samples(tmp_path, capsys):
     assert "Class by class" in page.text
     assert "Membership" not in page.text
     assert len([picture for picture in page.all("img") if picture["class"] == "pair"]) == 24
+
+
+def test_pictures_in_folders_are_named(tmp_path, capsys):
+    """Classes by their folders, and training points by their files."""
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 24), ("test", 40)):
+        for k in range(n):
+            path = tmp_path / "data" / part / ("cats", "dogs")[k % 2]
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).save(path / f"{k}.png")
+    known = geomem.load_data(str(tmp_path / "data"))
+    np.savez(tmp_path / "samples.npz", samples=known.train, labels=known.train_labels)
+    assert status("audit", tmp_path / "samples.npz", "--data", tmp_path / "data", "--json", "--out",
+                  tmp_path / "out") == 0
+    assert [part["name"] for part in json.loads(capsys.readouterr().out)["classes"]] == ["cats", "dogs"]
+    page = require_sound((tmp_path / "out" / "audit.html").read_text(encoding="utf-8"))
+    assert "cats" in page.text
+    assert known.files([0])[0] in page.text
 
 
 def test_audit_of_a_folder_of_diffusers(tmp_path, capsys):

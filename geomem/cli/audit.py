@@ -68,11 +68,13 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, st
     document = {**found.to_dict(), "target": target, "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                          "leaked": dataset.n_leaked}}
+    for part in document["classes"]:
+        part["name"] = dataset.class_name(part["label"])
     document["near_copies"]["file"] = dataset.files(document["near_copies"]["nearest"])
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
         write_text(os.path.join(out, "audit.html"), render_audit(document, samples.values, dataset.train,
-                                                                 found.near_copies))
+                                                                 found.near_copies, dataset.files))
         _picture(os.path.join(out, "closest.png"), samples.values, found.near_copies, dataset.train)
         say(f"wrote {out}")
     answer(document, _text, as_json)
@@ -124,6 +126,6 @@ def _class_lines(classes: list[dict[str, Any]], level: float) -> list[str]:
         fires = min(part["ratio_rule_p_value"], part["leaning_p_value"]) <= level
         copies, nearer = (f"{share:.1%} [{row['low']:.1%}, {row['high']:.1%}]" for share, row in (
             (part["rate"], part), (leans["share"], leans)))
-        lines.append(f"{part['label']:>9}  {part['n']:>7,}  {copies:>19}  {nearer:>25}"
+        lines.append(f"{str(part['name'] or part['label'])[:20]:>9}  {part['n']:>7,}  {copies:>19}  {nearer:>25}"
                      + ("   <- fires" if fires else ""))
     return [*lines, *([f"and {len(ranked) - SHOWN_CLASSES:,} more classes"] if len(ranked) > SHOWN_CLASSES else []), ""]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ _PEERS = (("auth_pct", "AuthPct, percentage of authentic samples", "50 or more")
           ("mifid", "MiFID, the Frechet distance over a penalty for copies", ""))
 
 
-def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array, near: NearCopies) -> str:
+def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array, near: NearCopies,
+                 files: Callable[[Iterable[int]], list[str] | None] = lambda _: None) -> str:
     """HTML in UTF-8 that needs nothing else, of an object of format geomem.audit/1 with its ``about`` and ``data``.
 
-    samples, train: (n, ...) and (N, ...), the points it is about. near: the near-copies among them.
+    samples, train: (n, ...) and (N, ...), the points it is about. near: the near-copies among them. files: gives the
+    names of training points by their indices, where they have some.
     """
     about, data, leans = document["about"], document["data"], document["leaning"]
     basis = [f"data: {data['name']}, SHA-256 {data['sha256']}",
@@ -39,14 +41,15 @@ def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array,
     if data["leaked"] + leans["leaked"]:
         basis.append(f"{data['leaked'] + leans['leaked']:,} held-out points that are training points as well are left "
                      "out")
-    cells = pictures.attempt("the samples", lambda: _cells(samples, train, near)) or []
+    cells = pictures.attempt("the samples", lambda: _cells(samples, train, near, files)) or []
     return filled("audit.html", audit=document, data=data, target=document["target"],
                   kind=_KINDS[document["verdict"]], headline=HEADLINES[document["verdict"]], peers=_PEERS,
                   looked=in_words(document["mirrored"] or document["trajectory"]),
                   cells=cells, pictures=samples.ndim == 4, basis=basis)
 
 
-def _cells(samples: np.ndarray, train: Array, near: NearCopies) -> list[dict[str, Any]]:
+def _cells(samples: np.ndarray, train: Array, near: NearCopies,
+           files: Callable[[Iterable[int]], list[str] | None]) -> list[dict[str, Any]]:
     """Pictures of the samples nearest to a training point, each beside it; none where they cannot be drawn."""
     if not drawable(samples.shape[1:]):
         return []
@@ -55,6 +58,7 @@ def _cells(samples: np.ndarray, train: Array, near: NearCopies) -> list[dict[str
     scale = image_range(known)
     words = "Sample and the training point nearest to it, {:.3g} apart"
     return [{"picture": pictures.pair(sample, point, scale, words.format(distance)), "distance": distance,
-             "near_copy": found}
-            for sample, point, distance, found in zip(samples[closest], known, near.nearest_distance[closest].tolist(),
-                                                      near.found[closest].tolist(), strict=True)]
+             "near_copy": found, "file": name}
+            for sample, point, distance, found, name in zip(
+                samples[closest], known, near.nearest_distance[closest].tolist(), near.found[closest].tolist(),
+                files(near.nearest[closest].tolist()) or [""] * len(closest), strict=True)]
