@@ -219,6 +219,17 @@ def test_shards_of_webdataset(tmp_path):
     refused(tmp_path, "train-000002.tar", "003.", "train-000001.tar")
 
 
+@pytest.mark.parametrize("field", ["image.png", "png"])
+def test_the_image_of_each_example_beside_its_mask(tmp_path, field):
+    files = {f"{k}.{name}": png(image) for k in range(8) for name, image in (
+        ("mask.png", 255 - IMAGES[k]), (field, IMAGES[k]))}
+    data = load_data(tar(tmp_path / "d.tar", files), heldout=OTHERS)
+    images_are(data.train, IMAGES)
+    assert data.notes == (f"of each example {field} is read, not mask.png",)
+    del files["3.mask.png"]  # these are just pictures with dots in their names
+    assert len(load_data(tar(tmp_path / "d.tar", files), heldout=OTHERS).train) == 15
+
+
 def test_a_tar_of_a_folder(tmp_path):
     files = {f"./photos/{'ab'[k // 4]}/{k}.png": png(IMAGES[k]) for k in range(8)}
     data = load_data(tar(tmp_path / "d.tar", files), heldout=OTHERS)
@@ -238,6 +249,8 @@ def test_wrong_tars(tmp_path):
         (link := tarfile.TarInfo("a.png")).type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     refused(path, "no images")
+    for name in ("", ".", "/", "./"):
+        refused(tar(path, {name: b"x"}), "d.tar")
     with tarfile.open(tmp_path / "d.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("a.png"))
     refused(tmp_path / "d.tar.gz", "d.tar.gz", "unpack")

@@ -8,7 +8,7 @@ left out. All images must have one size; grey images keep one channel. Of an ani
 of archives are read in memory and never extracted, and of many images only those that are asked for are decoded.
 
 In a tar file, as webdataset has them, files of one name up to its first dot belong together: ``7.jpg`` has the class in
-``7.cls``. Several tar files follow one another by name, those named ``train-...`` beside ``test-...`` or
+``7.cls``, and of ``7.image.png`` and ``7.mask.png`` the former is read. Several tar files follow one another by name, those named ``train-...`` beside ``test-...`` or
 ``validation-...`` as the split.
 """
 
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from geomem.data.child import in_child
+from geomem.data.hub import IMAGE_COLUMNS
 from geomem.data.labels import METADATA_FILES, labels_beside
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import class_names
@@ -116,12 +117,14 @@ def read_tars(paths: list[Path], where: Path) -> Source:
         with as_input_error(path, "a tar file", "unpack it, or make it again"):
             for piece in in_child(_tar_members, path):
                 for name, offset, size in piece:
-                    inside = tuple(part for part in name.split("/") if part not in ("", "."))
+                    inside = tuple(part for part in name.split("/") if part not in ("", ".")) or (name,)
                     full = (word, *inside) if word and len(paths) > 1 else inside
                     if full in members and members[full][0] != path:
                         raise file_error(path, f"holds {name}, as {members[full][0].name} does; give them one by one")
                     members[full] = path, offset, size
     classes = {_key(name): name for name in members if name[-1].endswith(".cls")}
+    fields = _image_fields(members)
+    names = [name for name in members if not fields or not _is_image(name) or _field(name) == fields[0]]
 
     def pictures_of(names: list[str]) -> Pictures:
         places = [members[tuple(name.split("/"))] for name in names]
@@ -140,13 +143,32 @@ def read_tars(paths: list[Path], where: Path) -> Source:
                         np.arange(len(names)))
 
     title = where.resolve().name if where.is_dir() else where.stem
-    source = _in_parts(where, title, members, pictures_of)
+    source = _in_parts(where, title, names, pictures_of)
+    if fields:
+        note = f"of each example {fields[0]} is read, not {', '.join(fields[1:])}"
+        source = replace(source, notes=(*source.notes, note))
     return source if not classes else _with_classes(source, where, classes, pictures_of)
 
 
 def _key(name: Name) -> Name:
     """What the files of one example have in common."""
     return *name[:-1], name[-1].split(".")[0]
+
+
+def _field(name: Name) -> str:
+    """What a file is of its example: ``mask.png``."""
+    return name[-1].partition(".")[2]
+
+
+def _image_fields(members: Iterable[Name]) -> list[str]:
+    """Where each example has the same several images: what they are called, the one to read first, else []."""
+    images = [name for name in members if _is_image(name)]
+    fields = list(dict.fromkeys(map(_field, images)))
+    if len(fields) < 2 or len(images) != len(fields) * len({_key(name) for name in images}):
+        return []
+    usual = [field for field in fields if field.split(".")[0] in IMAGE_COLUMNS] + [
+        field for field in fields if "." not in field]
+    return list(dict.fromkeys([*usual, *fields]))
 
 
 def _with_classes(source: Source, where: Path, classes: dict[Name, Name],
