@@ -8,8 +8,8 @@ left out. All images must have one size; grey images keep one channel. Of an ani
 of archives are read in memory and never extracted, and of many images only those that are asked for are decoded.
 
 In a tar file, as webdataset has them, files of one name up to its first dot belong together: ``7.jpg`` has the class in
-``7.cls``, and of ``7.image.png`` and ``7.mask.png`` the former is read. Several tar files follow one another by name, those named ``train-...`` beside ``test-...`` or
-``validation-...`` as the split.
+``7.cls``, and of ``7.image.png`` and ``7.mask.png`` the former is read. Several tar files follow one another by name,
+those named ``train-...`` beside ``test-...`` or ``validation-...`` as the split.
 """
 
 from __future__ import annotations
