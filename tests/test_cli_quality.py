@@ -11,6 +11,7 @@ from PIL import Image
 
 from geomem import load_data
 from geomem.cli.quality import CHEAP, INCEPTION
+from geomem.errors import counted
 from geomem.memorization import leaning
 from geomem.plots import plot_pareto
 from geomem.quality import METRICS, Judge
@@ -153,7 +154,7 @@ def test_too_few_samples_are_named_with_their_file(files, tmp_path, capsys, opti
     assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"few.npz holds {n} samples; what is measured needs {least} or more" in error
+    assert f"few.npz holds {counted(n, 'sample')}; what is measured needs {least} or more" in error
     np.savez(tmp_path / "few.npz", samples=np.zeros((least, 1, 8, 8), np.float32))
     assert status(*command(files, "copied0"), tmp_path / "few.npz", *options) == 0
 

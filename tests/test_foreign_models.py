@@ -182,3 +182,38 @@ def test_the_mean_of_a_learned_variance_is_used(tmp_path):
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=2e-5)
     with pytest.raises(InputError, match="in_channels and out_channels differ"):
         load_denoiser(folder(tmp_path / "other", diffusers.DDPMScheduler(), out_channels=2))
+
+
+def test_weights_of_a_variant_alone_are_read_and_averaged_ones_beside_them_are_said(tmp_path, caplog):
+    """fp16 weights without others, and the unet_ema that training scripts leave beside the network."""
+    caplog.set_level("INFO", "geomem")
+    given = folder(tmp_path / "in", diffusers.DDPMScheduler(clip_sample=False))
+    expected = load_denoiser(given).generate(range(2), steps=4).values
+    assert not caplog.text
+    weights = given / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    (given / "unet_ema").mkdir()
+    np.testing.assert_array_equal(load_denoiser(given).generate(range(2), steps=4).values, expected)
+    assert "diffusion_pytorch_model.fp16.safetensors, the only ones there" in caplog.text
+    assert "averaged weights in unet_ema, too" in caplog.text
+    (given / "unet" / "diffusion_pytorch_model.bf16.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="is missing; save the network"):
+        load_denoiser(given)
+
+
+@pytest.mark.parametrize("scheduler", [
+    diffusers.PNDMScheduler(skip_prk_steps=True), diffusers.DDIMScheduler(prediction_type="sample"),
+    diffusers.DDIMScheduler(timestep_spacing="linspace"),
+    diffusers.DDIMScheduler(steps_offset=1, set_alpha_to_one=False),
+    diffusers.DDIMScheduler(prediction_type="v_prediction", **SCALED)],
+    ids=["pndm", "predicts the sample", "linspace", "offset", "v and scaled-linear"])
+def test_clean_estimates_are_those_of_the_formula_whatever_the_sampler_of_the_folder(scheduler, tmp_path):
+    given = folder(tmp_path, scheduler)
+    unet = diffusers.UNet2DModel.from_pretrained(given / "unet").eval()
+    noisy, a = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), scheduler.alphas_cumprod[500]
+    with torch.no_grad():
+        output = unet(noisy, 500).sample
+        found = load_denoiser(given).denoiser(noisy / a.sqrt(), ((1 - a) / a).sqrt())
+    expected = {"epsilon": (noisy - (1 - a).sqrt() * output) / a.sqrt(), "sample": output,
+                "v_prediction": a.sqrt() * noisy - (1 - a).sqrt() * output}[scheduler.config.prediction_type]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -112,3 +112,42 @@ def test_labels_that_do_not_fit_a_model_of_classes_are_refused_before_sampling(t
         assert "--conditional" not in error
         assert "sample" not in error.split("geomem:")[0]
         assert not (tmp_path / "out").exists()
+
+
+def figures(tmp_path, train, heldout, samples):
+    np.savez(tmp_path / "d.npz", train=train.astype("f"), heldout=heldout.astype("f"))
+    np.savez(tmp_path / "s.npz", samples=samples.astype("f"))
+    return [tmp_path / "s.npz", "--data", tmp_path / "d.npz"]
+
+
+def test_few_distinct_values_constant_columns_and_a_single_sample_are_answered_or_refused_in_one_line(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    coins, normal = rng.integers(0, 2, (150, 2)), np.c_[rng.normal(size=(150, 4)), np.full(150, 7)]
+    for points, expected in ((coins, 2), (normal, 0)):
+        for command in ("memorization", "audit", "quality"):
+            assert status(command, *figures(tmp_path, points[:60], points[60:100], points[100:])) == expected
+            assert capsys.readouterr().err.count("geomem:") == (expected == 2)
+    for command, words in (("quality", "holds 1 sample; what is measured needs 2 or more"),
+                           ("audit", "at least 2 points, not 1; give more samples")):
+        assert status(command, *figures(tmp_path, normal[:60], normal[60:100], normal[100:101])) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_frechet_is_finite_below_full_rank_and_compared_at_equal_numbers(tmp_path, capsys):
+    """More values than points, samples that are all alike, and samples of which there are many more than held out."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(90, 100))
+    for samples in (points[60:], np.tile(points[:1], (30, 1)), rng.normal(size=(400, 100))):
+        assert status("quality", *figures(tmp_path, points[:30], points[30:60], samples), "--json") == 0
+        quality = json.loads(capsys.readouterr().out)["rows"][0]["quality"]
+        assert np.isfinite([quality[name] for name in ("frechet", "frechet_low", "frechet_high")]).all()
+        if len(samples) == 400:  # of one law: as far as held-out points at their number, and nearer at its own
+            assert quality["frechet_at_floor_size"] == pytest.approx(quality["frechet_floor"], rel=0.1)
+            assert quality["frechet"] < 0.8 * quality["frechet_floor"]
+
+
+def test_copies_far_from_the_origin_have_distance_zero(tmp_path, capsys):
+    points = np.random.default_rng(0).normal(size=(200, 50)) + 1e4
+    assert status("memorization", *figures(tmp_path, points[:100], points[100:], points[:50]), "--json") == 0
+    trajectory = json.loads(capsys.readouterr().out)["trajectory"]
+    assert (trajectory["rate"], trajectory["median_nearest_distance"]) == (1, 0)

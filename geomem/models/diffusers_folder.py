@@ -65,13 +65,20 @@ def read_diffusers_configs(path: Path) -> dict[str, dict[str, Any]]:
 def read_diffusers_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     """The folder's weights for the U-Net of a denoiser of ``diffusers_denoiser``, which may be on the device meta."""
     folder = path / "unet" if (path / "unet" / "config.json").is_file() else path
-    if not (folder / _WEIGHTS).is_file():
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
         for other in sorted(folder.iterdir()):
             refuse_pickle(other)
-        raise InputError(f"{folder / _WEIGHTS} is missing; save the network in one safetensors file")
+        variants = sorted(folder.glob(_WEIGHTS.replace(".", ".*.")))
+        if len(variants) != 1 or not variants[0].is_file():
+            raise InputError(f"{weights} is missing; save the network in one safetensors file")
+        weights = variants[0]
+        _LOG.info(f"note: {path}: the weights are those of {weights.name}, the only ones there")
+    if folder != path and (path / "unet_ema").is_dir():
+        _LOG.info(f"note: {path} holds averaged weights in unet_ema, too; diffusers and geomem read unet")
     unet = denoiser.net.network
     assert isinstance(unet, nn.Module)
-    return read_matching(folder / _WEIGHTS, unet, _new_name)
+    return read_matching(weights, unet, _new_name)
 
 
 def load_diffusers_folder(path: Path, configs: Mapping[str, Mapping[str, Any]]) -> Denoiser:

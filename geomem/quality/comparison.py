@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from geomem.data import DataSet
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.features import PIXELS, FeatureSpace, InceptionFeatures
 from geomem.generation import Samples
 from geomem.memorization import Leaning, MemorizationRate, leaning
@@ -160,7 +160,8 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
     least = 4 if metrics else 2  # for a third neighbour; for a covariance
     for given in samples:
         if len(given.values) < least:
-            raise InputError(f"{given.name} holds {len(given.values)} samples; what is measured needs {least} or more")
+            raise InputError(f"{given.name} holds {counted(len(given.values), 'sample')}; what is measured needs {least} "
+                             "or more")
     test = dataset.test
     judge = Judge(dataset.train, test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None

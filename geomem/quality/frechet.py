@@ -89,7 +89,7 @@ def _value_and_derivative(a: Array, b: Array) -> tuple[float, np.ndarray]:
     if a.shape[1] != b.shape[1]:
         raise InputError(f"the two sets have {a.shape[1]} and {b.shape[1]} values each; they must agree")
     if min(len(a), len(b)) < 2:
-        raise InputError(f"a covariance needs at least 2 points, not {min(len(a), len(b))}")
+        raise InputError(f"a covariance needs at least 2 points, not {min(len(a), len(b))}; give more samples")
     n, shift, centred = len(a), a.mean(axis=0) - b.mean(axis=0), a - a.mean(axis=0)
     basis, root_a = _factor(centred / np.sqrt(n - 1))
     _, root_b = _factor((b - b.mean(axis=0)) / np.sqrt(len(b) - 1))
