@@ -160,8 +160,8 @@ def compare_samples(samples: Sequence[Samples], dataset: DataSet, *, labels: Seq
     least = 4 if metrics else 2  # for a third neighbour; for a covariance
     for given in samples:
         if len(given.values) < least:
-            raise InputError(f"{given.name} holds {counted(len(given.values), 'sample')}; what is measured needs {least} "
-                             "or more")
+            raise InputError(f"{given.name} holds {counted(len(given.values), 'sample')}; what is measured needs "
+                             f"{least} or more")
     test = dataset.test
     judge = Judge(dataset.train, test, metrics, features=features, inception=inception, seed=seed,
                   device=device) if metrics else None
