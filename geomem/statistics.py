@@ -41,8 +41,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, hypergeom, mannwhitneyu, pearsonr, rankdata, spearmanr, ttest_1samp
-from scipy.stats import t as student
+import scipy  # loads scipy.stats, two thirds of a second, where it is used first
 
 from geomem.errors import InputError
 from geomem.rng import generator
@@ -92,8 +91,8 @@ def share_stderr(count: int, n: int) -> float:
 def clopper_pearson_interval(count: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
     """Exact 95% interval of binomial proportions, count successes of n > 0 each (Clopper and Pearson 1934)."""
     count, n = np.asarray(count), np.asarray(n)
-    low = np.where(count > 0, beta.ppf(0.025, np.maximum(count, 1), n - count + 1), 0.0)
-    high = np.where(count < n, beta.ppf(0.975, count + 1, np.maximum(n - count, 1)), 1.0)
+    low = np.where(count > 0, scipy.stats.beta.ppf(0.025, np.maximum(count, 1), n - count + 1), 0.0)
+    high = np.where(count < n, scipy.stats.beta.ppf(0.975, count + 1, np.maximum(n - count, 1)), 1.0)
     return low, high
 
 
@@ -117,7 +116,7 @@ def newcombe_interval(p: float, p_interval: tuple[float, float], q: float, q_int
 
 def excess_p_value(count: Any, n: int, other: int, m: int) -> Any:
     """P value of ``count`` of n against ``other`` of m, one-sided: Fisher's exact test. count: a number or an array."""
-    return hypergeom(n + m, count + other, n).sf(count - 1)
+    return scipy.stats.hypergeom(n + m, count + other, n).sf(count - 1)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -149,16 +148,16 @@ def area_under_curve(a: np.ndarray, b: np.ndarray) -> AreaUnderCurve:
     those of equal laws, 3 m n / (m + n + 1): else an area of 1 would have no width. p value: Mann and Whitney 1947.
     """
     m, n = len(a), len(b)
-    ranks = rankdata(np.concatenate([a, b]))
-    above_b = (ranks[:m] - rankdata(a)) / n  # for each a, the share of b below it
-    below_a = 1 - (ranks[m:] - rankdata(b)) / m  # for each b, the share of a above it
+    ranks = scipy.stats.rankdata(np.concatenate([a, b]))
+    above_b = (ranks[:m] - scipy.stats.rankdata(a)) / n  # for each a, the share of b below it
+    below_a = 1 - (ranks[m:] - scipy.stats.rankdata(b)) / m  # for each b, the share of a above it
     area = float(above_b.mean())
     variance = float(above_b.var(ddof=1) / m + below_a.var(ddof=1) / n)
     most = 3 * m * n / (m + n + 1)
     cases = min(most, area * (1 - area) / variance) if variance > 0 else most
     low, high = wilson(np.array(area), np.array(cases))
     return AreaUnderCurve(area, math.sqrt(variance), float(low), float(high),
-                          float(mannwhitneyu(a, b, alternative="greater").pvalue))
+                          float(scipy.stats.mannwhitneyu(a, b, alternative="greater").pvalue))
 
 
 @dataclass(frozen=True)
@@ -365,7 +364,7 @@ def mean_over_runs(values: Sequence[float] | np.ndarray, stderrs: Sequence[float
     half = Z_95 * within / np.sqrt(len(v))
     between = float(v.std(ddof=1)) if len(v) > 1 else None
     if between is not None:
-        half = max(half, float(student.ppf(0.975, len(v) - 1)) * between / np.sqrt(len(v)))
+        half = max(half, float(scipy.stats.t.ppf(0.975, len(v) - 1)) * between / np.sqrt(len(v)))
     mean = float(v.mean())
     return MeanOverRuns(mean, mean - half, mean + half, between, within, len(v))
 
@@ -391,7 +390,7 @@ def nested_bootstrap(runs: Sequence[np.ndarray], statistic: Callable[[np.ndarray
     # A run drawn twice brings two resamples of its samples.
     turn = (np.arange(resamples)[:, None] + np.arange(k)) % resamples
     spread = _numbers(resampled[picks, turn].mean(axis=1), "the statistic of resampled runs").std(ddof=1)
-    mean, half = float(values.mean()), float(spread) * (float(student.ppf(0.975, k - 1)) if k > 1 else Z_95)
+    mean, half = float(values.mean()), float(spread) * (float(scipy.stats.t.ppf(0.975, k - 1)) if k > 1 else Z_95)
     return MeanOverRuns(mean, mean - half, mean + half, float(values.std(ddof=1)) if k > 1 else None,
                         float(np.sqrt(resampled.var(axis=1, ddof=1).mean())), k)
 
@@ -407,8 +406,8 @@ def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float
         raise InputError(f"the two settings have {len(seeds)} seeds in common; a paired comparison needs 2 or more")
     difference = _numbers([first[seed] - second[seed] for seed in seeds], "the differences")
     mean, spread = float(difference.mean()), float(difference.std(ddof=1))
-    half = float(student.ppf(0.975, len(seeds) - 1)) * spread / np.sqrt(len(seeds))
-    p = float(ttest_1samp(difference, 0).pvalue) if np.ptp(difference) > 0 else None
+    half = float(scipy.stats.t.ppf(0.975, len(seeds) - 1)) * spread / np.sqrt(len(seeds))
+    p = float(scipy.stats.ttest_1samp(difference, 0).pvalue) if np.ptp(difference) > 0 else None
     return DifferenceOverSeeds(mean, mean - half, mean + half, p, seeds)
 
 
@@ -468,7 +467,7 @@ def pearson_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np
         raise InputError(f"x and y hold {len(a)} and {len(b)} values; give two values for each of 4 points or more")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return Correlation(None, None, None, None, len(a))
-    result = pearsonr(a, b)
+    result = scipy.stats.pearsonr(a, b)
     limits = result.confidence_interval(0.95)
     return Correlation(float(result.statistic), float(result.pvalue), float(limits.low), float(limits.high), len(a))
 
@@ -493,7 +492,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, *, resamples: int | None = No
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return RankCorrelation(None, None, None, None, len(x))
 
-    result = spearmanr(x, y)
+    result = scipy.stats.spearmanr(x, y)
     low, high = percentile_interval(_resampled_correlations(x, y, resamples, seed)) or (None, None)
     return RankCorrelation(float(result.statistic), float(result.pvalue), low, high, len(x))
 
@@ -504,7 +503,7 @@ def _resampled_correlations(x: np.ndarray, y: np.ndarray, resamples: int, seed: 
     parts = []
     for start in range(0, resamples, step := max(1, _RESAMPLE_ENTRIES // len(x))):
         picks = rng.integers(0, len(x), size=(min(step, resamples - start), len(x)))
-        a, b = (rankdata(values[picks], axis=1) - (len(x) + 1) / 2 for values in (x, y))
+        a, b = (scipy.stats.rankdata(values[picks], axis=1) - (len(x) + 1) / 2 for values in (x, y))
         size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
         parts.append(np.divide((a * b).sum(axis=1), size, out=np.full(len(a), np.nan), where=size > 0))
     return np.concatenate(parts)

@@ -29,6 +29,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ _KEYS: dict[str, set[str]] = {"source": {"kind", "path"} | _HUB, "local": {"path
                               "expected": {"train", "heldout", "index_sha256", "sha256"}}
 _TEXTS = {"title", "description", "licence"}
 _ADVICE = "the tables and keys are described in geomem/data/recipes.py"
-_SKLEARN = ("load_digits",)
+_SKLEARN = {"load_digits": "digits.csv.gz"}
 _MAX_BYTES = 1 << 24
 
 
@@ -180,10 +181,12 @@ def _find_source(recipe: dict[str, Any], path: Path,
 
 def _read_source(source: dict[str, Any], path: Path) -> tuple[Source, str]:
     if source["kind"] == "sklearn" and source["name"] in _SKLEARN:
-        from sklearn import datasets
-
-        bunch = getattr(datasets, source["name"])()
-        return Source(path.stem, as_points(bunch.data, path, bunch.target)), f"scikit-learn's {source['name']}"
+        package = find_spec("sklearn")  # its file alone: importing scikit-learn and pandas takes most of a second
+        assert package is not None
+        assert package.origin is not None
+        table = np.loadtxt(Path(package.origin).parent / "datasets/data" / _SKLEARN[source["name"]], delimiter=",")
+        points = as_points(table[:, :-1], path, table[:, -1].astype(np.int64))
+        return Source(path.stem, points), f"scikit-learn's {source['name']}"
     if source["kind"] == "file":
         column = source.get("column")
         found = read_path(path.parent / source["path"], column)
