@@ -22,7 +22,6 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from scipy.optimize.elementwise import find_root
 from scipy.special import ndtr, ndtri
 
 from geomem.errors import InputError
@@ -176,6 +175,8 @@ class ModeSampler(SymmetricFlowSampler):
         return (1 + self.scale) * u - self.scale * np.sin(np.pi / 2 * u) ** 2
 
     def _cdf_of(self, s: np.ndarray) -> np.ndarray:
+        from scipy.optimize.elementwise import find_root  # slow to import
+
         ends = np.zeros_like(s), np.full_like(s, 0.5 + 1e-6)  # rounding must not put 1/2 outside
         return find_root(lambda w, s: self._quantile(w) - s, ends, args=(s,), tolerances={"xatol": 0, "fatol": 0}).x
 
