@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger("geomem")
-FEWEST_IN_FOLD = 8  # distinct points: fewer choose no weights
+FEWEST_IN_FOLD = 5  # distinct points: fewer choose no weights
 
 
 @dataclass(frozen=True)
