@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom, binomtest, norm
 
 from geomem.report import DataFacts, RunFacts, compare, frechet_difference, judge, share_difference
+from geomem.report.verdict import _quality_sentences
 from geomem.statistics import wilson_interval
 
 # Newcombe 1998 (Statistics in Medicine 17, 873-890), table II, method 10: x1/n1 - x2/n2, lower and upper limit.
@@ -171,3 +172,14 @@ def test_what_was_made_otherwise_is_said_and_names_are_listed():
     assert not any("same way" in line for line in compare(runs))
     runs[1] = "Run B", replace(runs[1][1], sampling="ddim")
     assert compare(runs)[-1] == "The samples were not all made in the same way; see each run."
+
+
+def test_frechet_distances_are_compared_at_equal_numbers():
+    """1,000 samples are nearer to 67 points than 33 of them to the 34 others, whatever their law."""
+    equal = {"frechet_at_floor_size": 1.4, "frechet_floor_low": 0.7, "frechet_floor_high": 0.9}
+    for more, word in (({}, "about as close"), (equal, "are farther"),
+                       ({**equal, "frechet_at_floor_size": 0.85}, "about as close")):
+        text = _quality_sentences({**quality(0.6, 0.1), **more}, "clean")[0]
+        assert word in text
+        assert ("at equal numbers" in text and "0.7 to 0.9 in ten splits" in text.replace("0.700", "0.7").replace(
+            "0.900", "0.9")) == bool(more)

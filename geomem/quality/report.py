@@ -24,6 +24,8 @@ from geomem.quality.frechet import frechet_distance, frechet_with_stderr
 from geomem.rng import generator
 from geomem.statistics import Z_95
 
+SPLITS = 10  # of the held-out points, for the spread of the floor
+
 
 @dataclass(frozen=True)
 class QualityReport:
@@ -33,6 +35,7 @@ class QualityReport:
         standard error over the sampling of the samples (normal, from the infinitesimal jackknife; the held-out points
         are held fixed, and the upward bias of order d / n is not removed).
     frechet_floor: the same for ``floor_n[0]`` held-out points against ``floor_n[1]`` others.
+    frechet_floor_low, frechet_floor_high: the smallest and largest of ``SPLITS`` such floors, each of another split.
     frechet_at_floor_size: the same for ``floor_n[0]`` of the samples against those ``floor_n[1]`` others; compare this
         with the floor, since a Frechet distance is larger the fewer the points.
     frechet_train: the same for ``frechet_train_n`` training points: as many as samples, or all there are.
@@ -44,6 +47,8 @@ class QualityReport:
     frechet_high: float
     frechet_stderr: float
     frechet_floor: float
+    frechet_floor_low: float
+    frechet_floor_high: float
     floor_n: tuple[int, int]
     frechet_at_floor_size: float
     frechet_train: float
@@ -84,10 +89,12 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, features: Ca
     frechet, stderr = frechet_with_stderr(samples, heldout)
     floor, rest = split_heldout(len(heldout), len(samples), seed)
     subset = samples_at_floor_size(len(samples), len(floor), seed)
+    splits = [(floor, rest), *(split_heldout(len(heldout), len(samples), seed, split) for split in range(1, SPLITS))]
+    floors = [frechet_distance(heldout[part], heldout[others]) for part, others in splits]
     known = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
     return QualityReport(
         frechet=frechet, frechet_low=max(0.0, frechet - Z_95 * stderr), frechet_high=frechet + Z_95 * stderr,
-        frechet_stderr=stderr, frechet_floor=frechet_distance(heldout[floor], heldout[rest]),
+        frechet_stderr=stderr, frechet_floor=floors[0], frechet_floor_low=min(floors), frechet_floor_high=max(floors),
         floor_n=(len(floor), len(rest)), frechet_at_floor_size=frechet_distance(samples[subset], heldout[rest]),
         frechet_train=frechet_distance(source.take(known), heldout), frechet_train_n=len(known),
         nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),
@@ -96,11 +103,11 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, features: Ca
         space=PIXELS if space is None else space.name)
 
 
-def split_heldout(n_heldout: int, n_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_heldout(n_heldout: int, n_samples: int, seed: int, split: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Indices of two parts of the held-out points, as perfect samples and what to compare them with: as many as there
-    are samples, or half where there are fewer than twice as many, and the others, at random by ``seed``.
+    are samples, or half where there are fewer than twice as many, and the others, at random by ``seed`` and ``split``.
     """
-    order = generator(seed, "floor").permutation(n_heldout)
+    order = generator(seed, "floor", *([split] if split else [])).permutation(n_heldout)
     size = max(2, min(n_samples, n_heldout // 2))
     return order[:size], order[size:]
 

@@ -176,6 +176,7 @@ _ZONE_FILE = {
 }
 _QUALITY = {**dict.fromkeys(("frechet", "frechet_low", "frechet_high", "frechet_floor", "frechet_train",
                              "nearest_samples", "nearest_heldout"), _POSITIVE),
+            **dict.fromkeys(("frechet_at_floor_size", "frechet_floor_low", "frechet_floor_high"), Maybe(_POSITIVE)),
             **dict.fromkeys(("frechet_train_n", "n_samples", "n_train", "n_heldout", "seed"), whole),
             "floor_n": lambda values: counts(values[:2])}
 
