@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from hostile_inputs import GOOD, PIXELS, npy, npz, png, safetensors, zipped
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from official_files import idx, python2_batch, python3_batch
 from scipy.io import savemat
@@ -290,6 +290,7 @@ def replaced(document, path: list[float], value):
 
 @pytest.mark.parametrize("kind", ["config.json", "danger-zone.json"])
 @BUDGET
+@example(path=[0.5, 0.17], value=[0.3], done=[])  # a list as the threshold spread_above
 @given(path=st.lists(st.floats(0, 1), min_size=1, max_size=4), value=values, done=st.one_of(st.just([]), changes))
 def test_descriptions(kind, path, value, done):
     """A part of another kind, and damaged bytes; what is accepted can be drawn, or outlined."""

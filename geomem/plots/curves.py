@@ -113,6 +113,6 @@ def _mark_thresholds(axes: Axes, thresholds: Mapping[str, Any], sigma: Sequence[
         value = thresholds.get(name)
         if isinstance(value, Mapping):  # one threshold per training point, summarized
             value = value.get("mean")
-        if value is not None and min(sigma) <= value <= max(sigma):
+        if isinstance(value, int | float) and min(sigma) <= value <= max(sigma):  # a file may hold anything
             axes.plot([value], [0], marker, color=colour, ms=7, ls="none", clip_on=False,
                       label=f"{label} {value:.3g}")
