@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import click
@@ -81,12 +82,15 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
     if features == "pixels":  # the Frechet distance in pixels is there in any case
         metrics = tuple(metric for metric in metrics if metric != "frechet")
     given = f"--features {features}"
+    of_pixels = features == "pixels" or re.fullmatch(r"pca:[0-9]{1,6}", features)
+    if not (of_pixels or features == "inception" or os.path.exists(features)):
+        raise InputError(f"{given}: give pixels, pca:K for the first K principal components, inception, a file of its "
+                         "weights, or the folder of a DINOv2")
     if features != "pixels" and not set(metrics) & {"frechet", "mmd", "pr"}:
         raise InputError(f"{given} has no effect without --metric frechet, mmd or pr, or --all")
     if fid_weights and not set(metrics) & set(INCEPTION):
         raise InputError(f"--fid-weights has no effect without --metric {', '.join(INCEPTION)}, or --all")
-    space = features if features == "pixels" or re.fullmatch(r"pca:[0-9]{1,6}", features) else load_features(
-        features, device=device)
+    space = features if of_pixels else load_features(features, device=device)
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
     files = [load_samples(path) for path in samples]
     dataset = data_of(files[0].about, data, files[0].name, load=load)
