@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, nhypergeom
 
 from geomem.errors import InputError
 from geomem.memorization import memorization_rate, near_copies
@@ -29,7 +29,13 @@ def test_p_values_are_those_of_all_orders():
 
 def test_tiny_p_values_are_no_zero():
     """The first 40 of all distances are of samples: a product of shares."""
-    assert p_value_of(40, 400, 1200, 1) == pytest.approx(np.prod([(400 - i) / (1600 - i) for i in range(40)]))
+    assert p_value_of(40, 400, 1200, 1) == pytest.approx(np.prod([(400 - i) / (1600 - i) for i in range(40)]), abs=0)
+
+
+@pytest.mark.parametrize("j", [1, 3, 7])
+def test_p_values_are_negative_hypergeometric(j):
+    counts = np.arange(12)
+    np.testing.assert_allclose(p_value_of(counts, 30, 20, j), nhypergeom(50, 30, j).sf(counts - 1), rtol=1e-9)
 
 
 def test_counts_and_distances_are_those_of_a_loop():
