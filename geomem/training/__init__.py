@@ -1,7 +1,7 @@
 """Training: the loss, the step, best weights per noise level, and run directories that survive interruption."""
 
 from geomem._renamed import renamed
-from geomem.training.best_weights import BestWeights
+from geomem.training.best_weights import BestWeights, trained_state
 from geomem.training.classes import Classes, WithNoiseImages, classes_of
 from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
@@ -48,6 +48,7 @@ __all__ = [
     "plan_training",
     "train",
     "train_steps",
+    "trained_state",
     "untrained_denoiser",
     "watch_steps",
 ]

@@ -11,8 +11,10 @@ a band takes the best of the snapshots within it.
 Usable in any training loop::
 
     best = BestWeights.log_spaced()
-    best.update(step, losses, ema_model.state_dict())   # losses: held-out MSE at best.centres
+    best.update(step, losses, ema_model)   # losses: held-out MSE at best.centres
     denoiser = best.stitched(ema_model)
+
+Of a network that is trained in part, with an adapter say, only that part is kept (``trained_state``).
 """
 
 from __future__ import annotations
@@ -79,11 +81,13 @@ class BestWeights:
         """Geometric centre of each band, shape (bands,): where the held-out losses are to be measured."""
         return np.sqrt(self.edges[:-1] * self.edges[1:])
 
-    def update(self, step: int, losses: Sequence[float] | np.ndarray, snapshot: Mapping[str, Tensor],
+    def update(self, step: int, losses: Sequence[float] | np.ndarray, snapshot: nn.Module | Mapping[str, Tensor],
                training: Sequence[float] | np.ndarray | None = None) -> None:
         """Take in the held-out losses (bands,) of the weights at ``step``; the snapshot is copied if it is needed.
 
-        ``training``: the losses of training points (bands,), which ``lean`` needs.
+        ``snapshot``: a network, of which ``trained_state`` is kept, or a state that is kept whole. ``training``: the
+        losses of training points (bands,), which ``lean`` needs. Raises InputError where the network is trained in
+        parts that snapshots before it do not hold.
         """
         losses = np.asarray(losses, dtype=np.float64)
         if losses.shape != (len(self._candidates),):
@@ -102,7 +106,7 @@ class BestWeights:
             self._early_stop = (step, average)
         needed = {s for candidates in self._candidates for s, _ in candidates} | {self._early_stop[0]}
         if step in needed:
-            self.snapshots[step] = kept_copy(snapshot, self.dtype)
+            self.snapshots[step] = kept_copy(snapshot, self.dtype, self.snapshots)
         self.snapshots = {s: self.snapshots[s] for s in sorted(needed)}
 
     @property
@@ -150,21 +154,76 @@ class BestWeights:
         return best
 
 
-def kept_copy(snapshot: Mapping[str, Tensor], dtype: torch.dtype | None) -> Snapshot:
-    """The tensors on the CPU, copied; those of floats as ``dtype`` where one is given."""
-    return {name: tensor.detach().to("cpu", (dtype if tensor.is_floating_point() else None) or tensor.dtype, copy=True)
-            for name, tensor in snapshot.items()}
+def trained_state(network: nn.Module) -> dict[str, Tensor]:
+    """The entries of a network's state that training can change: all but the frozen parameters.
+
+    Buffers are among them, since a norm moves its statistics where its parameters are frozen. Where every parameter is
+    frozen, as in a moving average, nothing tells which are trained, and the state is whole.
+    """
+    state = network.state_dict(keep_vars=True)
+    if not any(tensor.requires_grad for tensor in state.values()):
+        return state
+    return {name: tensor for name, tensor in state.items()
+            if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
+
+
+def kept_copy(snapshot: nn.Module | Mapping[str, Tensor], dtype: torch.dtype | None,
+              before: Mapping[int, Snapshot]) -> Snapshot:
+    """The tensors on the CPU, copied; those of floats as ``dtype`` where one is given. What needs no gradient and is as
+    it was in the last of the snapshots ``before`` is held once.
+
+    Raises InputError where these lack an entry: one that was frozen then, and is trained now.
+    """
+    if isinstance(snapshot, nn.Module):
+        snapshot = trained_state(snapshot)
+    last = before[max(before)] if before else {}
+    kept: Snapshot = {}
+    for name, tensor in snapshot.items():
+        like = last.get(name)
+        if last and like is None and tensor.requires_grad:
+            raise InputError(f"{name!r} is trained now, and was frozen when the weights of step {max(before)} were "
+                             "kept; choose what is trained before the first of them, or start with a new monitor")
+        copied = tensor.detach().to("cpu", (dtype if tensor.is_floating_point() else None) or tensor.dtype, copy=True)
+        unchanged = (like is not None and not tensor.requires_grad and copied.dtype == like.dtype
+                     and torch.equal(copied, like))
+        kept[name] = like if unchanged and like is not None else copied
+    return kept
+
+
+def with_weights(denoiser: nn.Module, snapshot: Snapshot, held: dict[int, Tensor] | None = None) -> nn.Module:
+    """A copy of ``denoiser`` in evaluation mode with the weights of a snapshot. Frozen parameters that are not in it
+    are not copied: both networks hold the same ones.
+
+    ``held``: by the identity of a snapshot's tensor, that of an earlier copy with its values; it is shared, and those
+    of this copy are added. Raises InputError where the network lacks an entry of the snapshot, or trains another.
+    """
+    held = {} if held is None else held
+    state = denoiser.state_dict(keep_vars=True)
+    if left := [name for name in snapshot if name not in state]:
+        raise InputError(f"the kept weights hold {left[0]!r}, which this network does not have; give the network that "
+                         "was trained, with its adapter")
+    if left := [name for name, tensor in state.items() if tensor.requires_grad and name not in snapshot]:
+        raise InputError(f"the kept weights lack {left[0]!r}, which is not frozen in this network; give the network "
+                         "that was trained, or freeze its base (requires_grad_(False))")
+    memo = {id(tensor): held.get(id(snapshot[name])) if name in snapshot else tensor for name, tensor in state.items()}
+    copied = copy.deepcopy(denoiser, {key: tensor for key, tensor in memo.items() if tensor is not None}).eval()
+    copied.load_state_dict(snapshot, strict=False)
+    held |= {id(snapshot[name]): tensor for name, tensor in copied.state_dict(keep_vars=True).items()
+             if name in snapshot}
+    return copied
 
 
 def stitch(edges: Sequence[float] | np.ndarray, weights: Sequence[Snapshot], denoiser: nn.Module) -> PiecewiseDenoiser:
-    """One denoiser per band from the weights per band; equal snapshots are held once, equal neighbours merged."""
-    held: dict[int, nn.Module] = {}
+    """One denoiser per band from the weights per band; equal snapshots are held once, equal neighbours merged, and
+    what no snapshot changes is shared with ``denoiser``.
+    """
+    held: dict[int, Tensor] = {}
+    copies: dict[int, nn.Module] = {}
     chosen, cuts = [], []
     for k, snapshot in enumerate(weights):
-        if id(snapshot) not in held:
-            held[id(snapshot)] = copy.deepcopy(denoiser).eval()
-            held[id(snapshot)].load_state_dict(snapshot)
+        if id(snapshot) not in copies:
+            copies[id(snapshot)] = with_weights(denoiser, snapshot, held)
         if k == 0 or snapshot is not weights[k - 1]:
             cuts.append(float(edges[k]))
-            chosen.append(held[id(snapshot)])
+            chosen.append(copies[id(snapshot)])
     return PiecewiseDenoiser(chosen, cuts[1:])

@@ -8,9 +8,9 @@ those steps copied next to nothing, at a distance to held-out data about as smal
 Usable in any training loop::
 
     earlier = EarlierWeights()
-    earlier.update(step, ema_model.state_dict())   # now and then
+    earlier.update(step, ema_model)   # now and then
     earlier.copies_seen(step)                      # at the first look that finds copies
-    ema_model.load_state_dict(earlier.snapshots[earlier.step])
+    ema_model.load_state_dict(earlier.snapshots[earlier.step], strict=False)   # an adapter has no base
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.training.best_weights import Snapshot, kept_copy
@@ -39,11 +39,13 @@ class EarlierWeights:
         self.snapshots: dict[int, Snapshot] = {}
         self.copies_at: int | None = None
 
-    def update(self, step: int, snapshot: Mapping[str, Tensor]) -> None:
-        """Take in the weights at ``step``; they are copied if they are kept. After the first copies nothing changes."""
+    def update(self, step: int, snapshot: nn.Module | Mapping[str, Tensor]) -> None:
+        """Take in the weights at ``step``, given as for ``BestWeights``; they are copied if they are kept. After the
+        first copies nothing changes.
+        """
         if self.copies_at is not None or (self.snapshots and step < GROWTH * max(self.snapshots)):
             return
-        self.snapshots[step] = kept_copy(snapshot, self.dtype)
+        self.snapshots[step] = kept_copy(snapshot, self.dtype, self.snapshots)
         before = [kept for kept in sorted(self.snapshots) if kept <= step / 2]
         for kept in before[:-1]:
             del self.snapshots[kept]

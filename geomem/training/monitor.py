@@ -16,7 +16,6 @@ Without held-out points, train until ``look.shows_copies()`` and take ``monitor.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,7 +32,7 @@ from geomem.models.denoiser import rows_of
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.points import Array, Points, as_points, as_rows
 from geomem.rng import generator, torch_generator
-from geomem.training.best_weights import BestWeights
+from geomem.training.best_weights import BestWeights, with_weights
 from geomem.training.earlier import EarlierWeights
 from geomem.training.loss import heldout_losses
 
@@ -63,7 +62,8 @@ class Monitor:
     """Measures a denoiser at every so many steps, keeps its best weights per noise level and says when to stop.
 
     Nothing of the training changes: weights, gradients, modes of the modules and the global random numbers stay as they
-    are.
+    are. Where a part of the denoiser's parameters is frozen (``requires_grad=False``), the other part and the buffers
+    are kept: an adapter, without its base.
 
     Parameters
     ----------
@@ -161,9 +161,9 @@ class Monitor:
                 sigmas = self.best_weights.centres.tolist()
                 losses = self._validation.losses(denoiser, sigmas)
                 training = None if self._training is None else self._training.losses(denoiser, sigmas)
-                self.best_weights.update(step, losses, denoiser.state_dict(), training)
+                self.best_weights.update(step, losses, denoiser, training)
         if self.earlier is not None:
-            self.earlier.update(step, denoiser.state_dict())
+            self.earlier.update(step, denoiser)
         return losses
 
     def look(self, step: int, denoiser: nn.Module) -> MemorizationCheck:
@@ -173,7 +173,7 @@ class Monitor:
         """
         if self.watch is None or self.earlier is None:
             raise InputError("this monitor takes no looks; give every=...")
-        self.earlier.update(step, denoiser.state_dict())
+        self.earlier.update(step, denoiser)
         with evaluation_mode(denoiser):
             look = self.watch.look(denoiser)
         if look.shows_copies(self.stop_at):
@@ -183,7 +183,8 @@ class Monitor:
         return look
 
     def best(self, denoiser: nn.Module) -> PiecewiseDenoiser:
-        """A denoiser with the best weights for each noise level; ``denoiser`` gives the architecture.
+        """A denoiser with the best weights for each noise level; ``denoiser`` gives the architecture, and shares its
+        frozen parameters.
 
         Raises InputError before the first look and without held-out points.
         """
@@ -192,15 +193,14 @@ class Monitor:
         return self.best_weights.stitched(denoiser)
 
     def before_copies(self, denoiser: nn.Module) -> nn.Module:
-        """A copy of ``denoiser`` with the weights of half the steps at which copies were seen first.
+        """A copy of ``denoiser`` with the weights of half the steps at which copies were seen first; frozen parameters
+        are shared.
 
         Raises InputError as long as no look found copies.
         """
         if self.earlier is None or self.earlier.step is None:
             raise InputError("no look has seen copies yet, so no weights are before them; train on, or take the last")
-        earlier = copy.deepcopy(denoiser).eval()
-        earlier.load_state_dict(self.earlier.snapshots[self.earlier.step])
-        return earlier
+        return with_weights(denoiser, self.earlier.snapshots[self.earlier.step])
 
 
 def _require_rows(conditioning: Any, train: Array | None, heldout: Array | None) -> None:
