@@ -1,15 +1,17 @@
 """Networks that are trained in part: the adapter alone is kept, and its base is shared, not copied."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from geomem.errors import InputError
-from geomem.models import Denoiser
-from geomem.training import BestWeights, EarlierWeights, Monitor, trained_state
+from geomem.models import Denoiser, SigmaDenoiser
+from geomem.training import BestWeights, EarlierWeights, Monitor, load_best, trained_state
 
 TRAIN, HELDOUT = (np.random.default_rng(3).standard_normal((n, 6)).astype(np.float32) for n in (30, 60))
 EDGES = [0.1, 1, 10, 100]
@@ -169,3 +171,71 @@ def test_networks_that_do_not_fit_are_refused():
     denoiser.net[4].requires_grad_(True)
     with pytest.raises(InputError, match=r"'net\.4\.weight' is trained now, and was frozen when the weights of step 1"):
         best.update(2, [0.5], denoiser)
+
+
+def test_the_best_of_each_level_come_back_from_a_folder(tmp_path):
+    """The bands' weights to the bit, on another copy of the base; one file for each, and the table once."""
+    monitor = Monitor(TRAIN, HELDOUT, every=1, n=8)
+    denoiser, _ = trained(monitor)
+    monitor.save(tmp_path / "best")
+    best, base = monitor.best(denoiser), Adapted()
+    again = load_best(tmp_path / "best", base)
+    assert torch.equal(again.edges, best.edges)
+    for part, expected in zip(again.denoisers, best.denoisers, strict=True):
+        assert part.net[0].weight is base.net[0].weight
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(part.state_dict()[name], tensor), name
+    assert len({id(part.table) for part in again.denoisers}) == 1
+    steps = {*monitor.best_weights.steps, monitor.best_weights.early_stop}
+    assert len(steps) > 1
+    files = {path.name: path.stat().st_size for path in (tmp_path / "best").iterdir()}
+    assert set(files) == {"levels.json", "unchanged.safetensors", *(f"step-{step:07d}.safetensors" for step in steps)}
+    assert sum(files.values()) < 4 * 5000 + len(steps) * (4 * 601 + 1000) + 2000
+    table = json.loads((tmp_path / "best/levels.json").read_text())
+    assert table["files"] == [f"step-{step:07d}.safetensors" for step in monitor.best_weights.steps]
+    assert load_file(tmp_path / "best" / table["early_stop"]).keys() == (ADAPTER | BUFFERS) - {"table"}
+    with pytest.raises(InputError, match="not empty; give a new folder"):
+        monitor.save(tmp_path / "best")
+
+
+def test_a_network_from_elsewhere_is_saved_by_its_own_names(tmp_path):
+    network = nn.Sequential(nn.Linear(6, 6).requires_grad_(False), nn.Linear(6, 6))
+    network.forward = lambda x, sigma: network[1](network[0](x))
+    monitor = Monitor(TRAIN, None, every=1, n=8)
+    with pytest.raises(InputError, match="no look has seen copies"):
+        monitor.save(tmp_path / "before")
+    denoiser = SigmaDenoiser(network)
+    monitor(1, denoiser)
+    monitor.earlier.copies_seen(1)
+    monitor.save(tmp_path / "before")
+    kept = load_file(tmp_path / "before/step-0000001.safetensors")
+    assert network.load_state_dict(kept, strict=False).unexpected_keys == []
+    assert kept.keys() == {"1.weight", "1.bias"}
+    assert torch.equal(load_best(tmp_path / "before", denoiser)(torch.ones(2, 6), 1.0), denoiser(torch.ones(2, 6), 1.0))
+
+
+def test_weights_that_do_not_fit_and_tables_that_lie_are_refused(tmp_path):
+    monitor = Monitor(TRAIN, HELDOUT, every=1, n=8)
+    trained(monitor)
+    folder = tmp_path / "best"
+    monitor.save(folder)
+    cases = [(Adapted(rank=3), r"'net\.2\.lora_A' has shape \(2, 100\), the network needs \(3, 100\)"),
+             (nn.Sequential(nn.Linear(6, 6)), "holds a tensor .* that the network does not have"),
+             (Adapted().requires_grad_(True), r"best: the kept weights lack 'net\.0\.weight', which is not frozen")]
+    for network, message in cases:
+        with pytest.raises(InputError, match=message) as refused:
+            load_best(folder, network)
+        assert "\n" not in str(refused.value)
+    sound = json.loads((folder / "levels.json").read_text())
+    for change in ({"format": "geomem.levels/1"}, {"edges": sound["edges"][::-1]}, {"files": sound["files"][1:]},
+                   {"files": ["../outside.safetensors", *sound["files"][1:]]}, {"unchanged": "/etc/passwd"},
+                   {"edges": [0, *sound["edges"][1:]]}, {"files": [7, *sound["files"][1:]]}):
+        (folder / "levels.json").write_text(json.dumps(sound | change))
+        with pytest.raises(InputError, match=r"levels\.json: is not the table"):
+            load_best(folder, Adapted())
+    (folder / "levels.json").write_text(json.dumps(sound))
+    (folder / sound["files"][0]).write_bytes(b"no weights")
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_best(folder, Adapted())
+    with pytest.raises(InputError, match=r"Monitor\.save"):
+        load_best(tmp_path / "nowhere", Adapted())

@@ -1,16 +1,17 @@
-"""Reading weights: safetensors only, so nothing that is read can execute code."""
+"""Reading and writing weights: safetensors only, so nothing that is read can execute code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.files import require_file
+from geomem.files import atomic_path, require_file
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -22,12 +23,14 @@ def refuse_pickle(path: Path) -> None:
                          "safetensors (diffusers: save_pretrained with safe_serialization=True)")
 
 
-def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = str) -> dict[str, Tensor]:
+def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = str, *,
+                  partial: bool = False) -> dict[str, Tensor]:
     """Tensors of a safetensors file for every entry of the module's state, by the module's names.
 
-    ``rename`` turns the file's names into the module's. The module may be on the device ``meta``. Raises InputError
-    that names the first tensor that is missing, of another shape, left over, or not made of finite floats; shapes are
-    compared before anything is read.
+    ``rename`` turns the file's names into the module's. ``partial``: the file may hold some of the entries alone. The
+    module may be on the device ``meta``. Raises InputError that names the first tensor that is missing, of another
+    shape, left over, or not made of finite floats where the module's is of floats; shapes are compared before anything
+    is read.
     """
     refuse_pickle(path)
     require_file(path, "give a file of weights")
@@ -36,6 +39,8 @@ def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = 
         with safe_open(path, framework="pt") as file:
             names = {rename(name): name for name in file.keys()}  # noqa: SIM118 (not a mapping)
             for name, tensor in expected.items():
+                if partial and name not in names:
+                    continue
                 if name not in names:
                     raise InputError(f"{path} holds no tensor {name!r}, which the network needs; "
                                      "it belongs to another network")
@@ -47,12 +52,22 @@ def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = 
             if left:
                 raise InputError(f"{path} holds a tensor {left[0]!r} that the network does not have; "
                                  "it belongs to another network")
-            tensors = {name: file.get_tensor(names[name]) for name in expected}
+            tensors = {name: file.get_tensor(names[name]) for name in expected if name in names}
     except FileNotFoundError:
         raise InputError(f"{path} is missing; give a file of weights that is there") from None
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from None
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        if (tensor.is_floating_point() != expected[name].is_floating_point()
+                or not bool(torch.isfinite(tensor).all())):
             raise InputError(f"{path}: tensor {name!r} does not hold finite floats; the file is damaged")
     return tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all; ``metadata`` goes into its header."""
+    with atomic_path(path) as temporary:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:  # hides the system's own error, a full disk above all
+            raise OSError(f"{path} cannot be written: {error}") from None

@@ -5,6 +5,7 @@ from geomem.training.best_weights import BestWeights, trained_state
 from geomem.training.classes import Classes, WithNoiseImages, classes_of
 from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
+from geomem.training.level_files import load_best
 from geomem.training.loop import (
     Interrupted,
     TrainingDiverged,
@@ -44,6 +45,7 @@ __all__ = [
     "heldout_losses",
     "heldout_monitor",
     "initial_denoiser",
+    "load_best",
     "load_denoiser",
     "plan_training",
     "train",

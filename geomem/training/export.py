@@ -16,7 +16,8 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.files import atomic_directory, write_json, write_text
 from geomem.models.diffusers_folder import can_be_pipeline, save_ddpm_pipeline, save_flow_pipeline
-from geomem.training.run import DIFFUSERS, LEVELS_FORMAT, Run, write_tensors
+from geomem.models.weights import write_tensors
+from geomem.training.run import DIFFUSERS, LEVELS_FORMAT, Run
 
 DIFFUSERS_README = """# {name}
 

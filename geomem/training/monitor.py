@@ -17,6 +17,7 @@ Without held-out points, train until ``look.shows_copies()`` and take ``monitor.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,10 +31,12 @@ from geomem.errors import InputError
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
 from geomem.models.denoiser import rows_of
 from geomem.models.piecewise import PiecewiseDenoiser
+from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN
 from geomem.points import Array, Points, as_points, as_rows
 from geomem.rng import generator, torch_generator
-from geomem.training.best_weights import BestWeights, with_weights
+from geomem.training.best_weights import BestWeights, Snapshot, with_weights
 from geomem.training.earlier import EarlierWeights
+from geomem.training.level_files import save_levels
 from geomem.training.loss import heldout_losses
 
 LOG = logging.getLogger("geomem")
@@ -198,9 +201,28 @@ class Monitor:
 
         Raises InputError as long as no look found copies.
         """
+        (snapshot,) = self._before_copies().values()
+        return with_weights(denoiser, snapshot)
+
+    def _before_copies(self) -> dict[int, Snapshot]:
+        """The snapshot of half the steps at which copies were seen, by its step."""
         if self.earlier is None or self.earlier.step is None:
             raise InputError("no look has seen copies yet, so no weights are before them; train on, or take the last")
-        return with_weights(denoiser, self.earlier.snapshots[self.earlier.step])
+        return self.earlier.snapshots
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the best weights for each noise level into a new folder, safetensors and JSON, for ``load_best``; of a
+        network that is trained in part that part alone. Without held-out points those from before the copies are
+        written, for all levels.
+
+        Raises InputError where there are none yet, and for a folder that exists and is not empty.
+        """
+        if self.best_weights is not None:
+            best = self.best_weights
+            save_levels(folder, best.edges.tolist(), best.steps, best.early_stop, best.snapshots)
+            return
+        ((step, snapshot),) = self._before_copies().items()
+        save_levels(folder, [SIGMA_MIN, SIGMA_MAX], [step], step, {step: snapshot})
 
 
 def _require_rows(conditioning: Any, train: Array | None, heldout: Array | None) -> None:

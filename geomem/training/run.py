@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geomem.data import DataSet
 from geomem.errors import InputError
-from geomem.files import TEMPORARY_PREFIX, atomic_path, parse_json, read_json, require_file, write_json, write_text
+from geomem.files import TEMPORARY_PREFIX, parse_json, read_json, require_file, write_json, write_text
 from geomem.generation import Samples
 from geomem.models import (
     NETWORKS,
@@ -46,7 +46,7 @@ from geomem.models import (
     build_network,
 )
 from geomem.models.diffusers_folder import diffusers_denoiser
-from geomem.models.weights import read_matching, refuse_pickle
+from geomem.models.weights import read_matching, refuse_pickle, write_tensors
 from geomem.noise.flow_schedule import FlowSchedule
 from geomem.rng import key
 from geomem.training.best_weights import BestWeights, stitch
@@ -432,11 +432,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is missing; the run has no such weights yet, or is damaged") from None
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from None
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    with atomic_path(path) as temporary:
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        except SafetensorError as error:  # hides the system's own error, a full disk above all
-            raise OSError(f"{path} cannot be written: {error}") from None
