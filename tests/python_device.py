@@ -125,7 +125,7 @@ def present():
     """Within it torch has the device."""
     if not hasattr(torch, NAME):
         _register()
-    with pytest.MonkeyPatch.context() as patch:
+    with torch.autograd.set_multithreading_enabled(False), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self)
         for name in ("tensor", "as_tensor"):  # torch's own cannot write to a backend in Python
@@ -138,6 +138,9 @@ def present():
 
 
 def _register():
+    # Autograd starts a thread for each device that there is at its first use, and no process with such a thread may
+    # fork: it is used before there is this one.
+    torch.ones(1, requires_grad=True).sum().backward()
     _setup_privateuseone_for_python_backend(NAME)
     fallback, of_aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     fallback.fallback(on_the_device, "PrivateUse1")

@@ -241,7 +241,7 @@ BAD = np.array([[0.0, 1.0], [np.nan, 0.0]])
     *[(max_posterior_weight, (POINTS, 1.0), {name: value}, name) for name, value in (
         ("draws", 0), ("draws", 1.5), ("draws", None), ("queries", 0), ("queries", "all"), ("memory", "2GiB"),
         ("device", "abacus"))],
-    *[(max_posterior_weight, (POINTS, 1.0), option, "memory is .* or more")
+    *[(max_posterior_weight, (POINTS, 1.0), option, "memory is limited to .* give more with --memory")
       for option in ({"memory": 1000}, {"draws": 10**8})],
     (max_posterior_weight, (POINTS * 1e-13, 1e-13), {}, "mean of the training points"),
     (shell_coverage, (POINTS, POINTS * 1e13, 1.0), {}, "mean of the training points"),
