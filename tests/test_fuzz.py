@@ -310,7 +310,7 @@ def test_the_sound_files_are_read(tmp_path):
     for number, (name, content) in enumerate(FILES.items()):
         (tmp_path / str(number)).mkdir()
         path = write(tmp_path / str(number), name, content)
-        if not name.startswith("d/"):  # one image is too few
+        if not name.startswith("d/") and name != "p.parquet":  # one image is too few; files that are not there
             assert len(load_data(path).train) >= 2
     write(tmp_path, "config.json", json.dumps(_config()).encode())
     write(tmp_path, "danger-zone.json", json.dumps(_zone()).encode())
