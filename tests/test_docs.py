@@ -84,7 +84,7 @@ def words_of(line):
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory):
     """A folder with everything that the documents name."""
-    from diffusers import DDPMPipeline, DDPMScheduler
+    from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("stand-ins")
@@ -95,6 +95,7 @@ def stand_ins(tmp_path_factory):
             Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / where / f"{k}.png")
     np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32))
     DDPMPipeline(unet_of(3), DDPMScheduler()).save_pretrained(folder / "ddpm-folder")
+    AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).save_pretrained(folder / "vae")
     with contextlib.chdir(folder):
         assert status("danger-zone", "digits", "--n-train", 40, "--queries", 40, "--sigmas", 12, "--quiet",
                       "--out", "zone") == 0

@@ -47,6 +47,11 @@ class Space(click.ParamType):
 
 @click.command("danger-zone")
 @data_options
+@click.option("--vae", metavar="FOLDER", type=click.Path(), help=(
+    "Encode the pictures of DATA by a diffusers AutoencoderKL; W and C are those of its latents, scaled as training "
+    "scripts scale them."))
+@click.option("--vae-sample", is_flag=True,
+              help="With --vae: a draw from each posterior, as training scripts take, in place of its mean.")
 @click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
               help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
 @click.option("--posterior-draws", type=click.IntRange(1, MAX_DRAWS), default=4, show_default=True,
@@ -77,7 +82,8 @@ class Space(click.ParamType):
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
               help="Write danger-zone.json, curves.json, curves.csv and curves.png.")
 def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
-                components: int | None, per_class: bool, as_json: bool, out: str | None, **options: Any) -> None:
+                vae: str | None, vae_sample: bool, components: int | None, per_class: bool, as_json: bool,
+                out: str | None, **options: Any) -> None:
     """Find the noise levels where a model trained on DATA is in danger of memorizing it.
 
     DATA is a recipe (see geomem data list), an .npz with train and heldout, an .npy or a folder of them, a folder
@@ -94,7 +100,10 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
     """
     if out and is_first():
         require_new_directory(out, "danger-zone.json")
-    dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
+    if vae_sample and vae is None:
+        raise InputError("--vae-sample needs --vae FOLDER; leave it out, or give the autoencoder")
+    dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed, vae=vae,
+                   vae_sample=vae_sample)
     if per_class and (dataset.train_labels is None or dataset.heldout_labels is None):
         raise InputError(f"{data}: --per-class needs labels of the training and the held-out points; leave it out or "
                          "give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")

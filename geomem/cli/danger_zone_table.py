@@ -20,6 +20,9 @@ def text_of(document: dict[str, Any]) -> str:
         lines.append(f"space        {space['dim']:,} principal components of {space['data_dim']:,} values, "
                      f"{space['variance_kept']:.1%} of the variance of the training points; W and C are those of the "
                      "projected points")
+    if latents := document.get("latents"):
+        lines.append(f"latents      {latents['of']} of the posterior of {latents['vae']}, whose standard deviation is "
+                     f"{latents['posterior_std']:.3g} (root mean square)")
     lines += [f"note         {note}" for note in document["notes"]]
     below, above, disjoint = (document["thresholds"][name]
                               for name in ("concentrated_below", "spread_above", "disjoint_below"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from geomem.data.autoencoder import Latents
 from geomem.data.points import Names, Values
 from geomem.errors import InputError
 from geomem.points import first_equal, points_of
@@ -42,6 +43,7 @@ class DataSet:
         They are neither validation nor test points.
     train_names, heldout_names : what the files of the points are called, sequences ``(N,)`` and ``(M,)`` that make each
         name when it is asked for; None where points have no files of their own.
+    latents : where pictures were encoded, by what and how; None for points in data units.
     read_as : those of the options ``READ_AS`` of ``load_data`` that were given.
     """
 
@@ -57,6 +59,7 @@ class DataSet:
     class_names: tuple[str, ...] | None = None
     train_names: Names | None = None
     heldout_names: Names | None = None
+    latents: Latents | None = None
 
     def files(self, index: Iterable[int]) -> list[str] | None:
         """Names of these training points, None where they have none."""

@@ -8,6 +8,7 @@ read; to make one, all are, since equal and near-equal points stay on one side.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from geomem.data.autoencoder import Autoencoder, Latents
 from geomem.data.child import one_child
 from geomem.data.dataset import DataSet
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
@@ -37,8 +39,8 @@ MAX_HELDOUT = 10_000
 @one_child()
 def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_heldout: int | None = None,
               shuffle: bool = False, seed: int = 0, channels: str | None = None, size: int | None = None,
-              crop: bool = False, column: str | None = None,
-              data_root: str | os.PathLike[str] | None = None) -> DataSet:
+              crop: bool = False, column: str | None = None, vae: str | os.PathLike[str] | None = None,
+              vae_sample: bool = False, data_root: str | os.PathLike[str] | None = None) -> DataSet:
     """Load training and held-out points.
 
     Parameters
@@ -57,6 +59,8 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     size : scale all pictures to so many pixels a side, by Lanczos' filter, which averages where it shrinks. crop : take
         the square in the middle of each before that.
     column : of a table: the one of the pictures or numbers.
+    vae : a diffusers ``AutoencoderKL`` folder; pictures become its latents, scaled as for training, see
+        :mod:`geomem.data.autoencoder`: the mean of its posterior or, with ``vae_sample``, a draw from it by ``seed``.
     data_root : folder where recipes find official files; the default is the environment variable GEOMEM_DATA.
 
     Raises
@@ -118,8 +122,27 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
                      f"points{one}; they select and judge nothing")
     else:
         leaked = None
+    latents = None
+    if vae is not None:
+        if not train.pixels:
+            raise file_error(where, "holds no pictures, and --vae makes latents of pictures; leave it out")
+        train, heldout_values, latents, told = _as_latents(train, heldout_values, vae, vae_sample, seed)
+        notes += told
     return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked, read_as, class_names, train.names, held.names)
+                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents)
+
+
+def _as_latents(train: Points, heldout: np.ndarray, vae: str | os.PathLike[str], draw: bool,
+                seed: int) -> tuple[Points, np.ndarray, Latents, list[str]]:
+    """Both parts through the encoder; equal pictures were found before."""
+    encoder = Autoencoder(expanded(os.fspath(vae)))
+    parts = [encoder.encoded(values, (seed, f"posterior of {name} pictures") if draw else None)
+             for name, values in (("training", train.values), ("held-out", heldout))]
+    latents = Latents(str(encoder.folder), encoder.scaling, encoder.shift, "sample" if draw else "mean",
+                      math.sqrt(parts[0][1]))
+    note = (f"latents of shape {parts[0][0].shape[1:]}: {'a draw from' if draw else 'the mean of'} the posterior of "
+            f"{encoder.folder}, scaled by {encoder.scaling:g}")
+    return replace(train, values=parts[0][0], pixels=False), parts[1][0], latents, [*encoder.notes, note]
 
 
 def expanded(spec: Any) -> Any:

@@ -68,6 +68,14 @@ class ZoneReport:
         document["data"] = {"name": dataset.name, **document["data"], "sha256": dataset.sha256,
                             "duplicates": dataset.duplicates, "leaked": dataset.n_leaked}
         document["space"] = dict(space or document["space"])
+        if dataset.latents is not None:
+            document["latents"] = asdict(dataset.latents)
+            spread = dataset.latents.posterior_std
+            if self.zone is not None and spread > self.zone.sigma_low / 2:
+                document["notes"].append(
+                    f"warning: the autoencoder's posterior spreads the latents by {spread:.3g}, more than half of the "
+                    f"zone's lower edge {self.zone.sigma_low:.3g}; a training that draws from it anew at each step "
+                    "sees other points than these")
         if classes is not None:
             document["classes"] = [{"class": label, **part._body(), "notes": list(part.notes)}
                                    for label, part in classes.items()]
