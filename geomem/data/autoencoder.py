@@ -79,6 +79,7 @@ class Autoencoder:
         Raises InputError for points that are no such pictures, or too large for the memory of the device.
         """
         import torch
+        from tqdm.auto import tqdm
 
         channels, multiple = self.network.config.in_channels, 2 ** (len(self.network.config.block_out_channels) - 1)
         shape = pictures.shape[1:]
@@ -88,7 +89,8 @@ class Autoencoder:
         size = max(1, BATCH_PIXELS // math.prod(shape[1:]))
         parts, variance = [], 0.0
         with torch.no_grad():
-            for start in range(0, len(pictures), size):
+            for start in tqdm(range(0, len(pictures), size), desc="encoding", unit="batch", leave=False, delay=1,
+                              disable=None):
                 batch = torch.from_numpy(np.array(pictures[start:start + size])).to(self.device)
                 posterior = self.network.encode(batch.expand(-1, channels, -1, -1)).latent_dist
                 value = posterior.mean
