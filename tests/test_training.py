@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomem.errors import InputError
 from geomem.models import NETWORKS, EDMDenoiser, EpsilonDenoiser, build_network
+from geomem.models import weights as weights_module
 from geomem.noise import LogNormalSampler
 from geomem.rng import generator, torch_generator
 from geomem.training import (
@@ -290,7 +291,7 @@ def test_kill_in_the_middle_of_a_checkpoint_and_resume_changes_nothing(tmp_path,
 
     for name, every, done in [("step-", 30 * 16, None), ("model", 30 * 16, "30"), ("state", 55 * 16, "30")]:
         def watched(path, *given, name=name):
-            monkeypatch.setattr(run_module, "save_file", half if name in path.name else save_file)
+            monkeypatch.setattr(weights_module, "save_file", half if name in path.name else save_file)
             write(path, *given)
 
         with monkeypatch.context() as patch:
