@@ -2,7 +2,8 @@
 
 Points within a *tolerance* of each other count as one. By default it is a thousandth of the median distance from a
 training point to its tenth nearest other (the nearest may itself be a duplicate): it merges what differs by rounding
-only. A held-out point *leaked* when it belongs together with a training point.
+only. Where the tenth is a near-copy too, since most points have ten or more, it is that of the points without
+near-copies (``_beyond_near_copies``). A held-out point *leaked* when it belongs together with a training point.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ Search: TypeAlias = Callable[[np.ndarray, Points, int], np.ndarray]
 
 def default_tolerance(train: Any, search: Search | None = None) -> float:
     """A thousandth of the median distance to the tenth nearest other of the distinct points (N, ...), in data units,
-    over at most 1,000 evenly spaced ones. ``search`` finds the distances; None for one that needs NumPy alone.
+    over at most 1,000 evenly spaced ones; without near-copies where most points have ten or more (see
+    ``_beyond_near_copies``). ``search`` finds the distances; None for one that needs NumPy alone.
     """
     points = as_points("train", train)
     distinct = _without_copies(points, distinct_points(points, 0))
-    return _tolerance(distinct, distinct, search or nearest_distances)
+    return _beyond_near_copies(distinct, search or nearest_distances)
 
 
 def near_groups(points: Any, reference: Any = None) -> DistinctPoints:
@@ -47,11 +49,12 @@ def near_groups(points: Any, reference: Any = None) -> DistinctPoints:
     equal = distinct_points(points, 0)
     distinct = _without_copies(reference, equal if reference is points else distinct_points(reference, 0))
     few = distinct[::max(1, len(distinct) // ASKED)]
-    bound = _tolerance(distinct, few, nearest_distances)  # the fewer the points, the farther the tenth nearest
+    # The fewer the points, the farther the tenth nearest.
+    bound = max(_tolerance(distinct, few, nearest_distances), _largest_tolerance(distinct))
     found = distinct_points(points, bound)
-    if len(few) == len(distinct) or found.merged == equal.merged:
+    if found.merged == equal.merged:
         return found
-    return distinct_points(points, _tolerance(distinct, distinct, nearest_distances))
+    return distinct_points(points, _beyond_near_copies(distinct, nearest_distances))
 
 
 def leaked_points(train: Any, heldout: Any) -> np.ndarray:
@@ -73,9 +76,45 @@ def _without_copies(points: Points, found: DistinctPoints) -> Points:
 
 
 def _tolerance(distinct: Points, among: Points, search: Search) -> float:
-    asked = np.unique(np.linspace(0, len(distinct) - 1, ASKED).astype(np.int64))
     neighbours = min(NEIGHBOUR + 1, len(among))  # each point is its own nearest
-    return float(RELATIVE_TOLERANCE * np.median(search(distinct.take(asked), among, neighbours)[:, -1]))
+    return float(RELATIVE_TOLERANCE * np.median(search(distinct.take(_asked(distinct)), among, neighbours)[:, -1]))
+
+
+def _beyond_near_copies(distinct: Points, search: Search) -> float:
+    """The tolerance of distinct points (N, ...); where near-copies hide each other, of those left without them.
+
+    Twenty copies of each point that differ by rounding have a copy as tenth nearest, so a thousandth of that distance
+    merges none. A larger tolerance t is right where it agrees with itself: t is a thousandth of the median distance
+    to the tenth nearest among the points merged by t. The largest such t is taken where most points have their tenth
+    nearest within t and are within t of the first of their group, and ten groups are left: three orders of magnitude
+    lie between copies and others. In all other data no such t is found.
+    """
+    plain, tolerance = _tolerance(distinct, distinct, search), _largest_tolerance(distinct)
+    while plain <= RELATIVE_TOLERANCE * tolerance:
+        found = distinct_points(distinct, tolerance)
+        kept = distinct.select(found.index)
+        finer = min(tolerance, _tolerance(kept, kept, search))
+        if finer == tolerance:
+            asked = _asked(distinct)
+            apart = distinct.take(asked).astype(np.float64) - kept.take(found.group[asked])
+            tight = np.median(np.linalg.norm(apart, axis=1)) <= tolerance  # and no chain of many
+            return tolerance if tight and len(kept) >= NEIGHBOUR else plain
+        tolerance = finer
+    return plain
+
+
+def _largest_tolerance(distinct: Points) -> float:
+    """A thousandth of twice the median distance between two of the points, over some of them: hardly any point has its
+    tenth nearest farther off.
+    """
+    rows = sampled(distinct)
+    if len(rows) < 2:
+        return 0.0
+    return float(2 * RELATIVE_TOLERANCE * np.median(nearest_distances(rows, Points([rows]), len(rows))[:, 1:]))
+
+
+def _asked(points: Points) -> np.ndarray:
+    return np.unique(np.linspace(0, len(points) - 1, ASKED).astype(np.int64))
 
 
 def nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:

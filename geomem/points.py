@@ -334,6 +334,8 @@ def _join_close(points: Points, root: np.ndarray, tolerance: float) -> None:
     found with a k-d tree, contain all pairs sought; only those are measured in full. The directions are
     spanned by a few of the points themselves, since these lie along what varies most.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
     index = np.unique(root)
@@ -359,18 +361,13 @@ def _join_close(points: Points, root: np.ndarray, tolerance: float) -> None:
         apart = root[low] != root[high]
         low, high = low[apart], high[apart]
         for pairs in points.select(low).blocks(BLOCK_VALUES):
-            difference = points.take(low[pairs]).astype(np.float64) - points.take(high[pairs])
+            apart = root[low[pairs]] != root[high[pairs]]  # of many in one group most pairs are joined by now
+            first, second = low[pairs][apart], high[pairs][apart]
+            difference = points.take(first).astype(np.float64) - points.take(second)
             close = np.sqrt(np.einsum("nd,nd->n", difference, difference)) <= tolerance
-            for pair in zip(low[pairs][close], high[pairs][close], strict=True):
-                first, second = sorted(_root_of(root, point) for point in pair)
-                root[second] = first
-        while (root[root] != root).any():
-            root[:] = root[root]
-
-
-def _root_of(root: np.ndarray, point: int) -> int:
-    """The lowest index known to be in the group of the point."""
-    while root[point] != point:
-        root[point] = root[root[point]]
-        point = root[point]
-    return point
+            if close.any():
+                ends = root[first[close]], root[second[close]]
+                joined = coo_array((np.ones(len(ends[0])), ends), shape=(len(root), len(root)))
+                _, lowest, label = np.unique(connected_components(joined, directed=False)[1], return_index=True,
+                                             return_inverse=True)
+                root[:] = lowest[label][root]

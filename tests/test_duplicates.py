@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from geomem import load_data
+from geomem import load_data, memorization_rate
 from geomem.duplicates import default_tolerance, near_groups, nearest_distances
 from geomem.memorization.ratio import default_tolerance as tolerance_of_the_rule
 from geomem.points import as_points, distinct_points
@@ -29,6 +29,48 @@ def test_tolerance_is_that_of_the_ratio_rule_and_of_a_direct_computation(shape):
     for given in (points, doubled):
         assert default_tolerance(given) == pytest.approx(1e-3 * np.median(tenth), rel=1e-9)
         assert tolerance_of_the_rule(given) == pytest.approx(1e-3 * np.median(tenth), rel=1e-9)
+
+
+def jittered(centres, copies, jitter, seed=3):
+    points = np.repeat(centres, copies, axis=0)
+    return points + np.float32(jitter) * noise(*points.shape, seed=seed)
+
+
+@pytest.mark.parametrize(("n", "copies"), [(10, 20), (40, 12), (15, 100)])
+@pytest.mark.parametrize("jitter", [1e-6, 1e-4])
+def test_near_copies_that_are_more_than_ten_are_no_neighbours(n, copies, jitter):
+    centres = noise(n, 16)
+    points = jittered(centres, copies, jitter)
+    tenth = np.sort(cdist(centres, centres), axis=1)[:, min(10, n - 1)]
+    assert default_tolerance(points) == pytest.approx(1e-3 * np.median(tenth), rel=2e-3)
+    assert tolerance_of_the_rule(points) == pytest.approx(default_tolerance(points), rel=1e-9)
+    np.testing.assert_array_equal(near_groups(points).group, np.repeat(np.arange(n), copies))
+
+
+def test_copies_of_points_with_many_near_copies_are_memorized():
+    centres = noise(10, 16)
+    train = jittered(centres, 20, 1e-6)
+    samples = np.concatenate([centres + np.float32(1e-3), noise(30, 16, seed=5)])
+    found = memorization_rate(samples, train)
+    assert found.merged == 190
+    np.testing.assert_array_equal(np.flatnonzero(found.memorized), np.arange(10))
+
+
+@pytest.mark.parametrize("points", [
+    noise(3000, 1),  # every pair is joined by a chain of near ones
+    np.cumsum(np.abs(noise(3000, 1)).astype(np.float64) ** 3, axis=0),  # gaps of all sizes
+    np.sort(noise(1000, 1), axis=0) * noise(1, 5, seed=1),
+    noise(400, 1).astype(np.float64) ** 9 * noise(1, 3, seed=1),
+    np.concatenate([np.linspace(0, [0.5] * 4, 600), 50 * noise(500, 4)]),  # a chain among others far apart
+    np.concatenate([noise(300, 4), 1e6 * noise(3, 4, seed=1)]),  # outliers
+    jittered(noise(10, 4), 30, 0.02),  # classes, one hundredth as wide as they are far apart
+    jittered(noise(100, 8), 5, 1e-6),  # near-copies, but fewer than ten
+    jittered(noise(2, 4), 50, 1e-5),  # two narrow modes
+])
+def test_without_many_near_copies_the_tolerance_is_that_of_the_tenth_nearest(points):
+    tenth = nearest_distances(points, as_points("points", points), 11)[:, 10]
+    asked = np.unique(np.linspace(0, len(points) - 1, 1000).astype(int))
+    assert default_tolerance(points) == 1e-3 * np.median(tenth[asked])
 
 
 def test_distances_far_smaller_than_the_points_are_measured_directly():

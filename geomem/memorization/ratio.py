@@ -6,9 +6,10 @@ training point. x is *memorized* when ``d_1 < d_2 / 3``, strictly (Dodson et al.
 Training points that occur twice would switch the rule off, since then ``d_1 = d_2`` for every copy of them.
 So points within a *tolerance* of each other count as one, represented by the one that comes first. The
 default tolerance is a thousandth of the median distance from a training point to its tenth nearest other (the
-nearest may itself be a duplicate): it merges what differs by rounding only and leaves the published rule as
-it is elsewhere. The tolerance and the number of points merged are part of every result; a data set with
-re-encoded copies needs a larger tolerance, chosen by looking at them.
+nearest may itself be a duplicate), without near-copies where most points have ten or more (``geomem.duplicates``): it
+merges what differs by rounding only and leaves the published rule as it is elsewhere. The tolerance and the number of
+points merged are part of every result; a data set with re-encoded copies needs a larger tolerance, chosen by looking
+at them.
 
 The rate means little alone: the same rule applied to held-out points, ``memorization_rate(heldout, train)``,
 is the floor that honest samples reach.
