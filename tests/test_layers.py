@@ -15,7 +15,7 @@ from geomem.cli.main import cli
 PACKAGE = Path(geomem.__file__).parent
 ORDER = ["_renamed", "errors", "rng", "files", "devices", "processes", "points", "duplicates", "scales", "statistics",
          "data", "geometry", "noise", "models", "features", "theory", "generation", "memorization", "quality",
-         "run_audit", "training", "plots", "report", "run_training", "cli"]
+         "run_audit", "training", "plots", "report", "integrations", "run_training", "cli"]
 HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
 
 
