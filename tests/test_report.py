@@ -389,6 +389,20 @@ def test_no_run_is_refused_in_one_line(runs, copied, tmp_path, capsys):
     assert not (tmp_path / "p.html").exists()
 
 
+def test_samples_and_folders_of_diffusers_have_a_page_of_their_own(tmp_path, capsys):
+    np.savez(tmp_path / "samples.npz", samples=np.zeros((3, 4), dtype=np.float32))
+    for folder in ("pictures", "pipeline"):
+        (tmp_path / folder).mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "pictures" / "0.png")
+    (tmp_path / "pipeline" / "model_index.json").write_text("{}")
+    for name, what in (("samples.npz", "is a file"), ("pictures", "holds samples"),
+                       ("pipeline", "is a diffusers folder")):
+        assert status("report", tmp_path / name, "--out", tmp_path / "p.html") == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"geomem: {tmp_path / name} {what}, ")
+        assert last.endswith(f": geomem audit {tmp_path / name} --data DATA --out DIR")
+
+
 def test_huge_files_are_not_read(copied, tmp_path, monkeypatch):
     size = sum(part.file_size for part in zipfile.ZipFile(copied / "memorization" / "samples.npz").infolist())
     monkeypatch.setattr(saved, "MAX_SAMPLES_BYTES", size - 1)
