@@ -22,7 +22,7 @@ are not, and there is no verdict but ``copies``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,13 +133,15 @@ class Audit:
 def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..., Tensor] | None = None,
           labels: tuple[np.ndarray, np.ndarray] | None = None, classes: Labels | None = None,
           tolerance: float | None = None, mirrored: bool = False, shifts: int = 0, brightness: bool = False,
-          features: Callable[..., Any] | None = None, seed: int = 0, device: str | torch.device = "auto") -> Audit:
+          features: Callable[..., Any] | None = None, seed: int = 0, device: str | torch.device = "auto",
+          class_names: Sequence[str] = ()) -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
     numpy or torch; the ratio rule looks at mirror images as well where points are pictures (C, H, W).
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
+    class_names: of 0, 1, ..., for the sentences.
     mirrored: whether leaning and near-copies do, for models that were trained on them. shifts, brightness: other views
     for these two and for the second ratio rule. features: for all but membership, whose attack is in pixels. tolerance,
     features: as in ``memorization_rate``. seed: of the relabelings and subsets.
@@ -172,7 +174,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     if told is not None:
         tests.append(_membership(told, level))
     if of_classes:
-        tests += [_ratio_rule_by_class(of_classes, level), _leaning_by_class(of_classes, level)]
+        tests += [_ratio_rule_by_class(of_classes, level, class_names),
+                  _leaning_by_class(of_classes, level, class_names)]
     verdict, reasons = _weigh(tests, level, _unfit(leans))
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
                  of_classes, quality_report(samples, train, heldout, features=space, seed=seed, device=device),
@@ -262,25 +265,29 @@ def _membership(told: Membership, level: float) -> AuditTest:
                      f"{area.high:.1%}], at best; 50% is chance.")
 
 
-def _ratio_rule_by_class(classes: tuple[ClassResult, ...], level: float) -> AuditTest:
+def _ratio_rule_by_class(classes: tuple[ClassResult, ...], level: float, names: Sequence[str]) -> AuditTest:
     first = min(classes, key=lambda part: part.ratio_rule_p_value)
     effects = [_smallest_share(part.n, lambda count, part=part: excess_p_value(  # type: ignore[misc]
         count, part.n, part.heldout_count, part.n_heldout) <= level / len(classes)) for part in classes]
     return AuditTest("ratio_rule_by_class", "copies", first.ratio_rule_p_value, _in_any(effects),
-                     f"Of {first.n:,} samples of class {first.label} {first.rate:.1%} [{first.low:.1%}, "
-                     f"{first.high:.1%}] are copies of training points by the ratio rule; of {first.n_heldout:,} "
-                     f"held-out points of it {first.heldout_count / first.n_heldout:.1%} are. This is the worst of "
-                     f"{len(classes)} classes.")
+                     f"Of {first.n:,} samples of class {_named(first.label, names)} {first.rate:.1%} "
+                     f"[{first.low:.1%}, {first.high:.1%}] are copies of training points by the ratio rule; of "
+                     f"{first.n_heldout:,} held-out points of it {first.heldout_count / first.n_heldout:.1%} are. This "
+                     f"is the worst of {len(classes)} classes.")
 
 
-def _leaning_by_class(classes: tuple[ClassResult, ...], level: float) -> AuditTest:
+def _leaning_by_class(classes: tuple[ClassResult, ...], level: float, names: Sequence[str]) -> AuditTest:
     first = min(classes, key=lambda part: part.leaning_p_value)
     leans = first.leaning
     return AuditTest("leaning_by_class", "leans", first.leaning_p_value,
                      _in_any([_smallest_leaning(part.leaning, level / len(classes)) for part in classes]),
-                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples of class {first.label} are "
-                     "nearer to its training points than to as many held-out points of it; 50% owe them nothing. This "
-                     f"is the worst of {len(classes)} classes.")
+                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples of class "
+                     f"{_named(first.label, names)} are nearer to its training points than to as many held-out points "
+                     f"of it; 50% owe them nothing. This is the worst of {len(classes)} classes.")
+
+
+def _named(label: int, names: Sequence[str]) -> str:
+    return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _in_any(effects: list[float | None]) -> float | None:

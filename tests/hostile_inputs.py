@@ -211,7 +211,7 @@ def samples(content: bytes) -> Make:
 
 def said_about(value: Any, *arguments: str) -> Make:
     """Sound samples that say something else about themselves."""
-    content = npz(samples=PIXELS[:8].transpose(0, 3, 1, 2).astype(np.float32),
+    content = npz(samples=PIXELS[:8].transpose(0, 3, 1, 2) / np.float32(127.5) - 1,
                   about=np.asarray(value if isinstance(value, str) else json.dumps(value)))
     return special(lambda folder: (sound(folder), (folder / "s.npz").write_bytes(content)), "quality", "s.npz",
                    *arguments)
@@ -450,8 +450,10 @@ def _names() -> list[Case]:
 
 
 def _numbers() -> list[Case]:
-    commands = {"danger-zone": ["danger-zone", "FILE", *FEW], "bounds": ["bounds", "FILE", *FEW],
-                "risk": ["risk", "FILE"], "train": ["train", "FILE", *TRAIN, "--out", "r"]}
+    commands = {"danger-zone": ["danger-zone", "FILE", *FEW],
+                "danger-zone in 64MiB": ["danger-zone", "FILE", *FEW, "--memory", "64MiB"],
+                "bounds": ["bounds", "FILE", *FEW], "risk": ["risk", "FILE"],
+                "train": ["train", "FILE", *TRAIN, "--out", "r"]}
     ones = np.ones((20, 4), np.float32)
     return [Case(f"{what}, {command}", writes("d.npy", lambda values=values: npy(values()), *commands[command]), says,
                  says == "") for what, command, values, says in (
@@ -460,8 +462,8 @@ def _numbers() -> list[Case]:
         ("constant values", "danger-zone", lambda: ones, ""), ("constant values", "risk", lambda: ones, "distinct"),
         ("three points", "train", lambda: GOOD[:3], ""),
         ("one point", "bounds", lambda: GOOD[:1], "at least 2"),
-        ("a million values per point", "danger-zone", lambda: np.zeros((6, 10**6), "f4") + np.eye(6, 10**6, dtype="f4"),
-         "memory is"))]
+        ("a million values per point", "danger-zone in 64MiB",
+         lambda: np.zeros((6, 10**6), "f4") + np.eye(6, 10**6, dtype="f4"), "memory is"))]
 
 
 def _models() -> list[Case]:

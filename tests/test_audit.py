@@ -91,6 +91,8 @@ def test_one_copied_class_is_found_among_honest_ones():
                           alternative="greater").pvalue for part in found.classes]
     assert found.classes[2].ratio_rule_p_value == pytest.approx(3 * min(exact))
     assert "class 2" in next(test.sentence for test in found.tests if test.name == "ratio_rule_by_class")
+    named = geomem.audit(asked, known, unseen, classes=classes, class_names=("8", "9", "10"))
+    assert ["class 10 " in test.sentence for test in named.tests if "by_class" in test.name] == [True, True]
 
 
 def test_classes_with_few_points_are_left_out_and_labels_must_fit():

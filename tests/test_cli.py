@@ -273,7 +273,7 @@ def test_full_disk(tmp_path, capsys):
     """A device that is always full; the line names the cause and nothing is left behind."""
     mount = tmp_path / "small"
     mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", str(mount)], capture_output=True).returncode:
         pytest.skip("cannot mount a small tmpfs here")
     try:
         for arguments in (["train", *DIGITS, *SMALL, "--iterations", 1, "--out", mount / "run"],

@@ -161,6 +161,20 @@ def test_config_prints_a_file_that_asks_for_the_same_training(write, dry, tmp_pa
     assert dry("train", "--config", everything) == dry(*words)
 
 
+def test_config_keeps_how_data_are_read(write, dry, tmp_path, capsys):
+    np.save(tmp_path / "d.npy", np.random.default_rng(0).standard_normal((20, 8, 8, 3)).astype(np.float32))
+    words = ["train", tmp_path / "d.npy", "--channels", "first", "--network", "mlp", "--out", tmp_path / "run"]
+    reading = ["--size", 8, "--crop", "--column", "image", "--data-root", "official"]
+    assert status("config", *words, *reading) == 0
+    table = tomllib.loads(capsys.readouterr().out)["train"]
+    assert [table[name] for name in ("channels", "size", "crop", "column", "data-root")] == [
+        "first", 8, True, "image", "official"]
+    assert status("config", *words) == 0
+    config = dry("train", "--config", write(capsys.readouterr().out))
+    assert (config["shape"], config["data"]["channels"]) == ([8, 8, 3], "first")
+    assert config == dry(*words)
+
+
 def test_config_goes_on_from_a_file(write, capsys):
     path = write(CONFIG)
     for words in (["--config", path, "config", "train", "--out", "x", "--iterations", 3],

@@ -81,6 +81,8 @@ def test_where_all_held_out_points_are_training_points_they_stay():
     curves = geometry_curves(TRAIN, TRAIN[:10], sigmas=[0.01])
     assert curves.leaked == 0
     assert curves.coverage.estimate[0] > 0.9
+    assert [note.startswith("all held-out points are") for note in danger_zone(TRAIN, TRAIN[:10], sigmas=4).notes
+            ].count(True) == 1
 
 
 def test_training_and_held_out_points_of_other_shapes_may_leak():

@@ -32,6 +32,8 @@ def test_a_run_is_judged_by_the_sampler_and_steps_of_generate(command, run_of_di
     capsys.readouterr()
     assert status(command, tmp_path / "same.npz", "--steps", 5) == 2
     assert "--sampler and --steps have no effect on the samples" in capsys.readouterr().err
+    assert status(command, tmp_path / "misspelt", "--steps", 5) == 2
+    assert "misspelt: no such" in capsys.readouterr().err
 
 
 def test_danger_zone_and_bounds_agree_on_the_crossing(capsys):

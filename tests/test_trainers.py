@@ -107,6 +107,8 @@ def test_command(trainer, tmp_path, monkeypatch, capsys):
     (["nothing", "--for", "kohya"], "ZONE 'nothing' is not LO:HI"),
     (["0.3:1.5", "--for", "kohya", "--flow-shift", "3"], "no flow times"),
     (["0.3:1.5", "--for", "onetrainer", "--gap-keep", "0.1"], "cannot keep a share"),
+    (["0.3:1.5", "--for", "kohya", "--levels", "30"], "no list of flow times"),
+    (["0.3:1.5", "--for", "simpletuner", "--side", "above"], "both sides of the gap"),
     (["50:60", "--for", "kohya", "--side", "above"], "no timestep lies above"),
     (["50:60", "--for", "diffusers-sdxl"], "nothing to leave out"),
     (["0:1e9", "--for", "simpletuner"], "leaves no noise level"), (["0.3:1.5", "--for", "fluxgym"], "'fluxgym'")])

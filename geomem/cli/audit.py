@@ -64,7 +64,7 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, st
     looking["mirrored"] |= samples.flip
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
-                    tolerance=tolerance, **looking, seed=seed, device=device)
+                    class_names=dataset.class_names or (), tolerance=tolerance, **looking, seed=seed, device=device)
     document = {**found.to_dict(), "target": target, "about": samples.about,
                 "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                          "leaked": dataset.n_leaked}}
@@ -107,12 +107,16 @@ def _text(document: dict[str, Any]) -> str:
               "of cases.", "",
               f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
               f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", "",
-              *(f"{line.strip()}" for line in near_copy_lines(document["near_copies"])),
-              *_class_lines(document["classes"], level),
+              *_near_copies(document["near_copies"]), *_class_lines(document["classes"], level),
               "What this cannot see:", *(f"  {sentence}" for sentence in document["blind"]),
               *(["", "What to do next:"] if document["advice"] else []),
               *(f"  {sentence}" for sentence in document["advice"])]
     return "\n".join(lines)
+
+
+def _near_copies(near: dict[str, Any]) -> list[str]:
+    lines = [line.strip() for line in near_copy_lines(near)]
+    return [*lines, ""] if lines else []
 
 
 def _class_lines(classes: list[dict[str, Any]], level: float) -> list[str]:

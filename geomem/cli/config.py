@@ -77,8 +77,10 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def configurable(command: click.Command) -> list[click.Parameter]:
-    """The parameters that a configuration file may give: those of the command's own question."""
-    return [param for param in command.params if param.expose_value]
+    """The parameters that a configuration file may give: those of the command's own question and of how its data are
+    read, but none of those that all commands share, which are hidden.
+    """
+    return [param for param in command.params if param.expose_value or not getattr(param, "hidden", False)]
 
 
 def key_of(param: click.Parameter) -> str:
@@ -98,7 +100,7 @@ def config_text(name: str, command: click.Command, arguments: list[str], ctx: cl
         texts = {ParameterSource.COMMANDLINE: words, ParameterSource.DEFAULT_MAP: ctx.default_map or {}}
         value = texts[source].get(str(param.name)) if source in texts else param.default
         if not isinstance(value, str | int | float | list | tuple):  # an option that came without its value
-            value = ctx.params[str(param.name)]
+            value = ctx.params.get(str(param.name))
         if value is None or callable(value) or (isinstance(value, list | tuple) and not value):
             continue
         lines[source is ParameterSource.DEFAULT].append(f"{key_of(param)} = {_toml(value, param, ctx)}")

@@ -99,10 +99,10 @@ def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: 
     model = (load_denoiser(target, weights, load=read, data=None if data is None else read(data))
              if os.path.isdir(target) and not holds_samples(target) else None)
     if model is None:
+        samples = load_samples(target)
         if steps is not None or method != "heun":
             raise InputError(f"--sampler and --steps have no effect on the samples in {target}; leave them out or give "
                              "a run")
-        samples = load_samples(target)
         dataset = data_of(samples.about, data, target, load=read)
     else:
         dataset = data_of({"data": model.data or None}, data, target, load=read)

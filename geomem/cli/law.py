@@ -26,7 +26,7 @@ from geomem.files import require_writable
 @click.option("--flow-shift", "shift", type=Number(0, min_open=True), metavar="A",
               help="Time shift of the flow model; for simpletuner and onetrainer.")
 @click.option("--levels", type=click.IntRange(2, 1000), default=200, show_default=True,
-              help="Flow times in SimpleTuner's list.")
+              help="For simpletuner: flow times in its list.")
 @click.option("--side", type=click.Choice(["auto", "above", "below"]), default="auto", show_default=True,
               help="Where a trainer that takes one range stays: above the zone (more noise), below, or on the side "
                    "with more of its timesteps.")

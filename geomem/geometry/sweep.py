@@ -145,8 +145,8 @@ class Sweep:
 
     ``merged``: how many of each were merged into others, with ``Options.duplicates`` "merge": a group of equal and
     near-equal points is then its first point, and a training point has the weight of its group. ``leaked``: held-out
-    points that were left out because they are one with a training point. ``duplicates``: training points that equal an
-    earlier one.
+    points that were left out because they are one with a training point; where all are, none is left out, and
+    ``nothing_unseen``. ``duplicates``: training points that equal an earlier one.
     """
 
     train: Points
@@ -156,12 +156,14 @@ class Sweep:
     merged: tuple[int, int] = (0, 0)
     leaked: int = 0
     duplicates: int = 0
+    nothing_unseen: bool = False
 
     @classmethod
     def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
         """``train`` (N, ...), N >= 2, ``heldout`` (M, ...) or None. Raises InputError for what are no such points."""
         train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
         device, merged, leaked, weight, duplicates = resolve_device(options.device), (0, 0), 0, None, 0
+        nothing_unseen = False
         if options.duplicates == "merge":
             reference = train
             groups = near_groups(train)
@@ -171,10 +173,13 @@ class Sweep:
             merged = len(reference) - len(train), 0
             if heldout is not None:
                 index, leaked = _unseen(reference, heldout)
+                if not len(index):  # nothing else is left to look from
+                    index, leaked, nothing_unseen = near_groups(heldout, reference).index, 0, True
                 merged = merged[0], len(heldout) - leaked - len(index)
                 heldout = heldout.select(index) if len(index) < len(heldout) else heldout
         centres = Centres(train, device, weight)
-        return cls(train, heldout, centres, options, merged, leaked, duplicates + centres.n_train - len(centres))
+        return cls(train, heldout, centres, options, merged, leaked, duplicates + centres.n_train - len(centres),
+                   nothing_unseen)
 
     @cached_property
     def training_rows(self) -> np.ndarray:
@@ -215,17 +220,14 @@ class Sweep:
 
 def _unseen(train: Points, heldout: Points) -> tuple[np.ndarray, int]:
     """The first of each group of equal and near-equal held-out points that holds no training point, and how many points
-    are in the others; where those are all, every group and none, since nothing else is left to look from.
+    are in the others.
     """
     parts = [train, heldout]
     if train.shape != (len(train), *heldout.shape[1:]):
         parts = [Points([part], lambda rows: np.asarray(rows, np.float32).reshape(len(rows), -1)) for part in parts]
     groups = near_groups(Points(parts), parts[0])
     first = groups.index[groups.group[len(train):]] - len(train)  # of each held-out point's group
-    leaked = int(np.count_nonzero(first < 0))
-    if leaked == len(heldout):
-        return near_groups(heldout, train).index, 0
-    return np.unique(first[first >= 0]), leaked
+    return np.unique(first[first >= 0]), int(np.count_nonzero(first < 0))
 
 
 def _sweep(centres: Centres, queries: Sequence[Queries], options: Options) -> None:

@@ -128,6 +128,9 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     if curves.leaked:
         notes.append(f"{curves.leaked:,} held-out points that are equal or nearly equal to training points are left "
                      "out of C")
+    if sweep.nothing_unseen:
+        notes.append("all held-out points are equal or nearly equal to training points, so C is that of points the "
+                     "network was trained on and near 1 at any noise; give points that it has not seen")
     zone = find_danger_zone(finer, threshold)
     return ZoneReport(curves, finer, zone, None if zone else zone_reason(finer, threshold), tuple(notes),
                       threshold, resolution, tolerance)

@@ -28,6 +28,7 @@ from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
 STABLE_DIFFUSION = DDPMSchedule.from_alpha_bar(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
 """The schedule of Stable Diffusion 1, 2 and XL (diffusers: ``scaled_linear``)."""
+LEVELS = 200  # in SimpleTuner's list
 FAINT = 1e-6  # multiplier that stands for none, where a trainer takes no 0
 
 
@@ -67,7 +68,7 @@ class TrainerLaw:
         return "".join(f"--{name}={value}\n" for name, value in self.options.items())
 
 
-def law_for(trainer: str, zone: Any, *, keep: float = 0.0, shift: float | None = None, levels: int = 200,
+def law_for(trainer: str, zone: Any, *, keep: float = 0.0, shift: float | None = None, levels: int = LEVELS,
             side: str = "auto") -> TrainerLaw:
     """The options that keep a trainer out of a danger zone, as far as it can be kept out.
 
@@ -91,6 +92,10 @@ def law_for(trainer: str, zone: Any, *, keep: float = 0.0, shift: float | None =
         raise InputError(f"{trainer} has no flow times to shift in this way; leave the shift out")
     if keep and trainer in ("kohya", "onetrainer"):
         raise InputError(f"{trainer} trains on one range of timesteps and cannot keep a share of a gap; leave it out")
+    if levels != LEVELS and trainer != "simpletuner":
+        raise InputError(f"{trainer} takes no list of flow times; leave out their number, {levels}")
+    if side != "auto" and trainer not in ("kohya", "onetrainer"):
+        raise InputError(f"{trainer} trains on both sides of the gap; leave out the side, {side}")
     return TRAINERS[trainer](gaps[0], keep=keep, shift=shift, levels=levels, side=side)
 
 

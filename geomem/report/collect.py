@@ -224,7 +224,8 @@ class _Subject:
         compared, model = (samples.values, dataset.train, dataset.test), self.model
         known = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
         found: Audit | None = self.attempt("leaning and the verdict", lambda: audit(
-            *compared, **known, classes=samples.classes(dataset), mirrored=samples.flip, device=device))
+            *compared, **known, classes=samples.classes(dataset), class_names=dataset.class_names or (),
+            mirrored=samples.flip, device=device))
         rate, heldout = (found.trajectory, found.heldout) if found else (
             memorization_rate(part, dataset.train, device=device) for part in (samples.values, dataset.test))
         self.used.append("memorized share and leaning: measured for this page from these samples")
