@@ -153,3 +153,13 @@ def test_copies_far_from_the_origin_have_distance_zero(tmp_path, capsys):
     assert status("memorization", *figures(tmp_path, points[:100], points[100:], points[:50]), "--json") == 0
     trajectory = json.loads(capsys.readouterr().out)["trajectory"]
     assert (trajectory["rate"], trajectory["median_nearest_distance"]) == (1, 0)
+
+
+def test_data_that_moved_are_asked_for(tmp_path, capsys):
+    np.savez(tmp_path / "d.npz", train=np.eye(12, dtype=np.float32), heldout=np.eye(12, dtype=np.float32) + 1)
+    about = {"data": {"spec": str(tmp_path / "gone.npz"), "sha256": "", "heldout": None, "n_train": None,
+                      "n_heldout": None, "shuffle": False, "seed": 0}}
+    np.savez(tmp_path / "s.npz", samples=np.eye(12, dtype=np.float32), about=json.dumps(about))
+    assert status("memorization", tmp_path / "s.npz") == 2
+    assert "name them with --data where they are now" in capsys.readouterr().err
+    assert status("memorization", tmp_path / "s.npz", "--data", tmp_path / "d.npz") == 0

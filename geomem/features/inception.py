@@ -85,8 +85,9 @@ def inception_features(weights: str | None = None, *, device: str | torch.device
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except (ImportError, RuntimeError, OSError, AttributeError) as error:  # torchvision for another torch: any of these
-        raise InputError(f"Inception needs torch-fidelity and the torchvision that belongs to torch {torch.__version__} "
-                         f"({error}); install them with pip install 'geomem[fid]', or leave its features out") from None
+        raise InputError("Inception needs torch-fidelity and the torchvision that belongs to torch "
+                         f"{torch.__version__} ({error}); install them with pip install 'geomem[fid]', or "
+                         "leave its features out") from None
     cached = os.path.join(torch.hub.get_dir(), "checkpoints", WEIGHTS_NAME)
     if weights is None and not os.path.isfile(cached):
         raise InputError(f"Inception needs its weights and {cached} is not there; download {URL_INCEPTION_V3} and name "

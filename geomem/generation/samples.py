@@ -166,7 +166,11 @@ def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,
         sound = False
     if not sound:
         raise InputError(f"{origin} names its data in a way that cannot be read; name them with --data")
-    data = load(spec, **options)
+    try:
+        data = load(spec, **options)
+    except InputError as error:
+        raise InputError(f"the data that {origin} was made with cannot be read; name them with --data where they are "
+                         f"now ({error})") from error
     if data.sha256 != expected:
         raise InputError(f"{spec} is no longer the data that {origin} was made with (its sha256 differs); "
                          "name the right data with --data")

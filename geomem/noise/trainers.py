@@ -93,9 +93,9 @@ def law_for(trainer: str, zone: Any, *, keep: float = 0.0, shift: float | None =
     if keep and trainer in ("kohya", "onetrainer"):
         raise InputError(f"{trainer} trains on one range of timesteps and cannot keep a share of a gap; leave it out")
     if levels != LEVELS and trainer != "simpletuner":
-        raise InputError(f"{trainer} takes no list of flow times; leave out their number, {levels}")
+        raise InputError(f"{trainer} takes no list of flow times; leave its length out")
     if side != "auto" and trainer not in ("kohya", "onetrainer"):
-        raise InputError(f"{trainer} trains on both sides of the gap; leave out the side, {side}")
+        raise InputError(f"{trainer} trains on both sides of the gap; leave the side out")
     return TRAINERS[trainer](gaps[0], keep=keep, shift=shift, levels=levels, side=side)
 
 
