@@ -197,7 +197,10 @@ def test_init_that_does_not_fit(edm_run, folder, data, tmp_path, capsys):
     assert "leave out --objective ddpm" in line("--init", edm_run, "--objective", "ddpm")
     assert "no such run" in line("--init", tmp_path / "nothing")
     assert "leave out --conditional and --dummy-class" in line("--init", folder, "--dummy-class")
-    assert "holds no tensor 'net.unet.class_embedding" in line("--init", edm_run, "--dummy-class")
+    assert f"{edm_run} has 0 classes, this training 2" in line("--init", edm_run, "--dummy-class")
+    assert status("export", edm_run, "--out", tmp_path / "per-level") == 0
+    capsys.readouterr()
+    assert "give the run itself, or what geomem export --weights last" in line("--init", tmp_path / "per-level")
     weights = load_file(edm_run / "model.safetensors")
     file = tmp_path / "w.safetensors"
     cases = [(dict(list(weights.items())[1:]), f"holds no tensor {next(iter(weights))!r}"),

@@ -183,6 +183,9 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     if classes.count and "diffusers" in taken:
         raise InputError(f"--init {init}: a diffusers network is trained without classes; leave out --conditional and "
                          "--dummy-class")
+    if initial is not None and initial.classes not in (None, classes.count):
+        raise InputError(f"--init {init} has {initial.classes} classes, this training {classes.count}; give "
+                         "--conditional and --dummy-class as that training had them")
     law = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
                       device=device, schedule=FlowSchedule(shift=taken["flow_shift"]) if objective == "flow" else
                       None if initial is None else initial.schedule)

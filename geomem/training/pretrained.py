@@ -195,13 +195,15 @@ class InitialWeights:
     """What ``--init`` names: a run, a diffusers folder, or a safetensors file of weights.
 
     ``config`` are the options of the new run that it decides: network, objective, preconditioning, descriptions.
-    ``schedule``: that of its network's timesteps; None where it has none or is a file.
+    ``schedule``: that of its network's timesteps; None where it has none or is a file. ``classes``: how many its
+    network has; None where that is not known before it is read.
     """
 
     def __init__(self, path: str | Path, shape: tuple[int, ...]) -> None:
         self.path = Path(path)
         self.config: dict[str, Any] = {}
         self.schedule: NoiseSchedule | None = None
+        self.classes: int | None = None
         if not self.path.is_dir():
             if not self.path.exists():
                 raise InputError(f"--init {path}: there is no such run, diffusers folder or safetensors file")
@@ -224,6 +226,11 @@ class InitialWeights:
             if tuple(config["shape"]) != shape:
                 raise InputError(f"--init {path} was trained on points of shape {tuple(config['shape'])}, "
                                  f"the data have {shape}; bring them to one")
+            if not (self.path / "model.safetensors").is_file():
+                raise InputError(f"--init {path} holds no weights of a last step; give " + (
+                    f"the network of one fold, such as {self.path / 'fold-0'}" if config.get("folds") else
+                    "the run itself, or what geomem export --weights last makes of it"))
+            self.classes = config["classes"]
             kept = ("network", "objective", "sigma_data", "flow_shift", "diffusers")
             self.config = {name: config[name] for name in kept if name in config}
             self.schedule = own_schedule(Run(self.path).outline())
