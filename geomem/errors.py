@@ -56,8 +56,13 @@ def printable(text: str) -> str:
 
 
 def counted(n: int, what: str) -> str:
-    """``1 point``, ``1,000 points``."""
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
+    """``1 point``, ``1,000 points``, ``10 classes``."""
+    return f"{n:,} {what}" + ("" if n == 1 else "es" if what.endswith("s") else "s")
+
+
+def are(n: int) -> str:
+    """The verb that goes with ``counted``."""
+    return "is" if n == 1 else "are"
 
 
 def one_line(text: str) -> str:

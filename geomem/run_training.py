@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from geomem.errors import counted
 from geomem.files import draw_figure, write_json
 from geomem.generation import generate
 from geomem.memorization import MemorizationCheck, memorization_rate
@@ -103,7 +104,7 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
         if lacks:
             LOG.info(f"note: geomem export will make no DDPMPipeline of this run: {lacks}; unet-small is a UNet2DModel")
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
-             f"{dataset.name}; {len(plan.validation):,} validation and {dataset.n_test:,} test points")
+             f"{dataset.name}; {len(plan.validation):,} validation and {counted(dataset.n_test, 'test point')}")
     names, labels = plan.classes.class_names, plan.classes.names
     if names and labels:
         said = [f"{name} is label {label}" for name, label in zip(names, labels, strict=True)]
@@ -210,7 +211,7 @@ def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> N
     if monitor.should_stop:
         LOG.info(f"{run.path}: stopped and saved, as --stop-at-memorization {plan.stop_at:g} asks: "
                  f"{_words(*monitor.looks[-1])}")
-    LOG.info(f"{run.path}: {trainer.steps_done:,} steps done")
+    LOG.info(f"{run.path}: {counted(trainer.steps_done, 'step')} done")
     if monitor.looks and not monitor.should_stop:
         LOG.info(f"memorized by the last weights: {_words(*monitor.looks[-1])}")
     best, earlier = monitor.best_weights, monitor.earlier

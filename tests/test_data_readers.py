@@ -95,7 +95,7 @@ def test_images_split_and_labelled_by_folders(tmp_path, where, held, above):
     np.testing.assert_array_equal(to_uint8(data.heldout), images[3:, None])
     assert data.train_labels.tolist() == [0, 1, 1]
     assert data.heldout_labels.tolist() == [1, 2]
-    assert data.notes == (f"1 images outside train/ and {held}/ left out",
+    assert data.notes == (f"1 image outside train/ and {held}/ left out",
                           "labels from 3 folders, one per class")
 
 
@@ -130,7 +130,7 @@ def test_grey_beside_colour_becomes_rgb(tmp_path):
     data = load_data(write_tree(tmp_path / "d", files))
     everything = np.concatenate([data.train, data.heldout])
     assert rows(to_uint8(everything)) == rows(np.stack([np.stack([grey] * 3), colour.transpose(2, 0, 1)]))
-    assert data.notes[0] == "2 grey images made RGB beside 1 colour images"
+    assert data.notes[0] == "2 grey images made RGB beside 1 colour image"
 
 
 def test_members_that_climb_out_of_a_zip_are_read_in_memory(tmp_path):
@@ -226,7 +226,7 @@ def test_a_hidden_folder_holds_no_points_and_jfif_is_read(tmp_path):
              "c.heic": b"x"}
     data = load_data(write_tree(tmp_path / "d", files), heldout=255 - images)
     np.testing.assert_array_equal(to_uint8(data.train), images[:2, None])
-    assert data.notes == ("1 images are not read, c.heic for one; convert them to PNG",)
+    assert data.notes == ("1 image is not read, c.heic for one; convert them to PNG",)
 
 
 def test_pictures_are_read_as_their_exif_data_turn_them(tmp_path):

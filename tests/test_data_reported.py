@@ -85,7 +85,7 @@ def test_grey_and_transparent_pictures_among_others(tmp_path):
     files = {"a.png": png(IMAGES[0]), "b.png": png(IMAGES[1], "RGBA"), "c.png": png(IMAGES[2, ..., 0])}
     data = load_data(write_tree(tmp_path / "d", files), heldout=OTHERS)
     images_are(data.train, np.stack([IMAGES[0], IMAGES[1], np.stack([IMAGES[2, ..., 0]] * 3, axis=-1)]))
-    assert data.notes == ("transparency of 1 images dropped", "1 grey images made RGB beside 2 colour images")
+    assert data.notes == ("transparency of 1 image dropped", "1 grey image made RGB beside 2 colour images")
 
 
 def test_one_broken_picture_is_named(tmp_path):

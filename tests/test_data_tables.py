@@ -271,4 +271,4 @@ def test_other_files_of_data_are_counted(tmp_path, kind):
         table(folder / "a.parquet", {"img": encoded(IMAGES)})
     else:
         tar(folder / "a.tar", named(NAMES))
-    assert load_data(folder, heldout=OTHERS).notes[0] == "3 other files that look like data are not read, a.zip for one"
+    assert load_data(folder, heldout=OTHERS).notes[0] == "3 other files are not read, a.zip for one"

@@ -72,7 +72,7 @@ def with_bad_values() -> np.ndarray:
     (np.zeros((5, 4), np.int64), ("int64", "uint8")), (np.array([["a"]] * 4), ("<U1",)),
     (np.array([[{}]] * 4), ("object",)), (np.zeros((5, 4), np.uint8), ("(5, 4)",)),
     (np.zeros((5, 4, 4, 4), np.uint8), ("(5, 4, 4, 4)",)),
-    (GOOD[:1], ("0 train points", "at least 2")), (GOOD[:2], ("1 train points",)),
+    (GOOD[:1], ("0 train points", "at least 2")), (GOOD[:2], ("1 train point;",)),
     ([[1.0, 2.0]] * 5, ("list",)), (None, ("NoneType",))])
 def test_arrays(array, words):
     refused(array, "array", *words)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from commands import status
 
-from geomem.errors import counted
+from geomem.errors import are, counted
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,22 @@ def test_a_network_that_diffusers_cannot_hold_is_named_before_training(objective
 
 def test_one_is_singular():
     assert [counted(n, "point") for n in (0, 1, 2, 1000)] == ["0 points", "1 point", "2 points", "1,000 points"]
+    assert [f"{counted(n, 'class')} {are(n)}" for n in (1, 2)] == ["1 class is", "2 classes are"]
+
+
+def test_one_held_out_point_and_one_value_are_singular(tmp_path, capsys):
+    data = np.arange(30, dtype=np.float32)[:, None] ** 2
+    np.savez(tmp_path / "one.npz", train=data, heldout=data[-1:] + 1)
+    assert status("danger-zone", tmp_path / "one.npz", "--sigmas", 3) == 0
+    assert capsys.readouterr().out.startswith("one: 30 training and 1 held-out point of 1 value\n")
+
+
+def test_the_verb_follows_the_number(tmp_path, capsys):
+    train = np.random.default_rng(0).normal(size=(30, 4)).astype("f")
+    for n, words in ((1, "note: 1 of 20 held-out points is equal or nearly equal"), (2, "2 of 20 held-out points are")):
+        np.savez(tmp_path / "data.npz", train=train, heldout=np.concatenate([train[:n], train[n:20] + 1]))
+        assert status("data", "show", tmp_path / "data.npz") == 0
+        assert words in "".join(capsys.readouterr())
 
 
 def test_labels_that_do_not_fit_a_model_of_classes_are_refused_before_sampling(tmp_path, capsys):

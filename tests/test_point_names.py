@@ -55,7 +55,7 @@ def test_duplicates_and_leaked_points_are_named(split, capsys):
     assert status("data", "show", split, "--json") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["duplicate_files"] == [["train/b/c.png", "train/a/04.png"]]
-    assert "1 of 31 held-out points are equal or nearly equal to training points (test/a/y.png for one)" in err
+    assert "1 of 31 held-out points is equal or nearly equal to training points (test/a/y.png for one)" in err
     assert status("data", "show", split) == 0
     assert "earlier one: train/b/c.png equals train/a/04.png" in " ".join(capsys.readouterr().out.split())
 

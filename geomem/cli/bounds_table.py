@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from geomem.errors import counted
+
 
 def text_of(document: dict[str, Any]) -> str:
     """The document for people."""
     data, settings = document["data"], document["settings"]
-    head = (f"{data['name']}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points of "
-            f"{data['dim']:,} values" + (f"; {data['duplicates']:,} duplicates" if data["duplicates"] else ""))
+    head = (f"{data['name']}: {data['n_train']:,} training and {counted(data['n_heldout'], 'held-out point')} of "
+            f"{counted(data['dim'], 'value')}" + (
+                f"; {counted(data['duplicates'], 'duplicate')}" if data["duplicates"] else ""))
     below, above, disjoint = (document["thresholds"][name]
                               for name in ("concentrated_below", "spread_above", "disjoint_below"))
     law, q = document["gaussian"], settings["q"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from geomem.errors import counted
+
 
 def text_of(document: dict[str, Any]) -> str:
     """The document for people."""
     data, zone, settings = document["data"], document["zone"], document["settings"]
-    lines = [f"{data['name']}: {data['n_train']:,} training and {data['n_heldout']:,} held-out points of "
-             f"{data['dim']:,} values" + (f"; {data['duplicates']:,} duplicates" if data["duplicates"] else "")
-             + (f"; {data['merged']:,} training and {data['merged_heldout']:,} held-out points merged with an equal or "
-                "near-equal one" if data["merged"] or data["merged_heldout"] else ""),
+    lines = [f"{data['name']}: {data['n_train']:,} training and {counted(data['n_heldout'], 'held-out point')} of "
+             f"{counted(data['dim'], 'value')}" + (
+                 f"; {counted(data['duplicates'], 'duplicate')}" if data["duplicates"] else "")
+             + (f"; {data['merged']:,} training and {counted(data['merged_heldout'], 'held-out point')} merged with "
+                "an equal or near-equal one" if data["merged"] or data["merged_heldout"] else ""),
              "", *_curves_table(document), ""]
     lines += [f"no danger zone: {document['zone_reason']}"] if zone is None else _zone_lines(zone, document)
     lines.append(f"draws        {settings['posterior_draws']} per training and {settings['coverage_draws']} per "
@@ -53,7 +56,7 @@ def _zone_lines(zone: dict[str, Any], document: dict[str, Any]) -> list[str]:
                  + (f"{steps[0]} to {steps[1]}" if steps else "none"))
     if zone["resolution"] is not None:
         lines.append(f"read         between levels {zone['resolution']:.2g} apart in log sigma "
-                     f"({document['levels_added']} levels added); intervals: points resampled, 95%")
+                     f"({counted(document['levels_added'], 'level')} added); intervals: points resampled, 95%")
     return lines + ([f"note         {zone['note']}"] if zone["note"] else [])
 
 

@@ -19,7 +19,7 @@ from geomem.cli.options import (
     require_picture,
     say,
 )
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -183,10 +183,11 @@ def text_of(document: dict[str, Any]) -> str:
     lines = [("data", document["name"] + (f": {document['title']}" if document["title"] else "")),
              ("", document["description"]), ("licence", document["licence"]), ("source", document["source"]),
              ("points", f"{document['n_train']:,} for training, {document['n_heldout']:,} held out, "
-                        f"{' x '.join(map(str, document['shape']))} ({document['dim']:,} values)"),
+                        f"{' x '.join(map(str, document['shape']))} ({counted(document['dim'], 'value')})"),
              ("values", f"{document['min']:.4g} to {document['max']:.4g}, mean {document['mean']:.4g}, sigma_data "
                         f"{document['sigma_data']:.4g}" + (" (uint8 scaled to [-1, 1])" if document["pixels"] else "")),
-             ("duplicates", f"{document['duplicates']:,} training points equal an earlier one"
+             ("duplicates", f"{counted(document['duplicates'], 'training point')} "
+                            f"{'equals' if document['duplicates'] == 1 else 'equal'} an earlier one"
                             + _named(document["duplicate_files"] or [])),
              ("classes", None if classes is None else _class_line(classes)), ("sha256", document["sha256"])]
     return "\n".join(textwrap.fill(f"{name:<10}  {text}", 110, subsequent_indent=" " * 12, break_on_hyphens=False)

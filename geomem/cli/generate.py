@@ -21,7 +21,7 @@ from geomem.cli.options import (
     say,
     steps_option,
 )
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.files import require_writable
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
         said = [f"{name} is label {label}" for name, label in zip(model.class_names, model.labels, strict=True)
                 if not labels or label in map(model.label_of, labels)]
         say(f"classes: {', '.join(said[:MAX_CLASSES])}{', ...' if len(said) > MAX_CLASSES else ''}")
-    say(f"{len(seeds):,} samples with weights {samples.about['weights']} -> {out}")
+    say(f"{counted(len(seeds), 'sample')} with weights {samples.about['weights']} -> {out}")
 
 
 def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:

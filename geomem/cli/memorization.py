@@ -19,7 +19,7 @@ from geomem.cli.options import (
     say,
     warn,
 )
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 
 MEMORIZATION_FILE = "memorization.json"
 SHOWN_FILES = 5
@@ -137,7 +137,8 @@ def _text(document: dict[str, Any]) -> str:
         lines += _leaning_lines(document["leaning"], document["near_copies"])
     lines.append(f"looked for copies of {in_words(t)}")
     if t["merged"]:
-        lines.append(f"{t['merged']:,} training points within {t['tolerance']:.3g} of another count as one with it")
+        lines.append(f"{counted(t['merged'], 'training point')} within {t['tolerance']:.3g} of another "
+                     f"{'counts' if t['merged'] == 1 else 'count'} as one with it")
     if "per_noise_level" in document:
         model, references = document["per_noise_level"], document["reference_denoisers"]
         lines += ["", f"{'':>9}  {'memorized per noise level':^34}  {'MSE per value':^24}",

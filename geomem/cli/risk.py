@@ -22,6 +22,7 @@ from geomem.cli.options import (
     tolerance_option,
 )
 from geomem.cli.risk_table import text_of
+from geomem.errors import counted
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -107,7 +108,7 @@ def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskRep
     if counts is not None:
         draw_figure(os.path.join(out, "copies.png"), lambda: plot_copies(
             risk.score[ranking], counts.copies[ranking], risk.group_size[ranking],
-            title=f"{dataset.name}: copies among {counts.rate.n:,} samples",
+            title=f"{dataset.name}: copies among {counted(counts.rate.n, 'sample')}",
             correlation=_correlation_text(document["samples"]["correlations"].get("score"))))
 
 
@@ -120,7 +121,7 @@ def _caption(row: dict[str, Any]) -> str:
         who.append(f"{row['group_size']} times")
     risk = [f"risk {row['score']:.2f}"]
     if "copies" in row:
-        risk.append(f"{row['copies']} copies")
+        risk.append(f"{row['copies']} {'copy' if row['copies'] == 1 else 'copies'}")
     return ", ".join(who) + "\n" + ", ".join(risk)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from geomem.errors import counted
+
 
 def text_of(document: dict[str, Any]) -> str:
     """The document for people."""
     data, top, median, samples = document["data"], document["top"], document["median"], document["samples"]
     merged = data["n_train"] - data["groups"]
-    lines = [f"{data['name']}: {data['n_train']:,} training points of {data['dim']:,} values"
+    lines = [f"{data['name']}: {data['n_train']:,} training points of {counted(data['dim'], 'value')}"
              + (f"; {merged:,} within {document['settings']['tolerance']:.3g} of another count as one with it"
                 if merged else ""), ""]
     names = {"index": "point", "label": "label", "group_size": "times", "nearest_distance": "nearest",
@@ -28,8 +30,9 @@ def text_of(document: dict[str, Any]) -> str:
         lines.append("note: sigma 1/2 is left out, it looks at all pairs of points")
     if samples:
         m, tenth = samples["memorized"], samples["riskiest_tenth"]
-        lines += ["", f"{samples['n']:,} samples, memorized {m['rate']:.1%} [{m['low']:.1%}, {m['high']:.1%}]; "
-                      f"{samples['points_copied']:,} of {data['groups']:,} points were copied"
+        lines += ["", f"{counted(samples['n'], 'sample')}, memorized {m['rate']:.1%} [{m['low']:.1%}, "
+                      f"{m['high']:.1%}]; {samples['points_copied']:,} of {data['groups']:,} points "
+                      f"{'was' if samples['points_copied'] == 1 else 'were'} copied"
                       + (f"; the riskiest {tenth['points']} hold {tenth['share_of_copies']:.1%} of the copies"
                          if samples["points_copied"] else ""),
                   f"{'rank correlation with':>24}  {'copies':^26}  {'close samples':^26}  {'nearest samples':^26}"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from geomem.errors import counted
+
 WIDTH = 118
 
 
@@ -37,12 +39,13 @@ def text_of(document: dict[str, Any]) -> str:
             for line in lines]
     names = [f"{name}: {model['run']} ({model['weights']})" for name, model in document["models"].items()]
     data, n = document["data"], document["rows"][0]["memorization"]["n"]
-    notes = (f"{n:,} samples a row, the same seeds in all; 95% intervals. memorized: nearer than 1/3 of the distance "
+    notes = (f"{counted(n, 'sample')} a row, the same seeds in all; 95% intervals. memorized: nearer than 1/3 of the "
+             "distance "
              f"to the second nearest of {data['n_train']:,} training points of {data['name']}; change: in percentage "
              "points, paired by seed, from the row where the denoiser outside works alone (there, from A); nearer to "
              "train: samples nearer to training than to as many held-out points, 50% owe them nothing; Frechet "
-             f"distance in pixels (squared data units) to {data['n_test']:,} held-out points; sigma: the sampler's "
-             "first and last level in the window; median NN: median distance to the nearest training point.")
+             f"distance in pixels (squared data units) to {counted(data['n_test'], 'held-out point')}; sigma: the "
+             "sampler's first and last level in the window; median NN: median distance to the nearest training point.")
     return "\n".join([*text, "", *names, "", textwrap.fill(notes, WIDTH)])
 
 

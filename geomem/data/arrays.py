@@ -18,7 +18,7 @@ import numpy as np
 from geomem.data.points import as_points, joined_points
 from geomem.data.source import Source
 from geomem.data.unpacking import refuse_bomb
-from geomem.errors import as_input_error, file_error
+from geomem.errors import as_input_error, counted, file_error
 
 # Points and labels, of both parts; the names of others are known too, Keras' last.
 _KEYS = (("train", "train_labels", "heldout", "heldout_labels"),
@@ -49,8 +49,8 @@ def read_shards(folder: Path, paths: list[Path]) -> Source:
                                    f"of shape {arrays[0].shape}; shards have one type and one shape of a row")
     first, notes = arrays[0], []
     if first.ndim > 1 and len(first) < len(arrays) and len({len(array) for array in arrays}) == 1:
-        notes.append(f"each of {len(arrays):,} files is read as {len(first):,} points of shape {first.shape[1:]}; "
-                     "stack files that hold one point each into one array (N, ...)")
+        notes.append(f"each of {len(arrays):,} files is read as {counted(len(first), 'point')} of shape "
+                     f"{first.shape[1:]}; stack files that hold one point each into one array (N, ...)")
     return Source(folder.resolve().name, joined_points(arrays, folder), notes=tuple(notes))
 
 

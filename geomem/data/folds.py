@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from geomem.duplicates import near_groups
-from geomem.errors import InputError
+from geomem.errors import InputError, are, counted
 from geomem.rng import random_order
 
 
@@ -22,12 +22,12 @@ def cut_into_folds(points: Any, folds: int, seed: int = 0) -> np.ndarray:
     if folds < 2:
         raise InputError(f"{folds} folds: give at least 2")
     if folds > len(points):
-        raise InputError(f"{folds} folds of {len(points):,} points: give at most one fold per point")
+        raise InputError(f"{folds} folds of {counted(len(points), 'point')}: give at most one fold per point")
     found = near_groups(points)
     size = np.bincount(found.group)
     if folds > len(size):
-        raise InputError(f"{folds} folds of {len(points):,} points, of which only {len(size):,} are distinct, and "
-                         f"equal and near-equal ones are in one fold; give at most {len(size):,} folds")
+        raise InputError(f"{folds} folds of {len(points):,} points, of which only {len(size):,} {are(len(size))} "
+                         f"distinct, and equal and near-equal ones are in one fold; give at most {len(size):,} folds")
     order = random_order(len(size), seed, "folds")
     chosen = np.empty(len(size), dtype=np.int64)
     filled = [(0, fold) for fold in range(folds)]

@@ -32,7 +32,7 @@ from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import class_names
 from geomem.data.source import Source, split_word
 from geomem.data.unpacking import refuse_bomb
-from geomem.errors import as_input_error, file_error
+from geomem.errors import are, as_input_error, counted, file_error
 from geomem.files import require_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -237,7 +237,7 @@ def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Calla
     split, folders = _split(images)
     chosen = [np.flatnonzero([top == part for top, _ in folders]) for part in split] or [np.arange(len(images))]
     if split and (left := len(images) - sum(map(len, chosen))):
-        notes.append(f"{left:,} images outside {split[0]}/ and {split[1]}/ left out")
+        notes.append(f"{counted(left, 'image')} outside {split[0]}/ and {split[1]}/ left out")
     if not beside.instead_of_folders:
         inside = [folders[i][bool(split)] for i in np.concatenate(chosen)]
         if "" not in inside and len(classes := set(inside)) > 1:
@@ -256,10 +256,11 @@ def unread(names: Iterable[Name]) -> list[str]:
     """Notes of those of these files, which were not read, that look like data."""
     there = sorted(name for name in names if not _is_hidden(name) and name[-1] not in METADATA_FILES)
     notes = []
-    for suffixes, what, advice in ((UNREAD_SUFFIXES, "images", "; convert them to PNG"),
-                                   (SUFFIXES + _OTHERS, "other files that look like data", "")):
+    for suffixes, what, advice in ((UNREAD_SUFFIXES, "image", "; convert them to PNG"),
+                                   (SUFFIXES + _OTHERS, "other file", "")):
         if found := [name for name in there if name[-1].lower().endswith(suffixes)]:
-            notes.append(f"{len(found):,} {what} are not read, {'/'.join(found[0])} for one{advice}")
+            notes.append(f"{counted(len(found), what)} {are(len(found))} not read, "
+                         f"{'/'.join(found[0])} for one{advice}")
     return notes
 
 

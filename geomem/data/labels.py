@@ -25,7 +25,7 @@ import numpy as np
 from geomem.data.child import in_child
 from geomem.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS
 from geomem.data.points import class_names
-from geomem.errors import as_input_error, file_error
+from geomem.errors import as_input_error, counted, file_error
 
 EDM_FILE = "dataset.json"
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -79,7 +79,7 @@ def _edm(where: Path, files: list[Name], images: list[Name], content: Content) -
     if not known:
         return Beside(images, None, [f"labels of {EDM_FILE} are vectors, no classes"] if vectors else [])
     labels = _labels_of(f"{where}: {EDM_FILE}", images, known)
-    return Beside(images, labels, [f"labels from {EDM_FILE}, {len(np.unique(labels)):,} classes"])
+    return Beside(images, labels, [f"labels from {EDM_FILE}, {counted(len(np.unique(labels)), 'class')}"])
 
 
 def _metadata(where: Path, files: list[Name], images: list[Name], content: Content) -> Beside:
@@ -106,10 +106,10 @@ def _metadata(where: Path, files: list[Name], images: list[Name], content: Conte
     meant = [name for name in images if name in listed
              or not any(name[:len(folder)] == folder for folder in above)]
     if len(meant) < len(images):
-        notes.append(f"{len(images) - len(meant):,} images that {files[0][-1]} does not list left out")
+        notes.append(f"{counted(len(images) - len(meant), 'image')} that {files[0][-1]} does not list left out")
     labels = _labels_of(f"{where}: {files[0][-1]}", meant, known) if known else None
     if labels is not None:
-        notes.append(f"labels from {files[0][-1]}, {len(np.unique(labels)):,} classes")
+        notes.append(f"labels from {files[0][-1]}, {counted(len(np.unique(labels)), 'class')}")
     return Beside(meant, labels, notes, instead_of_folders=labels is not None)
 
 

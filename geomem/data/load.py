@@ -27,7 +27,7 @@ from geomem.data.readers import FORMS, read_path, refuse_column
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
 from geomem.duplicates import leaked_points, near_groups
-from geomem.errors import InputError, file_error, one_line
+from geomem.errors import InputError, are, counted, file_error, one_line
 from geomem.rng import random_order
 from geomem.scales import require_one_scale
 
@@ -102,7 +102,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         notes += [f"{second.name}: {note}" for note in [*second.notes, *read[1][1]]]
     for name, points, least in (("train", train, 2), ("heldout", held, 1)):
         if len(points) < least:
-            raise file_error(where, f"has {len(points)} {name} points; at least {least} are needed")
+            raise file_error(where, f"has {counted(len(points), f'{name} point')}; at least {least} are needed")
     if train.values.shape[1:] != held.values.shape[1:]:
         raise file_error(where, f"held-out points have shape {held.values.shape[1:]}, training points "
                                 f"{train.values.shape[1:]}; give held-out points of the same shape")
@@ -118,8 +118,8 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     leaked = leaked_points(train.values, heldout_values) if may_leak else None
     if leaked is not None and leaked.any():
         one = f" ({held.names[int(leaked.argmax())]} for one)" if held.names is not None else ""
-        notes.append(f"{leaked.sum():,} of {len(leaked):,} held-out points are equal or nearly equal to training "
-                     f"points{one}; they select and judge nothing")
+        notes.append(f"{leaked.sum():,} of {len(leaked):,} held-out points {are(leaked.sum())} equal or nearly equal "
+                     f"to training points{one}; they select and judge nothing")
     else:
         leaked = None
     latents = None
@@ -233,7 +233,7 @@ def _split(points: Points, seed: int) -> tuple[list[Points], int]:
 
 def _cut(where: object, part: str, points: Part, n: int | None, least: int, shuffle: bool, seed: int) -> Part:
     if n is not None and not least <= n <= len(points):
-        raise file_error(f"n_{part}", f"{n} asked for, but {where} has {len(points)} {part} points; "
+        raise file_error(f"n_{part}", f"{n} asked for, but {where} has {counted(len(points), f'{part} point')}; "
                                       f"give a number from {least} to {len(points)}")
     return points.take(random_order(len(points), seed, f"subset of {part}")[:n] if shuffle else slice(n))
 
@@ -261,5 +261,5 @@ def _missing_classes(part: str, labels: np.ndarray | None, all_labels: np.ndarra
     """A note when points sorted by class are cut so that whole classes fall away."""
     if labels is None or all_labels is None or len(np.unique(labels)) == len(np.unique(all_labels)):
         return []
-    return [f"the {len(labels):,} {part} points hold {len(np.unique(labels))} of {len(np.unique(all_labels))} classes; "
-            "--shuffle mixes them"]
+    return [f"the {counted(len(labels), f'{part} point')} {'holds' if len(labels) == 1 else 'hold'} "
+            f"{len(np.unique(labels))} of {len(np.unique(all_labels))} classes; --shuffle mixes them"]

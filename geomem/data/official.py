@@ -20,7 +20,7 @@ import numpy as np
 from geomem.data.child import in_child
 from geomem.data.images import member_names, pictures_of_files, pictures_of_members
 from geomem.data.source import Source
-from geomem.errors import as_input_error, file_error
+from geomem.errors import as_input_error, counted, file_error
 from geomem.files import require_file
 
 _ADVICE = "fetch it again"
@@ -55,7 +55,7 @@ def read_celeba(images: Path, partition: Path) -> Source:
         pictures = pictures_of_members(images, [there[name] for name in names])
     train, heldout = (pictures.take(np.flatnonzero(parts == part)) for part in (0, 2))
     left = int((parts == 1).sum())
-    notes = (f"{left:,} images of the validation partition left out",) if left else ()
+    notes = (f"{counted(left, 'image')} of the validation partition left out",) if left else ()
     return Source("celeba", train, heldout if len(heldout) else None, notes)
 
 

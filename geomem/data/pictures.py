@@ -16,7 +16,7 @@ import numpy as np
 
 from geomem.data.points import Names, Points, as_points
 from geomem.data.unpacking import refuse_bomb, scratch_array
-from geomem.errors import as_input_error, file_error, one_line
+from geomem.errors import as_input_error, counted, file_error, one_line
 
 # What lies in a file decides, not its name, and for other forms Pillow starts other programs (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -113,9 +113,10 @@ def _decode(place: Pictures, positions: np.ndarray, form: Form) -> tuple[np.ndar
     if images is None or i + 1 != len(positions):
         raise file_error(place.where, f"gave {i + 1:,} of {len(positions):,} images; make it again")
     notes = _scaling(sizes, form)
-    notes += [f"transparency of {n_transparent:,} images dropped"] if n_transparent else []
+    notes += [f"transparency of {counted(n_transparent, 'image')} dropped"] if n_transparent else []
     if 0 < n_grey < len(positions):
-        notes.append(f"{n_grey:,} grey images made RGB beside {len(positions) - n_grey:,} colour images")
+        notes.append(f"{counted(n_grey, 'grey image')} made RGB beside "
+                     f"{counted(len(positions) - n_grey, 'colour image')}")
     return images, notes
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
 
@@ -29,7 +29,7 @@ def timestep_levels(n: int, schedule: NoiseSchedule | None = None) -> np.ndarray
     """
     schedule = schedule or DDPMSchedule()
     if not 1 <= n <= schedule.timesteps:
-        raise InputError(f"DDIM and DDPM take 1 to {schedule.timesteps} steps with this schedule, not {n}")
+        raise InputError(f"DDIM and DDPM take 1 to {counted(schedule.timesteps, 'step')} with this schedule, not {n}")
     return schedule.sigmas[np.arange(n)[::-1] * (schedule.timesteps // n)]
 
 

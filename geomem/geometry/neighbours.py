@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from geomem.devices import resolve_device
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.geometry.projections import product_precision
 from geomem.points import BLOCK_VALUES, Array, Points, as_points, runs, sampled
 from geomem.rng import generator
@@ -132,7 +132,7 @@ def approximate_nearest(queries: Array, points: Array, k: int, *, index: str = "
 def _checked(queries: Array, points: Array, k: int) -> tuple[Points, Points]:
     asked, among = as_points("queries", queries), as_points("points", points)
     if asked.dim != among.dim:
-        raise InputError(f"queries have {asked.dim} values each and points {among.dim}; give the same")
+        raise InputError(f"queries have {counted(asked.dim, 'value')} each and points {among.dim}; give the same")
     if not 1 <= k <= len(among):
         raise InputError(f"k = {k} nearest of {len(among)} points: k must be in 1..{len(among)}")
     return asked, among

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.geometry.curves import Curves, levels_of, measured
 from geomem.geometry.options import MEMORY, QUERIES, Options
 from geomem.geometry.sweep import Sweep
@@ -84,7 +84,7 @@ def measured_to_tolerance(sweep: Sweep, sigma: np.ndarray, tolerance: float, max
 
 
 def _looked_from(looked: int, there_are: int, kind: str) -> str:
-    return f"{looked:,} {kind} points" + (f" looked from, of {there_are:,}" if looked < there_are else "")
+    return f"{counted(looked, f'{kind} point')}" + (f" looked from, of {there_are:,}" if looked < there_are else "")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from geomem.errors import InputError
+from geomem.errors import InputError, are, counted
 from geomem.memorization.ratio import default_tolerance
 from geomem.memorization.views import AS_THEY_ARE, Views, distinct
 from geomem.points import Array, as_rows, points_of
@@ -54,8 +54,9 @@ def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float
     index, rest = found.index[is_train], found.index[~is_train] - len(known)
     leaked = int(is_train[found.group[len(known):]].sum())
     if min(len(index), len(rest)) < SMALLEST_SET:
-        raise InputError(f"there are {len(index)} distinct training points and {len(rest)} held-out points that are "
-                         f"not among them ({leaked} are); give at least {SMALLEST_SET} of each")
+        raise InputError(f"{counted(len(index), 'distinct training point')} and "
+                         f"{counted(len(rest), 'held-out point')} not among them ({leaked} {are(leaked)}); give at "
+                         f"least {SMALLEST_SET} of each")
     merged = len(known) + len(unseen) - leaked - len(index) - len(rest)
     return DistinctSets(compared.take(index), compared.take(found.index[~is_train]), unseen[rest], index, rest, merged,
                         leaked, float(tolerance), views)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from geomem import duplicates
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.geometry.neighbours import nearest
 from geomem.memorization.views import AS_THEY_ARE, Views, distinct, nearest_points
 from geomem.points import Array, DistinctPoints, Points, as_points, as_rows
@@ -136,8 +136,8 @@ def distinct_training(train: Array, tolerance: float | None, views: Views = AS_T
         tolerance = default_tolerance(compared, device=device)
     found = distinct(rows, tolerance, views)
     if len(found.index) < 2:
-        raise InputError(f"train has {rows.shape[0]} points but only {len(found.index)} distinct at tolerance "
-                         f"{tolerance:g}; the ratio rule needs two: give more points or a smaller tolerance")
+        raise InputError(f"train has {counted(rows.shape[0], 'point')} but only {len(found.index)} distinct at "
+                         f"tolerance {tolerance:g}; the ratio rule needs two: give more points or a smaller tolerance")
     return DistinctTraining(compared.select(found.index) if found.merged else compared, found, float(tolerance), views)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomem.errors import counted
+from geomem.errors import are, counted
 from geomem.geometry.curves import Curves, levels_of, measured
 from geomem.geometry.options import MEMORY, QUERIES, Options
 from geomem.geometry.precision import measured_to_tolerance
@@ -126,8 +126,8 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     if looked != curves.n_distinct:
         notes.append(f"looked from {looked[0]:,} training and {looked[1]:,} held-out points, random ones (--queries)")
     if curves.leaked:
-        notes.append(f"{curves.leaked:,} held-out points that are equal or nearly equal to training points are left "
-                     "out of C")
+        notes.append(f"{counted(curves.leaked, 'held-out point')} equal or nearly equal to training points "
+                     f"{are(curves.leaked)} left out of C")
     if sweep.nothing_unseen:
         notes.append("all held-out points are equal or nearly equal to training points, so C is that of points the "
                      "network was trained on and near 1 at any noise; give points that it has not seen")

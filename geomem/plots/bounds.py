@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, Record, fields, look, new_figure, plain, sigma_axis
 
 Z_95 = 1.96
@@ -35,7 +35,7 @@ def plot_bounds(document: Record) -> Figure:
             draw(axes, content)
         data = content["data"]
         figure.suptitle(f"{plain(data['name'])}: {data['n_train']:,} training and {data['n_heldout']:,} held-out "
-                        f"points of {data['dim']:,} values")
+                        f"points of {counted(data['dim'], 'value')}")
     return figure
 
 

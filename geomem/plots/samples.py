@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.plots.style import BLUE, GREY, RED, look, new_figure
 
 _COLUMNS = {"image": 8, "signal": 4}
@@ -30,7 +30,7 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     """
     kind = _kind(samples, nearest)
     drawn = min(shown, len(samples))
-    count = f"{int(np.sum(memorized)):,} of {len(samples):,} samples memorized (red frame)"
+    count = f"{int(np.sum(memorized)):,} of {counted(len(samples), 'sample')} memorized (red frame)"
     part = f"; first {drawn} shown" if drawn < len(samples) else ""
     title = f"{count}{part}\n{_PAIR[kind]}; above: distance to nearest / second nearest"
     return draw_pairs(samples[:drawn], nearest[:drawn], [f"{ratio:.2f}" for ratio in ratios[:drawn]], title,

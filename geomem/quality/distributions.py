@@ -21,7 +21,7 @@ import numpy as np
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import bootstrap, wasserstein_distance
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.points import Array, as_points, as_rows, runs
 from geomem.rng import generator
 
@@ -53,8 +53,8 @@ def wasserstein_1(samples: Array, reference: Array, *, seed: int = 0) -> tuple[f
     """
     samples, reference = _checked(samples, reference)
     if samples.shape[1] != 1 or reference.shape[1] != 1:
-        raise InputError(f"samples of {samples.shape[1]} and reference points of {reference.shape[1]} values; "
-                         "Wasserstein-1 compares numbers, one for each point")
+        raise InputError(f"samples of {samples.shape[1]} and reference points of "
+                         f"{counted(reference.shape[1], 'value')}; Wasserstein-1 compares numbers, one for each point")
     samples, reference = samples[:, 0], reference[:, 0]
     value = wasserstein_distance(samples, reference)
     resampled = bootstrap((samples,), lambda drawn: wasserstein_distance(drawn, reference), vectorized=False,
@@ -88,7 +88,7 @@ def mean_training_distance(samples: Array, train: Array) -> np.ndarray:
     """
     rows, source = as_rows(samples, "samples"), as_points("train", train)
     if rows.shape[1] != source.dim:
-        raise InputError(f"samples have {rows.shape[1]} values each and training points {source.dim}; "
+        raise InputError(f"samples have {counted(rows.shape[1], 'value')} each and training points {source.dim}; "
                          "they must agree")
     total = np.zeros(len(rows))
     centre = rows.mean(axis=0, dtype=np.float64)
@@ -107,7 +107,7 @@ def _checked(samples: Array, reference: Array) -> tuple[np.ndarray, np.ndarray]:
     """Both as rows of finite values. A single sample would seem to have no error: all its resamples are equal."""
     rows = as_rows(samples, "samples"), as_rows(reference, "reference")
     if len(rows[0]) < 2:
-        raise InputError(f"{len(rows[0])} samples; a distance with its error needs 2 or more")
+        raise InputError(f"{counted(len(rows[0]), 'sample')}; a distance with its error needs 2 or more")
     return rows
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.points import BLOCK_VALUES, Array, as_rows, runs
 from geomem.statistics import standard_error
 
@@ -78,7 +78,8 @@ def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]
     Raises InputError as ``frechet_distance`` does, and where the numbers of samples differ.
     """
     if len(before) != len(after):
-        raise InputError(f"{len(before)} samples before and {len(after)} after; a change needs both for every seed")
+        raise InputError(f"{counted(len(before), 'sample')} before and {len(after)} after; a change needs both for "
+                         "every seed")
     (first, slope_before), (second, slope_after) = (_value_and_derivative(a, b) for a in (before, after))
     return second - first, standard_error(slope_after - slope_before)
 
@@ -87,7 +88,7 @@ def _value_and_derivative(a: Array, b: Array) -> tuple[float, np.ndarray]:
     """F(a, b), and its derivative in the weight of each point of a, up to a constant, (n,)."""
     a, b = as_rows(a, "a").astype(np.float64), as_rows(b, "b").astype(np.float64)
     if a.shape[1] != b.shape[1]:
-        raise InputError(f"the two sets have {a.shape[1]} and {b.shape[1]} values each; they must agree")
+        raise InputError(f"the two sets have {a.shape[1]} and {counted(b.shape[1], 'value')} each; they must agree")
     if min(len(a), len(b)) < 2:
         raise InputError(f"a covariance needs at least 2 points, not {min(len(a), len(b))}; give more samples")
     n, shift, centred = len(a), a.mean(axis=0) - b.mean(axis=0), a - a.mean(axis=0)

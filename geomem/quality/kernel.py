@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.points import Array, as_rows, runs
 
 _BLOCK_ENTRIES = 2**23  # kernel values held at a time: 64 MiB
@@ -31,10 +31,11 @@ def kernel_distance(a: Array, b: Array) -> tuple[float, float]:
     """
     a, b = as_rows(a, "a"), as_rows(b, "b")
     if a.shape[1] != b.shape[1]:
-        raise InputError(f"the two sets have {a.shape[1]} and {b.shape[1]} values each; they must agree")
+        raise InputError(f"the two sets have {a.shape[1]} and {counted(b.shape[1], 'value')} each; they must agree")
     n, m = len(a), len(b)
     if n < 3 or m < 2:
-        raise InputError(f"{n} samples and {m} reference points; a kernel distance with its error needs 3 and 2")
+        raise InputError(f"{counted(n, 'sample')} and {counted(m, 'reference point')}; a kernel distance with its "
+                         "error needs 3 and 2")
     with np.errstate(over="ignore", invalid="ignore"):
         value, stderr = _estimate(a, b)
     if not (np.isfinite(value) and np.isfinite(stderr)):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.geometry.neighbours import nearest
 from geomem.points import Array, as_rows, runs
 from geomem.statistics import share_stderr, wilson_interval
@@ -52,8 +52,8 @@ def precision_recall(samples: Array, reference: Array, *, neighbours: int = NEIG
     """
     samples, reference = as_rows(samples, "samples"), as_rows(reference, "reference")
     if samples.shape[1] != reference.shape[1]:
-        raise InputError(f"samples have {samples.shape[1]} values each and reference points {reference.shape[1]}; "
-                         "they must agree")
+        raise InputError(f"samples have {counted(samples.shape[1], 'value')} each and reference points "
+                         f"{reference.shape[1]}; they must agree")
     n, m = len(samples), len(reference)
     if not 1 <= neighbours < min(n, m):
         raise InputError(f"the {neighbours}-th nearest other point of {min(n, m)}: give more points or fewer "

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.features import PIXELS, InceptionFeatures, feature_space
 from geomem.features.inception import require_images
 from geomem.geometry import principal_components
@@ -109,7 +109,8 @@ class Judge:
             raise InputError(f"{', '.join(name for name in metrics if name in INCEPTION_METRICS)}: give the Inception "
                              "network that they are measured with")
         if len(heldout) < 8:
-            raise InputError(f"{len(heldout)} held-out points; halves with neighbours of their own need at least 8")
+            raise InputError(f"{counted(len(heldout), 'held-out point')}; halves with neighbours of their own need "
+                             "at least 8")
         self.metrics, self.seed, self.device = tuple(dict.fromkeys(metrics)), seed, device
         self.train, self._heldout = train, heldout
         self._inception = _STANDARD_INCEPTION if inception is None or inception.standard else _OTHER_INCEPTION
@@ -135,7 +136,7 @@ class Judge:
             raise InputError(f"samples have shape {tuple(samples.shape[1:])} each, held-out points "
                              f"{tuple(self._heldout.shape[1:])}; bring both to one")
         if len(samples) < 4:
-            raise InputError(f"{len(samples)} samples; a third neighbour and an error need at least 4")
+            raise InputError(f"{counted(len(samples), 'sample')}; a third neighbour and an error need at least 4")
         measurements = []
         for metric in self.metrics:
             space = self._space(metric)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.features import PIXELS, feature_space
 from geomem.geometry.neighbours import nearest
 from geomem.points import Array, as_points, as_rows
@@ -81,7 +81,7 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, features: Ca
     if len(set(shapes.values())) > 1:
         raise InputError(f"the points differ in shape: {shapes}; bring them to one")
     if len(heldout) < 4:
-        raise InputError(f"{len(heldout)} held-out points; two halves to compare need at least 4")
+        raise InputError(f"{counted(len(heldout), 'held-out point')}; two halves to compare need at least 4")
     if (space := feature_space(features)) is not None:
         samples, train, heldout = (space(part, name) for part, name in (
             (samples, "samples"), (train, "train"), (heldout, "heldout")))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geomem.errors import are, counted
 from geomem.memorization import NearCopies
 from geomem.memorization.views import in_words
 from geomem.memorization.views import pixels as px
@@ -38,9 +39,9 @@ def render_audit(document: Mapping[str, Any], samples: np.ndarray, train: Array,
     basis += [f"{name}: {about[key]}" for key, name in (
         ("weights", "weights"), ("method", "sampler"), ("steps", "noise levels"), ("weights_sha256", "SHA-256 of the "
         "weights")) if about.get(key) is not None]
-    if data["leaked"] + leans["leaked"]:
-        basis.append(f"{data['leaked'] + leans['leaked']:,} held-out points that are training points as well are left "
-                     "out")
+    if leaked := data["leaked"] + leans["leaked"]:
+        basis.append(f"{counted(leaked, 'held-out point')} equal or nearly equal to training points {are(leaked)} "
+                     "left out")
     cells = pictures.attempt("the samples", lambda: _cells(samples, train, near, files)) or []
     return filled("audit.html", audit=document, data=data, target=document["target"],
                   kind=_KINDS[document["verdict"]], headline=HEADLINES[document["verdict"]], peers=_PEERS,

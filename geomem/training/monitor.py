@@ -27,7 +27,7 @@ from torch import nn
 
 from geomem.devices import evaluation_mode
 from geomem.duplicates import leaked_points
-from geomem.errors import InputError
+from geomem.errors import InputError, are
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
 from geomem.models.denoiser import rows_of
 from geomem.models.piecewise import PiecewiseDenoiser
@@ -106,8 +106,8 @@ class Monitor:
                  as_rows(heldout, "heldout").reshape(tuple(heldout.shape)))
         _require_rows(conditioning, train, known)
         if train is not None and known is not None and (leaked := leaked_points(train, known)).any():
-            LOG.warning(f"warning: {leaked.sum():,} of {len(known):,} held-out points are equal or nearly equal to "
-                        "training points; they choose no weights")
+            LOG.warning(f"warning: {leaked.sum():,} of {len(known):,} held-out points {are(leaked.sum())} equal or "
+                        "nearly equal to training points; they choose no weights")
             known = known[~leaked] if not leaked.all() else None
             labels = None if labels is None else (labels[0], labels[1][~leaked])
             conditioning = None if conditioning is None else (
