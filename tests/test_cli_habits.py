@@ -207,6 +207,12 @@ def test_every_command_can_be_configured(name):
     assert len(table) == sum(param.required for param in command.params)
 
 
+def test_quiet_stands_after_a_command_of_a_group_too(tmp_path, capsys):
+    np.save(tmp_path / "points.npy", np.eye(20, dtype=np.float32))
+    assert status("data", "show", tmp_path / "points.npy", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_quiet_and_verbose(tmp_path, capsys):
     np.savez(tmp_path / "points.npz", train=np.random.default_rng(0).standard_normal((40, 3)))
     words = ["danger-zone", tmp_path / "points.npz", "--sigmas", "3", "--json"]

@@ -54,6 +54,10 @@ class Commands(click.Group):
     def add_command(self, command: click.Command, name: str | None = None) -> None:
         command = copy.copy(command)
         command.params = [*command.params, *everywhere(hidden=True)]
+        if isinstance(command, click.Group):  # but for --config: a file has no table for them
+            command.commands = {part: copy.copy(below) for part, below in command.commands.items()}
+            for below in command.commands.values():
+                below.params = [*below.params, *everywhere(hidden=True)[1:]]
         super().add_command(command, name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
