@@ -124,7 +124,8 @@ def test_no_more_than_a_run_is_read_at_a_time(tmp_path, monkeypatch, small_limit
     monkeypatch.setattr(points, "_as_float32", lambda rows: read.append(len(rows)) or convert(rows))
     monkeypatch.setattr("geomem.points.CHUNK_BYTES", 12 * 6 * 4)
     # The tolerance for near duplicates takes 1,000 points and a few neighbours of each, however many there are.
-    monkeypatch.setattr("geomem.duplicates._tolerance", lambda *_: 0.0)
+    for name in ("_tolerance", "_largest_tolerance"):
+        monkeypatch.setattr(f"geomem.duplicates.{name}", lambda *_: 0.0)
     data = load_data(write(tmp_path / "shards", array, (0, 199, 400)), heldout=tmp_path / "held.npy", **options)
     assert (len(data.sha256), data.duplicates, data.std > 0) == (64, 0, True)
     as_points("train", data.train)

@@ -262,7 +262,7 @@ def train_on(path, iterations=60, **options):
 @pytest.mark.parametrize("attempts", [2, pytest.param(14, marks=pytest.mark.slow)])
 def test_kill_dash_nine_and_resume_changes_nothing(tmp_path, attempts, monkeypatch):
     """Killed at random moments, writing a checkpoint every few steps, until a process reaches the end."""
-    iterations = 60 * attempts
+    iterations = 200 * attempts
     train_on(tmp_path / "whole", iterations)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.02)
     delays, kills = random.Random(0), 0
