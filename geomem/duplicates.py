@@ -144,7 +144,7 @@ def _nearest(queries: np.ndarray, points: Points, k: int, centre: np.ndarray) ->
             squared, place = (np.take_along_axis(values, nearest, 1) for values in (squared, place))
     distances = np.sort(np.sqrt(squared.clip(min=0)), axis=1)[:, :k]
     doubtful = np.flatnonzero(distances[:, -1] ** 2 < _SMALL * largest)
-    for part in runs(0, len(doubtful), max(1, BLOCK_VALUES // (size * points.dim))):
+    for part in runs(0, len(doubtful), max(1, BLOCK_VALUES // 8 // (size * points.dim))):
         here = doubtful[part]
         difference = (points.take(place[here].ravel()).reshape(-1, size, points.dim)
                       - queries[here, None].astype(np.float64))
