@@ -117,6 +117,16 @@ def _asked(points: Points) -> np.ndarray:
     return np.unique(np.linspace(0, len(points) - 1, ASKED).astype(np.int64))
 
 
+def search_bytes(points: Points) -> int:
+    """Memory that the search for near-copies takes beside the points, about: queries and a block of points centred, a
+    block of distances and what is kept of it, and the differences that are measured directly.
+    """
+    asked, size = min(ASKED, len(points)), NEIGHBOUR + 1 + _SPARE
+    block = min(len(points), _BLOCK_POINTS, max(1, BLOCK_VALUES // points.dim))
+    return 8 * (2 * (asked + block) * points.dim + 3 * asked * block
+                + 3 * min(BLOCK_VALUES // 8, asked * size * points.dim))
+
+
 def nearest_distances(queries: np.ndarray, points: Points, k: int) -> np.ndarray:
     """By float64 products of the centred points; directly, for a few more points than are asked for, where the
     farthest distance of a query is so small beside the norms that rounding could be more than 1e-7 of its square.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from geomem.devices import resolve_device
-from geomem.duplicates import near_groups
+from geomem.duplicates import near_groups, search_bytes
 from geomem.errors import InputError
 from geomem.geometry.options import Options
 from geomem.geometry.projections import (
@@ -157,6 +157,7 @@ class Sweep:
     leaked: int = 0
     duplicates: int = 0
     nothing_unseen: bool = False
+    searched: int = 0  # bytes that the search for duplicates took beside the points
 
     @classmethod
     def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
@@ -164,8 +165,8 @@ class Sweep:
         train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
         device, merged, leaked, weight, duplicates = resolve_device(options.device), (0, 0), 0, None, 0
         nothing_unseen = False
+        reference = train
         if options.duplicates == "merge":
-            reference = train
             groups = near_groups(train)
             if groups.merged and len(groups.index) > 1:  # where all are one point, nothing is left to tell apart
                 duplicates = distinct_points(train, 0).merged
@@ -179,7 +180,8 @@ class Sweep:
                 heldout = heldout.select(index) if len(index) < len(heldout) else heldout
         centres = Centres(train, device, weight)
         return cls(train, heldout, centres, options, merged, leaked, duplicates + centres.n_train - len(centres),
-                   nothing_unseen)
+                   nothing_unseen,
+                   search_bytes(reference) if options.duplicates == "merge" else 0)
 
     @cached_property
     def training_rows(self) -> np.ndarray:
@@ -215,7 +217,7 @@ class Sweep:
         if heldout:
             assert self.heldout is not None
             queries.append(Queries.of(self.heldout, self.heldout_rows, None, heldout))
-        _sweep(self.centres, queries, self.options)
+        _sweep(self.centres, queries, self.options, self.searched)
 
 
 def _unseen(train: Points, heldout: Points) -> tuple[np.ndarray, int]:
@@ -230,9 +232,9 @@ def _unseen(train: Points, heldout: Points) -> tuple[np.ndarray, int]:
     return np.unique(first[first >= 0]), int(np.count_nonzero(first < 0))
 
 
-def _sweep(centres: Centres, queries: Sequence[Queries], options: Options) -> None:
+def _sweep(centres: Centres, queries: Sequence[Queries], options: Options, searched: int) -> None:
     blocks, group, total = centres.blocks, options.group, sum(map(len, queries))
-    passes = list(_passes(centres, queries, options.memory))
+    passes = list(_passes(centres, queries, options.memory, searched))
     if group is not None:
         require_same((centres.digest(), [part.digest() for part in queries], options.seed, len(passes)), group)
         blocks = blocks[group.rank()::group.size()]
@@ -322,7 +324,7 @@ def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[sli
         yield from runs(turn.start, turn.stop, max(1, entries // (noise.draws * a.shape[1])))
 
 
-def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterator[list[slice]]:
+def _passes(centres: Centres, queries: Sequence[Queries], memory: int, searched: int) -> Iterator[list[slice]]:
     """For each pass the rows of each of the queries: as few passes as fit in the memory."""
     tiles = [-(-len(part) // TILE) for part in queries]
     rows = [min(TILE, len(part)) for part in queries]  # of a tile
@@ -343,7 +345,7 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int) -> Iterat
                  *(collector.bytes_per_thread() for collector in collectors)))
 
     def needed(count: int) -> int:
-        return fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True))
+        return max(searched, fixed + sum(-(-n // count) * size for n, size in zip(tiles, each, strict=True)))
 
     count = next((count for count in range(1, max(tiles)) if needed(count) <= memory), max(tiles))
     if needed(count) > memory:
