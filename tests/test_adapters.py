@@ -226,7 +226,7 @@ def test_ddim_is_euler_on_the_same_levels():
 
 
 def test_wrong_sampling_is_refused():
-    with pytest.raises(InputError, match="1 to 1000 steps"):
+    with pytest.raises(InputError, match="1 to 1,000 steps"):
         timestep_levels(1001)
     with pytest.raises(InputError, match="eta"):
         ddim_sample(lambda x, s, labels: x, torch.zeros(1, 1), edm_steps(3), eta=2.0)
