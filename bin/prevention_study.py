@@ -45,8 +45,7 @@ from geomem.training import (
     plan_training,
     watch_steps,
 )
-from geomem.training.bfloat16 import bfloat16_products
-from geomem.training.trainer import Batch
+from geomem.training.trainer import Batch, bfloat16_products
 
 SAMPLES = 1000
 CHECKPOINTS = (1 / 8, 1 / 4, 1 / 2, 1)  # shares of the steps

@@ -14,8 +14,8 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.data.points import Values
 from geomem.errors import InputError
@@ -31,7 +32,6 @@ from geomem.models.denoiser import Denoiser
 from geomem.noise.samplers import NoiseLevelSampler
 from geomem.processes import reduce
 from geomem.rng import generator, key, torch_generator
-from geomem.training.bfloat16 import bfloat16_products
 from geomem.training.classes import WithNoiseImages
 from geomem.training.loss import denoising_loss
 
@@ -112,6 +112,14 @@ def pieces(size: int, count: int) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(ends)]
 
 
+@contextmanager
+def bfloat16_products(device: torch.device) -> Iterator[None]:
+    """torch's autocast, on a CPU without the fused attention, which is slow in bfloat16."""
+    with (torch.autocast(device.type, torch.bfloat16),
+          sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()):
+        yield
+
+
 class Trainer:
     """Trains a denoiser with AdamW and keeps an exponential moving average of its weights.
 
@@ -122,8 +130,7 @@ class Trainer:
     train : (N, ...) float32 points, an array, a memory map or stored points. labels : (N,) classes or None.
     accumulate : pieces in which a process puts its share of the batch through the network; less memory, more time.
     compiled : fuse the network's operations with torch.compile; the first step takes minutes for a large network.
-    channels_last : keep images (B, C, H, W) with the channels innermost, which suits the convolutions of some devices;
-        in bfloat16 on a CPU it is always done.
+    channels_last : keep images (B, C, H, W) with the channels innermost, which suits the convolutions of some devices.
     group : processes that share every batch; all are given the same arguments and take the same steps.
 
     Raises InputError where the batch is smaller than the number of its pieces, and without a compiler for ``compiled``.
@@ -134,7 +141,6 @@ class Trainer:
                  compiled: bool = False, channels_last: bool = False, group: ProcessGroup | None = None) -> None:
         self.denoiser, self.sampler, self.data, self.settings, self.labels = denoiser, sampler, train, settings, labels
         self.device = next(denoiser.parameters()).device
-        channels_last |= settings.precision == "bf16" and self.device.type == "cpu"
         self.group, self.compiled = group, compiled
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         share = 0 if group is None else group.rank()
@@ -199,7 +205,7 @@ class Trainer:
         clean, noise = piece.clean, piece.noise
         if clean.ndim == 4:
             clean, noise = (values.contiguous(memory_format=self.memory_format) for values in (clean, noise))
-        with bfloat16_products(self.device, self.compiled) if s.precision == "bf16" else nullcontext():
+        with bfloat16_products(self.device) if s.precision == "bf16" else nullcontext():
             loss = denoising_loss(self.denoiser, clean, noise, piece.sigma, piece.labels) * (len(piece) / s.batch)
         loss.backward()
         return loss.detach()
