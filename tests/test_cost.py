@@ -27,6 +27,19 @@ def test_activations_of_two_layers_by_hand():
     assert activation_bytes(two_layers(), (64,)) == 4 * (64 + 32 + 64)
 
 
+class ScaledWeights(Denoiser):
+    """Keeps a table of 64 x 64 once, and x and the error for each point."""
+
+    def forward(self, x, sigma, labels=None):
+        return nn.functional.linear(x, self.net.weight * torch.ones(64, 64, device=x.device))
+
+
+def test_what_is_there_once_does_not_count():
+    with torch.device("meta"):
+        denoiser = ScaledWeights(nn.Linear(64, 64, bias=False))
+    assert activation_bytes(denoiser, (64,)) == 4 * (64 + 64)
+
+
 @pytest.mark.parametrize(("kind", "name", "shape"), [
     (EDMDenoiser, "unet-tiny", (1, 16, 16)), (EpsilonDenoiser, "unet-tiny", (3, 16, 16)), (EDMDenoiser, "mlp", (30,)),
     (EDMDenoiser, "unet1d", (1, 48))])
