@@ -17,7 +17,7 @@ import geomem
 from experiments import MODULES, RESULTS
 from experiments.bench import Bench, Compared, Experiment
 from geomem.errors import InputError
-from geomem.files import write_csv, write_figure, write_json
+from geomem.files import write_figure, write_json
 
 FORMAT = "geomem.reproduce/1"
 FIGURES = Path(__file__).parents[2] / "figures"
@@ -68,27 +68,26 @@ def result_of(experiment: Experiment) -> Path:
 
 
 def perform(experiment: Experiment, scale: str, out: Path, folder: Path | None) -> dict[str, Any]:
-    """Run an experiment; its result document, written to ``out`` with table and picture.
+    """Run an experiment; its result document, written to ``out`` with its picture.
 
     ``seconds`` are those of the whole experiment, or None where models, samples or partial results were there already.
     """
     settings = experiment.scales[scale]
-    bench = Bench(out.absolute(), experiment.name, folder)
+    bench = Bench(out.absolute(), experiment.name, folder, settings)
     started = time.monotonic()
     outcome = experiment.run(bench, settings)
     seconds = None if bench.used_again else round(time.monotonic() - started, 1)
-    rows = outcome.compared
+    rows, deviations = outcome.compared, outcome.deviations
     if scale == "smoke":
         rows = [replace(row, verdict="not judged at scale smoke") for row in rows]
+        deviations = [*deviations, "digits stand in for the data of the paper"]
     document = json.loads(json.dumps({
         "format": FORMAT, "experiment": experiment.name, "paper": experiment.paper, "title": experiment.title,
         "scale": scale, "geomem": geomem.__version__, "settings": asdict(settings), "seconds": seconds,
-        "compared": [asdict(row) for row in rows], "deviations": outcome.deviations,
-        "result": outcome.result}))
+        "compared": [asdict(row) for row in rows], "deviations": deviations, "result": outcome.result}))
     write_json(out / f"{experiment.name}.json", document)
-    write_csv(out / f"{experiment.name}.csv", outcome.table)
     write_figure(out / f"{experiment.name}.png", experiment.draw(document))
-    click.echo(f"wrote {out / experiment.name}.json, .csv and .png", err=True)
+    click.echo(f"wrote {out / experiment.name}.json and .png", err=True)
     return document
 
 

@@ -4,7 +4,7 @@
     OUT/models/NAME/               runs
     OUT/samples/NAME.npz           their samples
     OUT/parts/EXPERIMENT/NAME.json partial results
-    OUT/EXPERIMENT.json, .csv, .png  the result, its table and its picture
+    OUT/EXPERIMENT.json, .png      the result and its picture
 
 What is there is used again, so an experiment that was stopped goes on, and several share their models. A model that
 was trained with other options is refused, and so are partial results of other settings.
@@ -21,7 +21,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,8 @@ import geomem
 from geomem import load_denoiser
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json
+
+OPTIONS = ("network", "batch", "learning_rate", "dropout", "precision", "seed")  # of geomem.train, in settings
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment found: ``result`` for JSON, ``table`` as columns for CSV."""
+    """What an experiment found."""
 
     result: dict[str, Any]
-    table: dict[str, list[Any]]
     compared: list[Compared]
     deviations: list[str]
 
@@ -157,21 +158,24 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Bench:
-    """``out`` holds everything; ``folder`` is where the real data lie, None without them."""
+    """``out`` holds everything; ``folder`` is where the real data lie, None without them; ``settings`` are those of the
+    experiment.
+    """
 
     out: Path
     experiment: str
     folder: Path | None = None
+    settings: Any = None
     used_again: list[str] = field(default_factory=list)  # but for data: what an earlier call had left here
 
-    def dataset(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> Path:
-        """The points ``make()`` gives (``train``, ``heldout``, perhaps labels), as a file that commands can read."""
+    def dataset(self, name: str, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Path:
+        """The training and held-out points that ``make()`` gives, as a file that commands can read."""
         path = self.out / "data" / f"{name}.npz"
         if not path.exists():
             self.say(f"data {name}")
-            arrays = make()
+            train, heldout = make()
             with atomic_path(path) as temporary:
-                np.savez(temporary, **arrays)  # type: ignore[arg-type]
+                np.savez(temporary, train=train, heldout=heldout)
         return path
 
     def real_file(self, name: str) -> Path:
@@ -181,30 +185,29 @@ class Bench:
                              "GEOMEM_TEST_DATA, or take --scale smoke")
         return self.folder / name
 
-    def model(self, name: str, data: Path, iterations: int, *, after: str | None = None, **options: Any) -> Path:
+    def model(self, name: str, data: Path, iterations: int, of: Any = None, *, after: Path | None = None,
+              **options: Any) -> Path:
         """The run ``name`` on ``data``, trained by ``geomem.train`` to ``iterations`` steps; goes on where it stopped.
+        Options are those in the record ``of``, and those that are given.
 
-        ``after`` names a run with the same options and fewer steps: training goes on from its state, and ends with
-        the very weights of one long training.
+        ``after`` is a run with the same options and fewer steps: training goes on from its state, and ends with the
+        very weights of one long training.
         """
         run = self.out / "models" / name
         self._note(run)
-        if after is not None and not run.exists():
-            self._lengthened(self.out / "models" / after, run, iterations)
         self.say(f"model {name}")
+        if after is not None and not run.exists():
+            temporary = run.parent / f"{TEMPORARY_PREFIX}{name}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(after, temporary)
+            config = json.loads((temporary / "config.json").read_text())
+            config["settings"]["iterations"] = iterations
+            write_json(temporary / "config.json", config)
+            temporary.rename(run)
+        options = {key: getattr(of, key) for key in OPTIONS if hasattr(of, key)} | options
         geomem.train(str(data), run, iterations=iterations, watch_every=0, resume=(run / "config.json").exists(),
                      **options)
         return run
-
-    def _lengthened(self, shorter: Path, run: Path, iterations: int) -> None:
-        """A copy of a run that is to be trained for more steps."""
-        temporary = run.parent / f"{TEMPORARY_PREFIX}{run.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(shorter, temporary)
-        config = json.loads((temporary / "config.json").read_text())
-        config["settings"]["iterations"] = iterations
-        write_json(temporary / "config.json", config)
-        temporary.rename(run)
 
     def samples(self, run: Path, n: int, **options: Any) -> Path:
         """The samples of seeds 0..n-1 of a run with its last weights; options as of ``Pretrained.generate``."""
@@ -215,10 +218,10 @@ class Bench:
             load_denoiser(run, "last").generate(range(n), **options).save(path)
         return path
 
-    def part(self, name: str, settings: dict[str, Any], find: Callable[[], Any]) -> Any:
-        """``find()``, which gives what JSON can hold; kept, and used again for the same ``settings``."""
+    def part(self, name: str, find: Callable[[], Any]) -> Any:
+        """``find()``, which gives what JSON can hold; kept, and used again for the same settings."""
         path = self.out / "parts" / self.experiment / f"{name}.json"
-        settings = json.loads(json.dumps(settings))
+        settings = json.loads(json.dumps(asdict(self.settings)))
         self._note(path)
         if path.exists():
             kept = json.loads(path.read_text())

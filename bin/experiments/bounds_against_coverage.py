@@ -7,7 +7,7 @@ the mean over all subsets at once, from one pass over the pool (``coverage_by_tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, claim, computed, measured
-from experiments.pictures import caption
+from experiments.pictures import captioned
 from geomem import coverage_bounds, load_data, shell_coverage
 from geomem.noise import edm_steps
-from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
+from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, sigma_axis
 from geomem.statistics import wilson
 from geomem.theory import coverage_by_training_size
 
@@ -50,7 +50,7 @@ SCALES = {"smoke": Settings("digits", 120, 60, 60, trials=20, draws=4, bound_sub
 
 def run(bench: Bench, settings: Settings) -> Outcome:
     path = sources.named(bench, settings.data, settings.pool, settings.n_heldout)
-    result = bench.part("curves", asdict(settings), lambda: curves(path, settings))
+    result = bench.part("curves", lambda: curves(path, settings))
     rows = [between("coverage in trials", "trials", result),
             between("coverage over all subsets", "all_subsets", result)]
     if "known" in result:
@@ -61,14 +61,12 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                      measured(f"coverage {at}", Interval(*(known[part][k] for part in ("coverage", "low", "high"))),
                               coverage, ".4f", RERUN),
                      computed(f"upper bound {at}", known["upper"][k], upper, ".5f", RERUN)]
-    return Outcome(result, {name: result[name] for name in ("sigma", "lower", "upper", "plain_upper", "trials",
-                                                            "trials_low", "trials_high", "all_subsets")}, rows, [
+    return Outcome(result, rows, [
         f"subsets of {settings.subset:,} of a pool of {settings.pool:,} training images"
-        + ("; [G]'s pool is taken to be all 50,000" if settings.data == "cifar" and settings.pool < 50_000 else ""),
+        + ("; [G]'s pool is taken to be all 50,000" if settings.pool < 50_000 else ""),
         *(["the pool is lossy JPEG beyond the 5,085 exact images"] if settings.pool > 5085 else []),
         "g is computed exactly; [G] drew it by Monte Carlo",
-        f"bounds are averages over {settings.bound_subsets} subsets and {settings.n_heldout:,} held-out images",
-        *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])
+        f"bounds are averages over {settings.bound_subsets} subsets and {settings.n_heldout:,} held-out images"])
 
 
 def between(quantity: str, name: str, result: dict[str, Any]) -> Compared:
@@ -95,14 +93,13 @@ def curves(path: Any, settings: Settings) -> dict[str, Any]:
     # Of one image all draws may be covered or none: as many independent cases as trials, whatever the draws.
     trials_low, trials_high = wilson(trials.mean(0), np.full(len(sigma), float(settings.trials)))
     bounds = [coverage_bounds(data.train[random.choice(len(data.train), settings.subset, replace=False)],
-                                 data.heldout, sigma) for _ in range(settings.bound_subsets)]
+                              data.heldout, sigma) for _ in range(settings.bound_subsets)]
     everything = coverage_by_training_size(data.train, data.heldout, sigma, [settings.subset], seed=settings.seed)
     result: dict[str, Any] = {
         "sigma": sigma, "trials": trials.mean(0), "trials_low": trials_low, "trials_high": trials_high,
         "all_subsets": everything.estimate[0], "all_subsets_low": everything.low[0],
         "all_subsets_high": everything.high[0],
-        **{name: np.mean([getattr(one, name) for one in bounds], axis=0) for name in ("lower", "upper",
-                                                                                     "plain_upper")}}
+        **{name: np.mean([getattr(of, name) for of in bounds], axis=0) for name in ("lower", "upper", "plain_upper")}}
     if settings.data == "cifar":
         first = data.train[:sources.EXACT_ROWS], data.heldout[:sources.EXACT_ROWS], list(KNOWN)
         known, coverage = coverage_bounds(*first), shell_coverage(*first, draws=8)
@@ -116,8 +113,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
     """The trials with 95% intervals, the mean over all subsets, and the bounds."""
     result, settings = document["result"], document["settings"]
     sigma = result["sigma"]
-    with look():
-        figure = new_figure(6.4, 4.2)
+    with captioned(document, f"subsets of {settings['subset']:,} of {settings['pool']:,} points", 6.4, 4.2) as figure:
         axes = figure.subplots()
         axes.plot(sigma, result["plain_upper"], "--", color=GREY, label="upper bound, plain")
         axes.plot(sigma, result["upper"], color=GREEN, label="upper bound, sharper")
@@ -130,8 +126,6 @@ def draw(document: Mapping[str, Any]) -> Figure:
         axes.set(ylabel="coverage", ylim=(-.03, 1.03))
         sigma_axis(axes)
         axes.legend(loc="center left")
-        figure.suptitle(caption(document, f"subsets of {settings['subset']:,} of {settings['pool']:,} points"),
-                        fontsize=10)
     return figure
 
 

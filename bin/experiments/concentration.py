@@ -7,7 +7,7 @@ most 1 - q.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from experiments import sources
 from experiments.bench import Bench, Experiment, Outcome, claim, computed
-from experiments.pictures import caption
+from experiments.pictures import captioned
 from geomem import concentration_thresholds, load_data, max_posterior_weight
-from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, look, new_figure, sigma_axis
+from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, sigma_axis
 
 # Not printed in [G]: an independent, unpublished computation on the first 1,000 training images of CIFAR-10.
 RERUN = "independent run"
@@ -52,7 +52,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                 "share_concentrated": (1 - np.searchsorted(below, levels) / len(below)).tolist(),
                 "share_spread": (np.searchsorted(above, levels, side="right") / len(above)).tolist()}
 
-    result = bench.part("thresholds", asdict(settings), find)
+    result = bench.part("thresholds", find)
     weight, sure, spread = (np.array(result[name]) for name in ("self_weight", "share_concentrated", "share_spread"))
     # Of the points that are concentrated a share of 1 - delta has weight q or more; of the spread ones 1 - q or less.
     least = sure * (1 - settings.delta) * settings.q
@@ -68,18 +68,16 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     else:
         rows += [claim("b r_2 < a r_(K+1)", f"{result['concentrated']:.3g} < {result['spread']:.3g}", "always",
                        result["concentrated"] < result["spread"])]
-    return Outcome(result, {name: result[name] for name in ("sigma", "self_weight", "share_concentrated",
-                                                            "share_spread")}, rows, [
+    return Outcome(result, rows, [
         "the formulas of Theorem 4.2 are derived again from its proof; the known figures are those of the first 1,000 "
-        "training images with them, not printed in the text of [G] at hand",
-        *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])
+        "training images with them, not printed in the text of [G] at hand"])
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
     """Self weight, and the shares of points for which the theorem speaks."""
     result, settings = document["result"], document["settings"]
-    with look():
-        figure = new_figure(6.4, 4)
+    with captioned(document, f"means of the thresholds {result['concentrated']:.3g} and {result['spread']:.3g}", 6.4,
+                   4) as figure:
         axes = figure.subplots()
         axes.plot(result["sigma"], result["self_weight"], color=BLUE, lw=2, label="mean self weight, measured")
         axes.plot(result["sigma"], result["share_concentrated"], "--", color=GREEN,
@@ -91,8 +89,6 @@ def draw(document: Mapping[str, Any]) -> Figure:
         axes.set(ylabel="weight, share of points", ylim=(-.03, 1.03))
         sigma_axis(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8)
-        figure.suptitle(caption(document, f"means of the thresholds {result['concentrated']:.3g} and "
-                                f"{result['spread']:.3g}"), fontsize=10)
     return figure
 
 

@@ -10,7 +10,7 @@ and +0.32 with the width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, measured, ranged, unlike
-from experiments.pictures import caption
+from experiments.pictures import captioned
 from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
 from geomem.data import DataSet
 from geomem.generation import read_samples
 from geomem.noise import UniformTimestepSampler, contribution
-from geomem.plots.style import BLUE, COLOURS, GREY, look, new_figure
+from geomem.plots.style import BLUE, COLOURS, GREY
 from geomem.quality import Judge
 from geomem.statistics import pearson_correlation
 
@@ -57,32 +57,22 @@ SMOKE = Settings("digits", 40, 60, "mlp", batch=32, base_iterations=20, tuned_it
                  timesteps=(100, 400, 700, 1000))
 
 
-def points_of(bench: Bench, settings: Settings) -> Path:
-    """The file of the data."""
-    if settings.data == "digits":
-        return sources.digits(bench, settings.n_train, settings.n_heldout)
-    if settings.data == "ecg":
-        return sources.ecg(bench, settings.n_train, settings.n_heldout)
-    return sources.pictures(bench, f"{settings.data}64.zip", settings.n_train, settings.n_heldout, settings.side)
-
-
 def run(bench: Bench, settings: Settings) -> Outcome:
-    path = points_of(bench, settings)
+    path = sources.named(bench, settings.data, settings.n_train, settings.n_heldout, settings.side)
     data = load_data(path)
     start = f"{path.stem}-{settings.network}-ddpm-{settings.base_iterations}"
-    common = {"objective": "ddpm", "batch": settings.batch, "precision": settings.precision, "seed": settings.seed}
-    base = bench.model(start, path, settings.base_iterations, network=settings.network,
-                       learning_rate=settings.base_rate, **common)
+    base = bench.model(start, path, settings.base_iterations, settings, objective="ddpm",
+                       learning_rate=settings.base_rate)
     judge = Judge(data.train, data.test, METRICS, seed=settings.seed)
 
     def of(run: Path) -> dict[str, Any]:
         samples = bench.samples(run, settings.samples, sampler="ddim", steps=settings.steps)
-        return bench.part(run.name, asdict(settings), lambda: figures(samples, data, judge))
+        return bench.part(run.name, lambda: figures(samples, data, judge))
 
     rows = [{"c_low": None, "c_high": None, **of(base)}]
     for low, high in combinations(settings.timesteps, 2):
-        tuned = bench.model(f"{start}-ci-{low}-{high}", path, settings.tuned_iterations, init=base,
-                            learning_rate=settings.tuned_rate, ci=(float(low), float(high)), **common)
+        tuned = bench.model(f"{start}-ci-{low}-{high}", path, settings.tuned_iterations, settings, objective="ddpm",
+                            network=None, init=base, learning_rate=settings.tuned_rate, ci=(float(low), float(high)))
         rows.append({"c_low": low, "c_high": high, **of(tuned)})
     middle = [(row["c_low"] + row["c_high"]) / 2 for row in rows[1:]]
     width = [row["c_high"] - row["c_low"] for row in rows[1:]]
@@ -91,8 +81,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                     for name in ("mean_distance", "w1_1", "js_1", "w1_2", "js_2", "js_values", "nearest")}
     heldout = judge.measure(data.test[:settings.samples])[-1].value
     return Outcome({"rows": rows, "correlations": correlations, "contributions": contributions(),
-                    "heldout_mean_distance": heldout},
-                   {name: [row[name] for row in rows] for name in rows[0]}, compared(rows, correlations, heldout), [
+                    "heldout_mean_distance": heldout}, compared(rows, correlations, heldout), [
         f"network {settings.network}, batch {settings.batch}: [C] publishes neither",
         f"{settings.base_iterations:,} steps at {settings.base_rate:g} "
         f"({settings.base_iterations * settings.batch / settings.n_train:.0f} epochs), then "
@@ -102,8 +91,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         f"{settings.samples:,} samples ([C]: 1,000) by {settings.steps} steps of DDIM",
         "intervals of r take the pairs for independent, but all models come from one and share ends",
         "components are fitted on the training points and bins cover the held-out range: [C] publishes neither",
-        *([f"images of {settings.side} x {settings.side} ([C]: 64 x 64)"] if 0 < settings.side < 64 else []),
-        *(["digits stand in for the data of [C]"] if settings.data == "digits" else [])])
+        *([f"images of {settings.side} x {settings.side} ([C]: 64 x 64)"] if 0 < settings.side < 64 else [])])
 
 
 def figures(samples: Path, data: DataSet, judge: Judge) -> dict[str, Any]:
@@ -153,8 +141,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
     """Contributions of some intervals, the distance over location and width, and three figures for every pair."""
     result = document["result"]
     tuned, base = result["rows"][1:], result["rows"][0]
-    with look():
-        figure = new_figure(11, 6.6)
+    with captioned(document, f"{len(tuned)} intervals", 11, 6.6) as figure:
         (first, location, width), maps = figure.subplots(2, 3)
         draw_contributions(first, result["contributions"])
         for axes, key, x, label in (
@@ -171,7 +158,6 @@ def draw(document: Mapping[str, Any]) -> Figure:
         for axes, (name, title) in zip(maps, MAPS, strict=True):
             heat(figure, axes, tuned, name)
             axes.set(xlabel="lower end", ylabel="upper end", title=title)
-        figure.suptitle(caption(document, f"{len(tuned)} intervals"), fontsize=10)
     return figure
 
 
@@ -196,22 +182,18 @@ def heat(figure: Figure, axes: Axes, rows: list[Mapping[str, Any]], name: str) -
     figure.colorbar(image, ax=axes, shrink=.85)
 
 
-TITLE = "confidence intervals over timesteps"
-ECG5000 = Experiment("ci-ecg5000", "[C] Figures 2-7, ECG5000", TITLE, {
-    "smoke": SMOKE,
-    "small": Settings("ecg", 500, 4500, "mlp", batch=32, base_iterations=782, tuned_iterations=469, samples=500,
-                      steps=25),
-    "paper": Settings("ecg", 500, 4500, "unet1d", batch=32, base_iterations=782, tuned_iterations=469, samples=1000,
-                      steps=100)}, run, draw)
-POKEMON = Experiment("ci-pokemon", "[C] Figures 2-7, Pokemon", TITLE, {
-    "smoke": SMOKE,
-    "small": Settings("pokemon", 800, 216, "unet-tiny", batch=32, base_iterations=1250, tuned_iterations=750,
-                      samples=500, steps=20, side=16, precision="bf16"),
-    "paper": Settings("pokemon", 800, 216, "unet-small", batch=32, base_iterations=5000, tuned_iterations=750,
-                      samples=1000, steps=100, side=64, precision="bf16")}, run, draw)
-FLOWERS = Experiment("ci-flowers", "[C] Figures 2-7, Flowers", TITLE, {
-    "smoke": SMOKE,
-    "small": Settings("flowers", 1000, 400, "unet-tiny", batch=32, base_iterations=1563, tuned_iterations=938,
-                      samples=500, steps=20, side=16, precision="bf16"),
-    "paper": Settings("flowers", 6149, 2040, "unet-small", batch=64, base_iterations=20_000, tuned_iterations=2900,
-                      samples=1000, steps=100, side=64, precision="bf16")}, run, draw)
+def experiment(name: str, title: str, small: Settings, **paper: Any) -> Experiment:
+    return Experiment(name, f"[C] Figures 2-7, {title}", "confidence intervals over timesteps",
+                      {"smoke": SMOKE, "small": small, "paper": replace(small, samples=1000, steps=100, **paper)}, run,
+                      draw)
+
+
+BEATS = Settings("ecg", 500, 4500, "mlp", batch=32, base_iterations=782, tuned_iterations=469, samples=500, steps=25)
+IMAGES = Settings("pokemon", 800, 216, "unet-tiny", batch=32, base_iterations=1250, tuned_iterations=750, samples=500,
+                  steps=20, side=16, precision="bf16")
+ECG5000 = experiment("ci-ecg5000", "ECG5000", BEATS, network="unet1d")
+POKEMON = experiment("ci-pokemon", "Pokemon", IMAGES, network="unet-small", base_iterations=5000, side=64)
+FLOWERS = experiment("ci-flowers", "Flowers", replace(
+    IMAGES, data="flowers", n_train=1000, n_heldout=400, base_iterations=1563, tuned_iterations=938),
+    network="unet-small", n_train=6149, n_heldout=2040, batch=64, base_iterations=20_000, tuned_iterations=2900,
+    side=64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,9 @@ def run(bench: Bench, settings: Settings) -> Outcome:
             denoiser.to(resolve_device()), data.train, data.test, np.geomspace(*settings.sigma, settings.levels),
             n=settings.points, seed=settings.seed).to_dict()
 
-    found = {name: bench.part(name, asdict(settings), partial(find, name))
-             for name in ("few", "many", "empirical")}
-    zone = bench.part("zone", asdict(settings), lambda: danger_zone(trained["few"].data))
-    table: dict[str, list[Any]] = {key: [] for key in ("model", "sigma", "rate", "mse_train", "mse_heldout")}
-    for name, levels in found.items():
-        table["model"] += [name] * len(levels["sigma"])
-        for key in list(table)[1:]:
-            table[key] += levels[key]
-    return Outcome({"levels": found, "zone": zone}, table, compared(settings.pair, found, zone), [
+    found = {name: bench.part(name, partial(find, name)) for name in ("few", "many", "empirical")}
+    zone = bench.part("zone", lambda: danger_zone(trained["few"].data))
+    return Outcome({"levels": found, "zone": zone}, compared(settings.pair, found, zone), [
         *settings.pair.deviations(), "last averaged weights, as in [G], not the best ones per noise level"])
 
 

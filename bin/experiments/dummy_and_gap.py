@@ -6,7 +6,7 @@ Scale small was to take 1,200 steps and 512 samples; it was cut to 800 and 256 t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, order, unlike
-from experiments.judged import changed, judged
-from experiments.pictures import caption, images_of
+from experiments.judged import changes, judged
+from experiments.pictures import band, captioned, images_of
 from geomem import load_data
-from geomem.plots.style import COLOURS, look, new_figure
+from geomem.plots.style import COLOURS
 
 METHODS: dict[str, dict[str, Any]] = {"baseline": {}, "dummy": {"dummy_class": -1}, "gap": {"gap": "zone"},
                                       "gap-auto": {"gap": "auto"}}  # options of geomem.train
@@ -53,32 +53,21 @@ SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, checkpoi
 
 
 def run(bench: Bench, settings: Settings) -> Outcome:
-    data = (sources.digits(bench, settings.n_train, settings.n_heldout) if settings.data == "digits"
-            else sources.cars(bench, settings.n_train, settings.n_heldout, settings.side))
+    data = sources.named(bench, settings.data, settings.n_train, settings.n_heldout, settings.side)
     points = load_data(data)
     steps = [settings.iterations * k // settings.checkpoints for k in range(1, settings.checkpoints + 1)]
     found: dict[str, list[Any]] = {}
     last: dict[str, Path] = {}
     for method in settings.methods:
-        found[method], before = [], None
+        found[method], run = [], None
         for step in steps:
-            name = f"{data.stem}-{settings.network}-{method}-{step}"
-            run = bench.model(name, data, step, after=before, network=settings.network, batch=settings.batch,
-                              precision=settings.precision, seed=settings.seed, **METHODS[method])
+            run = bench.model(f"{data.stem}-{settings.network}-{method}-{step}", data, step, settings, after=run,
+                              **METHODS[method])
             last[method] = bench.samples(run, settings.samples)
-            found[method].append({"step": step, **bench.part(f"{method}-{step}", asdict(settings),
+            found[method].append({"step": step, **bench.part(f"{method}-{step}",
                                                              partial(judged, last[method], points))})
-            before = name
-    changes = {f"{one} to {other}": bench.part(f"{one} to {other}", asdict(settings),
-                                               partial(changed, last[one], last[other], points))
-               for one, other in pairs(last)}
-    table: dict[str, list[Any]] = {key: [] for key in ("method", "step", "memorized", "low", "high", "frechet",
-                                                      "frechet_low", "frechet_high")}
-    for method, rows in found.items():
-        for row in rows:
-            for key, column in table.items():
-                column.append(method if key == "method" else row[key])
-    return Outcome({"methods": found, "changes": changes}, table, compared(found, changes), [
+    between = changes(bench, last, points, pairs(last))
+    return Outcome({"methods": found, "changes": between}, compared(found, between), [
         f"{settings.n_train:,} images of {settings.side} x {settings.side} ([G]: 2,000 of 32 x 32), "
         f"{settings.iterations:,} steps of {settings.batch}, network {settings.network}, one seed, "
         f"{settings.samples:,} samples; [G] does not publish batch size and gap",
@@ -86,7 +75,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
           if "dummy" in settings.methods else []),
         "the gap is geomem's danger zone at 0.8; gap-auto, the wider one, is ours and not in [G]",
         "Frechet distance in pixels to held-out images in place of FID",
-        "images come from lossy JPEG" if settings.data == "cars" else "digits stand in for automobiles"])
+        "images come from lossy JPEG"])
 
 
 def pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -97,42 +86,37 @@ def pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
 
 def compared(found: dict[str, list[Any]], changes: dict[str, Any]) -> list[Compared]:
     last = {method: rows[-1] for method, rows in found.items()}
-    why = "other sizes, networks and numbers of steps"
-    rows = [unlike(f"memorized at the end, {method}", f"{last[method]['memorized']:.1%} [{last[method]['low']:.1%}, "
-                   f"{last[method]['high']:.1%}]", f"{value:.1%}", why)
-            for method, value in PUBLISHED.items() if method in last]
     shares = {method: Interval.of(row, "memorized") for method, row in last.items()}
     there = [method for method in ORDER if method in last]
-    rows.append(order("memorized at the end: gap < dummy < baseline", [(method, shares[method]) for method in there],
-                      "0.7% < 9.0% < 78.8%", differences=[
-                          Interval.of(changes[f"{one} to {other}"]["memorized"], "difference")
-                          for one, other in pairwise(there)]))
     seen = [row for row in found["baseline"] if "dummy" in last and 2 * row["step"] == last["dummy"]["step"]]
-    for row in seen:
-        rows.append(unlike("dummy at the end beside the baseline at half the steps, which saw the data as often",
-                           f"{last['dummy']['memorized']:.1%} and {row['memorized']:.1%}", "not at hand",
-                           "[G] compares at equal steps"))
-    rows.append(against("Frechet distance at the end, gap less baseline, paired by seed", Interval.of(
-        changes["baseline to gap"]["frechet"], "difference"), 0, "FID stays near the baseline's", ".2f"))
-    return rows
+    return [
+        *(unlike(f"memorized at the end, {method}", shares[method].told(".1%"), f"{value:.1%}",
+                 "other sizes, networks and numbers of steps")
+          for method, value in PUBLISHED.items() if method in last),
+        order("memorized at the end: gap < dummy < baseline", [(method, shares[method]) for method in there],
+              "0.7% < 9.0% < 78.8%", differences=[Interval.of(changes[f"{a} to {b}"]["memorized"], "difference")
+                                                  for a, b in pairwise(there)]),
+        *(unlike("dummy at the end beside the baseline at half the steps, which saw the data as often",
+                 f"{last['dummy']['memorized']:.1%} and {row['memorized']:.1%}", "not at hand",
+                 "[G] compares at equal steps") for row in seen),
+        against("Frechet distance at the end, gap less baseline, paired by seed", Interval.of(
+            changes["baseline to gap"]["frechet"], "difference"), 0, "FID stays near the baseline's", ".2f")]
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
     """Memorized share and Frechet distance with 95% intervals over the steps, one line per method."""
-    with look():
-        figure = new_figure(9, 3.8)
+    with captioned(document, images_of(document["settings"]), 9, 3.8) as figure:
         share, quality = figure.subplots(1, 2)
         for (method, rows), colour in zip(document["result"]["methods"].items(), COLOURS, strict=False):
             steps = [row["step"] for row in rows]
-            for axes, name, low, high in ((share, "memorized", "low", "high"),
-                                          (quality, "frechet", "frechet_low", "frechet_high")):
-                axes.plot(steps, [row[name] for row in rows], ".-", color=colour, label=method)
-                axes.fill_between(steps, [row[low] for row in rows], [row[high] for row in rows], color=colour,
-                                  alpha=.2, lw=0)
+            for axes, *names in ((share, "memorized", "low", "high"),
+                                 (quality, "frechet", "frechet_low", "frechet_high")):
+                curve = {part: [row[name] for row in rows]
+                         for part, name in zip(("estimate", "low", "high"), names, strict=True)}
+                band(axes, steps, curve, colour, method, alpha=.2)
         share.set(xlabel="step", ylabel="memorized share", ylim=(-.03, 1.03))
         quality.set(xlabel="step", ylabel="Frechet distance in pixels")
         share.legend()
-        figure.suptitle(caption(document, images_of(document["settings"])), fontsize=10)
     return figure
 
 

@@ -6,7 +6,7 @@ The cosine of the two at training points over the flow time, beside the bound of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from experiments import sources
 from experiments.bench import Bench, Experiment, Outcome, claim, unlike
-from experiments.pictures import caption
+from experiments.pictures import captioned
 from geomem import load_data
-from geomem.plots.style import BLUE, GREEN, ORANGE, look, new_figure
+from geomem.plots.style import BLUE, GREEN, ORANGE
 from geomem.theory import flow_cosine
 
 
@@ -46,13 +46,12 @@ def run(bench: Bench, settings: Settings) -> Outcome:
         return {name: getattr(found, name).tolist()
                 for name in ("time", "sigma", "bound", "cosine", "cosine_stderr", "held", "informative")}
 
-    result = bench.part("curves", asdict(settings), find)
+    result = bench.part("curves", find)
     time, cosine, bound = (np.array(result[name]) for name in ("time", "cosine", "bound"))
     nearly = float(time[cosine >= .99].min())
     proven = time[(np.array(result["informative"]) == 1) & (bound >= .99)]
     result |= {"measured_from": nearly, "proven_from": float(proven.min()) if len(proven) else None}
-    return Outcome(result, {name: result[name] for name in ("time", "sigma", "bound", "cosine", "held",
-                                                            "informative")}, [
+    return Outcome(result, [
         claim("the bound holds with probability 1 - delta", f"in {min(result['held']):.1%} of the draws at least",
               f"{1 - settings.delta:.0%}", min(result["held"]) >= 1 - settings.delta),
         unlike("close to the data the cosine is nearly 1",
@@ -61,21 +60,19 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                + (f"t = {proven.min():.3f} on" if len(proven) else "no t of the grid on"),
                "nearly 1", "no figure is at hand")], [
         "the formulas are derived again from the proof of Corollary A.2; [G]'s own number for the remark is not in the "
-        "text at hand", *(["digits stand in for CIFAR-10"] if settings.data == "digits" else [])])
+        "text at hand"])
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
     """Cosine, bound and the share of the points where the bound says something, over flow time."""
     result = document["result"]
-    with look():
-        figure = new_figure(6.2, 4)
+    with captioned(document, "conditional against optimal flow field", 6.2, 4) as figure:
         axes = figure.subplots()
         axes.plot(result["time"], result["cosine"], ".-", color=BLUE, label="cosine, measured")
         axes.plot(result["time"], result["bound"], "--", color=ORANGE, label="lower bound, mean over points")
         axes.plot(result["time"], result["informative"], ":", color=GREEN, label="share of points with a bound")
         axes.set(xlabel="flow time t (0 noise, 1 data)", ylim=(-1.05, 1.05))
         axes.legend(loc="lower right")
-        figure.suptitle(caption(document, "conditional against optimal flow field"), fontsize=10)
     return figure
 
 

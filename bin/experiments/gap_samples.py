@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,10 @@ from matplotlib.figure import Figure
 
 from experiments import timestep_gaps
 from experiments.bench import Bench, Experiment, Interval, Outcome, order
-from experiments.judged import changed
-from experiments.pictures import caption, encoded, shown
+from experiments.judged import changes
+from experiments.pictures import captioned, encoded, shown
 from geomem import load_data, memorization_rate
 from geomem.generation import read_samples
-from geomem.plots.style import look, new_figure
 
 # Digits, whose licence allows to publish pictures of them.
 SMALL = timestep_gaps.Settings("digits", 200, 400, 8, "unet-tiny", iterations=1500, batch=256, samples=256, steps=50,
@@ -35,9 +35,10 @@ SCALES = {scale: Settings(settings) for scale, settings in (timestep_gaps.SCALES
 
 def run(bench: Bench, settings: Settings) -> Outcome:
     data, made = timestep_gaps.trained(bench, settings.gaps)
-    train = np.array(load_data(data).train)
+    points = load_data(data)
+    train = np.array(points.train)
 
-    def find(path: Any) -> Any:
+    def find(path: Path) -> dict[str, Any]:
         samples = read_samples(str(path)).values
         rate, shown = memorization_rate(samples, train), samples[:settings.shown]
         return {"picture": encoded([shown, train[rate.nearest[:settings.shown]]], float(train.min()),
@@ -45,29 +46,25 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                 "memorized": rate.memorized[:settings.shown].tolist(), "rate": rate.rate, "low": rate.low,
                 "high": rate.high, "n": rate.n}
 
-    found = {gap: bench.part(gap, asdict(settings), partial(find, path)) for gap, path in made.items()}
+    found = {gap: bench.part(gap, partial(find, path)) for gap, path in made.items()}
     nested = [gap for gap in reversed(timestep_gaps.NESTED) if gap in found]
-    changes = [bench.part(f"{one} to {other}", asdict(settings), partial(changed, made[one], made[other],
-                                                                         load_data(data)))["memorized"]
-               for one, other in pairwise(nested)]
-    return Outcome({"gaps": found}, {"gap": list(found), **{key: [part[key] for part in found.values()]
-                                                            for key in ("rate", "low", "high", "n")}}, [
+    steps = changes(bench, made, points, pairwise(nested)).values()
+    return Outcome({"gaps": found}, [
         order("the wider the gap, the less is memorized", [(gap, Interval.of(found[gap], "rate")) for gap in nested],
-              "9% < 13% < 43% < 75%", differences=[Interval.of(change, "difference") for change in changes])],
+              "9% < 13% < 43% < 75%", differences=[Interval.of(step["memorized"], "difference") for step in steps])],
         [*settings.gaps.deviations(), "the first seeds are shown, not chosen ones"])
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
     """Two rows per gap: samples above, nearest training images below."""
     found, settings = document["result"]["gaps"], document["settings"]
-    with look():
-        figure = new_figure(1.6 + 0.55 * settings["shown"], 0.6 + 1.35 * len(found))
+    with captioned(document, "samples and nearest training images", 1.6 + 0.55 * settings["shown"],
+                   0.6 + 1.35 * len(found)) as figure:
         for axes, (gap, part) in zip(figure.subplots(len(found), 1), found.items(), strict=True):
             shown(axes, part["picture"], ["sample", "nearest"])
             axes.set_title(f"gap {gap}: {part['rate']:.0%} [{100 * part['low']:.0f}, {100 * part['high']:.0f}] of "
                            f"{part['n']:,} samples memorized, {sum(part['memorized'])} of these {settings['shown']}",
                            fontsize=9)
-        figure.suptitle(caption(document, "samples and nearest training images"), fontsize=10)
     return figure
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments.bench import Bench
 from geomem.data import DataSet
 from geomem.generation import read_samples
 from geomem.memorization import memorization_rate
@@ -21,6 +24,11 @@ def judged(samples: Path, data: DataSet) -> dict[str, Any]:
             "frechet": quality.frechet, "frechet_low": quality.frechet_low, "frechet_high": quality.frechet_high,
             "frechet_floor": quality.frechet_floor, "nearest": quality.nearest_samples,
             "nearest_heldout": quality.nearest_heldout}
+
+
+def changes(bench: Bench, made: Mapping[str, Path], data: DataSet, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """What changes from the first file to the second of each pair, by "first to second"."""
+    return {f"{a} to {b}": bench.part(f"{a} to {b}", partial(changed, made[a], made[b], data)) for a, b in pairs}
 
 
 def changed(before: Path, after: Path, data: DataSet) -> dict[str, dict[str, float]]:

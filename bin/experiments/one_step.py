@@ -7,7 +7,7 @@ their numbers one by one; ``gap-samples`` holds the second kind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 from experiments.bench import Bench, Experiment, Outcome, unlike
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMOKE, Pair, train_pair
-from experiments.pictures import caption, encoded, shown
+from experiments.pictures import captioned, encoded, shown
 from geomem import load_data, load_denoiser, memorization_rate
 from geomem.models import EmpiricalDenoiser
-from geomem.plots.style import look, new_figure
 from geomem.rng import generator
 
 # Digits, whose licence allows to publish pictures of them.
@@ -61,16 +60,10 @@ def run(bench: Bench, settings: Settings) -> Outcome:
             found[part] = {"picture": encoded(rows, float(data.train.min()), float(data.train.max())), "copied": copied}
         return found
 
-    found = bench.part("grids", asdict(settings), find)
+    found = bench.part("grids", find)
     heldout = found["heldout"]["copied"]
-    table: dict[str, list[Any]] = {"part": [], "model": [], "sigma": [], "copied": []}
-    for part, content in found.items():
-        for model, counts in content["copied"].items():
-            for sigma, count in zip(settings.sigmas, counts, strict=True):
-                for key, value in zip(table, (part, model, sigma, count), strict=True):
-                    table[key].append(value)
     return Outcome({"grids": found, "rows": ["clean", *(f"{model}, {sigma:g}" for model in heldout
-                                                        for sigma in settings.sigmas)]}, table, [
+                                                        for sigma in settings.sigmas)]}, [
         unlike("held-out images become training images in one step with the model of few, not of many",
                f"at most {max(heldout['few'])} of {settings.images} at one level, and {max(heldout['many'])}",
                "shown in pictures", "so few say little")], [
@@ -83,13 +76,11 @@ def draw(document: Mapping[str, Any]) -> Figure:
     names = {"few": f"{settings['pair']['few']:,} images", "many": f"{settings['pair']['many']:,} images"}
     rows = [row if row == "clean" else "{}, $\\sigma$ = {}".format(
         names.get(row.split(", ")[0], row.split(", ")[0]), row.split(", ")[1]) for row in result["rows"]]
-    with look():
-        figure = new_figure(2.4 + settings["images"], 0.6 + 0.5 * len(rows))
+    with captioned(document, "one-step estimates", 2.4 + settings["images"], 0.6 + 0.5 * len(rows)) as figure:
         for axes, (part, title) in zip(figure.subplots(1, 2), (("train", "training images"),
                                                                ("heldout", "held-out images")), strict=True):
             shown(axes, result["grids"][part]["picture"], rows if part == "train" else len(rows))
             axes.set_title(title)
-        figure.suptitle(caption(document, "one-step estimates"), fontsize=10)
     return figure
 
 

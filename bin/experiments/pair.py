@@ -56,10 +56,7 @@ def train_pair(bench: Bench, pair: Pair) -> dict[str, Trained]:
     """``few`` and ``many``, trained as they should be or gone on with."""
     trained = {}
     for name, n_train in (("few", pair.few), ("many", pair.many)):
-        data = (sources.digits(bench, n_train, pair.n_heldout) if pair.data == "digits"
-                else sources.cifar(bench, n_train, pair.n_heldout, pair.side))
-        run = bench.model(f"{data.stem}-{pair.network}-{pair.iterations}", data, pair.iterations,
-                          network=pair.network, batch=pair.batch, precision=pair.precision, seed=pair.seed,
-                          dropout=pair.dropout, learning_rate=pair.learning_rate)
+        data = sources.named(bench, pair.data, n_train, pair.n_heldout, pair.side)
+        run = bench.model(f"{data.stem}-{pair.network}-{pair.iterations}", data, pair.iterations, pair)
         trained[name] = Trained(data, run)
     return trained

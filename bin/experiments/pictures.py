@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
+
+from geomem.plots.style import look, new_figure
 
 
 def caption(document: Mapping[str, Any], text: str) -> str:
@@ -17,9 +21,24 @@ def caption(document: Mapping[str, Any], text: str) -> str:
     return f"{document['paper']}, scale {document['scale']}: {text}"
 
 
+@contextmanager
+def captioned(document: Mapping[str, Any], text: str, width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size in inches with its caption, to be drawn on inside."""
+    with look():
+        figure = new_figure(width, height)
+        yield figure
+        figure.suptitle(caption(document, text), fontsize=10)
+
+
 def images_of(settings: Mapping[str, Any]) -> str:
     """What was trained on."""
     return f"{settings['n_train']:,} images of {settings['data']}, {settings['side']} x {settings['side']}, one seed"
+
+
+def band(axes: Axes, x: Sequence[float], curve: Mapping[str, Any], colour: Any, label: str, alpha: float = .25) -> None:
+    """``estimate`` of a curve with the band from ``low`` to ``high``."""
+    axes.plot(x, curve["estimate"], ".-", color=colour, label=label)
+    axes.fill_between(x, curve["low"], curve["high"], color=colour, alpha=alpha, lw=0)
 
 
 def shown(axes: Axes, picture: str, rows: Sequence[str] | int) -> None:

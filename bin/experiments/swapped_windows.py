@@ -8,7 +8,7 @@ over. Can a model that copies be cured while it samples, without another model?
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, unlike
 from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import SMALL, SMOKE, Pair, train_pair
-from experiments.pictures import caption
+from experiments.pictures import captioned
 from geomem import load_data, load_denoiser
 from geomem.generation import sampler_levels
-from geomem.plots.style import BLUE, COLOURS, GREY, ORANGE, look, new_figure
+from geomem.plots.style import BLUE, COLOURS, GREY, ORANGE
 from geomem.quality import named_window, swap_experiment, swap_rows
 
 # Memorized shares by the model outside and the window: [G], and an independent rerun of the model of few images.
@@ -56,7 +56,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                                 n=settings.samples, method=settings.method)
         return {"sampler": {"method": settings.method, "sigma": sigmas.tolist()}, **table.to_dict()}
 
-    document = bench.part("swap", asdict(settings), find)
+    document = bench.part("swap", find)
     names = {"A": "few", "B": "many", "gaussian": "gaussian", "skip": "skip", None: None}
     rows = []
     for row in document["rows"]:
@@ -67,11 +67,8 @@ def run(bench: Bench, settings: Settings) -> Outcome:
             **{key: row["memorization"][key] for key in ("rate", "low", "high")}, **row["quality"],
             "first_step": window["steps"][0], "last_step": window["steps"][1], "sigma": window["sigma"],
             "control_of": window["control_of"], "difference": row["difference"]})
-    keys = ("outside", "inside", "window", "first_step", "last_step", "rate", "low", "high", "frechet", "frechet_low",
-            "frechet_high")
     return Outcome({"rows": rows, "sampler": document["sampler"],
-                    "heldout": document["heldout"]["memorization"]["rate"]},
-                   {key: [row[key] for row in rows] for key in keys}, compared(rows), [
+                    "heldout": document["heldout"]["memorization"]["rate"]}, compared(rows), [
         *settings.pair.deviations(),
         f"{settings.samples:,} seeds, 18 steps of {settings.method}; last averaged weights",
         *([f"at {settings.pair.side} x {settings.pair.side} pixels images lie closer: the same sigma is not the same "
@@ -83,12 +80,9 @@ def compared(rows: list[dict[str, Any]]) -> list[Compared]:
     def of(outside: str, inside: str | None, window: str | None) -> dict[str, Any]:
         return next(row for row in rows if (row["outside"], row["inside"], row["window"]) == (outside, inside, window))
 
-    def told(row: dict[str, Any]) -> str:
-        return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-
     def priced(row: dict[str, Any]) -> str:
         frechet = Interval.of(row, "frechet", "frechet_low", "frechet_high")
-        return f"{told(row)}, Frechet distance {frechet.told('.3g')}"
+        return f"{Interval.of(row, 'rate').told('.1%')}, Frechet distance {frechet.told('.3g')}"
 
     found = [unlike(f"memorized, {name} images alone", priced(of(name, None, None)), published,
                     "other images and sizes") for name, published in ALONE.items()]
@@ -97,7 +91,7 @@ def compared(rows: list[dict[str, Any]]) -> list[Compared]:
         known = PUBLISHED.get((row["outside"], row["window"]), "not at hand")
         if {row["outside"], row["inside"]} == {"few", "many"}:
             found.append(unlike(f"memorized, {row['outside']} with the {row['window']} window of {row['inside']}",
-                                told(row), known, "other images and sizes"))
+                                Interval.of(row, "rate").told(".1%"), known, "other images and sizes"))
     changes = (("few", "medium", "92.2% becomes 0%"), ("many", "medium", "0% becomes 92.2%"),
                ("few", "large", "hardly any (large2 94.5% of 96.5% in the rerun)"),
                ("few", "small", "hardly any (95.7% of 96.5% in the rerun)"))
@@ -127,8 +121,8 @@ def draw(document: Mapping[str, Any]) -> Figure:
     rows = [row for row in document["result"]["rows"] if not row["control_of"]]
     alone = {row["outside"]: row for row in rows if row["window"] is None}
     windows = list(dict.fromkeys(row["window"] for row in rows if row["window"]))
-    with look():
-        figure = new_figure(2 + 1.1 * len(windows), 8)
+    data = f"{pair['data']} {pair['side']} x {pair['side']}"
+    with captioned(document, f"{data}, sigma of the first and last step swapped", 2 + 1.1 * len(windows), 8) as figure:
         panels = figure.subplots(len(PANELS), sharex=True)
         for axes, (outside, keys, label) in zip(panels, PANELS, strict=True):
             side, other = ("outside", "inside") if outside else ("inside", "outside")
@@ -148,8 +142,6 @@ def draw(document: Mapping[str, Any]) -> Figure:
             panels[0].plot([], [], color=colour, lw=5, label=names[name])
         panels[0].plot([], [], color=GREY, ls="--", lw=1, label="a model alone, in its colour")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-        figure.suptitle(caption(document, f"{pair['data']} {pair['side']} x {pair['side']}, sigma of the first and "
-                                "last step swapped"), fontsize=10)
     return figure
 
 

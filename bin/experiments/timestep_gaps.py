@@ -7,7 +7,7 @@ and three gaps to save time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from experiments import sources
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, order, unlike
-from experiments.judged import changed, judged
-from experiments.pictures import caption, images_of
+from experiments.judged import changes, judged
+from experiments.pictures import captioned, images_of
 from geomem import load_data
-from geomem.plots.style import BLUE, GREY, look, new_figure
+from geomem.plots.style import BLUE, GREY
 from geomem.statistics import pareto_front
 
 # Memorized shares, read from the text of [G].
@@ -69,14 +69,11 @@ SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, batch=32
 
 def trained(bench: Bench, settings: Settings) -> tuple[Path, dict[str, Path]]:
     """The file of the data, and the samples of the model without a gap and of those with one."""
-    data = (sources.digits(bench, settings.n_train, settings.n_heldout) if settings.data == "digits"
-            else sources.faces(bench, settings.n_train, settings.n_heldout, settings.side))
+    data = sources.named(bench, settings.data, settings.n_train, settings.n_heldout, settings.side)
     made = {}
     for gap in ("none", *settings.gaps):
         run = bench.model(f"{data.stem}-{settings.network}-ddpm-{settings.iterations}-gap-{gap}", data,
-                          settings.iterations, objective="ddpm", network=settings.network, batch=settings.batch,
-                          dropout=settings.dropout, precision=settings.precision, seed=settings.seed,
-                          learning_rate=settings.learning_rate,
+                          settings.iterations, settings, objective="ddpm",
                           gap=gap if gap == "none" else "{}t:{}t".format(*gap.split("-")))
         made[gap] = bench.samples(run, settings.samples, sampler="ddim", steps=settings.steps)
     return data, made
@@ -85,31 +82,24 @@ def trained(bench: Bench, settings: Settings) -> tuple[Path, dict[str, Path]]:
 def run(bench: Bench, settings: Settings) -> Outcome:
     data, made = trained(bench, settings)
     points = load_data(data)
-    found = {gap: bench.part(gap, asdict(settings), partial(judged, samples, points))
-             for gap, samples in made.items()}
-    changes = {f"{one} to {other}": bench.part(f"{one} to {other}", asdict(settings),
-                                               partial(changed, made[one], made[other], points))
-               for one, other in pairwise(gap for gap in NESTED if gap in made)}
+    found = {gap: bench.part(gap, partial(judged, samples, points)) for gap, samples in made.items()}
+    steps = changes(bench, made, points, pairwise(gap for gap in NESTED if gap in made))
     best = pareto_front([row["frechet"] for row in found.values()], [row["memorized"] for row in found.values()])
     front = [list(found)[k] for k in best]
-    keys = ("memorized", "low", "high", "frechet", "frechet_low", "frechet_high")
-    table = {"gap": list(found), **{key: [row[key] for row in found.values()] for key in keys},
-             "on_front": [gap in front for gap in found]}
-    return Outcome({"gaps": found, "front": front, "changes": changes}, table, compared(found, changes), [
+    return Outcome({"gaps": found, "front": front, "changes": steps}, compared(found, steps), [
         *settings.deviations(), "Frechet distance in pixels in place of FID, to two thirds or more of "
         f"{settings.n_heldout:,} held-out images ([G]: 10,000)"])
 
 
 def compared(found: dict[str, Any], changes: dict[str, Any]) -> list[Compared]:
-    rows = [unlike(f"memorized, gap {gap}", f"{found[gap]['memorized']:.1%} [{found[gap]['low']:.1%}, "
-                   f"{found[gap]['high']:.1%}]", f"{value:.0%}", "other sizes and far fewer steps")
-            for gap, value in PUBLISHED.items() if gap in found]
+    rates = {gap: Interval.of(row, "memorized") for gap, row in found.items()}
     nested = [gap for gap in NESTED if gap in found]
-    shares, distances = ([Interval.of(changes[f"{one} to {other}"][part], "difference")
-                          for one, other in pairwise(nested)] for part in ("memorized", "frechet"))
-    return [*rows,
+    shares, distances = ([Interval.of(changes[f"{a} to {b}"][part], "difference") for a, b in pairwise(nested)]
+                         for part in ("memorized", "frechet"))
+    return [*(unlike(f"memorized, gap {gap}", rates[gap].told(".1%"), f"{value:.0%}", "other sizes and far fewer steps")
+              for gap, value in PUBLISHED.items() if gap in found),
             order("the wider the gap, the less is memorized",
-                  [(gap, Interval.of(found[gap], "memorized")) for gap in reversed(nested)], "9% < 13% < 43% < 75%",
+                  [(gap, rates[gap]) for gap in reversed(nested)], "9% < 13% < 43% < 75%",
                   differences=[-change for change in reversed(shares)]),
             order("the wider the gap, the larger the Frechet distance",
                   [(gap, Interval.of(found[gap], "frechet", "frechet_low", "frechet_high")) for gap in nested],
@@ -119,8 +109,7 @@ def compared(found: dict[str, Any], changes: dict[str, Any]) -> list[Compared]:
 def draw(document: Mapping[str, Any]) -> Figure:
     """One point per gap with 95% intervals; the Pareto front as a line."""
     result = document["result"]
-    with look():
-        figure = new_figure(6.2, 4.4)
+    with captioned(document, images_of(document["settings"]), 6.2, 4.4) as figure:
         axes = figure.subplots()
         for gap, row in result["gaps"].items():
             x, y = row["frechet"], row["memorized"]
@@ -132,7 +121,6 @@ def draw(document: Mapping[str, Any]) -> Figure:
         axes.plot(*zip(*front, strict=True), "--", color=BLUE, lw=1, label="Pareto front of the estimates")
         axes.set(xlabel="Frechet distance in pixels", ylabel="memorized share", ylim=(0, None))
         axes.legend()
-        figure.suptitle(caption(document, images_of(document["settings"])), fontsize=10)
     return figure
 
 

@@ -7,7 +7,7 @@ Also the same curves for the data of Figures 4 and 5, automobiles and grey faces
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 import geomem
 from experiments import sources
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, measured, unlike
-from experiments.pictures import caption
+from experiments.pictures import band, captioned
 from geomem import load_data
-from geomem.plots.style import BLUE, GREY, ORANGE, look, new_figure, sigma_axis
+from geomem.plots.style import BLUE, GREY, ORANGE, sigma_axis
 
 # [G] prints no figures of its curves. These are of an independent, unpublished run of the same estimators on the first
 # 1,000 training and test images of CIFAR-10; that run has its own noise, of which no interval is known.
@@ -52,23 +52,13 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     found: dict[str, Any] = {}
     for name, n_train, n_heldout, side in settings.data:
         data = sources.named(bench, name, n_train, n_heldout, side)
-        found[name] = bench.part(name, {**asdict(settings), "data": [name, n_train, n_heldout, side]},
-                                 partial(danger_zone, data, settings))
-    table: dict[str, list[Any]] = {key: [] for key in ("data", "sigma", "weight", "self_weight", "coverage")}
-    for name, document in found.items():
-        curves = document["curves"]
-        table["data"] += [name] * len(curves["sigma"])
-        for column, key in (("weight", "max_posterior_weight"), ("self_weight", "self_posterior_weight"),
-                            ("coverage", "coverage")):
-            table[column] += curves[key]["estimate"]
-        table["sigma"] += curves["sigma"]
-    return Outcome(found, table, compared(found), [
+        found[name] = bench.part(name, partial(danger_zone, data, settings))
+    return Outcome(found, compared(found), [
         "[G] drew its 1,000 images at random and names no seed; ours are the first of each file",
         "[G] publishes no draws, grid or threshold for Figure 3; the known figures are those of an independent run on "
         f"the same images with 4 and 8 draws, and the threshold {settings.threshold:g} is ours",
         *(["automobiles come from lossy JPEG, 3.4 away from the exact images at neighbours 18 to 21 apart"]
-          if "cars" in found else []),
-        *(["digits stand in for CIFAR-10"] if "digits" in found else [])])
+          if "cars" in found else [])])
 
 
 def danger_zone(path: Path, settings: Settings) -> dict[str, Any]:
@@ -112,14 +102,11 @@ NAMES = {"cifar": "CIFAR-10", "cars": "CIFAR-10 automobiles", "faces": "grey fac
 def draw(document: Mapping[str, Any]) -> Figure:
     """W and C with their bands, the zone and the crossing, one panel for each data set."""
     found = document["result"]
-    with look():
-        figure = new_figure(1 + 3.6 * len(found), 3.6)
+    with captioned(document, "largest posterior weight and coverage", 1 + 3.6 * len(found), 3.6) as figure:
         for axes, (name, part) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
             curves, zone = part["curves"], part["zone"]
-            for key, colour, label in (("max_posterior_weight", BLUE, "weight W"), ("coverage", ORANGE, "coverage C")):
-                axes.plot(curves["sigma"], curves[key]["estimate"], ".-", color=colour, label=label)
-                axes.fill_between(curves["sigma"], curves[key]["low"], curves[key]["high"], color=colour, alpha=.25,
-                                  lw=0)
+            band(axes, curves["sigma"], curves["max_posterior_weight"], BLUE, "weight W")
+            band(axes, curves["sigma"], curves["coverage"], ORANGE, "coverage C")
             if zone:
                 axes.axvspan(zone["sigma_low"], zone["sigma_high"], color=GREY, alpha=.15, lw=0,
                              label="both above {:g}".format(document["settings"]["threshold"]))
@@ -127,7 +114,6 @@ def draw(document: Mapping[str, Any]) -> Figure:
             size = part["data"]
             axes.set(title=f"{NAMES[name]}: {size['n_train']:,} and {size['n_heldout']:,} held out")
         figure.axes[0].legend(loc="center left")
-        figure.suptitle(caption(document, "largest posterior weight and coverage"), fontsize=10)
     return figure
 
 
