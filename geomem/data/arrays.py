@@ -29,7 +29,7 @@ _ADVICE = "save it again as a plain uint8 or float array, without Python objects
 
 def read_npy(path: Path) -> Source:
     """All rows of the array are training points."""
-    return Source(path.stem, as_points(_memory_map(path), path))
+    return Source(path.stem, [as_points(_memory_map(path), path)])
 
 
 def shards(folder: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def read_shards(folder: Path, paths: list[Path]) -> Source:
     if first.ndim > 1 and len(first) < len(arrays) and len({len(array) for array in arrays}) == 1:
         notes.append(f"each of {len(arrays):,} files is read as {counted(len(first), 'point')} of shape "
                      f"{first.shape[1:]}; stack files that hold one point each into one array (N, ...)")
-    return Source(folder.resolve().name, joined_points(arrays, folder), notes=tuple(notes))
+    return Source(folder.resolve().name, [joined_points(arrays, folder)], tuple(notes))
 
 
 def _memory_map(path: Path) -> np.ndarray:
@@ -97,10 +97,8 @@ def read_npz(path: Path) -> Source:
 
     arrays = arrays_of(path, choose)
     keys = choose(arrays)
-    train, heldout = (as_points(arrays[key], f"{path}: {key}", arrays.get(labels)) if key in arrays else None
-                      for key, labels in (keys[:2], keys[2:]))
-    assert train is not None
-    return Source(path.stem, train, heldout)
+    return Source(path.stem, [as_points(arrays[key], f"{path}: {key}", arrays.get(labels))
+                              for key, labels in (keys[:2], keys[2:]) if key in arrays])
 
 
 def arrays_of(path: Path, choose: Callable[[Iterable[str]], Iterable[str]]) -> dict[str, np.ndarray]:

@@ -45,12 +45,12 @@ def read_cifar(folder: Path) -> Source:
     if not train:
         raise file_error(folder, f"has no data_batch_1; {_ADVICE}")
     test = [path for path in paths if path not in train]
-    return Source("cifar10", _joined(folder, train), _joined(folder, test) if test else None)
+    return Source("cifar10", [_joined(folder, files) for files in (train, test) if files])
 
 
 def read_batch_file(path: Path) -> Source:
     """One batch alone, all of it training points."""
-    return Source(path.stem, _joined(path, [path]))
+    return Source(path.stem, [_joined(path, [path])])
 
 
 def is_binary_batch(path: Path) -> bool:

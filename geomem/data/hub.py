@@ -7,21 +7,20 @@ cache until they are asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from geomem.data.columns import Columns, choose_columns, numbers_of, stored_values
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
-from geomem.data.points import as_points, class_names
+from geomem.data.points import as_labels, joined_points
 from geomem.data.source import HELDOUT_SPLITS, TRAIN_SPLITS, Part, Source
 from geomem.errors import as_input_error, file_error
 
 HUB_PREFIX = "hf:"
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 _ADVICE = "check the name, and that this machine reaches the hub or has the data set in its cache"
 
 
@@ -40,7 +39,7 @@ class HubData:
 
 def read_hub_spec(spec: str, column: str | None = None) -> Source:
     """``hf:NAME[:CONFIG]``: its training split, its test or validation split where there is one, ``column``, or the one
-    that ``chosen_column`` takes, and the labels where there are any.
+    that ``choose_columns`` takes, and the labels where there are any.
     """
     name, _, config = spec.removeprefix(HUB_PREFIX).partition(":")
     if not name:
@@ -55,19 +54,12 @@ def read_hub(data: HubData) -> Source:
         import datasets
 
         found = _load(data, datasets)
-        train = _named(where, "split", data.train, TRAIN_SPLITS, list(found)) or next(iter(found))
-        heldout = _named(where, "split", data.heldout, HELDOUT_SPLITS, list(found))
+        train = _split(where, data.train, TRAIN_SPLITS, list(found)) or next(iter(found))
+        heldout = _split(where, data.heldout, HELDOUT_SPLITS, list(found))
         splits = [found[train]] + ([found[heldout]] if heldout and heldout != train else [])
-        features = splits[0].features
-        images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-        numbers = [name for name, feature in features.items() if _is_numbers(feature, datasets)]
-        column = chosen_column(where, data.column, images, numbers, list(features))
-        others = [name for name in (images if column in images else numbers) if name != column]
-        label = _named(where, "column", data.label, LABEL_COLUMNS, list(features))
-        parts = [_part(f"{where}: {part.split}", part, column, label, datasets) for part in splits]
-        named = None if label is None else getattr(features[label], "names", None)  # of a ClassLabel
-    return Source(data.name.rstrip("/").split("/")[-1], parts[0], parts[1] if len(parts) > 1 else None,
-                  other_columns(column, others) if data.column is None else (), tuple(named) if named else None)
+        columns = choose_columns(where, splits[0].features.arrow_schema, data.column, data.label)
+        parts = [_part(f"{where}: {rows.split}", rows, columns, datasets) for rows in splits]
+    return Source(data.name.rstrip("/").split("/")[-1], parts, columns.notes, columns.classes)
 
 
 def _load(data: HubData, datasets: Any) -> Any:
@@ -101,61 +93,30 @@ def _answers(hub: str, data: HubData) -> bool:
     return True
 
 
-def _named(where: str, kind: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str | None:
+def _split(where: str, wanted: str | None, usual: tuple[str, ...], there: list[str]) -> str | None:
     """``wanted``, which must be there, or the first usual name that is."""
     if wanted is not None and wanted not in there:
-        raise file_error(where, f"has no {kind} {wanted}; there are {', '.join(there)}")
+        raise file_error(where, f"has no split {wanted}; there are {', '.join(there)}")
     return wanted or next((name for name in usual if name in there), None)
 
 
-def chosen_column(where: object, wanted: str | None, images: list[str], numbers: list[str], there: list[str]) -> str:
-    """The column of the points: ``wanted``, else of those of images the first of a usual name, else the first; without
-    images the same of those of numbers. Raises InputError where there is none.
-    """
-    found = images or numbers
-    if wanted is not None and wanted not in images + numbers:
-        raise file_error(where, f"has no column {wanted} of images or of lists of floats; there are {', '.join(there)}")
-    if not found:
-        raise file_error(where, f"has no column of images or of lists of floats; there are {', '.join(there)}")
-    return wanted or next((name for name in IMAGE_COLUMNS if name in found), found[0])
-
-
-def other_columns(chosen: str, others: Sequence[str]) -> tuple[str, ...]:
-    """A note where other columns than the chosen one could be the points."""
-    return (f"points from column {chosen}; --column takes another: {', '.join(others)}",) if others else ()
-
-
-def _is_numbers(feature: Any, datasets: Any) -> bool:
-    while hasattr(feature, "feature"):  # a list of lists of ...
-        feature = feature.feature
-    return str(getattr(feature, "dtype", "")).startswith("float") and not isinstance(feature, datasets.Audio)
-
-
-def _is_label(feature: Any) -> bool:
-    return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool", "string", "large_string"))
-
-
-def _part(where: str, rows: Any, column: str, label: str | None, datasets: Any) -> Part:
-    labels = None if label is None or not _is_label(rows.features[label]) else _labels(rows[label][:])
-    if not isinstance(rows.features[column], datasets.Image):
-        return as_points(np.asarray(rows.with_format("numpy", columns=[column])[:][column]), where, labels)
-    encoded = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
+def _part(where: str, rows: Any, columns: Columns, datasets: Any) -> Part:
+    """The points of a split, with their labels where none is missing."""
+    values = [] if columns.label is None else rows[columns.label][:]
+    labels = as_labels(values) if values and None not in values else None
+    if not columns.images:
+        arrays = rows.with_format("arrow", columns=[columns.points])[:][columns.points].chunks
+        return joined_points([numbers_of(stored_values(array)) for array in arrays], where, labels)
+    encoded = rows.cast_column(columns.points, datasets.Image(decode=False)).select_columns([columns.points])
     allowed = [os.path.realpath(datasets.config.HF_CACHE_HOME), os.path.realpath(datasets.config.HF_DATASETS_CACHE)]
 
     def read(positions: np.ndarray) -> Generator[bytes, None, None]:
         for i in positions:
             with as_input_error(f"{where}: row {i}", "an image", "choose another data set"):
-                content = _content(encoded[int(i)][column], allowed)
+                content = _content(encoded[int(i)][columns.points], allowed)
             yield content
 
     return Pictures(where, read, lambda _: encoded.data.nbytes, lambda i: f"row {i}", np.arange(len(encoded)), labels)
-
-
-def _labels(values: list[Any]) -> np.ndarray | None:
-    """Integers or class names; None for other values, such as lists of labels."""
-    if all(isinstance(value, str) for value in values):
-        return class_names(values)
-    return np.array(values, dtype=np.int64) if all(isinstance(value, int) for value in values) else None
 
 
 def _content(image: dict[str, Any], allowed: list[str]) -> bytes:

@@ -34,12 +34,11 @@ def is_idx(start: bytes) -> bool:
 def read_idx(path: Path) -> Source:
     """Points of one file, with labels and the held-out part from the files beside it where they are."""
     name = path.name.split("-images")[0] if "-images" in path.name else path.name.split(".")[0]
-    heldout = None
+    files = [path]
     if path.name.startswith("train-"):
         name = path.resolve().parent.name
-        if (beside := _beside(path, "train-", "t10k-")) is not None:
-            heldout = _read_points(beside)
-    return Source(name, _read_points(path), heldout)
+        files += [beside] if (beside := _beside(path, "train-", "t10k-")) else []
+    return Source(name, [_read_points(file) for file in files])
 
 
 def images_in(folder: Path) -> Path | None:

@@ -17,19 +17,18 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from geomem.data.child import in_child
-from geomem.data.hub import IMAGE_COLUMNS
-from geomem.data.labels import METADATA_FILES, labels_beside
+from geomem.data.columns import IMAGE_COLUMNS
+from geomem.data.labels import METADATA_FILES, Name, labels_beside
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
-from geomem.data.points import class_names
+from geomem.data.points import as_labels
 from geomem.data.source import Source, split_word
 from geomem.data.unpacking import refuse_bomb
 from geomem.errors import are, as_input_error, counted, file_error
@@ -39,12 +38,41 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", "
 TRAIN_FOLDERS = ("train", "training")
 HELDOUT_FOLDERS = ("heldout", "held-out", "test", "testing", "val", "valid", "validation", "eval")
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".tga", ".dng", ".psd")  # images all the same
-_OTHERS = (".npy", ".npz", ".parquet", ".arrow", ".zip", ".tar", ".tar.gz", ".tgz", ".tfrecord", ".tfrecords", ".h5",
-           ".hdf5", ".mat")  # that look like data
+PACKED = (".zip", ".tar", ".tar.gz", ".tgz")
+_OTHERS = (*PACKED, ".npy", ".npz", ".parquet", ".arrow", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".mat")  # of data
 
-_ZIP_ADVICE = "it may be cut short: make it again"
 
-Name = tuple[str, ...]  # the parts of a path inside the folder or zip file
+@dataclass(frozen=True)
+class Files:
+    """The files of a folder or archive: their ``names`` and, of each, the bytes that it has and its content.
+
+    packed: the size of a compressed archive, None for what is not compressed.
+    """
+
+    where: Path
+    names: Collection[Name]
+    size: Callable[[Name], int]
+    content: Callable[[Name], bytes]
+    packed: int | None = None
+
+    def read(self, name: Name) -> bytes:
+        """The content of a file. Raises InputError where it cannot be read or is too large for an image."""
+        here = f"{self.where}: {'/'.join(name)}"
+        with as_input_error(here, "an image", "repair or remove it"):
+            if self.size(name) > MAX_ENCODED_BYTES:
+                raise file_error(here, "is too large for one image; scale it down")
+            return self.content(name)
+
+    def pictures(self, names: Sequence[Name]) -> Pictures:
+        """Pictures in the files of these names."""
+
+        def read(positions: np.ndarray) -> Generator[bytes, None, None]:
+            return (self.read(names[i]) for i in positions)
+
+        def size(positions: np.ndarray) -> int:
+            return sum(self.size(names[i]) for i in positions) if self.packed is None else self.packed
+
+        return Pictures(str(self.where), read, size, lambda i: "/".join(names[i]), np.arange(len(names)))
 
 
 def holds_images(folder: Path) -> bool:
@@ -55,58 +83,39 @@ def holds_images(folder: Path) -> bool:
 
 def read_folder(folder: Path) -> Source:
     """Images below a folder; links to other folders are followed, a loop of links is refused."""
+    return _in_parts(folder_files(folder), folder.resolve().name)
+
+
+def folder_files(folder: Path) -> Files:
+    """All files below a folder."""
     with as_input_error(folder, "a folder of images", "check its permissions"):
         names = list(files_below(folder))
-    return _in_parts(folder, folder.resolve().name, names, lambda chosen: pictures_of_files(folder, folder, chosen))
 
+    def size(name: Name) -> int:
+        path = folder.joinpath(*name)
+        return path.stat().st_size if path.is_file() else 0
 
-def pictures_of_files(where: Path, folder: Path, names: Sequence[str]) -> Pictures:
-    """Pictures in the files of these names in a folder."""
+    def content(name: Name) -> bytes:
+        require_file(path := folder.joinpath(*name), "remove it")
+        return path.read_bytes()
 
-    def read(positions: np.ndarray) -> Generator[bytes, None, None]:
-        for i in positions:
-            with as_input_error(f"{where}: {names[i]}", "an image", "repair or remove it"):
-                require_file(folder / names[i], "remove it", MAX_ENCODED_BYTES)
-                content = (folder / names[i]).read_bytes()
-            yield content
-
-    def size(positions: np.ndarray) -> int:
-        paths = (os.path.join(folder, names[i]) for i in positions)
-        return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
-
-    return Pictures(str(where), read, size, names.__getitem__, np.arange(len(names)))
+    return Files(folder, names, size, content)
 
 
 def read_zip(path: Path) -> Source:
     """Images in a zip file."""
-    return _in_parts(path, path.stem, set(member_names(path)), lambda chosen: pictures_of_members(path, chosen))
+    return _in_parts(zip_files(path), path.stem)
 
 
-def member_names(path: Path) -> list[Name]:
-    """Names of all members of a zip file."""
-    with as_input_error(path, "a zip file", _ZIP_ADVICE), zipfile.ZipFile(path) as archive:
-        return [tuple(name.split("/")) for name in archive.namelist()]
-
-
-def pictures_of_members(path: Path, names: Sequence[str]) -> Pictures:
-    """Pictures in these members of a zip file."""
-
-    def read(positions: np.ndarray) -> Generator[bytes, None, None]:
-        with zipfile.ZipFile(path) as archive:
-            refuse_bomb(path, path.stat().st_size, sum(archive.getinfo(names[i]).file_size for i in positions))
-            for i in positions:
-                with as_input_error(f"{path}: {names[i]}", "an image", _ZIP_ADVICE):
-                    if archive.getinfo(names[i]).file_size > MAX_ENCODED_BYTES:
-                        raise file_error(f"{path}: {names[i]}", "is too large for one image; scale it down")
-                    content = archive.read(names[i])
-                yield content
-
-    return Pictures(str(path), read, lambda _: path.stat().st_size, names.__getitem__, np.arange(len(names)))
-
-
-def read_tar(path: Path) -> Source:
-    """Images in a tar file."""
-    return read_tars([path], path)
+def zip_files(path: Path) -> Files:
+    """All members of a zip file."""
+    with as_input_error(path, "a zip file", "it may be cut short: make it again"):
+        archive = zipfile.ZipFile(path)  # closed when its last picture is read
+        members = {tuple(member.filename.split("/")): member for member in archive.infolist()}
+        packed = path.stat().st_size
+        refuse_bomb(path, packed, sum(member.file_size for member in members.values()))
+    return Files(path, members.keys(), lambda name: members[name].file_size, lambda name: archive.read(members[name]),
+                 packed)
 
 
 def read_tars(paths: list[Path], where: Path) -> Source:
@@ -122,32 +131,22 @@ def read_tars(paths: list[Path], where: Path) -> Source:
                     if full in members and members[full][0] != path:
                         raise file_error(path, f"holds {name}, as {members[full][0].name} does; give them one by one")
                     members[full] = path, offset, size
+
+    def content(name: Name) -> bytes:
+        path, offset, size = members[name]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
     classes = {_key(name): name for name in members if name[-1].endswith(".cls")}
     fields = _image_fields(members)
     names = [name for name in members if not fields or not _is_image(name) or _field(name) == fields[0]]
-
-    def pictures_of(names: list[str]) -> Pictures:
-        places = [members[tuple(name.split("/"))] for name in names]
-
-        def read(positions: np.ndarray) -> Generator[bytes, None, None]:
-            for i in positions:
-                path, offset, size = places[i]
-                with as_input_error(f"{path}: {names[i]}", "an image", "make the file again"), open(path, "rb") as file:
-                    if size > MAX_ENCODED_BYTES:
-                        raise file_error(f"{path}: {names[i]}", "is too large for one image; scale it down")
-                    file.seek(offset)
-                    content = file.read(size)
-                yield content
-
-        return Pictures(str(where), read, lambda at: sum(places[i][2] for i in at), names.__getitem__,
-                        np.arange(len(names)))
-
-    title = where.resolve().name if where.is_dir() else where.stem
-    source = _in_parts(where, title, names, pictures_of)
+    files = Files(where, names, lambda name: members[name][2], content)
+    source = _in_parts(files, where.resolve().name if where.is_dir() else where.stem)
     if fields:
         note = f"of each example {fields[0]} is read, not {', '.join(fields[1:])}"
         source = replace(source, notes=(*source.notes, note))
-    return source if not classes else _with_classes(source, where, classes, pictures_of)
+    return _with_classes(source, files, classes) if classes else source
 
 
 def _key(name: Name) -> Name:
@@ -171,23 +170,20 @@ def _image_fields(members: Iterable[Name]) -> list[str]:
     return list(dict.fromkeys([*usual, *fields]))
 
 
-def _with_classes(source: Source, where: Path, classes: dict[Name, Name],
-                  pictures_of: Callable[[list[str]], Pictures]) -> Source:
+def _with_classes(source: Source, files: Files, classes: dict[Name, Name]) -> Source:
     """The source with the classes that files ``.cls`` name, in place of those of folders."""
-    parts = []
-    for part in filter(None, (source.train, source.heldout)):
+    labelled = []
+    for part in source.parts:
         assert isinstance(part, Pictures)
         names = [tuple(part.name(int(i)).split("/")) for i in part.chosen]
         if lacking := next((name for name in names if _key(name) not in classes), None):
-            raise file_error(where, f"holds no .cls beside {'/'.join(lacking)}; label all images, or none")
-        files = pictures_of(["/".join(classes[_key(name)]) for name in names])
-        with as_input_error(where, "images with classes in .cls files", "make it again"):
-            texts = [content.decode().strip() for content in files.read(np.arange(len(names)))]
+            raise file_error(files.where, f"holds no .cls beside {'/'.join(lacking)}; label all images, or none")
+        with as_input_error(files.where, "images with classes in .cls files", "make it again"):
+            texts = [files.read(classes[_key(name)]).decode().strip() for name in names]
             numbers = all(re.fullmatch(r"[0-9]{1,18}", text) for text in texts)
-            parts.append(replace(part, labels=np.array(texts, dtype=np.int64) if numbers else class_names(texts)))
+            labelled.append(replace(part, labels=as_labels([int(text) for text in texts] if numbers else texts)))
     notes = tuple(note for note in source.notes if not note.startswith("labels from"))
-    return replace(source, train=parts[0], heldout=parts[1] if len(parts) > 1 else None,
-                   notes=(*notes, "labels from .cls files"))
+    return Source(source.name, labelled, (*notes, "labels from .cls files"))
 
 
 def _tar_members(path: Path) -> Iterator[list[tuple[str, int, int]]]:
@@ -223,33 +219,32 @@ def files_below(folder: Path) -> Iterator[Name]:
         yield from ((*above, name) for name in files)
 
 
-def _in_parts(where: Path, title: str, names: Iterable[Name], pictures_of: Callable[[list[str]], Pictures]) -> Source:
-    """The images among files of these names, with the split that folders give, and labels from beside them or folders.
-    """
-    names = [name for name in names if not _is_hidden(name)]
+def _in_parts(files: Files, title: str) -> Source:
+    """The images among the files, with the split that folders give, and labels from beside them or folders."""
+    names = [name for name in files.names if not _is_hidden(name)]
     images = sorted(name for name in names if _is_image(name))
     if not images:
-        packed = sorted(name for name in names if name[-1].lower().endswith((".zip", ".tar")))
-        raise file_error(where, f"holds no images but {'/'.join(packed[0])}; give that file itself, or unpack it"
+        packed = sorted(name for name in names if name[-1].lower().endswith(PACKED))
+        raise file_error(files.where, f"holds no images but {'/'.join(packed[0])}; give that file itself, or unpack it"
                          if packed else f"holds no images; known are {', '.join(SUFFIXES)}")
-    beside = labels_beside(where, names, images, lambda name: _content(pictures_of(["/".join(name)])))
+    beside = labels_beside(files.where, names, images, files.read)
     notes, images, labels = [*unread(set(names) - set(images)), *beside.notes], beside.images, beside.labels
     split, folders = _split(images)
     chosen = [np.flatnonzero([top == part for top, _ in folders]) for part in split] or [np.arange(len(images))]
     if split and (left := len(images) - sum(map(len, chosen))):
         notes.append(f"{counted(left, 'image')} outside {split[0]}/ and {split[1]}/ left out")
-    if not beside.instead_of_folders:
-        inside = [folders[i][bool(split)] for i in np.concatenate(chosen)]
-        if "" not in inside and len(classes := set(inside)) > 1:
-            if _are_shards([(folders[i][bool(split)], images[i][-1]) for i in np.concatenate(chosen)]):
-                notes.append(f"{len(classes):,} folders number the images in them and are no classes")
-            else:
-                with as_input_error(where, "images in folders of classes", "rename the folder"):
-                    labels = class_names([pair[bool(split)] for pair in folders])
-                notes.append(f"labels from {len(classes)} folders, one per class")
-    pictures = replace(pictures_of(["/".join(name) for name in images]), labels=labels)
-    train, *heldout = (pictures.take(index) for index in chosen)
-    return Source(title, train, heldout[0] if heldout else None, tuple(notes))
+    inside = [pair[bool(split)] for pair in folders]  # the folder that may be a class
+    of_parts = [(inside[i], images[i][-1]) for i in np.concatenate(chosen)]
+    classes = {folder for folder, _ in of_parts}
+    if not beside.instead_of_folders and "" not in classes and len(classes) > 1:
+        if _are_shards(of_parts):
+            notes.append(f"{len(classes):,} folders number the images in them and are no classes")
+        else:
+            with as_input_error(files.where, "images in folders of classes", "rename the folder"):
+                labels = as_labels(inside)
+            notes.append(f"labels from {len(classes)} folders, one per class")
+    pictures = replace(files.pictures(images), labels=labels)
+    return Source(title, [pictures.take(index) for index in chosen], tuple(notes))
 
 
 def unread(names: Iterable[Name]) -> list[str]:
@@ -264,19 +259,13 @@ def unread(names: Iterable[Name]) -> list[str]:
     return notes
 
 
-def _content(file: Pictures) -> bytes:
-    """Of the only file."""
-    with closing(file.read(np.arange(1))) as contents:
-        return next(contents)
-
-
 def _is_hidden(name: Name) -> bool:
     """So are the shadow files that macOS puts in zip files."""
     return any(part.startswith(".") and part not in (".", "..") for part in name) or "__MACOSX" in name
 
 
-def _is_image(name: Name, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
-    return not _is_hidden(name) and name[-1].lower().endswith(suffixes)
+def _is_image(name: Name) -> bool:
+    return not _is_hidden(name) and name[-1].lower().endswith(SUFFIXES)
 
 
 def _split(names: list[Name]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

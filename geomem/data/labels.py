@@ -23,16 +23,14 @@ from typing import Any
 import numpy as np
 
 from geomem.data.child import in_child
-from geomem.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS
-from geomem.data.points import class_names
+from geomem.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
+from geomem.data.points import as_labels
 from geomem.errors import as_input_error, counted, file_error
 
 EDM_FILE = "dataset.json"
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 Name = tuple[str, ...]  # the parts of a path inside the folder or archive
-Content = Callable[[Name], bytes]
-
 
 @dataclass(frozen=True)
 class Beside:
@@ -46,22 +44,22 @@ class Beside:
     instead_of_folders: bool = True
 
 
-def labels_beside(where: Path, names: list[Name], images: list[Name], content: Content) -> Beside:
+def labels_beside(where: Path, names: list[Name], images: list[Name], content: Callable[[Name], bytes]) -> Beside:
     """What files among ``names`` say of the images.
 
     Raises InputError for a file that is damaged, names an image that is not there, or gives no label to one that is.
     """
-    edm, listing, other = (sorted(name for name in names if is_so(name[-1])) for is_so in (
-        EDM_FILE.__eq__, METADATA_FILES.__contains__,
-        lambda file: file not in METADATA_FILES and re.fullmatch(r"metadata.*\.(csv|jsonl|json|parquet)", file)))
+    edm = sorted(name for name in names if name[-1] == EDM_FILE)
+    listing = sorted(name for name in names if name[-1] in METADATA_FILES)
     found = _edm(where, edm, images, content) or _metadata(where, listing, images, content)
-    if other:
+    if other := sorted(name for name in names if name[-1] not in METADATA_FILES
+                       and re.fullmatch(r"metadata.*\.(csv|jsonl|json|parquet)", name[-1])):
         found.notes.append(f"{'/'.join(other[0])} is not read; a file that lists the images is called "
                            f"{', '.join(METADATA_FILES)}")
     return found
 
 
-def _edm(where: Path, files: list[Name], images: list[Name], content: Content) -> Beside | None:
+def _edm(where: Path, files: list[Name], images: list[Name], content: Callable[[Name], bytes]) -> Beside | None:
     known: dict[Name, int] = {}
     told = vectors = False
     for file in files:
@@ -73,16 +71,15 @@ def _edm(where: Path, files: list[Name], images: list[Name], content: Content) -
                 if labels is None:
                     vectors = True
                 else:
-                    known |= zip(_there(here, file, paths, set(images)), labels.tolist(), strict=True)
+                    known |= zip(_there(here, file, paths, images), labels, strict=True)
     if not told:
         return None
     if not known:
         return Beside(images, None, [f"labels of {EDM_FILE} are vectors, no classes"] if vectors else [])
-    labels = _labels_of(f"{where}: {EDM_FILE}", images, known)
-    return Beside(images, labels, [f"labels from {EDM_FILE}, {counted(len(np.unique(labels)), 'class')}"])
+    return _labelled(where, EDM_FILE, images, known, [])
 
 
-def _metadata(where: Path, files: list[Name], images: list[Name], content: Content) -> Beside:
+def _metadata(where: Path, files: list[Name], images: list[Name], content: Callable[[Name], bytes]) -> Beside:
     known: dict[Name, int | str] = {}
     listed: set[Name] = set()
     above: list[Name] = []  # folders of files that list images
@@ -95,7 +92,7 @@ def _metadata(where: Path, files: list[Name], images: list[Name], content: Conte
                 if paths is None:
                     notes.append(f"{'/'.join(file)} has no column file_name and is not read")
                     continue
-                full = _there(here, file, paths, set(images))
+                full = _there(here, file, paths, images)
                 listed |= set(full)
                 above.append(file[:-1])
                 known |= {} if labels is None else zip(full, labels.tolist(), strict=True)
@@ -107,14 +104,14 @@ def _metadata(where: Path, files: list[Name], images: list[Name], content: Conte
              or not any(name[:len(folder)] == folder for folder in above)]
     if len(meant) < len(images):
         notes.append(f"{counted(len(images) - len(meant), 'image')} that {files[0][-1]} does not list left out")
-    labels = _labels_of(f"{where}: {files[0][-1]}", meant, known) if known else None
-    if labels is not None:
-        notes.append(f"labels from {files[0][-1]}, {counted(len(np.unique(labels)), 'class')}")
-    return Beside(meant, labels, notes, instead_of_folders=labels is not None)
+    if not known:
+        return Beside(meant, None, notes, instead_of_folders=False)
+    return _labelled(where, files[0][-1], meant, known, notes)
 
 
-def _there(here: str, file: Name, paths: list[str], there: set[Name]) -> list[Name]:
+def _there(here: str, file: Name, paths: list[str], images: list[Name]) -> list[Name]:
     """The names that paths beside ``file`` stand for."""
+    there = set(images)
     full = [tuple(posixpath.normpath("/".join((*file[:-1], path))).split("/")) for path in paths]
     missing = next((path for path, name in zip(paths, full, strict=True) if name not in there), None)
     if missing is not None:
@@ -123,18 +120,17 @@ def _there(here: str, file: Name, paths: list[str], there: set[Name]) -> list[Na
     return full
 
 
-def _labels_of(here: str, images: list[Name], known: dict[Name, Any]) -> np.ndarray:
+def _labelled(where: Path, file: str, images: list[Name], known: dict[Name, Any], notes: list[str]) -> Beside:
     if lacking := next((name for name in images if name not in known), None):
-        raise file_error(here, f"gives no label to {'/'.join(lacking)}; label all images, or none")
-    labels = [known[name] for name in images]
-    return class_names([str(label) for label in labels]) if any(isinstance(label, str) for label in labels) \
-        else np.array(labels, dtype=np.int64)
+        raise file_error(f"{where}: {file}", f"gives no label to {'/'.join(lacking)}; label all images, or none")
+    labels = as_labels([known[name] for name in images])
+    return Beside(images, labels, [*notes, f"labels from {file}, {counted(len(np.unique(labels)), 'class')}"])
 
 
 # In the child
 
 
-def _edm_labels(content: bytes) -> Iterator[tuple[list[str], np.ndarray | None]]:
+def _edm_labels(content: bytes) -> Iterator[tuple[list[str], list[int] | None]]:
     """Names and labels; None for vectors. Nothing for a file that is not EDM's."""
     whole = json.loads(content)
     if not isinstance(whole, dict) or "labels" not in whole:
@@ -150,7 +146,7 @@ def _edm_labels(content: bytes) -> Iterator[tuple[list[str], np.ndarray | None]]
     if labels and all(isinstance(label, list) for label in labels):
         yield names, None
     elif all(type(label) is int and 0 <= label < 2**31 for label in labels):
-        yield names, np.array(labels, dtype=np.int64)
+        yield names, labels
     else:
         raise ValueError("its labels are neither all whole numbers from 0 nor all vectors")
 
@@ -178,15 +174,10 @@ def _listed(content: bytes, suffix: str) -> Iterator[tuple[list[str] | None, np.
         return
     names = table[column].cast(pa.string()).to_pylist()
     label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
-    labels: np.ndarray | None = None
-    if label is not None:
-        values = table[label].to_pylist()
-        if None in values:
-            raise ValueError(f"in column {label} some are missing")
-        if all(isinstance(value, str) for value in values):
-            labels = class_names(values)
-        elif all(type(value) is int for value in values):
-            labels = np.array(values, dtype=np.int64)
+    values = [] if label is None else table[label].to_pylist()
+    if None in values:
+        raise ValueError(f"in column {label} some are missing")
+    labels = as_labels(values) if {type(value) for value in values} in ({str}, {int}) else None
     if None in names or len(set(names)) < len(names):
         raise ValueError(f"in column {column} a name is missing or stands twice")
     yield names, labels, [name for name in columns if name != column]

@@ -69,37 +69,61 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     """
     spec, heldout = map(expanded, (spec, heldout))
     root = data_root or os.environ.get(ROOT_VARIABLE) or None
-    read_as: dict[str, Any] = {name: value for name, value in (("channels", channels), ("size", size), ("crop", crop),
-                                               ("column", column)) if value is not None and value is not False}
-    form = _form(**read_as)
+    given = {"channels": channels, "size": size, "crop": crop, "column": column}
+    read_as: dict[str, Any] = {name: value for name, value in given.items()
+                               if value is not None and value is not False}
+    _check_options(**read_as)
+    form = Form(size=size, crop=crop)
     source = _read(spec, root, read_as)
-    split_note: list[str] = []
-    may_leak = True
-    parts: Sequence[Part]
+    where = spec if isinstance(spec, str | os.PathLike) else source.name
+    notes, parts, merged = list(source.notes), source.parts, None
     if heldout is not None:
         second = _read(heldout, root, read_as)
         parts = [source.train, second.train]
-        if source.heldout is not None:
-            split_note = [f"held-out points from {second.name} in place of those of {source.name}"]
-    elif source.heldout is not None:
-        parts = [source.train, source.heldout]
-    else:
-        (whole,), told = read_parts([source.train], form)  # all of them, since any may equal another
-        source = replace(source, train=whole, notes=(*source.notes, *told))
+    elif len(parts) == 1:
+        (whole,), told = read_parts(parts, form)  # all of them, since any may equal another
+        notes += told
         parts, merged = _split(whole, seed)
-        may_leak = merged > 0
-        split_note = [f"no held-out part: {len(parts[1]):,} of {len(source.train):,} points held out at random "
-                      f"(seed {seed})" + (f"; {merged:,} that equal or nearly equal another are on its side"
-                                          if merged else "")]
-    where = spec if isinstance(spec, str | os.PathLike) else source.name
     parts, class_names = _numbered_classes(parts, source.classes)
     chosen = [_cut(where, "train", parts[0], n_train, 2, shuffle, seed),
               _cut(where, "heldout", parts[1], n_heldout, 1, shuffle, seed)]
-    read = [read_parts(chosen, form)] if heldout is None else [read_parts([part], form) for part in chosen]
-    train, held = (points for found, _ in read for points in found)
-    notes = [*source.notes, *read[0][1], *split_note]
-    if heldout is not None:
-        notes += [f"{second.name}: {note}" for note in [*second.notes, *read[1][1]]]
+    if heldout is None:
+        (train, held), told = read_parts(chosen, form)
+        notes += told
+    else:
+        (train,), told = read_parts(chosen[:1], form)
+        (held,), told_of_second = read_parts(chosen[1:], form)
+        notes += told
+        if source.heldout is not None:
+            notes.append(f"held-out points from {second.name} in place of those of {source.name}")
+        notes += [f"{second.name}: {note}" for note in (*second.notes, *told_of_second)]
+    if merged is not None:
+        notes.append(f"no held-out part: {len(parts[1]):,} of {len(whole):,} points held out at random (seed {seed})"
+                     + (f"; {merged:,} that equal or nearly equal another are on its side" if merged else ""))
+    _require_alike(where, train, held)
+    notes += _missing_classes("training", train.labels, parts[0].labels)
+    notes += _missing_classes("held-out", held.labels, parts[1].labels)
+    heldout_values, leaked = np.asarray(held.values), None
+    if merged != 0:  # a split of distinct points leaks none
+        require_one_scale(f"{one_line(str(where))}: held-out points", heldout_values, train.values)
+        found = leaked_points(train.values, heldout_values)
+        if found.any():
+            leaked = found
+            first = f" ({held.names[int(found.argmax())]} for one)" if held.names is not None else ""
+            notes.append(f"{found.sum():,} of {len(found):,} held-out points {are(found.sum())} equal or nearly equal "
+                         f"to training points{first}; they select and judge nothing")
+    latents = None
+    if vae is not None:
+        if not train.pixels:
+            raise file_error(where, "holds no pictures, and --vae makes latents of pictures; leave it out")
+        train, heldout_values, latents, told = _as_latents(train, heldout_values, vae, vae_sample, seed)
+        notes += told
+    return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
+                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents)
+
+
+def _require_alike(where: object, train: Points, held: Points) -> None:
+    """Raise InputError for too few points, and for parts of several shapes or types."""
     for name, points, least in (("train", train, 2), ("heldout", held, 1)):
         if len(points) < least:
             raise file_error(where, f"has {counted(len(points), f'{name} point')}; at least {least} are needed")
@@ -110,26 +134,6 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         kind = {False: "float", True: "uint8 images"}
         raise file_error(where, f"training points are {kind[train.pixels]}, held-out points {kind[held.pixels]}; give "
                                 "both as one type: only uint8 is scaled to [-1, 1]")
-    notes += _missing_classes("training", train.labels, parts[0].labels)
-    notes += _missing_classes("held-out", held.labels, parts[1].labels)
-    heldout_values = np.asarray(held.values)
-    if may_leak:
-        require_one_scale(f"{one_line(str(where))}: held-out points", heldout_values, train.values)
-    leaked = leaked_points(train.values, heldout_values) if may_leak else None
-    if leaked is not None and leaked.any():
-        one = f" ({held.names[int(leaked.argmax())]} for one)" if held.names is not None else ""
-        notes.append(f"{leaked.sum():,} of {len(leaked):,} held-out points {are(leaked.sum())} equal or nearly equal "
-                     f"to training points{one}; they select and judge nothing")
-    else:
-        leaked = None
-    latents = None
-    if vae is not None:
-        if not train.pixels:
-            raise file_error(where, "holds no pictures, and --vae makes latents of pictures; leave it out")
-        train, heldout_values, latents, told = _as_latents(train, heldout_values, vae, vae_sample, seed)
-        notes += told
-    return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents)
 
 
 def _as_latents(train: Points, heldout: np.ndarray, vae: str | os.PathLike[str], draw: bool,
@@ -159,53 +163,47 @@ def require_there(spec: str) -> None:
                                      "hf:NAME[:CONFIG]")
 
 
-def _form(channels: str | None = None, size: int | None = None, crop: bool = False, column: str | None = None) -> Form:
+def _check_options(channels: str | None = None, size: int | None = None, crop: bool = False,
+                   column: str | None = None) -> None:
     if channels not in (None, "first", "last"):
         raise InputError(f"channels is {channels!r}; give first or last")
     if size is not None and not (type(size) is int and 1 <= size <= MAX_SIZE):
         raise InputError(f"size is {size!r}; give a number of pixels from 1 to {MAX_SIZE}")
     if crop and size is None:
         raise InputError("crop needs a size; give --size N as well")
-    return Form(size=size, crop=crop)
 
 
 def _read(spec: Any, root: str | os.PathLike[str] | None, read_as: dict[str, Any]) -> Source:
-    if isinstance(spec, str | os.PathLike):
+    column, channels = read_as.get("column"), read_as.get("channels")
+    if not isinstance(spec, str | os.PathLike):
+        refuse_column("array", column)
+        if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
+            spec = spec.detach().cpu()
+            spec = (spec.float() if spec.is_floating_point() else spec).numpy()
+        source = Source("array", [as_points(spec, "array")])
+    elif str(spec).startswith(HUB_PREFIX):
+        source = read_hub_spec(str(spec), column)
+    else:
+        require_there(str(spec))
         known = known_recipes().get(str(spec))
         if known is not None or Path(spec).suffix.lower() == ".toml":
-            require_there(str(spec))
             if read_as:
                 raise file_error(spec, f"is a recipe, which says itself how data are read; leave out "
                                        f"{', '.join(f'--{name}' for name in read_as)}, or write a recipe of your own")
             return read_recipe(known or Path(spec), root)
-    source = _read_data(spec, read_as.get("column"))
-    channels, size = read_as.get("channels"), read_as.get("size")
+        source = read_path(Path(spec), column)
     parts: list[Part] = []
-    said: dict[str, None] = {}
-    for part in (source.train, source.heldout):
+    notes: dict[str, None] = dict.fromkeys(source.notes)
+    for part in source.parts:
         if isinstance(part, Points):
-            if size:
+            if "size" in read_as:
                 raise file_error(source.name, "holds arrays, and --size scales encoded pictures only; leave it out")
             part, note = with_channels(part, channels, source.name)
-            said |= {note: None} if note else {}
-        elif channels and part is not None:
+            notes |= {note: None} if note else {}
+        elif channels:
             raise file_error(source.name, "holds encoded pictures, whose channels are known; leave out --channels")
-        parts += [] if part is None else [part]
-    return replace(source, train=parts[0], heldout=parts[1] if len(parts) > 1 else None, notes=(*source.notes, *said))
-
-
-def _read_data(spec: Any, column: str | None) -> Source:
-    """What is no recipe."""
-    if isinstance(spec, str | os.PathLike):
-        if isinstance(spec, str) and spec.startswith(HUB_PREFIX):
-            return read_hub_spec(spec, column)
-        require_there(str(spec))
-        return read_path(Path(spec), column)
-    refuse_column("array", column)
-    if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
-        spec = spec.detach().cpu()
-        spec = (spec.float() if spec.is_floating_point() else spec).numpy()
-    return Source("array", as_points(spec, "array"))
+        parts.append(part)
+    return replace(source, parts=parts, notes=tuple(notes))
 
 
 def _split(points: Points, seed: int) -> tuple[list[Points], int]:

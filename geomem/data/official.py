@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from geomem.data.child import in_child
-from geomem.data.images import member_names, pictures_of_files, pictures_of_members
+from geomem.data.images import folder_files, zip_files
 from geomem.data.source import Source
 from geomem.errors import as_input_error, counted, file_error
 from geomem.files import require_file
@@ -45,18 +45,15 @@ def read_celeba(images: Path, partition: Path) -> Source:
         lines = partition.read_text(encoding="utf-8-sig").splitlines()
         rows = [_partition_row(line) for line in lines if line.strip() and not line.startswith("image_id")]
         names, parts = [name for name, _ in rows], np.array([part for _, part in rows])
-    if images.is_dir():
-        inner = images / images.name
-        pictures = pictures_of_files(images, inner if inner.is_dir() else images, names)
-    else:
-        there = {name[-1]: "/".join(name) for name in member_names(images)}
-        if missing := [name for name in names if name not in there]:
-            raise file_error(images, f"lacks {missing[0]}; {_ADVICE}")
-        pictures = pictures_of_members(images, [there[name] for name in names])
+    files = folder_files(images) if images.is_dir() else zip_files(images)
+    there = {name[-1]: name for name in files.names}
+    if missing := [name for name in names if name not in there]:
+        raise file_error(images, f"lacks {missing[0]}; {_ADVICE}")
+    pictures = files.pictures([there[name] for name in names])
     train, heldout = (pictures.take(np.flatnonzero(parts == part)) for part in (0, 2))
     left = int((parts == 1).sum())
     notes = (f"{counted(left, 'image')} of the validation partition left out",) if left else ()
-    return Source("celeba", train, heldout if len(heldout) else None, notes)
+    return Source("celeba", [train, heldout] if len(heldout) else [train], notes)
 
 
 def _partition_row(line: str) -> tuple[str, int]:
@@ -85,10 +82,10 @@ def read_flowers(images: Path, split: Path) -> Source:
         if len(labels) < numbers[-1]:
             raise file_error(file, f"has {len(labels):,} labels, too few for image {numbers[-1]:,}; {_ADVICE}")
         labels = labels[numbers - 1]
-    names = [f"image_{number:05}.jpg" for number in numbers]
-    pictures = replace(pictures_of_files(images, images, names), labels=labels)
+    pictures = folder_files(images).pictures([(f"image_{number:05}.jpg",) for number in numbers])
+    pictures = replace(pictures, labels=labels)
     is_test = np.isin(numbers, tstid)
-    return Source("flowers-102", pictures.take(np.flatnonzero(~is_test)), pictures.take(np.flatnonzero(is_test)))
+    return Source("flowers-102", [pictures.take(np.flatnonzero(chosen)) for chosen in (~is_test, is_test)])
 
 
 def _mat_integers(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:

@@ -205,8 +205,14 @@ def _refuse_nonfinite(values: Values, where: object) -> None:
                                 f"{found[1]} counted from 0; repair or remove them")
 
 
-def class_names(names: Sequence[str]) -> np.ndarray:
-    """Class names ``(N,)`` as an array, which gives each the room of the longest. Raises ValueError for a long one."""
+def as_labels(labels: Sequence[int | str]) -> np.ndarray:
+    """Labels ``(N,)`` as int64, or as class names where one of them is a name.
+
+    Raises ValueError for a long name, since an array gives each the room of the longest.
+    """
+    if not any(isinstance(label, str) for label in labels):
+        return np.array(labels, dtype=np.int64)
+    names = [str(label) for label in labels]
     if any(len(name) > MAX_CLASS_NAME for name in names):
         raise ValueError(f"a class name has more than {MAX_CLASS_NAME} characters")
     return np.array(names, dtype=str)

@@ -22,19 +22,15 @@ from pathlib import Path
 from geomem.data.arrays import read_npy, read_npz, read_shards, shards
 from geomem.data.cifar import batches, is_binary_batch, read_batch_file, read_cifar
 from geomem.data.idx import GZIP, images_in, is_idx, read_idx
-from geomem.data.images import files_below, holds_images, read_folder, read_tar, read_tars, read_zip, unread
+from geomem.data.images import files_below, holds_images, read_folder, read_tars, read_zip, unread
 from geomem.data.labels import METADATA_FILES
 from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
-from geomem.data.parquet import holds_points, read_parquet, read_table, table_files
+from geomem.data.parquet import holds_points, read_tables, table_files
 from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
-_BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
-    ".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".tar": read_tar, ".gz": read_idx, ".parquet": read_table,
-    ".arrow": read_table,
-    **dict.fromkeys(SUFFIXES, read_series)}
 FORMS = (".npz, .npy, a folder of .npy files, a folder, .zip or .tar of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
          "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet or .arrow")
 _FILE = "give a file or a folder"
@@ -57,10 +53,23 @@ def read_path(path: Path, column: str | None = None) -> Source:
     reader = _by_content(path, start) or _BY_SUFFIX.get(path.suffix.lower())
     if reader is None:
         raise file_error(path, f"is of no known form; known are {FORMS}")
-    if reader is read_table:
-        return read_table(path, column)
+    if reader is _read_table:
+        return read_tables([path], path, column)
     refuse_column(path, column)
     return reader(path)
+
+
+def _read_table(path: Path) -> Source:
+    return read_tables([path], path)
+
+
+def _read_tar(path: Path) -> Source:
+    return read_tars([path], path)
+
+
+_BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
+    ".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".tar": _read_tar, ".gz": read_idx, ".parquet": _read_table,
+    ".arrow": _read_table, **dict.fromkeys(SUFFIXES, read_series)}
 
 
 def refuse_column(where: object, column: str | None) -> None:
@@ -73,7 +82,7 @@ def _read_folder(folder: Path, column: str | None) -> Source:
     with as_input_error(folder, "a folder of data", "check its permissions"):
         tables = table_files(folder)
         if tables and (not holds_images(folder) or holds_points(tables[0])):
-            return _said(read_parquet(tables, folder, column), folder, tables)
+            return _said(read_tables(tables, folder, column), folder, tables)
         refuse_column(folder, column)
         if batches(folder):
             return read_cifar(folder)
@@ -111,11 +120,11 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
     if start.startswith(GZIP):
         return read_idx
     if start.startswith((b"PAR1", b"ARROW1")):
-        return read_table
+        return _read_table
     if path.name in METADATA_FILES:
         return lambda path: read_folder(path.parent)
     if start[257:262] == b"ustar":
-        return read_tar
+        return _read_tar
     if start.startswith(b"\x80") and start[1:2] in (b"\x02", b"\x03"):
         return read_batch_file
     if is_idx(start):

@@ -149,7 +149,7 @@ def prepare_recipe(path: Path, root: str | os.PathLike[str] | None = None) -> Pr
         else:
             notes = [*source.notes, *notes]
         checks = _checks(points, rows, recipe.get("expected", {}), known_hash, path)
-    prepared = Source(path.stem, points[0], points[1] if len(points) > 1 else None, tuple(notes), source.classes)
+    prepared = Source(path.stem, points, tuple(notes), source.classes)
     return Prepared(prepared, origin, checks)
 
 
@@ -186,12 +186,12 @@ def _read_source(source: dict[str, Any], path: Path) -> tuple[Source, str]:
         assert package.origin is not None
         table = np.loadtxt(Path(package.origin).parent / "datasets/data" / _SKLEARN[source["name"]], delimiter=",")
         points = as_points(table[:, :-1], path, table[:, -1].astype(np.int64))
-        return Source(path.stem, points), f"scikit-learn's {source['name']}"
+        return Source(path.stem, [points]), f"scikit-learn's {source['name']}"
     if source["kind"] == "file":
         column = source.get("column")
         found = read_path(path.parent / source["path"], column)
         if "heldout" in source:
-            found = replace(found, heldout=read_path(path.parent / source["heldout"], column).train)
+            found = replace(found, parts=[found.train, read_path(path.parent / source["heldout"], column).train])
         return found, str(path.parent / source["path"])
     if source["kind"] == "hub":
         data = HubData(**{key: source[key] for key in _HUB & source.keys()})
@@ -202,7 +202,7 @@ def _read_source(source: dict[str, Any], path: Path) -> tuple[Source, str]:
 
 def _chosen(source: Source, split: dict[str, Any] | None, path: Path) -> tuple[list[Part], list[np.ndarray]]:
     """Both parts as the split wants them, and the rows of the source that they are."""
-    parts: list[Part] = [source.train] if source.heldout is None else [source.train, source.heldout]
+    parts = list(source.parts)
     if split is None:
         return parts, [np.arange(len(part)) for part in parts]
     rule, wanted = split["rule"], [split["train"], split["heldout"]]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geomem.data.points import Points, as_points, class_names
+from geomem.data.points import Points, as_labels, as_points
 from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
@@ -31,12 +31,10 @@ Table = tuple[np.ndarray, np.ndarray | None]
 
 def read_series(path: Path) -> Source:
     """Signals ``(N, C, L)`` with labels; a ``_TEST`` file beside a ``_TRAIN`` file is held out."""
-    train = _read_file(path)
-    if not path.stem.endswith("_TRAIN"):
-        return Source(path.stem, train)
     name = path.stem.removesuffix("_TRAIN")
     beside = path.with_name(f"{name}_TEST{path.suffix}")
-    return Source(name, train, _read_file(beside) if beside.is_file() else None)
+    files = [path, beside] if name != path.stem and beside.is_file() else [path]
+    return Source(name, [_read_file(file) for file in files])
 
 
 def training_file(folder: Path) -> Path | None:
@@ -121,8 +119,8 @@ def _classes(labels: list[str]) -> np.ndarray:
     try:
         numbers = np.array(labels, np.float64)
     except ValueError:
-        return class_names(labels)
-    return numbers.astype(np.int64) if _are_whole(numbers).all() else class_names(labels)
+        return as_labels(labels)
+    return numbers.astype(np.int64) if _are_whole(numbers).all() else as_labels(labels)
 
 
 def _are_whole(numbers: np.ndarray) -> np.ndarray:

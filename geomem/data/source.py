@@ -24,16 +24,23 @@ def split_word(path: Path) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A training part, the held-out part where there is one, and things to announce.
+    """``parts``: a training part and, where there is one, a held-out part; and things to announce.
 
     classes: names of the labels 0, 1, ... where labels are numbers and the source says what they stand for.
     """
 
     name: str
-    train: Part
-    heldout: Part | None = None
+    parts: Sequence[Part]
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+
+    @property
+    def train(self) -> Part:
+        return self.parts[0]
+
+    @property
+    def heldout(self) -> Part | None:
+        return self.parts[1] if len(self.parts) > 1 else None
 
 
 def read_parts(parts: Sequence[Part], form: Form | None = None) -> tuple[list[Points], list[str]]:

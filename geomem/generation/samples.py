@@ -96,7 +96,7 @@ def read_samples(path: str | Path, *, size: int | None = None, crop: bool = Fals
     if not isinstance(about, dict):
         about = {}
     if values.dtype == np.uint8:
-        values = _values(Source("samples", as_points(values, path)), str(path))
+        values = _values(Source("samples", [as_points(values, path)]), str(path))
     elif values.ndim == 4 and values.dtype.kind == "f" and "format" not in about:
         values = _channels_first(Points(values), str(path))
     if values.dtype.kind == "f":
