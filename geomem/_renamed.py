@@ -40,7 +40,6 @@ RENAMED: dict[str, str] = {  # the old name: where it is now
     "geomem.quality.MeanOverRuns": "geomem.statistics.MeanOverRuns",
     "geomem.quality.difference_over_seeds": "geomem.statistics.difference_over_seeds",
     "geomem.quality.mean_over_runs": "geomem.statistics.mean_over_runs",
-    "geomem.quality.nested_bootstrap": "geomem.statistics.nested_bootstrap",
     "geomem.quality.pareto_front": "geomem.statistics.pareto_front",
     "geomem.quality.pearson_correlation": "geomem.statistics.pearson_correlation",
     "geomem.training.Origin": "geomem.training.InitialWeights",

@@ -29,14 +29,13 @@ is an interval for the mean over all seeds (``mean_over_runs``), t Student's qua
 the samples, so s does; the second term keeps a few runs that agree by chance, or all memorize nothing, from looking
 certain. In 400,000 simulated settings of normal runs, with a spread of 0, 1 and 3 times the noise of their samples, it
 covered the truth in 99, 97 and 95% of the cases with 3 runs, and in 98, 96 and 95% with 5. The percentile interval of a
-bootstrap over runs and over the samples within each covered 97, 93 and 80% with 3 runs. So ``nested_bootstrap`` takes
-its standard error alone, with Student's quantile: 98 to 100% with 3 runs, 95 to 100% with 5.
+bootstrap over runs and over the samples within each covered 97, 93 and 80% with 3 runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +43,7 @@ import numpy as np
 import scipy  # loads scipy.stats, two thirds of a second, where it is used first
 
 from geomem.errors import InputError
+from geomem.points import runs
 from geomem.rng import generator
 
 Z_95 = 1.959963984540054
@@ -90,10 +90,8 @@ def share_stderr(count: int, n: int) -> float:
 
 def clopper_pearson_interval(count: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
     """Exact 95% interval of binomial proportions, count successes of n > 0 each (Clopper and Pearson 1934)."""
-    count, n = np.asarray(count), np.asarray(n)
-    low = np.where(count > 0, scipy.stats.beta.ppf(0.025, np.maximum(count, 1), n - count + 1), 0.0)
-    high = np.where(count < n, scipy.stats.beta.ppf(0.975, count + 1, np.maximum(n - count, 1)), 1.0)
-    return low, high
+    low, high = scipy.stats.beta.ppf(0.025, count, n - count + 1), scipy.stats.beta.ppf(0.975, count + 1, n - count)
+    return np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=1.0)  # where none or all of them are
 
 
 def newcombe_interval(p: float, p_interval: tuple[float, float], q: float, q_interval: tuple[float, float],
@@ -369,32 +367,6 @@ def mean_over_runs(values: Sequence[float] | np.ndarray, stderrs: Sequence[float
     return MeanOverRuns(mean, mean - half, mean + half, between, within, len(v))
 
 
-def nested_bootstrap(runs: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float] = np.mean, *,
-                     resamples: int = 1000, seed: int = 0) -> MeanOverRuns:
-    """Mean over runs of a statistic of their samples, by a bootstrap over runs and over samples within each.
-
-    runs: the samples of each run, (n_j, ...), or one value for each sample, such as whether it is memorized.
-    statistic: of one run; one that resampling biases, as it does a Frechet distance, belongs into ``mean_over_runs``.
-
-    Raises InputError if there is no run, a run is empty, or the statistic gives no finite number.
-    """
-    if len(runs) == 0 or any(len(run) == 0 for run in runs) or resamples < 2:
-        raise InputError(f"{len(runs)} runs, {resamples} resamples: give runs of samples, and 2 resamples or more")
-    k = len(runs)
-    values = _numbers([statistic(run) for run in runs], "the statistic of the runs")
-    resampled = np.empty((k, resamples))
-    for j, run in enumerate(runs):
-        rng = generator(seed, "nested bootstrap of samples", j)
-        resampled[j] = [statistic(run[rng.integers(0, len(run), len(run))]) for _ in range(resamples)]
-    picks = generator(seed, "nested bootstrap of runs").integers(0, k, (resamples, k))
-    # A run drawn twice brings two resamples of its samples.
-    turn = (np.arange(resamples)[:, None] + np.arange(k)) % resamples
-    spread = _numbers(resampled[picks, turn].mean(axis=1), "the statistic of resampled runs").std(ddof=1)
-    mean, half = float(values.mean()), float(spread) * (float(scipy.stats.t.ppf(0.975, k - 1)) if k > 1 else Z_95)
-    return MeanOverRuns(mean, mean - half, mean + half, float(values.std(ddof=1)) if k > 1 else None,
-                        float(np.sqrt(resampled.var(axis=1, ddof=1).mean())), k)
-
-
 def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> DifferenceOverSeeds:
     """Compare two settings run with the same seeds: values by seed, of which those common to both are used.
 
@@ -405,10 +377,12 @@ def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float
     if len(seeds) < 2:
         raise InputError(f"the two settings have {len(seeds)} seeds in common; a paired comparison needs 2 or more")
     difference = _numbers([first[seed] - second[seed] for seed in seeds], "the differences")
-    mean, spread = float(difference.mean()), float(difference.std(ddof=1))
-    half = float(scipy.stats.t.ppf(0.975, len(seeds) - 1)) * spread / np.sqrt(len(seeds))
-    p = float(scipy.stats.ttest_1samp(difference, 0).pvalue) if np.ptp(difference) > 0 else None
-    return DifferenceOverSeeds(mean, mean - half, mean + half, p, seeds)
+    mean = float(difference.mean())
+    if np.ptp(difference) == 0:
+        return DifferenceOverSeeds(mean, mean, mean, None, seeds)
+    test = scipy.stats.ttest_1samp(difference, 0)
+    low, high = test.confidence_interval(0.95)
+    return DifferenceOverSeeds(mean, float(low), float(high), float(test.pvalue), seeds)
 
 
 def pareto_front(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -462,9 +436,7 @@ def pearson_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np
 
     For ranks, and for an interval without normality, see ``rank_correlation``. Raises InputError for other input.
     """
-    a, b = _numbers(x, "x"), _numbers(y, "y")
-    if a.shape != b.shape or len(a) < 4:
-        raise InputError(f"x and y hold {len(a)} and {len(b)} values; give two values for each of 4 points or more")
+    a, b = _pairs(x, y, 4)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return Correlation(None, None, None, None, len(a))
     result = scipy.stats.pearsonr(a, b)
@@ -472,41 +444,26 @@ def pearson_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np
     return Correlation(float(result.statistic), float(result.pvalue), float(limits.low), float(limits.high), len(a))
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray, *, resamples: int | None = None, seed: int = 0) -> RankCorrelation:
-    """Spearman's rank correlation of x and y, (n,) finite numbers each, with a bootstrap interval over the n points.
+def rank_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, *,
+                     seed: int = 0) -> RankCorrelation:
+    """Spearman's rank correlation of x and y, (n,) finite numbers each, n >= 3, with a bootstrap interval over the n
+    points: of 2,000 resamples, fewer beyond 2,000 points, but at least 200. A resample where one side is constant has
+    no correlation and is left out; when that happens to more than 1 in 20 there is no interval.
 
-    resamples: None for 2,000, fewer beyond 2,000 points, but at least 200. A resample where one side is constant has
-        no correlation and is left out; when that happens to more than 1 in 20 there is no interval.
-
-    Raises InputError if the lengths differ, n < 3, a value is not finite or there is no resample.
+    Raises InputError for other input.
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if resamples is None:
-        resamples = min(2000, max(200, _RESAMPLE_ENTRIES // max(1, x.size)))
-    if resamples < 1:
-        raise InputError(f"{resamples} resamples; give 1 or more")
-    if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
-        raise InputError(f"x and y have shapes {x.shape} and {y.shape}; give two values for each of 3 points or more")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError("x or y holds NaN or infinite values; leave those points out")
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return RankCorrelation(None, None, None, None, len(x))
-
-    result = scipy.stats.spearmanr(x, y)
-    low, high = percentile_interval(_resampled_correlations(x, y, resamples, seed)) or (None, None)
-    return RankCorrelation(float(result.statistic), float(result.pvalue), low, high, len(x))
-
-
-def _resampled_correlations(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Rank correlations (resamples,); NaN where one side is constant, of which scipy's bootstrap would warn."""
-    rng = generator(seed, "rank correlation bootstrap")
-    parts = []
-    for start in range(0, resamples, step := max(1, _RESAMPLE_ENTRIES // len(x))):
-        picks = rng.integers(0, len(x), size=(min(step, resamples - start), len(x)))
-        a, b = (scipy.stats.rankdata(values[picks], axis=1) - (len(x) + 1) / 2 for values in (x, y))
-        size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-        parts.append(np.divide((a * b).sum(axis=1), size, out=np.full(len(a), np.nan), where=size > 0))
-    return np.concatenate(parts)
+    a, b = _pairs(x, y, 3)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return RankCorrelation(None, None, None, None, len(a))
+    result, rng = scipy.stats.spearmanr(a, b), generator(seed, "rank correlation bootstrap")
+    resamples, found = min(2000, max(200, _RESAMPLE_ENTRIES // len(a))), []
+    for part in runs(0, resamples, max(1, _RESAMPLE_ENTRIES // len(a))):
+        picks = rng.integers(0, len(a), size=(part.stop - part.start, len(a)))
+        u, v = (scipy.stats.rankdata(values[picks], axis=1) - (len(a) + 1) / 2 for values in (a, b))
+        size = np.sqrt((u * u).sum(axis=1) * (v * v).sum(axis=1))
+        found.append(np.divide((u * v).sum(axis=1), size, out=np.full(len(u), np.nan), where=size > 0))
+    low, high = percentile_interval(np.concatenate(found)) or (None, None)
+    return RankCorrelation(float(result.statistic), float(result.pvalue), low, high, len(a))
 
 
 def percentile_interval(resampled: np.ndarray) -> tuple[float, float] | None:
@@ -523,10 +480,9 @@ def resampled_means(rng: np.random.Generator, values: np.ndarray, resamples: int
 
     By how often each row occurs, so that no resample of many levels is held.
     """
-    n = len(values)
-    parts = []
-    for start in range(0, resamples, step := max(1, _RESAMPLE_ENTRIES // n)):
-        rows = min(step, resamples - start)
+    n, parts = len(values), []
+    for part in runs(0, resamples, max(1, _RESAMPLE_ENTRIES // n)):
+        rows = part.stop - part.start
         picks = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
         times = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
         parts.append(times.astype(np.float64) @ values / n)
@@ -538,3 +494,11 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     if array.ndim != 1 or not np.isfinite(array).all():
         raise InputError(f"{name} must be a list of finite numbers")
     return array
+
+
+def _pairs(x: Any, y: Any, least: int) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _numbers(x, "x"), _numbers(y, "y")
+    if a.shape != b.shape or len(a) < least:
+        raise InputError(f"x and y hold {len(a)} and {len(b)} values; give two values for each of {least} points or "
+                         "more")
+    return a, b

@@ -46,7 +46,7 @@ NAMES = {
     "geomem.quality": """
         Correlation DifferenceOverSeeds InceptionFeatures Judge METRICS MeanOverRuns Measurement PrecisionRecall
         QualityReport difference_over_seeds frechet_distance inception_features jensen_shannon kernel_distance
-        mean_over_runs mean_training_distance nested_bootstrap pareto_front pearson_correlation precision_recall
+        mean_over_runs mean_training_distance pareto_front pearson_correlation precision_recall
         quality_report wasserstein_1
     """,
     "geomem.plots": """

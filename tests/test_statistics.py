@@ -12,7 +12,6 @@ from geomem.statistics import (
     clopper_pearson_interval,
     difference_over_seeds,
     mean_over_runs,
-    nested_bootstrap,
     paired_share_difference,
     pareto_front,
     pearson_correlation,
@@ -62,41 +61,6 @@ def test_interval_of_the_mean_covers_the_truth(rng, runs, spread):
     assert 0.929 < np.mean([mean.low <= 0 <= mean.high for mean in intervals]) < 0.995
 
 
-def test_nested_bootstrap_has_the_variance_of_two_levels(rng):
-    """Over resamples of k runs and of n samples within, the variance of the mean is ((k-1)/k s^2 + w^2) / k, s^2 the
-    variance of the run means and w^2 the mean variance of a resampled run mean. 2,000 resamples know a standard
-    deviation to 1.6%; each run has only 2,000 resampled means: together within 6%.
-    """
-    runs = [rng.standard_normal(50) + shift for shift in (0.0, 0.4, 0.5, 1.1)]
-    found = nested_bootstrap(runs, resamples=2000)
-    means, within = np.array([run.mean() for run in runs]), np.mean([run.var() / 50 for run in runs])
-    assert found.mean == pytest.approx(means.mean())
-    expected = np.sqrt((3 / 4 * means.var(ddof=1) + within) / 4) * scipy.stats.t.ppf(0.975, 3)
-    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.06)
-    assert found.within == pytest.approx(within**0.5, rel=0.06)
-    assert found.between == pytest.approx(means.std(ddof=1))
-    assert nested_bootstrap(runs, resamples=2000) == found
-    assert nested_bootstrap(runs, resamples=2000, seed=1) != found
-    alone = nested_bootstrap(runs[:1], resamples=2000)
-    assert alone.between is None
-    assert (alone.high - alone.low) / 2 == pytest.approx(1.96 * runs[0].std() / 50**0.5, rel=0.06)
-    # Runs of one mean: only w / sqrt(k) is left; one resample for a run drawn several times would give 1.32 of it.
-    x = runs[0] - runs[0].mean()
-    found = nested_bootstrap([x] * 4, resamples=2000)
-    assert (found.high - found.low) / 2 == pytest.approx(
-        x.std() / 50**0.5 / 4**0.5 * scipy.stats.t.ppf(0.975, 3), rel=0.06)
-
-
-def test_nested_bootstrap_covers_the_truth_and_takes_any_statistic(rng):
-    """Of 150 intervals that cover with probability .95 at least, fewer than 132 do so once in 1,000 times."""
-    covered = 0
-    for seed in range(150):
-        runs = [rng.standard_normal((30, 1)) + 0.5 * rng.standard_normal() for _ in range(3)]
-        found = nested_bootstrap(runs, lambda run: float(np.median(run)), resamples=100, seed=seed)
-        covered += found.low <= 0 <= found.high
-    assert covered >= 132
-
-
 def test_difference_over_seeds_is_the_t_test_on_common_seeds(rng):
     luck = rng.standard_normal(6)
     first = {seed: 1 + luck[seed] for seed in range(6)}
@@ -132,9 +96,6 @@ def test_pareto_front_by_definition(rng, levels):
     (lambda: pearson_correlation([1, 2, 3, np.nan], [1, 2, 3, 4]), "finite"),
     (lambda: mean_over_runs([], []), "for each run"),
     (lambda: mean_over_runs([1.0], [-1.0]), "none negative"),
-    (lambda: nested_bootstrap([]), "0 runs"),
-    (lambda: nested_bootstrap([np.ones(3), np.ones(0)]), "runs of samples"),
-    (lambda: nested_bootstrap([np.full(3, np.nan)]), "finite"),
     (lambda: difference_over_seeds({0: 1.0}, {0: 1.0, 1: 2.0}), "1 seeds in common"),
     (lambda: pareto_front([1.0], [1.0, 2.0]), "two for each"),
     (lambda: paired_share_difference(np.ones(3), np.ones(4)), "one value per seed"),
