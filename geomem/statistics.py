@@ -311,6 +311,12 @@ def interval(mean: np.ndarray, variance: np.ndarray, n_points: int, *,
     return wilson(mean, size)
 
 
+def normal_interval(value: float, stderr: float, lowest: float = -math.inf,
+                    highest: float = math.inf) -> tuple[float, float]:
+    """95% interval value -+ 1.96 standard errors, cut to what is possible."""
+    return max(lowest, value - Z_95 * stderr), min(highest, value + Z_95 * stderr)
+
+
 def standard_error(values: np.ndarray) -> float:
     """Standard error of the mean of independent values (n,), n >= 2."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))

@@ -11,7 +11,7 @@ the config.json in its folder.
 from geomem.features.dinov2 import DINOv2
 from geomem.features.inception import InceptionFeatures, inception_features
 from geomem.features.registry import EXTRACTORS, load_features
-from geomem.features.space import PIXELS, FeatureSpace, feature_space
+from geomem.features.space import PIXELS, FeatureSpace, feature_space, rows_in
 
 __all__ = ["EXTRACTORS", "PIXELS", "DINOv2", "FeatureSpace", "InceptionFeatures", "feature_space",
-           "inception_features", "load_features"]
+           "inception_features", "load_features", "rows_in"]

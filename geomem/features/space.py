@@ -12,7 +12,7 @@ from torch import nn
 
 from geomem.devices import evaluation_mode
 from geomem.errors import InputError
-from geomem.points import Array, as_points
+from geomem.points import Array, as_points, as_rows
 
 PIXELS = "pixels"  # the name of the space without features
 BATCH = 64
@@ -66,3 +66,16 @@ def feature_space(features: Callable[..., Any] | None) -> FeatureSpace | None:
     if not callable(features):
         raise InputError(f"features = {features!r} is no callable from pictures to features")
     return FeatureSpace(features)
+
+
+def rows_in(features: Callable[..., Any] | None, **points: Array) -> list[np.ndarray]:
+    """Sets of points (n, ...), by the names that messages give them, as rows (n, d), or as their features (n, F).
+
+    Raises InputError where a value is not finite, the rows differ in length, or ``features`` is no extractor.
+    """
+    space = feature_space(features)
+    rows = [as_rows(part, name) if space is None else space(part, name) for name, part in points.items()]
+    sizes = [part.shape[1] for part in rows]
+    if len(set(sizes)) > 1:
+        raise InputError(f"{' and '.join(points)} have {' and '.join(map(str, sizes))} values each; they must agree")
+    return rows

@@ -31,15 +31,23 @@ def swapped_samples(outside: nn.Module, inside: nn.Module | None, window: Window
     the final 0; other options as in ``geomem.generation.generate``. Raises InputError where no level of the sampler
     lies in the window, or with None where all do.
     """
-    replaced = window.holds(sigmas)
-    if not replaced.any():
-        raise InputError(f"the window {window.name} ({window.low:.4g}:{window.high:.4g}) holds none of the sampler's "
-                         f"{len(sigmas)} noise levels; give a wider one or more steps")
-    if inside is None and replaced.all():
-        raise InputError(f"the window {window.name} holds every noise level of the sampler and cannot be stepped over; "
-                         "give a narrower one")
+    steps_to_swap(window, sigmas, skipped=inside is None)
     denoiser = SkippingDenoiser(outside, window) if inside is None else swapped_denoiser(outside, inside, window)
     return generate(denoiser, seeds, shape, sigmas=sigmas, **options)
+
+
+def steps_to_swap(window: Window, sigmas: np.ndarray, *, skipped: bool) -> tuple[int, int]:
+    """The first and the last step of the sampler in the window. Raises InputError for a window without any, and for one
+    of all steps that are to be skipped.
+    """
+    steps = np.flatnonzero(window.holds(sigmas))
+    if not len(steps):
+        raise InputError(f"the window {window.name} ({window.low:.4g}:{window.high:.4g}) holds none of the sampler's "
+                         f"{len(sigmas)} noise levels; give a wider one (--window) or more steps")
+    if skipped and len(steps) == len(sigmas):
+        raise InputError(f"the window {window.name} holds every noise level of the sampler and cannot be stepped over; "
+                         "give a narrower one (--window)")
+    return int(steps[0]), int(steps[-1])
 
 
 def control_windows(window: Window, sigmas: np.ndarray, each_side: int = 1) -> list[Window]:

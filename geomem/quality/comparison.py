@@ -31,7 +31,7 @@ _FEATURES = {"pixels": "px", "Inception with other weights": "other Inception"}
 
 
 class Column(NamedTuple):
-    """What a row says of one measure: the fields as in ``Measurement``; ``floor`` is that of held-out points."""
+    """A measure that is no ``Measurement``; the fields as there. floor: None where it has none."""
 
     name: str
     value: float
@@ -39,7 +39,7 @@ class Column(NamedTuple):
     high: float
     stderr: float
     floor: float | None
-    better: str
+    better: str = "lower"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,24 +56,20 @@ class Row:
     about: dict[str, Any]
 
     @property
-    def columns(self) -> dict[str, Column]:
+    def columns(self) -> dict[str, Column | Measurement]:
         """By title, the memorized share first."""
-        rate, q = self.memorization, self.quality
-        columns = {MEMORIZED: Column("memorized", rate.rate, rate.low, rate.high, rate.stderr, None, "lower"),
-                   **self._leaning_column(),
-                   FRECHET: Column("Frechet distance", q.frechet, q.frechet_low, q.frechet_high,
-                                          q.frechet_stderr, q.frechet_floor, "lower")}
+        rate, s, q = self.memorization, self.leaning, self.quality
+        columns: dict[str, Column | Measurement] = {
+            MEMORIZED: Column("memorized", rate.rate, rate.low, rate.high, rate.stderr, None)}
+        if s is not None:
+            columns[LEANING] = Column("leaning", s.share, s.low, s.high, s.stderr,
+                                      s.floor.share if s.floor else None)
+        columns[FRECHET] = Column("Frechet distance", q.frechet, q.frechet_low, q.frechet_high, q.frechet_stderr,
+                                  q.frechet_floor)
         for m in self.metrics:
-            space = "" if m.name in ("FID", "KID") else \
-                f" ({_FEATURES.get(m.features, m.features.replace('component ', 'pc'))})"
-            columns[_SHORT.get(m.name, m.name) + space] = Column(m.name, m.value, m.low, m.high, m.stderr, m.floor,
-                                                                 m.better)
+            space = _FEATURES.get(m.features, m.features.replace("component ", "pc"))
+            columns[_SHORT.get(m.name, m.name) + ("" if m.name in ("FID", "KID") else f" ({space})")] = m
         return columns
-
-    def _leaning_column(self) -> dict[str, Column]:
-        s = self.leaning
-        return {} if s is None else {LEANING: Column(
-            "leaning", s.share, s.low, s.high, s.stderr, s.floor.share if s.floor else None, "lower")}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -130,8 +126,9 @@ class Comparison:
         settings = []
         averages = {mean.label: mean.columns for mean in self.means}
         for label in dict.fromkeys(row.label for row in self.rows):
-            runs = [{"quality": columns[first]._asdict(), "share": columns[share]._asdict()}
-                    for columns in (row.columns for row in self.rows if row.label == label)]
+            runs = [{part: {name: getattr(row.columns[title], name) for name in ("value", "low", "high")}
+                     for part, title in (("quality", first), ("share", share))}
+                    for row in self.rows if row.label == label]
             average = runs[0] if label not in averages else {
                 part: {"value": mean.mean, "low": mean.low, "high": mean.high}
                 for part, mean in (("quality", averages[label][first]), ("share", averages[label][share]))}

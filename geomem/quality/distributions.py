@@ -20,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import bootstrap, wasserstein_distance
+from sklearn.metrics import euclidean_distances
 
 from geomem.errors import InputError, counted
 from geomem.points import Array, as_points, as_rows, runs
@@ -94,12 +95,9 @@ def mean_training_distance(samples: Array, train: Array) -> np.ndarray:
     centre = rows.mean(axis=0, dtype=np.float64)
     length = max(1, min(BLOCK_ENTRIES // rows.shape[1], int(BLOCK_ENTRIES**0.5)))
     for part in runs(0, source.shape[0], length):
-        x = source.take(part) - centre
-        squared = np.einsum("nd,nd->n", x, x)
+        known = source.take(part) - centre
         for block in runs(0, len(rows), length):
-            q = rows[block] - centre
-            between = np.einsum("nd,nd->n", q, q)[:, None] + squared - 2 * q @ x.T
-            total[block] += np.sqrt(between.clip(min=0)).sum(axis=1)
+            total[block] += euclidean_distances(rows[block] - centre, known).sum(axis=1)
     return total / source.shape[0]
 
 
@@ -113,7 +111,5 @@ def _checked(samples: Array, reference: Array) -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Histogram of each point (n, d), (n, bins)."""
-    counts = np.zeros((len(points), len(edges) - 1))
-    for histogram, values in zip(counts, points, strict=True):
-        histogram += np.bincount(np.searchsorted(edges[1:-1], values, side="right"), minlength=len(histogram))
-    return counts
+    return np.array([np.bincount(np.searchsorted(edges[1:-1], values, side="right"), minlength=len(edges) - 1)
+                     for values in points], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Frechet distance in pixels.
+"""Frechet distance in pixels, or of features.
 
 For sample sets a and b in R^d with means ``mu_a, mu_b`` and covariances ``S_a, S_b`` (divisor n - 1):
 
@@ -15,22 +15,27 @@ singular values) of ``R_a R_b^T``: no d x d matrix where n < d, no square root o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from geomem.errors import InputError, counted
+from geomem.features import rows_in
 from geomem.points import BLOCK_VALUES, Array, as_rows, runs
 from geomem.statistics import standard_error
 
 _PENALTY_BELOW, _NO_DISTANCE, _MIFID_ROUNDING = 0.1, 1e-8, 1e-14  # of torchmetrics' MiFID
 
 
-def frechet_distance(a: Array, b: Array) -> float:
+def frechet_distance(a: Array, b: Array, *, features: Callable[..., Any] | None = None) -> float:
     """F(a, b) of the module docstring, in squared data units; symmetric and at least 0.
 
-    a: (n, ...) and b: (m, ...), numpy or torch, flattened to d values each; computed in float64. Raises
-    InputError if a set has fewer than 2 points, the dimensions differ or a value is not finite.
+    a: (n, ...) and b: (m, ...), numpy or torch, flattened to d values each; computed in float64. features: as in
+    ``memorization_rate``, for the distance of features. Raises InputError if a set has fewer than 2 points, the
+    dimensions differ or a value is not finite.
     """
-    return frechet_with_stderr(a, b)[0]
+    return frechet_with_stderr(*rows_in(features, a=a, b=b))[0]
 
 
 def frechet_with_stderr(a: Array, b: Array) -> tuple[float, float]:
@@ -86,9 +91,7 @@ def frechet_change(before: Array, after: Array, b: Array) -> tuple[float, float]
 
 def _value_and_derivative(a: Array, b: Array) -> tuple[float, np.ndarray]:
     """F(a, b), and its derivative in the weight of each point of a, up to a constant, (n,)."""
-    a, b = as_rows(a, "a").astype(np.float64), as_rows(b, "b").astype(np.float64)
-    if a.shape[1] != b.shape[1]:
-        raise InputError(f"the two sets have {a.shape[1]} and {counted(b.shape[1], 'value')} each; they must agree")
+    a, b = (rows.astype(np.float64) for rows in rows_in(None, a=a, b=b))
     if min(len(a), len(b)) < 2:
         raise InputError(f"a covariance needs at least 2 points, not {min(len(a), len(b))}; give more samples")
     n, shift, centred = len(a), a.mean(axis=0) - b.mean(axis=0), a - a.mean(axis=0)

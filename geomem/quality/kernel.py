@@ -12,26 +12,28 @@ The kernel is neither shift- nor scale-invariant: it belongs to the scale of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from geomem.errors import InputError, counted
-from geomem.points import Array, as_rows, runs
+from geomem.features import rows_in
+from geomem.points import Array, runs
 
 _BLOCK_ENTRIES = 2**23  # kernel values held at a time: 64 MiB
 
 
-def kernel_distance(a: Array, b: Array) -> tuple[float, float]:
+def kernel_distance(a: Array, b: Array, *, features: Callable[..., Any] | None = None) -> tuple[float, float]:
     """U(a, b) of the module docstring and its standard error over the sampling of ``a``, with b held fixed.
 
     a: (n, ...), n >= 3, and b: (m, ...), m >= 2, numpy or torch, flattened to d values; computed in float64. The error
     is the jackknife over the points of a, exact for this statistic through the sums over rows of the kernel; its
-    expectation is never too small (Efron and Stein 1981). Raises InputError for fewer points, another size, values that
-    are not finite, or so large that sixth powers of them overflow.
+    expectation is never too small (Efron and Stein 1981). features: as in ``memorization_rate``. Raises InputError for
+    fewer points, another size, values that are not finite, or so large that sixth powers of them overflow.
     """
-    a, b = as_rows(a, "a"), as_rows(b, "b")
-    if a.shape[1] != b.shape[1]:
-        raise InputError(f"the two sets have {a.shape[1]} and {counted(b.shape[1], 'value')} each; they must agree")
+    a, b = rows_in(features, a=a, b=b)
     n, m = len(a), len(b)
     if n < 3 or m < 2:
         raise InputError(f"{counted(n, 'sample')} and {counted(m, 'reference point')}; a kernel distance with its "

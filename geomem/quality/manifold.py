@@ -10,14 +10,17 @@ Both depend on the sizes of the two sets, through the radii: compare at equal n,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from geomem.errors import InputError, counted
+from geomem.errors import InputError
+from geomem.features import rows_in
 from geomem.geometry.neighbours import nearest
-from geomem.points import Array, as_rows, runs
+from geomem.points import Array, runs
 from geomem.statistics import share_stderr, wilson_interval
 
 NEIGHBOURS = 3
@@ -44,16 +47,15 @@ class PrecisionRecall:
 
 
 def precision_recall(samples: Array, reference: Array, *, neighbours: int = NEIGHBOURS,
+                     features: Callable[..., Any] | None = None,
                      device: str | torch.device = "auto") -> PrecisionRecall:
     """Precision of samples (n, ...) and recall of reference (m, ...) by the k-th nearest ``neighbours``.
 
+    features: as in ``memorization_rate``; balls and distances are then those of features.
     Distances are exact where it matters: what is within rounding of a radius is measured directly in float64.
     Raises InputError if the points differ in size, a value is not finite, or a set has no k other points.
     """
-    samples, reference = as_rows(samples, "samples"), as_rows(reference, "reference")
-    if samples.shape[1] != reference.shape[1]:
-        raise InputError(f"samples have {counted(samples.shape[1], 'value')} each and reference points "
-                         f"{reference.shape[1]}; they must agree")
+    samples, reference = rows_in(features, samples=samples, reference=reference)
     n, m = len(samples), len(reference)
     if not 1 <= neighbours < min(n, m):
         raise InputError(f"the {neighbours}-th nearest other point of {min(n, m)}: give more points or fewer "

@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.kernel import kernel_distance
 from geomem.quality.manifold import precision_recall
 from geomem.quality.report import samples_at_floor_size, split_heldout
-from geomem.statistics import Z_95, standard_error
+from geomem.statistics import normal_interval, standard_error
 
 _STANDARD_INCEPTION, _OTHER_INCEPTION = "Inception", "Inception with other weights"
 LIMITS = {"memorized": (0.0, 1.0), "leaning": (0.0, 1.0), "precision": (0.0, 1.0), "recall": (0.0, 1.0),
@@ -128,7 +128,7 @@ class Judge:
             require_images(heldout, "held-out points")
             self._maps[self._inception] = inception
         self._reference: dict[str, np.ndarray] = {}
-        self._floors: dict[tuple[str, int], list[Figure]] = {}
+        self._floors: dict[tuple[str, int], list[Figure]] = {}  # by metric and number of points
 
     def measure(self, samples: Array) -> list[Measurement]:
         """All metrics of samples (n, ...), n >= 4. Raises InputError if they are of another shape or not finite."""
@@ -149,9 +149,9 @@ class Judge:
             subset = samples_at_floor_size(len(points), len(part), self.seed)
             rows = zip(self._figures(metric, points, heldout), self._figures(metric, points[subset], heldout[rest]),
                        self._floors[metric, len(part)], strict=True)
-            measurements += [Measurement(**figure._asdict(), n=len(points), reference=kind, reference_n=total,
-                                         floor=floor.value, floor_n=(len(part), others), at_floor_size=smaller.value)
-                             for figure, smaller, floor in rows]
+            measurements += [Measurement(**figure, n=len(points), reference=kind, reference_n=total,
+                                         floor=floor["value"], floor_n=(len(part), others),
+                                         at_floor_size=smaller["value"]) for figure, smaller, floor in rows]
         return measurements
 
     def reference(self, space: str) -> np.ndarray:
@@ -170,23 +170,13 @@ class Judge:
         return _REGISTRY[metric][1](self, self._space(metric), points, reference)
 
 
-class Figure(NamedTuple):
-    """A value with its standard error and 95% interval; the rest as in ``Measurement``."""
-
-    name: str
-    features: str
-    value: float
-    low: float
-    high: float
-    stderr: float
-    better: str
+Figure = dict[str, Any]  # the fields of a Measurement that are of its value: name, features, value, ..., better
 
 
 def _figure(name: str, features: str, value: float, stderr: float, better: str = "lower") -> Figure:
-    """With a normal interval, cut to what is possible."""
-    smallest, largest = LIMITS.get(name, (0.0, math.inf))
-    return Figure(name, features, value, max(smallest, value - Z_95 * stderr), min(largest, value + Z_95 * stderr),
-                  stderr, better)
+    low, high = normal_interval(value, stderr, *LIMITS.get(name, (0.0, math.inf)))
+    return {"name": name, "features": features, "value": value, "low": low, "high": high, "stderr": stderr,
+            "better": better}
 
 
 def _frechet(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
@@ -200,10 +190,10 @@ def _kernel(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray)
 
 
 def _precision_recall(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:
-    both = precision_recall(points, reference, device=judge.device)
-    return [Figure("precision", space, both.precision, both.precision_low, both.precision_high, both.precision_stderr,
-                   "higher"),
-            Figure("recall", space, both.recall, both.recall_low, both.recall_high, both.recall_stderr, "higher")]
+    both = vars(precision_recall(points, reference, device=judge.device))
+    return [{"name": name, "features": space, "value": both[name], "low": both[f"{name}_low"],
+             "high": both[f"{name}_high"], "stderr": both[f"{name}_stderr"], "better": "higher"}
+            for name in ("precision", "recall")]
 
 
 def _components(judge: Judge, space: str, points: np.ndarray, reference: np.ndarray) -> list[Figure]:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from geomem.errors import InputError, counted
-from geomem.features import PIXELS, feature_space
+from geomem.features import PIXELS, feature_space, rows_in
 from geomem.geometry.neighbours import nearest
-from geomem.points import Array, as_points, as_rows
+from geomem.points import Array, as_points
 from geomem.quality.frechet import frechet_distance, frechet_with_stderr
 from geomem.rng import generator
-from geomem.statistics import Z_95
+from geomem.statistics import normal_interval
 
 SPLITS = 10  # of the held-out points, for the spread of the floor
 
@@ -82,20 +82,20 @@ def quality_report(samples: Array, train: Array, heldout: Array, *, features: Ca
         raise InputError(f"the points differ in shape: {shapes}; bring them to one")
     if len(heldout) < 4:
         raise InputError(f"{counted(len(heldout), 'held-out point')}; two halves to compare need at least 4")
-    if (space := feature_space(features)) is not None:
-        samples, train, heldout = (space(part, name) for part, name in (
-            (samples, "samples"), (train, "train"), (heldout, "heldout")))
-    samples, heldout, source = as_rows(samples, "samples"), as_rows(heldout, "heldout"), as_points("train", train)
+    space = feature_space(features)
+    samples, heldout = rows_in(space, samples=samples, heldout=heldout)
+    source = as_points("train", train if space is None else space(train, "train"))
     frechet, stderr = frechet_with_stderr(samples, heldout)
+    low, high = normal_interval(frechet, stderr, 0.0)
     floor, rest = split_heldout(len(heldout), len(samples), seed)
     subset = samples_at_floor_size(len(samples), len(floor), seed)
     splits = [(floor, rest), *(split_heldout(len(heldout), len(samples), seed, split) for split in range(1, SPLITS))]
     floors = [frechet_distance(heldout[part], heldout[others]) for part, others in splits]
     known = np.sort(generator(seed, "training points").permutation(source.shape[0])[:len(samples)])
     return QualityReport(
-        frechet=frechet, frechet_low=max(0.0, frechet - Z_95 * stderr), frechet_high=frechet + Z_95 * stderr,
-        frechet_stderr=stderr, frechet_floor=floors[0], frechet_floor_low=min(floors), frechet_floor_high=max(floors),
-        floor_n=(len(floor), len(rest)), frechet_at_floor_size=frechet_distance(samples[subset], heldout[rest]),
+        frechet=frechet, frechet_low=low, frechet_high=high, frechet_stderr=stderr, frechet_floor=floors[0],
+        frechet_floor_low=min(floors), frechet_floor_high=max(floors), floor_n=(len(floor), len(rest)),
+        frechet_at_floor_size=frechet_distance(samples[subset], heldout[rest]),
         frechet_train=frechet_distance(source.take(known), heldout), frechet_train_n=len(known),
         nearest_samples=float(np.median(nearest(samples, source, 1, device=device)[0])),
         nearest_heldout=float(np.median(nearest(heldout, source, 1, device=device)[0])),

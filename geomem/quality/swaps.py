@@ -24,7 +24,7 @@ from geomem.memorization import Leaning, MemorizationRate
 from geomem.memorization.heldout import distinct_sets
 from geomem.memorization.leaning import leaning_against, leaning_of_heldout
 from geomem.memorization.ratio import RATIO, apply_ratio_rule, distinct_training
-from geomem.memorization.swap import control_windows, swapped_samples
+from geomem.memorization.swap import control_windows, steps_to_swap, swapped_samples
 from geomem.memorization.views import Views
 from geomem.models import PUBLISHED_WINDOWS, EmpiricalDenoiser, GaussianDenoiser, Window
 from geomem.noise import read_zone
@@ -33,7 +33,7 @@ from geomem.noise.gaps import parse_range
 from geomem.points import as_rows
 from geomem.quality.frechet import frechet_with_stderr
 from geomem.quality.report import quality_report
-from geomem.statistics import Z_95, PairedShareDifference, paired_share_difference
+from geomem.statistics import PairedShareDifference, normal_interval, paired_share_difference
 
 SKIP = "skip"
 SHOWN = 12  # samples of each row that are kept for a picture
@@ -94,12 +94,12 @@ class SwapResult:
 
     def to_dict(self, sigmas: np.ndarray) -> dict[str, Any]:
         """For JSON; the Frechet distance with its normal 95% interval."""
-        half = Z_95 * self.frechet_stderr
+        low, high = normal_interval(self.frechet, self.frechet_stderr, 0.0)
         return {**self.row.to_dict(sigmas), "memorization": self.memorization.to_dict(),
                 "leaning": self.leaning and self.leaning.to_dict(),
                 "difference": self.difference and self.difference.to_dict(),
-                "quality": {"frechet": self.frechet, "frechet_low": max(0.0, self.frechet - half),
-                            "frechet_high": self.frechet + half, "frechet_stderr": self.frechet_stderr}}
+                "quality": {"frechet": self.frechet, "frechet_low": low, "frechet_high": high,
+                            "frechet_stderr": self.frechet_stderr}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,14 +165,8 @@ def swap_rows(others: Sequence[str], windows: Sequence[Window], sigmas: np.ndarr
             if (direction == "a" and outside != "A") or (direction == "b" and inside != "A") or outside == SKIP:
                 continue
             for window, control_of in ranges:
-                steps = np.flatnonzero(window.holds(sigmas))
-                if not len(steps):
-                    raise InputError(f"--window {window.name} ({window.low:.4g}:{window.high:.4g}) holds none of the "
-                                     f"sampler's {len(sigmas)} noise levels; give a wider window or more --steps")
-                if inside == SKIP and len(steps) == len(sigmas):
-                    raise InputError(f"--window {window.name} holds every noise level of the sampler and cannot be "
-                                     "stepped over; give a narrower window")
-                yield SwapRow(outside, inside, window, (int(steps[0]), int(steps[-1])), control_of)
+                yield SwapRow(outside, inside, window, steps_to_swap(window, sigmas, skipped=inside == SKIP),
+                              control_of)
 
 
 def swap_experiment(models: Mapping[str, nn.Module], rows: Sequence[SwapRow], dataset: DataSet, sigmas: np.ndarray, *,
