@@ -14,7 +14,7 @@ import geomem
 from geomem.errors import InputError
 from geomem.features import FeatureSpace, load_features
 from geomem.memorization import near_copies
-from geomem.quality import Judge, mifid, quality_report
+from geomem.quality import Judge, frechet_distance, kernel_distance, mifid, precision_recall, quality_report
 
 
 class Network(torch.nn.Module):
@@ -68,6 +68,25 @@ def test_measures_in_features_are_those_of_mapped_points():
         assert (ours.name, ours.features) == (theirs.name, "six")
         assert (ours.value, ours.floor) == pytest.approx((theirs.value, theirs.floor), rel=1e-5)
     assert network.training
+
+
+LINEAR = np.random.default_rng(8).standard_normal((72, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("measure", [frechet_distance, kernel_distance, precision_recall])
+def test_distances_of_features_are_those_of_points_mapped_by_hand(measure):
+    """The identity gives those of pixels; a linear map those of products with its matrix."""
+    def values(*parts, **options):
+        found = measure(*parts, **options)
+        return list(vars(found).values()) if measure is precision_recall else found
+
+    flat = [part.reshape(-1, 72) for part in (SAMPLES, HELDOUT)]
+    assert values(SAMPLES, HELDOUT, features=lambda x: x.flatten(1)) == pytest.approx(values(SAMPLES, HELDOUT))
+    linear = values(SAMPLES, HELDOUT, features=lambda x: x.flatten(1) @ torch.from_numpy(LINEAR))
+    assert linear == pytest.approx(values(*(part @ LINEAR for part in flat)), rel=1e-4)
+    assert linear != pytest.approx(values(SAMPLES, HELDOUT), rel=1e-2)
+    with pytest.raises(InputError, match="no callable"):
+        measure(SAMPLES, HELDOUT, features=3)
 
 
 def test_mirror_images_are_looked_for_in_features_of_the_samples():
