@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from geomem.models.diffusers_folder import can_be_pipeline
 from geomem.plots import plot_density, plot_samples, plot_watch
 from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
+from geomem.training.checkpoint import tidy
 from geomem.training.cost import hours_advice
 from geomem.training.loop import Interrupted, TrainingState, train_steps
 from geomem.training.monitor import Monitor
@@ -119,7 +120,7 @@ def _without_each_fold(plan: TrainingPlan, run: Run, group: ProcessGroup | None)
         LOG.info(f"training {fold + 1} of {plan.trainings}: without fold {fold}")
         part = run.without_fold(fold)
         if group is None or group.rank() == 0:
-            part.tidy()  # a kill while its directory was made
+            tidy(part)  # a kill while its directory was made
         try:
             with closing(start_training(plan.without_fold(fold), part, resume=part.exists, group=group)) as states:
                 for state in states:
@@ -140,7 +141,7 @@ def _tell_longer(plan: TrainingPlan, run: Run, before: int) -> None:
 
 
 def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | None) -> Generator[TrainingState]:
-    board = TensorBoardLog(run.path / "tensorboard") if plan.tensorboard else None
+    board: Any = None
     warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
     is_one_of_many = "without_fold" in plan.config
     began: float | None = None  # the end of the first step, which is slower than the others
@@ -155,8 +156,12 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
                 if advice is not None and monitor is not None:
                     LOG.info(advice)
                 began = None
-            if monitor is not None and state.evaluation is not None and board is not None:
-                board.write(state.evaluation)
+            if plan.tensorboard and monitor is not None and state.evaluation is not None:
+                board = board or tensorboard_writer(run, state.step)
+                board.add_scalar("loss", state.evaluation["loss"], state.step)
+                if "heldout_mse" in state.evaluation:
+                    board.add_scalar("heldout_mse", sum(state.evaluation["heldout_mse"]), state.step)
+                board.flush()
             if state.look is not None and state.look.has_set_in and not warned:
                 warned = True
                 LOG.warning(f"warning: memorization has set in: {_words(state.step, state.look)}")
@@ -169,23 +174,11 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
         _tell_next(plan, run)
 
 
-class TensorBoardLog:
-    """Writes lines of stats.jsonl for TensorBoard into the directory ``path``."""
+def tensorboard_writer(run: Run, step: int) -> Any:
+    """What writes for TensorBoard from ``step`` on; what a killed process wrote for it and later ones is forgotten."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: Any = None
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line. From the first one on, what a killed process wrote for the same and later steps is forgotten."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.path), purge_step=line["step"])
-        self._writer.add_scalar("loss", line["loss"], line["step"])
-        if "heldout_mse" in line:
-            self._writer.add_scalar("heldout_mse", sum(line["heldout_mse"]), line["step"])
-        self._writer.flush()
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=step)
 
 
 def _draw(plan: TrainingPlan, run: Run, trainer: Trainer) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from geomem.errors import InputError
 from geomem.generation import ddim_sample, timestep_levels
 from geomem.models import EDMDenoiser, ForeignNetwork, SigmaDenoiser, TimestepDenoiser
-from geomem.models.diffusers_folder import save_ddpm_pipeline
+from geomem.models.diffusers_folder import save_pipeline
 from geomem.noise import DDPMSchedule, edm_steps
 
 diffusers = pytest.importorskip("diffusers")
@@ -86,7 +86,7 @@ def test_unet_and_ddpm_scheduler_as_diffusers_has_them(prediction, theirs):
 @pytest.mark.parametrize("betas", ["linear", "squaredcos_cap_v2"])
 def test_a_written_pipeline_keeps_the_schedule(betas, tmp_path):
     theirs = diffusers.DDPMScheduler(beta_schedule=betas)
-    save_ddpm_pipeline(tmp_path / "out", TimestepDenoiser(tiny_unet(), theirs.alphas_cumprod, "v"), (1, 8, 8), "")
+    save_pipeline(tmp_path / "out", TimestepDenoiser(tiny_unet(), theirs.alphas_cumprod, "v"), (1, 8, 8), "")
     written = diffusers.DDPMScheduler.from_pretrained(tmp_path / "out" / "scheduler")
     assert written.config.prediction_type == "v_prediction"
     torch.testing.assert_close(written.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-4, atol=1e-12)

@@ -52,7 +52,7 @@ def test_no_band_takes_weights_beyond_the_limit_on_leaning(lean, seed):
         assert best.steps == chosen_with_hindsight(within, 0.005)
         assert best.early_stop == free.early_stop
         assert set(best.steps) | {best.early_stop} <= set(best.snapshots)
-        again = BestWeights.from_dict(json.loads(json.dumps(best.to_dict())), best.snapshots)
+        again = BestWeights.from_dict(json.loads(json.dumps(best.to_dict())), best.snapshots.__getitem__)
         assert (again.lean, again.steps) == (lean, best.steps)
     assert (best.steps == free.steps) == (lean == 9)
     with pytest.raises(InputError, match="losses of training points"):
@@ -84,7 +84,7 @@ def test_state_goes_through_json():
     best = BestWeights.log_spaced(4)
     for step in range(5):
         best.update(step, rng.uniform(size=4), {"w": torch.tensor(step)})
-    again = BestWeights.from_dict(json.loads(json.dumps(best.to_dict())), best.snapshots)
+    again = BestWeights.from_dict(json.loads(json.dumps(best.to_dict())), best.snapshots.__getitem__)
     for step in range(5, 9):
         losses = rng.uniform(size=4)
         for b in (best, again):

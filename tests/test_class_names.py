@@ -67,7 +67,7 @@ def test_names_are_shown(tmp_path, capsys):
 def test_a_numbered_class_is_the_folder_of_that_name(tmp_path, capsys):
     run = run_of(tmp_path, ["8", "9", "10"])
     assert "classes: 8 is label 0, 9 is label 1, 10 is label 2" in capsys.readouterr().err
-    assert (Run(run).labels, Run(run).class_names) == ([0, 1, 2], ["8", "9", "10"])
+    assert tuple(Run(run).config[name] for name in ("labels", "class_names")) == ([0, 1, 2], ["8", "9", "10"])
     assert status("generate", run, "--label", 10, "--label", 8, "--seeds", "0-3", "--out", tmp_path / "s.npz") == 0
     assert "classes: 8 is label 0, 10 is label 2\n" in capsys.readouterr().err
     with np.load(tmp_path / "s.npz") as file:

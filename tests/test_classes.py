@@ -82,7 +82,7 @@ def test_samples_of_a_conditional_run_are_of_the_class_asked_for(two_classes, tm
 def test_dummy_class_makes_samples_of_the_data(two_classes, tmp_path, capsys):
     assert status("train", two_classes, "--dummy-class", 50, *SMALL, "--out", tmp_path / "run") == 0
     run = Run(tmp_path / "run")
-    assert (run.config["classes"], run.labels, run.config["dummy_class"]) == (2, None, 50)
+    assert (run.config["classes"], run.config["labels"], run.config["dummy_class"]) == (2, None, 50)
     denoiser = run.denoiser("last")
     assert isinstance(denoiser, FixedClass)
     other = FixedClass(denoiser.denoiser, 1)

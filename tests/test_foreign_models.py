@@ -10,7 +10,7 @@ from commands import refused, status
 
 from geomem.errors import InputError
 from geomem.generation import edm_sample, generate, latents, sampler_levels
-from geomem.models.diffusers_folder import read_diffusers_configs, save_ddpm_pipeline
+from geomem.models.diffusers_folder import read_diffusers_configs, save_pipeline
 from geomem.noise import DDPMSchedule, NoiseLevelSampler, UniformTimestepSampler, edm_steps
 from geomem.training import load_denoiser, plan_training
 
@@ -57,8 +57,8 @@ def test_every_kind_of_betas_is_read_and_written_exactly(betas, tmp_path):
     model = load_denoiser(folder(tmp_path / "in", theirs))
     inside = len(theirs.alphas_cumprod) - ("rescale_betas_zero_snr" in betas)
     np.testing.assert_array_equal(model.schedule.alpha_bar[:inside], theirs.alphas_cumprod.numpy()[:inside])
-    save_ddpm_pipeline(tmp_path / "out", model.denoiser, model.shape, "",
-                       read_diffusers_configs(tmp_path / "in")["scheduler"])
+    save_pipeline(tmp_path / "out", model.denoiser, model.shape, "",
+                  read_diffusers_configs(tmp_path / "in")["scheduler"])
     written = diffusers.DDPMPipeline.from_pretrained(tmp_path / "out").scheduler
     assert torch.equal(written.alphas_cumprod, theirs.alphas_cumprod)
     known = inspect.signature(diffusers.DDPMScheduler.__init__).parameters.keys() - {"self"}

@@ -30,6 +30,7 @@ from geomem.training import (
     train,
     train_steps,
 )
+from geomem.training.checkpoint import restore_checkpoint
 from geomem.training.trainer import pieces
 
 IMAGES = np.random.default_rng(2).standard_normal((40, 1, 8, 8), dtype=np.float32)
@@ -263,5 +264,5 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path, step, words, saved)
         train(run, trainer, None, checkpoint_every=250)
     assert (run.path / "model.safetensors").exists() == bool(saved)
     _, again = make(tmp_path / "run", learning_rate=1e-3)
-    run.restore(again)
+    restore_checkpoint(run, again)
     assert again.steps_done == saved

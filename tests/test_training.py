@@ -27,13 +27,13 @@ from geomem.training import (
     Run,
     Trainer,
     TrainingSettings,
+    checkpoint,
     denoising_loss,
     evaluation_steps,
     heldout_losses,
     loop,
     train,
 )
-from geomem.training import run as run_module
 from geomem.training.trainer import batch_indices
 
 NETWORK = "test"
@@ -216,6 +216,28 @@ def test_stopping_and_resuming_changes_nothing(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.parametrize("how", [{"precision": "bf16"}, {"channels_last": True}])
+def test_stopping_and_resuming_images_changes_nothing(tmp_path, how):
+    """The moments of the optimizer are stored with the channels outermost, and must not stay so."""
+    images = np.random.default_rng(2).standard_normal((40, 1, 8, 8), dtype=np.float32)
+
+    def start(path):
+        run = Run(path)
+        if not run.exists:
+            run.create({**CONFIG, "shape": [1, 8, 8], "network": "unet-tiny"})
+        torch.manual_seed(0)
+        settings = TrainingSettings(iterations=5, batch=8, precision=how.get("precision", "fp32"))
+        return run, Trainer(run.untrained(), LogNormalSampler(), images, settings, channels_last="channels_last" in how)
+
+    train(*start(tmp_path / "whole"), images[:10])
+    run, trainer = start(tmp_path / "stopped")
+    after_step(trainer, 3, terminate)
+    with pytest.raises(Interrupted, match="stopped at step 3"):
+        train(run, trainer, images[:10])
+    train(*start(run.path), images[:10])
+    assert_same_run(tmp_path / "whole", run.path)
+
+
 @pytest.mark.parametrize("first", [75, 60])
 def test_a_run_that_is_extended_is_the_longer_one(tmp_path, first):
     """Of 90 steps held-out losses are measured at 25, 50, 75 and 90; of 60 at the last one too, which is one more
@@ -282,7 +304,7 @@ def test_kill_dash_nine_and_resume_changes_nothing(tmp_path, attempts, monkeypat
 def test_kill_in_the_middle_of_a_checkpoint_and_resume_changes_nothing(tmp_path, monkeypatch):
     """Half of a file is written, then the process is gone: in the first checkpoint, the second, and the third."""
     train_on(tmp_path / "whole", 90)
-    path, write = tmp_path / "killed", run_module.write_tensors
+    path, write = tmp_path / "killed", checkpoint.write_tensors
 
     def half(tensors, path, metadata=None):
         save_file(tensors, path, metadata)
@@ -295,7 +317,7 @@ def test_kill_in_the_middle_of_a_checkpoint_and_resume_changes_nothing(tmp_path,
             write(path, *given)
 
         with monkeypatch.context() as patch:
-            patch.setattr(run_module, "write_tensors", watched)
+            patch.setattr(checkpoint, "write_tensors", watched)
             child = in_child(lambda every=every: train_on(path, 90, checkpoint_every=every))
             child.join()
         assert child.exitcode == -signal.SIGKILL

@@ -10,6 +10,7 @@ import torch
 from commands import status
 from test_training import POINTS, after_step, assert_same_run, make, terminate, train_on
 
+import geomem
 from geomem.errors import InputError
 from geomem.generation import generate
 from geomem.memorization import MemorizationCheck, Watch, default_watch_every, leaning
@@ -19,7 +20,7 @@ from geomem.models import EmpiricalDenoiser, GaussianDenoiser
 from geomem.noise import GapSampler, LogNormalSampler, ResolvedLaw
 from geomem.noise.schedules import edm_steps
 from geomem.plots import plot_watch
-from geomem.run_training import MAX_GRIDS, TensorBoardLog, thin_grids
+from geomem.run_training import MAX_GRIDS, thin_grids
 from geomem.statistics import wilson_interval
 from geomem.training import (
     Interrupted,
@@ -29,6 +30,7 @@ from geomem.training import (
     train_steps,
     watch_steps,
 )
+from geomem.training.checkpoint import restore_checkpoint
 from geomem.training.plan import levels_to_watch
 
 RNG = np.random.default_rng(5)
@@ -156,7 +158,7 @@ def test_enough_saves_and_ends(tmp_path, monkeypatch):
     assert (len(states), states[-1].saved, monitor.should_stop) == (75, True, True)
     assert max(monitor.best_weights.steps) <= 75
     _, again = make(tmp_path / "run", iterations=120)
-    run.restore(again)
+    restore_checkpoint(run, again)
     assert again.steps_done == 75
 
 
@@ -235,18 +237,21 @@ def test_board_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypat
         def __init__(self, path, purge_step):
             written.append((path, purge_step))
 
-        def add_scalar(self, *scalar):
-            written.append(scalar)
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
 
         def flush(self):
             pass
 
+    monkeypatch.setitem(sys.modules, "tensorboard", types.SimpleNamespace(__spec__="installed"))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    board = TensorBoardLog(tmp_path / "tensorboard")
-    board.write({"step": 50, "loss": 2.0, "heldout_mse": [1.0, 3.0]})
-    board.write({"step": 75, "loss": 1.0})
-    assert written == [(str(tmp_path / "tensorboard"), 50), ("loss", 2.0, 50), ("heldout_mse", 4.0, 50),
-                       ("loss", 1.0, 75)]
+    options = {"network": "mlp", "n_train": 40, "batch": 8, "watch_every": 0, "tensorboard": True, "device": "cpu"}
+    for iterations in (26, 28):
+        run = geomem.train("digits", tmp_path / "run", iterations=iterations, resume=iterations > 26, **options)
+        assert [line["step"] for line in run.stats] == [25, 26, 28][:2 + (iterations > 26)]
+    folder = str(tmp_path / "run" / "tensorboard")
+    assert written == [(folder, 25), ("loss", 25), ("heldout_mse", 25), ("loss", 26), ("heldout_mse", 26),
+                       (folder, 28), ("loss", 28), ("heldout_mse", 28)]
 
 
 def test_grids_are_thinned_evenly(tmp_path):

@@ -76,9 +76,7 @@ def read_diffusers_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
         _LOG.info(f"note: {path}: the weights are those of {weights.name}, the only ones there")
     if folder != path and (path / "unet_ema").is_dir():
         _LOG.info(f"note: {path} holds averaged weights in unet_ema, too; diffusers and geomem read unet")
-    unet = denoiser.net.network
-    assert isinstance(unet, nn.Module)
-    return read_matching(weights, unet, _new_name)
+    return read_matching(weights, denoiser.net.network, _new_name)  # type: ignore[arg-type]
 
 
 def load_diffusers_folder(path: Path, configs: Mapping[str, Mapping[str, Any]]) -> Denoiser:
@@ -86,10 +84,8 @@ def load_diffusers_folder(path: Path, configs: Mapping[str, Mapping[str, Any]]) 
     with torch.device("meta"):
         outline = diffusers_denoiser(configs, str(path))
     weights = read_diffusers_weights(path, outline)
-    denoiser = diffusers_denoiser(configs, str(path))
-    unet = denoiser.net.network
-    assert isinstance(unet, nn.Module)
-    unet.load_state_dict(weights)
+    denoiser: Any = diffusers_denoiser(configs, str(path))
+    denoiser.net.network.load_state_dict(weights)
     return denoiser
 
 
@@ -166,55 +162,34 @@ def diffusers_clip(scheduler: Mapping[str, Any], origin: str) -> float | None:
     return float(largest)
 
 
-def save_flow_pipeline(out: Path, denoiser: VelocityDenoiser, shape: tuple[int, ...], readme: str,
-                       scheduler: Mapping[str, Any] | None = None) -> None:
-    """Write a folder for ``DDPMPipeline.from_pretrained`` whose scheduler is a FlowMatchEulerDiscreteScheduler, which
-    steps through flow times there; ``denoiser`` as ``can_be_pipeline`` wants it, ``scheduler`` as in
-    ``save_ddpm_pipeline``.
+def save_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str,
+                  scheduler: Mapping[str, Any] | None = None) -> None:
+    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_pipeline`` wants it. Its
+    scheduler is a DDPMScheduler, or of a ``VelocityDenoiser`` a FlowMatchEulerDiscreteScheduler, which steps through
+    flow times there.
+
+    ``scheduler``: the description of the scheduler that the denoiser was made with; all that these know of it is kept.
+    Without one the denoiser's schedule is described.
     """
     diffusers: Any = import_module("diffusers")
-    network: Any = denoiser.net.network
-    known = inspect.signature(diffusers.FlowMatchEulerDiscreteScheduler.__init__).parameters
+    schedule: Any = denoiser.schedule
+    network: Any = getattr(denoiser.net, "network", denoiser.net)
+    flow = isinstance(schedule, FlowSchedule)
+    kind = diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.DDPMScheduler
     if scheduler is not None:
-        unet, options = network, {name: value for name, value in scheduler.items() if name in known}
+        known = inspect.signature(kind.__init__).parameters
+        options = {name: value for name, value in scheduler.items() if name in known}
+        if not flow:
+            options["clip_sample"] = _clips(scheduler)
     else:
-        # The network's sinusoids are those of diffusers at NOISE_LABEL_SCALE s: that many timesteps.
-        unet = type(network.unet)(**_constructor_options(network.unet.config) | {"sample_size": tuple(shape[1:])})
-        unet.load_state_dict(network.unet.state_dict())
-        unet.to(next(network.parameters()).dtype).eval()
-        options = {"num_train_timesteps": int(NOISE_LABEL_SCALE), "shift": denoiser.schedule.shift}
-    with atomic_directory(out) as temporary:
-        diffusers.DDPMPipeline(unet, diffusers.FlowMatchEulerDiscreteScheduler(**options)).save_pretrained(temporary)
-        (temporary / "README.md").write_text(readme, encoding="utf-8")
-
-
-def save_ddpm_pipeline(out: Path, denoiser: Denoiser, shape: tuple[int, ...], readme: str,
-                       scheduler: Mapping[str, Any] | None = None) -> None:
-    """Write a folder that ``DDPMPipeline.from_pretrained`` reads; ``denoiser`` as ``can_be_pipeline`` wants it.
-
-    ``scheduler``: the description of the scheduler that the denoiser was made with; all that a DDPMScheduler knows of
-    it is kept. Without one the schedule is written as the linear one, or by its betas.
-    """
-    diffusers: Any = import_module("diffusers")
-    schedule: DDPMSchedule = denoiser.schedule  # type: ignore[assignment]
-    # clip_sample changes the estimates of the network, which was not asked for where nobody described a scheduler.
-    options: dict[str, Any] = {"num_train_timesteps": schedule.timesteps, "clip_sample": False}
-    if scheduler is not None:
-        known = inspect.signature(diffusers.DDPMScheduler.__init__).parameters
-        options |= {name: value for name, value in scheduler.items() if name in known}
-        options["clip_sample"] = _clips(scheduler)
-    elif schedule.given is None:
-        options |= {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
-    else:
-        fractions = torch.as_tensor([1.0, *schedule.alpha_bar], dtype=torch.float64)
-        options["trained_betas"] = (1 - fractions[1:] / fractions[:-1]).tolist()
+        options = _described(schedule)
     if isinstance(denoiser, TimestepDenoiser):
-        names = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
-        options["prediction_type"], unet = names[denoiser.prediction], denoiser.net.network
-    else:
-        unet = _with_timestep_table(denoiser.net, schedule.timesteps, shape)
+        options["prediction_type"] = {ours: theirs for theirs, ours in _PREDICTIONS.items()}[denoiser.prediction]
+    unet = network
+    if hasattr(network, "unet"):  # one of geomem's own
+        unet = _twin(network.unet, shape, None if flow else schedule.timesteps)
     with atomic_directory(out) as temporary:
-        diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**options)).save_pretrained(temporary)
+        diffusers.DDPMPipeline(unet, kind(**options)).save_pretrained(temporary)
         (temporary / "README.md").write_text(readme, encoding="utf-8")
 
 
@@ -241,14 +216,31 @@ def _clips(scheduler: Mapping[str, Any]) -> bool:
     return "clip_sample" in known and bool(scheduler.get("clip_sample", known["clip_sample"].default))
 
 
-def _with_timestep_table(network: Any, timesteps: int, shape: tuple[int, ...]) -> Any:
-    """The U-Net of an ImageUNet with integer timesteps: geomem's sinusoids of t/T become the rows of an embedding."""
-    unet: Any = network.unet
-    table = unet.time_proj(NOISE_LABEL_SCALE * torch.arange(timesteps) / timesteps)
-    changed = {"time_embedding_type": "learned", "num_train_timesteps": timesteps, "sample_size": tuple(shape[1:])}
+def _described(schedule: DDPMSchedule | FlowSchedule) -> dict[str, Any]:
+    """Options of diffusers' scheduler that steps through a schedule."""
+    if isinstance(schedule, FlowSchedule):
+        # The network's sinusoids are those of diffusers at NOISE_LABEL_SCALE s: that many timesteps.
+        return {"num_train_timesteps": int(NOISE_LABEL_SCALE), "shift": schedule.shift}
+    # clip_sample changes the estimates of the network, which was not asked for.
+    options: dict[str, Any] = {"num_train_timesteps": schedule.timesteps, "clip_sample": False}
+    if schedule.given is None:
+        return options | {"beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
+    fractions = torch.as_tensor([1.0, *schedule.alpha_bar], dtype=torch.float64)
+    return options | {"trained_betas": (1 - fractions[1:] / fractions[:-1]).tolist()}
+
+
+def _twin(unet: Any, shape: tuple[int, ...], timesteps: int | None) -> Any:
+    """The U-Net of an ImageUNet that knows the size of its images, and with integer ``timesteps`` where they are given:
+    geomem's sinusoids of t/T become the rows of an embedding.
+    """
+    changed: dict[str, Any] = {"sample_size": tuple(shape[1:])}
+    weights = unet.state_dict()
+    if timesteps is not None:
+        changed |= {"time_embedding_type": "learned", "num_train_timesteps": timesteps}
+        weights |= {"time_proj.weight": unet.time_proj(NOISE_LABEL_SCALE * torch.arange(timesteps) / timesteps)}
     twin = type(unet)(**_constructor_options(unet.config) | changed)
-    twin.load_state_dict(unet.state_dict() | {"time_proj.weight": table})
-    return twin.eval()
+    twin.load_state_dict(weights)
+    return twin.to(unet.dtype).eval()
 
 
 def _constructor_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,14 +252,13 @@ def _unet(config: Mapping[str, Any], origin: str, *, learned_variance: bool = Fa
     model: Any = import_module("diffusers").UNet2DModel
     if config.get("_class_name") != "UNet2DModel":
         raise InputError(f"{origin}: the network is a {config.get('_class_name')!r}; only UNet2DModel is supported")
-    options = _constructor_options(config)
-    unknown = sorted(options.keys() - inspect.signature(model.__init__).parameters.keys())
-    if unknown:
+    options, known = _constructor_options(config), inspect.signature(model.__init__).parameters
+    if unknown := sorted(options.keys() - known.keys()):
         raise InputError(f"{origin}: UNet2DModel has no option {unknown[0]!r} here; a newer diffusers may know it")
-    for name, parameter in inspect.signature(model.__init__).parameters.items():
-        value, usual = options.get(name), parameter.default
-        wanted = bool if isinstance(usual, bool) else (int, float) if isinstance(usual, int | float) else object
-        if value is not None and not (isinstance(value, wanted) and (wanted != (int, float) or _is_number(value))):
+    for name, value in options.items():
+        usual = known[name].default
+        if value is not None and not (isinstance(value, bool) if isinstance(usual, bool) else
+                                      _is_number(value) if isinstance(usual, int | float) else True):
             raise InputError(f"{origin}: the option {name} of a UNet2DModel is {str(value)[:60]!r}, of another kind "
                              "than it should be; save the model again")
     if not 0 <= (options.get("dropout") or 0) < 1:

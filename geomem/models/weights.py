@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +25,26 @@ def refuse_pickle(path: Path) -> None:
                          "safetensors (diffusers: save_pretrained with safe_serialization=True)")
 
 
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file as ``safe_open`` gives it. Raises InputError for one that is missing, pickled or not whole."""
+    refuse_pickle(path)
+    require_file(path, "give a file of weights")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; give a file of weights that is there") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error})") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, by name."""
+    with open_tensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+
+
 def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = str, *,
                   partial: bool = False) -> dict[str, Tensor]:
     """Tensors of a safetensors file for every entry of the module's state, by the module's names.
@@ -32,31 +54,24 @@ def read_matching(path: Path, module: nn.Module, rename: Callable[[str], str] = 
     shape, left over, or not made of finite floats where the module's is of floats; shapes are compared before anything
     is read.
     """
-    refuse_pickle(path)
-    require_file(path, "give a file of weights")
     expected = module.state_dict()
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = {rename(name): name for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            for name, tensor in expected.items():
-                if partial and name not in names:
-                    continue
-                if name not in names:
-                    raise InputError(f"{path} holds no tensor {name!r}, which the network needs; "
-                                     "it belongs to another network")
-                shape = tuple(file.get_slice(names[name]).get_shape())
-                if shape != tuple(tensor.shape):
-                    raise InputError(f"{path}: tensor {name!r} has shape {shape}, the network needs "
-                                     f"{tuple(tensor.shape)}; it belongs to another network or other data")
-            left = [name for name in names if name not in expected]
-            if left:
-                raise InputError(f"{path} holds a tensor {left[0]!r} that the network does not have; "
+    with open_tensors(path) as file:
+        names = {rename(name): name for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        for name, tensor in expected.items():
+            if partial and name not in names:
+                continue
+            if name not in names:
+                raise InputError(f"{path} holds no tensor {name!r}, which the network needs; "
                                  "it belongs to another network")
-            tensors = {name: file.get_tensor(names[name]) for name in expected if name in names}
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; give a file of weights that is there") from None
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error})") from None
+            shape = tuple(file.get_slice(names[name]).get_shape())
+            if shape != tuple(tensor.shape):
+                raise InputError(f"{path}: tensor {name!r} has shape {shape}, the network needs "
+                                 f"{tuple(tensor.shape)}; it belongs to another network or other data")
+        left = [name for name in names if name not in expected]
+        if left:
+            raise InputError(f"{path} holds a tensor {left[0]!r} that the network does not have; "
+                             "it belongs to another network")
+        tensors = {name: file.get_tensor(names[name]) for name in expected if name in names}
     for name, tensor in tensors.items():
         if (tensor.is_floating_point() != expected[name].is_floating_point()
                 or not bool(torch.isfinite(tensor).all())):

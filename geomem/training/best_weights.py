@@ -20,7 +20,7 @@ Of a network that is trained in part, with an adapter say, only that part is kep
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,9 +94,11 @@ class BestWeights:
             raise InputError(f"expected {len(self._candidates)} losses, one per band, not shape {losses.shape}")
         if not np.isfinite(losses).all():
             raise InputError(f"the held-out losses of step {step} are not finite; the training has diverged")
-        if self.lean is not None and training is None:
-            raise InputError("a limit on held-out over training loss needs the losses of training points")
-        within = np.ones(len(losses), dtype=bool) if self.lean is None else losses <= self.lean * np.asarray(training)
+        within = np.ones(len(losses), dtype=bool)
+        if self.lean is not None:
+            if training is None:
+                raise InputError("a limit on held-out over training loss needs the losses of training points")
+            within = losses <= self.lean * np.asarray(training)
         for candidates, loss, may in zip(self._candidates, losses, within, strict=True):
             if not candidates or (may and loss < candidates[-1][1]):
                 candidates.append((step, float(loss)))
@@ -104,10 +106,15 @@ class BestWeights:
         average = float(np.average(losses, weights=self.average_weights))
         if self._early_stop is None or average < self._early_stop[1]:
             self._early_stop = (step, average)
-        needed = {s for candidates in self._candidates for s, _ in candidates} | {self._early_stop[0]}
+        needed = self._needed()
         if step in needed:
             self.snapshots[step] = kept_copy(snapshot, self.dtype, self.snapshots)
-        self.snapshots = {s: self.snapshots[s] for s in sorted(needed)}
+        self.snapshots = {s: self.snapshots[s] for s in needed}
+
+    def _needed(self) -> list[int]:
+        """Steps of the snapshots that are chosen, or may be yet."""
+        early_stop = [] if self._early_stop is None else [self._early_stop[0]]
+        return sorted({step for candidates in self._candidates for step, _ in candidates}.union(early_stop))
 
     @property
     def steps(self) -> list[int]:
@@ -143,14 +150,16 @@ class BestWeights:
                 "candidates": self._candidates, "early_stop": self._early_stop}
 
     @classmethod
-    def from_dict(cls, state: Mapping[str, Any], snapshots: Mapping[int, Snapshot],
+    def from_dict(cls, state: Mapping[str, Any], snapshot: Callable[[int], Snapshot],
                   dtype: torch.dtype | None = None) -> BestWeights:
-        """Inverse of ``to_dict``; ``snapshots`` by step, ``dtype`` that of those to come."""
+        """Inverse of ``to_dict``; ``snapshot`` gives those kept by their step, ``dtype`` is that of those to come."""
         best = cls(state["edges"], tolerance=state["tolerance"], lean=state.get("lean"),
                    average_weights=state["average_weights"], dtype=dtype)
         best._candidates = [[(int(step), float(loss)) for step, loss in band] for band in state["candidates"]]
-        best._early_stop = None if state["early_stop"] is None else tuple(state["early_stop"])
-        best.snapshots = dict(snapshots)
+        if state["early_stop"] is not None:
+            step, average = state["early_stop"]
+            best._early_stop = int(step), float(average)
+        best.snapshots = {step: snapshot(step) for step in best._needed()}
         return best
 
 

@@ -7,7 +7,7 @@ drawn once: the set is as fixed as the data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,23 +88,25 @@ def classes_of(dataset: DataSet, conditional: bool, dummy_class: int, seed: int)
     """
     if not -1 <= dummy_class <= MAX_NOISE_IMAGES:
         raise InputError(f"--dummy-class {dummy_class}: give a number of noise images, or none for as many as points")
-    labels, names, held, class_names = None, None, None, None
+    classes = Classes(dataset.train)
     if conditional:
         if dataset.train_labels is None:
             raise InputError(f"--conditional: {dataset.name} has no labels; leave it out or give an .npz with "
                              "train_labels, a folder per class, or a UCR file")
         known, labels = np.unique(dataset.train_labels, return_inverse=True)
-        names, labels = known.tolist(), labels.astype(np.int64)
+        names = known.tolist()
         called = [dataset.class_name(label) for label in names]
-        class_names = [name for name in called if name is not None] if all(called) else None
         held = (class_indices(dataset.validation_labels, names, dataset) if dataset.n_validation
                 else np.empty(0, dtype=np.int64))
-    if dummy_class:
-        count = len(dataset.train) if dummy_class == -1 else dummy_class
-        both = WithNoiseImages(dataset.train, count, dataset.mean, dataset.std, seed, labels)
-        held = np.zeros(dataset.n_validation, dtype=np.int64) if held is None else held
-        return Classes(both, both.labels, held, int(both.labels.max()) + 1, names, count, class_names)
-    return Classes(dataset.train, labels, held, 0 if names is None else len(names), names, class_names=class_names)
+        classes = Classes(dataset.train, labels.astype(np.int64), held, len(names), names,
+                          class_names=[name for name in called if name is not None] if all(called) else None)
+    if not dummy_class:
+        return classes
+    count = len(dataset.train) if dummy_class == -1 else dummy_class
+    both = WithNoiseImages(dataset.train, count, dataset.mean, dataset.std, seed, classes.labels)
+    return replace(classes, train=both, labels=both.labels, count=int(both.labels.max()) + 1, dummies=count,
+                   validation_labels=classes.validation_labels if conditional
+                   else np.zeros(dataset.n_validation, dtype=np.int64))
 
 
 def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet, *, part: str = "held-out",

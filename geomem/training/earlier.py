@@ -15,7 +15,7 @@ Usable in any training loop::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class EarlierWeights:
         """JSON state without the snapshots themselves."""
         return {"steps": sorted(self.snapshots), "copies_at": self.copies_at}
 
-    def restore(self, state: Mapping[str, Any], snapshots: Mapping[int, Snapshot]) -> None:
-        """Inverse of ``to_dict``; ``snapshots`` by step."""
-        self.snapshots = {int(step): snapshots[int(step)] for step in state["steps"]}
+    def restore(self, state: Mapping[str, Any], snapshot: Callable[[int], Snapshot]) -> None:
+        """Inverse of ``to_dict``; ``snapshot`` gives those kept by their step."""
+        self.snapshots = {int(step): snapshot(int(step)) for step in state["steps"]}
         self.copies_at = None if state["copies_at"] is None else int(state["copies_at"])

@@ -6,7 +6,7 @@ levels.json), and a README.md with the lines that sample from it. It gives name 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.files import atomic_directory, write_json, write_text
-from geomem.models.diffusers_folder import can_be_pipeline, save_ddpm_pipeline, save_flow_pipeline
-from geomem.models.weights import write_tensors
-from geomem.training.run import DIFFUSERS, LEVELS_FORMAT, Run
+from geomem.models.diffusers_folder import can_be_pipeline, save_pipeline
+from geomem.models.weights import read_tensors, write_tensors
+from geomem.training.run import DIFFUSERS, Run
 
 DIFFUSERS_README = """# {name}
 
@@ -80,7 +80,7 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     form = ("geomem" if reason else "diffusers") if form == "auto" else form
     weights = weights or (run.weights_without_levels if run.levels is None else
                           "per-level" if form == "geomem" else "early-stop")
-    data, classes = config["data"], len(run.labels or ())
+    data, classes = config["data"], len(config.get("labels") or ())
     about = {"name": out.name, "weights": weights, "network": config["network"],
              "objective": {"flow": "flow-matching"}.get(config["objective"], config["objective"].upper()),
              "labels": f", labels=np.arange(16) % {classes}" if classes else "",  # the null class was never trained
@@ -91,23 +91,22 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
     dtype = torch.bfloat16 if bf16 else torch.float32
     if form == "diffusers":
         denoiser: Any = run.denoiser(weights)
-        save = save_flow_pipeline if config["objective"] == "flow" else save_ddpm_pipeline
-        save(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about),
-             config["diffusers"]["scheduler"] if config["network"] == DIFFUSERS else None)
+        save_pipeline(out, denoiser.to(dtype), shape, DIFFUSERS_README.format(**about),
+                      config["diffusers"]["scheduler"] if config["network"] == DIFFUSERS else None)
         return form, weights
     levels = run.levels if weights == "per-level" else None
+
+    def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+        write_tensors(path, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+
     with atomic_directory(out) as temporary:
         write_json(temporary / "config.json", {
             **config, "data": {name: data[name] for name in ("name", "sha256") if name in data}, "init": None})
-        if levels is not None:
-            kept: Iterable[tuple[Path, Mapping[str, Tensor]]] = (
-                (Run(temporary).snapshot_path(step), run.snapshot(step))
-                for step in {*levels["steps"], levels["early_stop"]})
-            write_json(temporary / "levels.json", {"format": LEVELS_FORMAT, "edges": levels["edges"],
-                                                   "steps": levels["steps"], "early_stop": levels["early_stop"]})
+        if levels is None:
+            write(temporary / "model.safetensors", run.denoiser_of_classes(weights).state_dict())
         else:
-            kept = [(temporary / "model.safetensors", run.denoiser_of_classes(weights).state_dict())]
-        for path, tensors in kept:
-            write_tensors(path, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+            for step in {*levels["steps"], levels["early_stop"]}:
+                write(Run(temporary).snapshot_path(step), read_tensors(run.snapshot_path(step)))
+            write_json(temporary / "levels.json", levels)
         write_text(temporary / "README.md", GEOMEM_README.format(**about))
     return form, weights

@@ -23,6 +23,7 @@ from geomem.memorization.watch import MemorizationCheck
 from geomem.noise.samplers import GapSampler
 from geomem.processes import reduce, require_same
 from geomem.training.best_weights import BestWeights
+from geomem.training.checkpoint import restore_checkpoint, rewind, save_checkpoint, tidy
 from geomem.training.monitor import Monitor
 from geomem.training.run import Run
 from geomem.training.trainer import Trainer, TrainingSettings
@@ -105,41 +106,42 @@ def train_steps(run: Run, trainer: Trainer, monitor: Monitor | None = None, *,
     settings, group = trainer.settings, trainer.group
     first = group is None or group.rank() == 0
     if first:
-        run.tidy()
-    run.restore(trainer, monitor)
+        tidy(run)
+    restore_checkpoint(run, trainer, monitor)
     if group is not None:
         require_same(trainer.steps_done, group)
     saved_at = trainer.steps_done or None
     if first:
-        run.rewind(trainer.steps_done)
-        if saved_at is not None:
-            run.save(trainer, monitor)  # a kill may have come between the state and the files derived from it
+        rewind(run, trainer.steps_done)
+        if saved_at is not None:  # a kill may have come between the state and the files derived from it
+            save_checkpoint(run, trainer, monitor)
     evaluations = set(evaluation_steps(settings.iterations))
     started = last_saved = time.monotonic()
     with _signals(patient=group is not None, speaks=first) as received:
         while trainer.steps_done < settings.iterations:
             trainer.step()
-            step, loss = trainer.steps_done, trainer.losses[-1]
+            step, images, loss = trainer.steps_done, trainer.steps_done * settings.batch, trainer.losses[-1]
             line, look = None, None
             if step in evaluations:
                 _require_finite(run, trainer, saved_at)
-                line = {"step": step, "images": step * settings.batch, "loss": trainer.mean_loss,
+                line = {"step": step, "images": images, "loss": trainer.mean_loss,
                         "seconds": round(time.monotonic() - started, 3)}
                 trainer.losses.clear()
-            if first and line is not None:
                 losses = None if monitor is None else monitor.evaluate(step, trainer.ema)
                 line |= {} if losses is None else {"heldout_mse": losses.tolist()}
-                run.append("stats.jsonl", line)
-            if first and monitor is not None and monitor.is_due(step):
+                if first:
+                    run.append("stats.jsonl", line)
+            if monitor is not None and monitor.is_due(step):
                 look = monitor.look(step, trainer.ema)
-                run.append("watch.jsonl", {"step": step, "images": step * settings.batch, **look.to_dict()})
-            stop = _agreed(_ENOUGH if monitor is not None and monitor.should_stop else max(received, default=0), group)
+                run.append("watch.jsonl", {"step": step, "images": images, **look.to_dict()})
+            enough = monitor is not None and monitor.should_stop
+            stop = _agreed(_ENOUGH if enough else max(received, default=0), group)
             save = first and bool(stop or step == settings.iterations
                                   or _is_due(step, settings, checkpoint_every, last_saved))
             if save:
                 if trainer.losses:
                     _require_finite(run, trainer, saved_at)
-                run.save(trainer, monitor)
+                save_checkpoint(run, trainer, monitor)
                 last_saved, saved_at = time.monotonic(), step
             yield TrainingState(step, loss, line, look, save)
             if stop == _ENOUGH:

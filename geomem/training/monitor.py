@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,14 @@ class Monitor:
             raise InputError(f"a look every {every} steps: give 1 or more")
         known = (None if heldout is None or not len(heldout) else
                  as_rows(heldout, "heldout").reshape(tuple(heldout.shape)))
-        _require_rows(conditioning, train, known)
+        if conditioning is not None:
+            if not (isinstance(conditioning, tuple) and len(conditioning) == 2
+                    and all(isinstance(part, Mapping) for part in conditioning)):
+                raise InputError("conditioning is given as (that of train, that of heldout), two mappings of tensors "
+                                 "by name")
+            for part, points, of in zip(conditioning, (train, known), ("training", "held-out"), strict=True):
+                if points is not None:
+                    _require_rows(part, points, of)
         if train is not None and known is not None and (leaked := leaked_points(train, known)).any():
             LOG.warning(f"warning: {leaked.sum():,} of {len(known):,} held-out points {are(leaked.sum())} equal or "
                         "nearly equal to training points; they choose no weights")
@@ -157,16 +164,15 @@ class Monitor:
 
         The weights are kept where they are the best so far, and thinly for ``before_copies``.
         """
-        losses = None
-        with evaluation_mode(denoiser):
-            if self.best_weights is not None:
-                assert self._validation is not None
-                sigmas = self.best_weights.centres.tolist()
-                losses = self._validation.losses(denoiser, sigmas)
-                training = None if self._training is None else self._training.losses(denoiser, sigmas)
-                self.best_weights.update(step, losses, denoiser, training)
         if self.earlier is not None:
             self.earlier.update(step, denoiser)
+        if self.best_weights is None or self._validation is None:
+            return None
+        sigmas = self.best_weights.centres.tolist()
+        with evaluation_mode(denoiser):
+            losses = self._validation.losses(denoiser, sigmas)
+            training = None if self._training is None else self._training.losses(denoiser, sigmas)
+        self.best_weights.update(step, losses, denoiser, training)
         return losses
 
     def look(self, step: int, denoiser: nn.Module) -> MemorizationCheck:
@@ -201,14 +207,12 @@ class Monitor:
 
         Raises InputError as long as no look found copies.
         """
-        (snapshot,) = self._before_copies().values()
-        return with_weights(denoiser, snapshot)
+        return with_weights(denoiser, self._before_copies()[1])
 
-    def _before_copies(self) -> dict[int, Snapshot]:
-        """The snapshot of half the steps at which copies were seen, by its step."""
+    def _before_copies(self) -> tuple[int, Snapshot]:
         if self.earlier is None or self.earlier.step is None:
             raise InputError("no look has seen copies yet, so no weights are before them; train on, or take the last")
-        return self.earlier.snapshots
+        return self.earlier.step, self.earlier.snapshots[self.earlier.step]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the best weights for each noise level into a new folder, safetensors and JSON, for ``load_best``; of a
@@ -220,29 +224,16 @@ class Monitor:
         if self.best_weights is not None:
             best = self.best_weights
             save_levels(folder, best.edges.tolist(), best.steps, best.early_stop, best.snapshots)
-            return
-        ((step, snapshot),) = self._before_copies().items()
-        save_levels(folder, [SIGMA_MIN, SIGMA_MAX], [step], step, {step: snapshot})
+        else:
+            step, snapshot = self._before_copies()
+            save_levels(folder, [SIGMA_MIN, SIGMA_MAX], [step], step, {step: snapshot})
 
 
-def _require_rows(conditioning: Any, train: Array | None, heldout: Array | None) -> None:
-    """Raises InputError unless the conditioning is two mappings, and each tensor in them has an entry per point."""
-    if conditioning is None:
-        return
-    if not (isinstance(conditioning, tuple) and len(conditioning) == 2
-            and all(isinstance(part, Mapping) for part in conditioning)):
-        raise InputError("conditioning is given as (that of train, that of heldout), two mappings of tensors by name")
-    for part, points, of in zip(conditioning, (train, heldout), ("training", "held-out"), strict=True):
-        for name, value in _leaves(part):
-            if points is not None and value.ndim and len(value) != len(points):
-                raise InputError(f"the conditioning {name} has {len(value)} entries for {len(points)} {of} points; "
-                                 "give one for each")
-
-
-def _leaves(conditioning: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The tensors and arrays of a mapping and of those inside it, by name."""
+def _require_rows(conditioning: Mapping[str, Any], points: Array, of: str) -> None:
+    """Raises InputError unless each tensor in the mapping, and in those inside it, has an entry for each point."""
     for name, value in conditioning.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value)
-        elif isinstance(value, torch.Tensor | np.ndarray):
-            yield name, value
+            _require_rows(value, points, of)
+        elif isinstance(value, torch.Tensor | np.ndarray) and value.ndim and len(value) != len(points):
+            raise InputError(f"the conditioning {name} has {len(value)} entries for {len(points)} {of} points; "
+                             "give one for each")

@@ -150,7 +150,14 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     Raises InputError for options that are wrong, contradict each other or do not suit the data.
     """
     processes = 1 if group is None else group.size()
-    _require_possible(batch, (accumulate or 1) * processes, compile, tensorboard, stop_at_memorization, watch_every)
+    if stop_at_memorization and watch_every == 0:
+        raise InputError("--stop-at-memorization needs --watch-every above 0")
+    require_divisible(batch, (accumulate or 1) * processes)
+    if compile:
+        require_compiler()
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: the package tensorboard is not installed; pip install tensorboard, or leave "
+                         "the option out (stats.jsonl holds the same)")
     on = resolve_device(device)
     gaps = [gap] if isinstance(gap, str) else list(gap)
     dataset, spec = _loaded(data, load, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle,
@@ -239,18 +246,6 @@ def _folds(dataset: DataSet, classes: Classes, folds: int, seed: int, stop_at: f
             raise InputError(f"--folds {folds}: all points of class {name} are in one fold, so the network without it "
                              "would not know the class; train without --conditional or with more points of it")
     return fold_of
-
-
-def _require_possible(batch: int, divisions: int, compiled: bool, tensorboard: bool, stop_at: float | None,
-                      watch_every: int | None) -> None:
-    if stop_at and watch_every == 0:
-        raise InputError("--stop-at-memorization needs --watch-every above 0")
-    require_divisible(batch, divisions)
-    if compiled:
-        require_compiler()
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard: the package tensorboard is not installed; pip install tensorboard, or leave "
-                         "the option out (stats.jsonl holds the same)")
 
 
 def _loaded(data: Any, load: Callable[..., DataSet], *, seed: int, **chosen: Any) -> tuple[DataSet, str | None]:

@@ -80,13 +80,14 @@ class Pretrained:
         Raises InputError for one that the denoiser does not know.
         """
         names = self.class_names or []
-        numbered = bool(names) and all(name.isdecimal() for name in names)
         if self.labels is not None:
-            if isinstance(given, str) and given in names:
+            if given in names:
                 return self.labels[names.index(given)]
-            number = given if isinstance(given, int) else int(given) if re.fullmatch(r"-?[0-9]{1,18}", given) else None
-            if number in self.labels and not (numbered and isinstance(given, str)):
-                return number
+            numbered = bool(names) and all(name.isdecimal() for name in names)
+            if isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,18}", given) and not numbered:
+                given = int(given)
+            if given in self.labels:
+                return int(given)
         raise InputError(f"--label {given}: {self.path} was trained " + (
             "without labels; leave --label out" if self.labels is None else
             f"with the classes {', '.join(names[:20])}; choose among these" if names else
@@ -160,9 +161,9 @@ def load_denoiser(path: str | Path, weights: str | None = None, *, data: DataSet
     chosen = _cross_fitted(run, weights, data, routing, load) if cross_fitted else run.denoiser(weights)
     clip = diffusers_clip(config["diffusers"]["scheduler"], str(path)) if config["network"] == DIFFUSERS else None
     return Pretrained(path, chosen, tuple(config["shape"]), weights, config["data"],
-                      own_schedule(chosen) or DDPMSchedule(), run.labels,
+                      own_schedule(chosen) or DDPMSchedule(), config.get("labels"),
                       isinstance(settings, dict) and settings.get("flip") is True, clip,
-                      routing if cross_fitted else None, run.class_names)
+                      routing if cross_fitted else None, config.get("class_names"))
 
 
 def _cross_fitted(run: Run, weights: str, data: DataSet | None, routing: str | float,

@@ -28,13 +28,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from geomem.data import DataSet
 from geomem.errors import InputError
-from geomem.files import TEMPORARY_PREFIX, parse_json, read_json, require_file, write_json, write_text
+from geomem.files import parse_json, read_json, write_json, write_text
 from geomem.generation import Samples
 from geomem.models import (
     NETWORKS,
@@ -46,13 +44,10 @@ from geomem.models import (
     build_network,
 )
 from geomem.models.diffusers_folder import diffusers_denoiser
-from geomem.models.weights import read_matching, refuse_pickle, write_tensors
+from geomem.models.weights import open_tensors, read_matching, refuse_pickle
 from geomem.noise.flow_schedule import FlowSchedule
 from geomem.rng import key
-from geomem.training.best_weights import BestWeights, stitch
-from geomem.training.earlier import EarlierWeights
-from geomem.training.monitor import Monitor
-from geomem.training.trainer import Trainer
+from geomem.training.best_weights import stitch
 
 FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
 FOLDS_FORMAT = "geomem.folds/1"
@@ -135,13 +130,10 @@ class Run:
         if self.exists and (folds := self.folds):
             done = [self.without_fold(fold).steps_done for fold in range(folds)]
             return sum(steps or 0 for steps in done) if any(done) else None
-        path = self.path / "state.safetensors"
-        if not path.is_file():
-            return None
         try:
-            with safe_open(path, framework="pt") as file:
+            with open_tensors(self.path / "state.safetensors") as file:
                 return int((file.metadata() or {})["steps_done"])
-        except (SafetensorError, KeyError, ValueError):
+        except (KeyError, ValueError):  # InputError too
             return None
 
     @property
@@ -153,8 +145,8 @@ class Run:
             and (config["network"] in NETWORKS or isinstance(config["diffusers"], dict))
             and config["objective"] in OBJECTIVES and 0 < config.get("flow_shift", 1) < 1e6
             and config["classes"] in range(10**6)
-            and 0 <= config["dropout"] < 1 and _are_labels(config.get("labels"), config["classes"])
-            and _are_names(config.get("class_names"), config.get("labels"))
+            and 0 <= config["dropout"] < 1
+            and _are_labels(config.get("labels"), config.get("class_names"), config["classes"])
             and 1e-6 < config["sigma_data"] < 1e6 and isinstance(config["data"], dict)
             and config.get("folds", 2) in range(2, 10**6)
         ), "values out of range", "train the run again")
@@ -167,16 +159,6 @@ class Run:
         """The same on the device ``meta``: shapes without values, so a description that lies takes no memory."""
         with torch.device("meta"):
             return self.untrained()
-
-    @property
-    def labels(self) -> list[int] | None:
-        """Labels of the data that the classes 0, 1, ... of the network stand for; None for an unconditional model."""
-        return self.config.get("labels")
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """What the data call these labels, None where they have no names."""
-        return self.config.get("class_names")
 
     def denoiser(self, weights: str = "per-level") -> nn.Module:
         """Trained denoiser on the CPU, in evaluation mode; that of the data where noise images were a second class.
@@ -194,28 +176,28 @@ class Run:
 
     def denoiser_of_classes(self, weights: str) -> nn.Module:
         """The same, with noise images as a class: what the run's weights fit."""
-        outline = self.outline()
         if weights == "last":
-            return self._filled(outline, self.path / "model.safetensors")
+            return self._filled(self.path / "model.safetensors")
         if weights == "before-copies":
-            return self._filled(outline, self.snapshot_path(self.step_before_copies))
+            return self._filled(self.snapshot_path(self.step_before_copies))
         levels = self.levels
         if levels is None:
             raise InputError(f"{self.path} kept no weights per noise level (it was trained without held-out data); "
                              "use --weights last")
         if weights == "per-level":
+            outline = self.outline()
             snapshots = {step: read_matching(self.snapshot_path(step), outline) for step in set(levels["steps"])}
             return stitch(levels["edges"], [snapshots[step] for step in levels["steps"]], self.untrained().eval())
-        kept = sorted({*levels["steps"], levels["early_stop"]})
-        step = levels["early_stop"] if weights == "early-stop" else weights
-        if str(step) not in map(str, kept):
+        kept = {str(step): step for step in sorted({*levels["steps"], levels["early_stop"]})}
+        step = levels["early_stop"] if weights == "early-stop" else kept.get(str(weights))
+        if step is None:
             raise InputError(f"{self.path} has no weights {weights!r}; choose last, per-level, early-stop, "
-                             f"before-copies or one of the steps {', '.join(map(str, kept))}")
-        return self._filled(outline, self.snapshot_path(int(step)))
+                             f"before-copies or one of the steps {', '.join(kept)}")
+        return self._filled(self.snapshot_path(step))
 
-    def _filled(self, outline: Denoiser, path: Path) -> Denoiser:
+    def _filled(self, path: Path) -> Denoiser:
         """Denoiser with the weights in a file; nothing is built before they are known to fit its outline."""
-        weights = read_matching(path, outline)
+        weights = read_matching(path, self.outline())
         denoiser = self.untrained().eval()
         denoiser.load_state_dict(weights)
         return denoiser
@@ -254,9 +236,6 @@ class Run:
         return _read_json(path, BEFORE_FORMAT, lambda before: _is_step(before.get("step")), "no step",
                           "use --weights last")["step"]
 
-    def snapshot(self, step: int) -> dict[str, Tensor]:
-        return _read_tensors(self.snapshot_path(step))
-
     def snapshot_path(self, step: int) -> Path:
         """File of the snapshot of a step."""
         return self.path / "weights" / f"step-{step:07d}.safetensors"
@@ -270,71 +249,6 @@ class Run:
 
         return load_denoiser(self.path, weights, data=data, routing=routing).generate(seeds, **options)
 
-    def save(self, trainer: Trainer, monitor: Monitor | None = None) -> None:
-        """Write a checkpoint. Killed at any moment, the directory still holds the last whole one.
-
-        The order matters: snapshots first, then the state that names them, then what is derived from it.
-        """
-        best, earlier = (None, None) if monitor is None else (monitor.best_weights, monitor.earlier)
-        snapshots = {**(earlier.snapshots if earlier else {}), **(best.snapshots if best else {})}
-        for step, snapshot in snapshots.items():
-            if not self.snapshot_path(step).exists():
-                write_tensors(self.snapshot_path(step), snapshot)
-        metadata = {"steps_done": str(trainer.steps_done)}
-        if best is not None:
-            metadata["best"] = json.dumps(best.to_dict())
-        if earlier is not None:
-            metadata["earlier"] = json.dumps(earlier.to_dict())
-        write_tensors(self.path / "state.safetensors", trainer.state(), metadata)
-        write_tensors(self.path / "model.safetensors", trainer.ema.state_dict())
-        if best is not None and best.snapshots:
-            write_json(self.path / "levels.json", {"format": LEVELS_FORMAT, "edges": best.edges.tolist(),
-                                                   "steps": best.steps, "early_stop": best.early_stop})
-        if earlier is not None and earlier.step is not None:
-            write_json(self.path / "before-copies.json", {"format": BEFORE_FORMAT, "step": earlier.step,
-                                                          "copies_at": earlier.copies_at})
-        kept = {self.snapshot_path(step) for step in snapshots}
-        for path in (self.path / "weights").glob("*.safetensors"):
-            if path not in kept:
-                path.unlink()
-
-    def tidy(self) -> None:
-        """Remove the half-written files of a run that was killed."""
-        for folder in (self.path, self.path / "weights"):
-            for leftover in (*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(".tmp??????")):  # ours, safetensors'
-                if leftover.is_file():
-                    leftover.unlink()
-
-    def restore(self, trainer: Trainer, monitor: Monitor | None = None) -> None:
-        """Load the last checkpoint into the trainer, and into ``monitor`` the weights that it kept.
-
-        No checkpoint: nothing changes. Weights from before the copies stay, even where nobody looks any more.
-        """
-        path = self.path / "state.safetensors"
-        if not path.is_file():
-            return
-        tensors = _read_tensors(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        try:
-            trainer.load_state(tensors, int(metadata["steps_done"]))
-            if monitor is None:
-                return
-            earlier, best = (parse_json(metadata.get(name, "null"), f"{path} is damaged",
-                                        "start again in another --out") for name in ("earlier", "best"))
-            if earlier and (monitor.earlier or earlier["copies_at"] is not None):
-                monitor.earlier = monitor.earlier or EarlierWeights()
-                monitor.earlier.restore(earlier, {int(step): self.snapshot(int(step)) for step in earlier["steps"]})
-            if best and monitor.best_weights is not None:
-                steps = {int(step) for band in best["candidates"] for step, _ in band}
-                steps |= set() if best["early_stop"] is None else {int(best["early_stop"][0])}
-                monitor.best_weights = BestWeights.from_dict(
-                    best, {step: self.snapshot(step) for step in sorted(steps)}, monitor.best_weights.dtype)
-        except InputError:
-            raise
-        except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise InputError(f"{path} is damaged ({error}); start again in another --out") from None
-
     @property
     def stats(self) -> list[dict[str, Any]]:
         """Lines of stats.jsonl; a last line cut off by a kill is left out."""
@@ -346,10 +260,10 @@ class Run:
         if not path.is_file():
             return []
         text = path.read_text(encoding="utf-8", errors="backslashreplace")
-        lines = text.split("\n")[:-1]  # after the last newline: nothing, or half a line
+        whole = text.split("\n")[:-1]  # after the last newline: nothing, or half a line
         try:
-            values = [parse_json(line, f"{path} is damaged", "remove the broken line") for line in lines]
-            return [line for line in values if line["step"] >= 0]
+            lines = [parse_json(line, f"{path} is damaged", "remove the broken line") for line in whole]
+            return [line for line in lines if line["step"] >= 0]
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error!r}); remove the broken line") from None
 
@@ -357,25 +271,16 @@ class Run:
         with open(self.path / name, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def rewind(self, steps_done: int) -> None:
-        """Forget the lines after a checkpoint: the steps behind them will be done again."""
-        for name in ("stats.jsonl", "watch.jsonl"):
-            kept = [line for line in self.lines(name) if line["step"] <= steps_done]
-            if (self.path / name).exists():
-                write_text(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
 
-
-def _are_labels(labels: Any, classes: int) -> bool:
-    """Whether these can be the labels that a network of so many classes stands for, in their order."""
-    return labels is None or (isinstance(labels, list) and 0 < len(labels) <= classes
-                              and all(type(label) is int and abs(label) < 2**63 for label in labels)
-                              and all(a < b for a, b in pairwise(labels)))
-
-
-def _are_names(names: Any, labels: Any) -> bool:
-    """Whether these can be the names of the labels."""
-    return names is None or (isinstance(names, list) and isinstance(labels, list) and len(names) == len(labels)
-                             and all(isinstance(name, str) for name in names) and len(set(names)) == len(names))
+def _are_labels(labels: Any, names: Any, classes: int) -> bool:
+    """Whether these can be the labels, in order, that a network of so many classes stands for, and their names."""
+    if labels is None:
+        return names is None
+    return (isinstance(labels, list) and 0 < len(labels) <= classes
+            and all(type(label) is int and abs(label) < 2**63 for label in labels)
+            and all(a < b for a, b in pairwise(labels))
+            and (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)
+                                   and len(set(names)) == len(names) == len(labels))))
 
 
 def untrained_denoiser(config: Mapping[str, Any], origin: str) -> Denoiser:
@@ -422,13 +327,3 @@ def _read_json(path: Path, expected: str, is_sound: Callable[[dict[str, Any]], b
     if damage:
         raise InputError(f"{path} is damaged ({damage}); {advice}")
     return value
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    require_file(path, "the run is damaged")
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; the run has no such weights yet, or is damaged") from None
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error})") from None

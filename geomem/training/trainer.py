@@ -19,7 +19,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -89,8 +89,7 @@ def batch_indices(step: int, batch: int, n: int, seed: int) -> np.ndarray:
                            for epoch in np.unique(positions // n)])
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What one step trains on: (B, ...) clean points and noise, (B,) noise levels, (B,) labels or None."""
 
     clean: Tensor
@@ -98,12 +97,9 @@ class Batch:
     sigma: Tensor
     labels: Tensor | None
 
-    def __len__(self) -> int:
-        return len(self.sigma)
-
-    def __getitem__(self, part: slice) -> Batch:
-        return Batch(self.clean[part], self.noise[part], self.sigma[part],
-                     None if self.labels is None else self.labels[part])
+    def part(self, rows: slice) -> Batch:
+        return Batch(self.clean[rows], self.noise[rows], self.sigma[rows],
+                     None if self.labels is None else self.labels[rows])
 
 
 def pieces(size: int, count: int) -> list[slice]:
@@ -188,7 +184,7 @@ class Trainer:
             group["lr"] = s.learning_rate_at(k)
         if not self.denoiser.training:
             self.denoiser.train()
-        losses = [self._add_gradient(batch[piece], piece.start) for piece in self.pieces]
+        losses = [self._add_gradient(batch.part(piece), piece.start) for piece in self.pieces]
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         if self.group is not None:
             loss = self._reduced(loss)
@@ -206,7 +202,7 @@ class Trainer:
         if clean.ndim == 4:
             clean, noise = (values.contiguous(memory_format=self.memory_format) for values in (clean, noise))
         with bfloat16_products(self.device) if s.precision == "bf16" else nullcontext():
-            loss = denoising_loss(self.denoiser, clean, noise, piece.sigma, piece.labels) * (len(piece) / s.batch)
+            loss = denoising_loss(self.denoiser, clean, noise, piece.sigma, piece.labels) * (len(piece.sigma) / s.batch)
         loss.backward()
         return loss.detach()
 
@@ -255,9 +251,10 @@ class Trainer:
         for name, value in part("optimizer.").items():
             index, moment = name.split(".", 1)
             like = self._parameters[int(index)]
-            # In memory like its parameter: the fused AdamW goes through both as they lie there, whatever their axes.
-            moments.setdefault(int(index), {})[moment] = (
-                value if value.shape != like.shape else torch.empty_like(like).copy_(value).detach())
+            if value.shape == like.shape:
+                # In memory like its parameter: fused AdamW goes through both as they lie there, whatever their axes.
+                value = torch.empty_like(like).copy_(value).detach()
+            moments.setdefault(int(index), {})[moment] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.losses = list(tensors["losses"].to(self.device).unbind()) if "losses" in tensors else []
         self.steps_done = steps_done
