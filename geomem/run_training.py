@@ -144,18 +144,16 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
     board: Any = None
     warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
     is_one_of_many = "without_fold" in plan.config
-    began: float | None = None  # the end of the first step, which is slower than the others
-    first = trainer.steps_done + 1
+    began, judged = 0.0, False
     with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every,
                              another_follows=is_one_of_many)) as states:
-        for state in states:
-            if state.step == first:
-                began = time.monotonic()
-            elif began is not None and (seconds := time.monotonic() - began) > SECONDS_TO_JUDGE:
-                advice = hours_advice(seconds / (state.step - first), plan.settings.iterations - state.step)
+        for count, state in enumerate(states):
+            if count == 0:
+                began = time.monotonic()  # the first step is slower than the others
+            elif not judged and (seconds := time.monotonic() - began) > SECONDS_TO_JUDGE:
+                advice, judged = hours_advice(seconds / count, plan.settings.iterations - state.step), True
                 if advice is not None and monitor is not None:
                     LOG.info(advice)
-                began = None
             if plan.tensorboard and monitor is not None and state.evaluation is not None:
                 board = board or tensorboard_writer(run, state.step)
                 board.add_scalar("loss", state.evaluation["loss"], state.step)

@@ -112,7 +112,7 @@ def test_conditional_needs_labels(two_classes, tmp_path):
     np.savez(tmp_path / "one.npz", **arrays | {"train_labels": np.full(100, 3)})
     np.savez(tmp_path / "half.npz", **{k: v for k, v in arrays.items() if k != "heldout_labels"})
     for name, message in (("none", "has no labels"), ("one", "held-out points of class 7"),
-                          ("half", "the held-out points none")):
+                          ("half", "the held-out points have no labels")):
         with pytest.raises(InputError, match=message):
             classes_of(load_data(str(tmp_path / f"{name}.npz")), True, 0, 0)
 

@@ -114,15 +114,12 @@ def class_indices(labels: np.ndarray | None, names: list[int], data: DataSet, *,
     """Labels of ``part`` of the data as classes 0, 1, ... of ``names``, int64: those of the training points, or of a
     class-conditional ``model`` that is there already. Raises InputError for no labels, or one that has no name.
     """
+    known, advice = (("the training part", "shuffle the data, or train without --conditional") if model is None else
+                     (model, "give the data that it was trained on"))
     if labels is None:
-        raise InputError(f"{data.name}: " + (
-            "the training points have labels and the held-out points none; add heldout_labels, or train without "
-            "--conditional" if model is None else f"the {part} points have no labels and {model} has classes; "
-            "give data with train_labels and heldout_labels"))
-    unknown = sorted(set(labels.tolist()) - set(names))
-    if unknown:
-        raise InputError(f"{data.name}: {part} points of class {unknown[0]}, but " + (
-            "no training points of it; shuffle the data or train without --conditional" if model is None else
-            f"{model} knows only {', '.join(map(str, names[:20]))}{', ...' if len(names) > 20 else ''}; give the data "
-            "that it was trained on"))
+        raise InputError(f"{data.name}: the {part} points have no labels and {known} has classes; give train_labels "
+                         "and heldout_labels" + (", or train without --conditional" if model is None else ""))
+    if unknown := sorted(set(labels.tolist()) - set(names)):
+        raise InputError(f"{data.name}: {part} points of class {unknown[0]}, but {known} has only "
+                         f"{', '.join(map(str, names[:20]))}{', ...' if len(names) > 20 else ''}; {advice}")
     return np.searchsorted(names, labels).astype(np.int64)
