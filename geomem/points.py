@@ -82,7 +82,7 @@ class Points:
     def __init__(self, parts: Sequence[Any], convert: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         self._parts = tuple(part for part in parts if len(part)) or (parts[0],)
         self._starts = [0, *accumulate(len(part) for part in self._parts)]
-        self._chosen: range | np.ndarray = range(self._starts[-1])
+        self._chosen = np.arange(self._starts[-1])
         self._convert = convert
         shape = self._parts[0].shape if convert is None else convert(self._parts[0][:1]).shape
         self._row_shape = tuple(int(length) for length in shape[1:])
@@ -120,7 +120,7 @@ class Points:
         if isinstance(index, slice):
             return self.select(index)
         if np.asarray(index).ndim == 0 and np.asarray(index).dtype.kind in "iu":
-            return self._read(np.array([self._chosen[int(index)]]))[0]
+            return self._read(self._chosen[[int(index)]])[0]
         return self._read(self._places(index))
 
     def select(self, index: slice | Any) -> Self:
@@ -150,7 +150,7 @@ class Points:
         values = self._read(self._chosen)
         return values if dtype is None else values.astype(dtype, copy=False)
 
-    def _places(self, index: Any) -> range | np.ndarray:
+    def _places(self, index: Any) -> np.ndarray:
         """Rows of the parts, counted through, of a slice, integers ``(n,)`` or a mask ``(N,)``."""
         if isinstance(index, slice):
             return self._chosen[index]
@@ -158,43 +158,34 @@ class Points:
         if isinstance(index, tuple) or rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
             raise IndexError("stored points take a slice, one integer, or integers or a mask along the first axis; "
                              "other axes can be indexed in what that gives")
-        if rows.dtype.kind == "b" and len(rows) == len(self):
-            rows = np.flatnonzero(rows)
-        rows = rows if rows.size else rows.astype(np.int64)
-        if isinstance(self._chosen, np.ndarray) or rows.dtype.kind == "b":
-            return np.asarray(self._chosen)[rows]
-        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"row {rows.max()} or {rows.min()} of {len(self)} points")
-        return self._chosen.start + self._chosen.step * np.where(rows < 0, rows + len(self), rows).astype(np.int64)
+        return self._chosen[rows if rows.size else rows.astype(np.int64)]
 
-    def _read(self, places: range | np.ndarray) -> np.ndarray:
-        if isinstance(places, range) and places.step == 1:
-            pieces = [(max(places.start, start), min(places.stop, stop), start, part) for start, stop, part
-                      in zip(self._starts, self._starts[1:], self._parts, strict=False)]
-            pieces = [piece for piece in pieces if piece[0] < piece[1]]
-            if len(pieces) == 1:
-                low, high, start, part = pieces[0]
-                return self._as_points(part[low - start:high - start])
-            values = np.empty((len(places), *self._row_shape), dtype=self.dtype)
-            for low, high, start, part in pieces:
-                values[low - places.start:high - places.start] = self._as_points(part[low - start:high - start])
-            return values
-        places = np.asarray(places, dtype=np.int64)
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        first = int(np.searchsorted(self._starts, places[0], side="right")) - 1 if len(places) else 0
+        run = _as_slice(places - self._starts[first])
+        if isinstance(run, slice) and run.stop <= len(self._parts[first]):
+            return self._as_points(self._parts[first][run])
         if len(self._parts) == 1 and type(self._parts[0]) is np.ndarray:
             return self._as_points(self._parts[0][places])
-        order = np.argsort(places, kind="stable")  # disks and page caches are read forwards
-        ascending = places[order]
-        new = np.append(True, ascending[1:] != ascending[:-1])[:len(places)]  # each row is read once
+        order = np.argsort(places, kind="stable")  # disks and page caches are read forwards, each row once
         values = np.empty((len(places), *self._row_shape), dtype=self.dtype)
-        cuts = np.searchsorted(ascending, self._starts)
+        cuts = np.searchsorted(places, self._starts, sorter=order)
         for part, start, low, high in zip(self._parts, self._starts, cuts, cuts[1:], strict=False):
             if low < high:
-                rows = self._as_points(part[ascending[low:high][new[low:high]] - start])
-                values[order[low:high]] = rows if new[low:high].all() else rows[np.cumsum(new[low:high]) - 1]
+                rows, back = np.unique(places[order[low:high]] - start, return_inverse=True)
+                read = self._as_points(part[_as_slice(rows)])
+                values[order[low:high]] = read if len(rows) == high - low else read[back]
         return values
 
     def _as_points(self, rows: Any) -> np.ndarray:
         return np.asarray(rows, dtype=self.dtype) if self._convert is None else self._convert(rows)
+
+
+def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
+    """The same rows as a slice, of which arrays give views, where each follows the one before it."""
+    if not len(rows):
+        return slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if (np.diff(rows) == 1).all() else rows
 
 
 def points_of(values: np.ndarray | Points) -> Points:

@@ -157,11 +157,8 @@ def with_channels(points: Points, channels: str | None, where: object) -> tuple[
         return points, None
     counts = CHANNELS if points.pixels else FLOAT_CHANNELS
     could_be = {"first": shape[1] in counts, "last": shape[3] in counts}
-    if points.pixels:
-        usual = "last" if could_be["last"] else "first"
-    else:
-        usual = "last" if could_be["last"] and shape[2] != shape[3] and (
-            not could_be["first"] or shape[1] == shape[2]) else "first"
+    usual = "last" if could_be["last"] and (points.pixels or (
+        shape[2] != shape[3] and (not could_be["first"] or shape[1] == shape[2]))) else "first"
     chosen, other = channels or usual, "first" if (channels or usual) == "last" else "last"
     if points.pixels and not could_be[chosen]:
         raise file_error(where, f"holds uint8 images of shape {shape[1:]}, which do not have 1 or 3 channels {chosen}; "
@@ -171,11 +168,9 @@ def with_channels(points: Points, channels: str | None, where: object) -> tuple[
     if channels is None and not square and (could_be[other] or (chosen == "last" and not points.pixels)):
         said = (f"points of shape {shape[1:]} are read as {_pictures(shape, chosen)}; --channels {other} reads "
                 f"{_pictures(shape, other)}")
-    axes = (0, 3, 1, 2) if chosen == "last" else (0, 1, 2, 3)
-    if points.pixels and chosen != usual:
-        axes = (0, 2, 3, 1)  # uint8 is stored with its channels last, where both could be
-    elif points.pixels or chosen == "first":
+    if chosen == (usual if points.pixels else "first"):
         return points, said
+    axes = (0, 2, 3, 1) if points.pixels else (0, 3, 1, 2)  # uint8 is read with its channels last where both could be
     turned = values.turned(axes) if isinstance(values, StoredPoints) else np.ascontiguousarray(values.transpose(axes))
     return replace(points, values=turned), said
 
