@@ -95,6 +95,7 @@ FILES = {
     "e.parquet": table(x=GOOD.tolist(), label=["a"] * 20),
     "r.toml": b'[source]\nkind = "sklearn"\nname = "load_digits"\n[points]\nrange = [0, 16]\nshape = [1, 8, 8]\n',
     "d.tar": tar({f"{k}.{form}": content for k in range(4) for form, content in (("png", png()), ("cls", b"1"))}),
+    "d.tgz": gzip.compress(tar({f"{k}.png": png() for k in range(4)}), mtime=0),
     "d.arrow": arrow(img=[png()] * 20, label=[0, 1] * 10),
     "p.parquet": table(file_name=["a.png", "../a.png", "/etc/passwd", "d.npy"] * 5),
     "edm/dataset.json": b'{"labels": [["1.png", 0], ["2.png", 1], ["3.png", 2]]}',

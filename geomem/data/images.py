@@ -14,13 +14,19 @@ those named ``train-...`` beside ``test-...`` or ``validation-...`` as the split
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import shutil
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +37,16 @@ from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import as_labels
 from geomem.data.source import Source, split_word
 from geomem.data.unpacking import refuse_bomb
-from geomem.errors import are, as_input_error, counted, file_error
-from geomem.files import require_file
+from geomem.errors import are, as_input_error, counted, file_error, one_line
+from geomem.files import TEMPORARY_PREFIX, require_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN_FOLDERS = ("train", "training")
 HELDOUT_FOLDERS = ("heldout", "held-out", "test", "testing", "val", "valid", "validation", "eval")
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".tga", ".dng", ".psd")  # images all the same
-PACKED = (".zip", ".tar", ".tar.gz", ".tgz")
+TARS = (".tar", ".tar.gz", ".tgz")
+PACKED = (".zip", *TARS)
+_PIECE = 1 << 22  # bytes unpacked at a time
 _OTHERS = (*PACKED, ".npy", ".npz", ".parquet", ".arrow", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".mat")  # of data
 
 
@@ -121,10 +129,13 @@ def zip_files(path: Path) -> Files:
 def read_tars(paths: list[Path], where: Path) -> Source:
     """Images in tar files."""
     members: dict[Name, tuple[Path, int, int]] = {}
+    unpacked: dict[Path, Any] = {}  # temporary files, which vanish with the last reference to them
     for path in paths:
         word = split_word(path)
         with as_input_error(path, "a tar file", "unpack it, or make it again"):
-            for piece in in_child(_tar_members, path):
+            if is_packed_tar(path):
+                unpacked[path] = _unpacked(path)
+            for piece in in_child(_tar_members, Path(unpacked[path].name) if path in unpacked else path):
                 for name, offset, size in piece:
                     inside = tuple(part for part in name.split("/") if part not in ("", ".")) or (name,)
                     full = (word, *inside) if word and len(paths) > 1 else inside
@@ -134,19 +145,47 @@ def read_tars(paths: list[Path], where: Path) -> Source:
 
     def content(name: Name) -> bytes:
         path, offset, size = members[name]
-        with open(path, "rb") as file:
+        with open(unpacked[path].name if path in unpacked else path, "rb") as file:
             file.seek(offset)
             return file.read(size)
 
     classes = {_key(name): name for name in members if name[-1].endswith(".cls")}
     fields = _image_fields(members)
     names = [name for name in members if not fields or not _is_image(name) or _field(name) == fields[0]]
-    files = Files(where, names, lambda name: members[name][2], content)
-    source = _in_parts(files, where.resolve().name if where.is_dir() else where.stem)
+    packed = sum(path.stat().st_size for path in paths) if unpacked else None
+    files = Files(where, names, lambda name: members[name][2], content, packed)
+    source = _in_parts(files, where.resolve().name if where.is_dir() else where.stem.removesuffix(".tar"))
     if fields:
         note = f"of each example {fields[0]} is read, not {', '.join(fields[1:])}"
         source = replace(source, notes=(*source.notes, note))
     return _with_classes(source, files, classes) if classes else source
+
+
+def is_packed_tar(path: Path) -> bool:
+    """Whether gzip unpacks the beginning of a file to that of a tar file."""
+    with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
+        return file.read(512)[257:262] == b"ustar"
+    return False
+
+
+def _unpacked(path: Path) -> Any:
+    """What a ``.tar.gz`` unpacks to, in a temporary file: in the archive no file can be read without those before it.
+    """
+    from tqdm.auto import tqdm
+
+    packed, folder = path.stat().st_size, tempfile.gettempdir()
+    file = tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, suffix=".tar")  # noqa: SIM115 (the caller keeps it)
+    with gzip.open(path) as archive, tqdm(desc=f"unpacking {one_line(path.name)}", unit="B", unit_scale=True,
+                                          leave=False, delay=1, disable=None) as shown:
+        while piece := archive.read(_PIECE):
+            refuse_bomb(path, packed, file.tell() + len(piece))
+            if len(piece) > shutil.disk_usage(folder).free:
+                raise file_error(path, f"unpacks to more than {folder} has free; set TMPDIR to a folder on a "
+                                       "larger disk")
+            file.write(piece)
+            shown.update(len(piece))
+    file.flush()
+    return file
 
 
 def _key(name: Name) -> Name:

@@ -2,8 +2,8 @@
 
 =====================================================  ==========================================
 ``.npy``, ``.npz``, a folder of ``.npy``               :mod:`geomem.data.arrays`
-a folder, ``.zip`` or ``.tar`` of images               :mod:`geomem.data.images`
-a folder of ``.tar``, as webdataset has them           :mod:`geomem.data.images`
+a folder, ``.zip``, ``.tar``, ``.tar.gz`` of images    :mod:`geomem.data.images`
+a folder of tar files, as webdataset has them          :mod:`geomem.data.images`
 UCR text, ``.ts``, ``.arff``, a folder with X_TRAIN    :mod:`geomem.data.series`
 CIFAR-10 batches, python and binary                    :mod:`geomem.data.cifar`
 IDX, plain or ``.gz``, a folder with train-images      :mod:`geomem.data.idx`
@@ -22,7 +22,16 @@ from pathlib import Path
 from geomem.data.arrays import read_npy, read_npz, read_shards, shards
 from geomem.data.cifar import batches, is_binary_batch, read_batch_file, read_cifar
 from geomem.data.idx import GZIP, images_in, is_idx, read_idx
-from geomem.data.images import files_below, holds_images, read_folder, read_tars, read_zip, unread
+from geomem.data.images import (
+    TARS,
+    files_below,
+    holds_images,
+    is_packed_tar,
+    read_folder,
+    read_tars,
+    read_zip,
+    unread,
+)
 from geomem.data.labels import METADATA_FILES
 from geomem.data.official import celeba_files, flowers_files, read_celeba, read_flowers
 from geomem.data.parquet import holds_points, read_tables, table_files
@@ -31,8 +40,8 @@ from geomem.data.source import Source
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
-FORMS = (".npz, .npy, a folder of .npy files, a folder, .zip or .tar of images, a UCR .txt, .tsv, .csv, .ts or .arff, "
-         "CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet or .arrow")
+FORMS = (".npz, .npy, a folder of .npy files, a folder, .zip, .tar or .tar.gz of images, a UCR .txt, .tsv, .csv, .ts "
+         "or .arff, CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet or .arrow")
 _FILE = "give a file or a folder"
 _HEADS = ("@relation", "@problemname", "@timestamps", "@univariate", "@classlabel", "@data")
 
@@ -98,7 +107,8 @@ def _read_folder(folder: Path, column: str | None) -> Source:
         return read_folder(folder)
     if arrays := shards(folder):
         return _said(read_shards(folder, arrays), folder, arrays)
-    tars = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+    tars = sorted(path for path in folder.iterdir()
+                  if path.name.lower().endswith(TARS) and not path.name.startswith("."))
     return _said(read_tars(tars, folder), folder, tars) if tars else read_folder(folder)
 
 
@@ -115,10 +125,8 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
     if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
         with as_input_error(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
             return read_npz if any(name.endswith(".npy") for name in archive.namelist()) else read_zip
-    if start.startswith(GZIP) and path.name.lower().endswith((".tar.gz", ".tgz")):
-        raise file_error(path, "is compressed, so that no image in it can be read alone; unpack it (gunzip) to a .tar")
     if start.startswith(GZIP):
-        return read_idx
+        return _read_tar if is_packed_tar(path) or path.name.lower().endswith(TARS) else read_idx
     if start.startswith((b"PAR1", b"ARROW1")):
         return _read_table
     if path.name in METADATA_FILES:

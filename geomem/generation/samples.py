@@ -30,7 +30,7 @@ from geomem.models.weights import refuse_pickle
 from geomem.scales import note_other_range, require_one_scale
 
 FORMAT = "geomem.samples/1"
-_AS_DATA = (".npy", ".zip", ".tar", ".parquet")  # read as a data set is, and so are folders
+_AS_DATA = (".npy", ".zip", ".tar", ".gz", ".tgz", ".parquet")  # read as a data set is, and so are folders
 _LOG = logging.getLogger("geomem")
 
 
