@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,24 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from prevention_study import judged, options_of, told
 
 from geomem import __version__
 from geomem.data import DataSet
 from geomem.files import write_json
-from geomem.generation import generate
-from geomem.memorization import leaning, membership, memorization_rate
+from geomem.memorization import membership
 from geomem.models import GaussianDenoiser
-from geomem.quality import quality_report
 from geomem.run_training import start_training
 from geomem.training import Interrupted, Run, TrainingPlan, load_denoiser, plan_training
 
-SAMPLES, LEAN = 1000, 1.2
+LEAN = 1.2
 SETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how the data are loaded, and trained on
     "digits": ({"data": "digits", "n_train": 200}, {"iterations": 1500, "batch": 256, "decay": 1.0}),
     "ecg": ({"data": "ECG5000_TRAIN.txt", "heldout": "ECG5000_TEST.txt"},
             {"iterations": 2500, "batch": 256, "decay": 1.0, "network": "mlp"}),
 }
-FORMAT = "geomem.folds-study/1"
+FORMAT = "geomem.folds-study/2"
 
 
 def trained(plan: TrainingPlan, run: Run, until: int) -> None:
@@ -61,13 +58,8 @@ def denoisers(single: Run, limited: Run, folds: Run, data: DataSet) -> Iterator[
 
 def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
     """Of 1,000 samples, and of the model's errors at training and test points."""
-    samples = generate(denoiser, range(SAMPLES), data.train.shape[1:])
-    copied, leans = memorization_rate(samples, data.train), leaning(samples, data.train, data.test)
     attack = membership(denoiser, data.train, data.test)
-    return {"memorized": {name: getattr(copied, name) for name in ("rate", "low", "high", "n")},
-            "leaning": {**{name: getattr(leans, name) for name in ("share", "low", "high", "p_value", "n", "m")},
-                        "floor": leans.floor and leans.floor.share},
-            "quality": quality_report(samples, data.train, data.test).to_dict(),
+    return {**judged(denoiser, data),
             "membership": {"p_value": attack.p_value, "strongest": attack.strongest.to_dict(),
                            "n_train": attack.n_train, "n_heldout": attack.n_heldout,
                            "loss_area": {f"{one.sigma:.3g}": one.area.value for one in attack.attacks
@@ -75,13 +67,9 @@ def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bin/folds-study", description=__doc__)
-    parser.add_argument("out", type=Path, metavar="OUT")
+    parser = options_of("folds-study", __doc__)
     parser.add_argument("--set", choices=SETS, default="digits")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")),
-                        metavar="DIR", help="where the files of ecg are (%(default)s)")
     parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--until", type=int, metavar="STEP", help="end each training there, as Ctrl-C would")
     parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
@@ -91,7 +79,7 @@ def main() -> None:
     until = given.until or settings["iterations"]
     rows: list[dict[str, Any]] = []
     steps_done: dict[str, int | None] = {}
-    for seed in map(int, given.seeds.split(",")):
+    for seed in given.seeds:
         options: dict[str, Any] = {**how, "seed": seed, "device": "cpu", **settings}
         single, limited, folds = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean", f"folds-{given.folds}"))
         trained(plan_training(**options), single, until)
@@ -107,10 +95,8 @@ def main() -> None:
         for training, weights, routing, denoiser in denoisers(single, limited, folds, data):
             rows.append({"seed": seed, "training": training, "weights": weights, "routing": routing,
                          **measured(denoiser, data)})
-            last = rows[-1]
-            print(f"seed {seed}, {training} {weights} {routing}: memorized {last['memorized']['rate']:.1%}, leaning "
-                  f"{last['leaning']['share']:.3f}, Frechet {last['quality']['frechet']:.3f}, AUC "
-                  f"{last['membership']['strongest']['area']:.3f}", flush=True)
+            print(f"seed {seed}, {training} {weights} {routing}: {told(rows[-1])}, AUC "
+                  f"{rows[-1]['membership']['strongest']['area']:.3f}", flush=True)
         write_json(given.summary, {
             "format": FORMAT, "geomem": __version__, "set": given.set, "network": plan.config["network"],
             "settings": plan.config["settings"], "steps_done": steps_done, "folds": given.folds,

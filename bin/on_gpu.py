@@ -1,13 +1,12 @@
 """``bin/gpu``: tests, benchmarks and experiments on a machine with a GPU, one after another, within a time.
 
-What is missing is named first, and a step that needs it is left out. A step that fails or takes too long ends alone;
-its last lines are kept. ``gpu.json`` tells what ran, beside the results of the steps; it is written after each.
+A step that fails, for want of a package too, or that takes too long ends alone; its last lines are kept. ``gpu.json``
+tells what ran, beside the results of the steps; it is written after each.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -21,8 +20,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = "geomem.gpu/1"
 KEPT_LINES = 30
-NEEDED = ("torch", "numpy", "scipy", "click", "faiss", "sklearn", "matplotlib", "seaborn", "datasets", "diffusers",
-          "safetensors", "tqdm", "PIL", "pyarrow", "jinja2", "threadpoolctl")
 
 
 @dataclass(frozen=True)
@@ -33,27 +30,29 @@ class Step:
     what: str
     command: tuple[str, ...]
     minutes: float
-    needs: tuple[str, ...] = ()
 
 
 def steps(data: Path | None) -> list[Step]:
-    """In the order of what would be missed most. ``data``: the real data, for the steps that need it."""
+    """In the order of what would be missed most. ``data``: the real data, which the experiments need."""
     real = () if data is None else ("--data", str(data))
-    benchmarks = [Step(f"benchmark-{name}", what, ("-m", f"benchmarks.{name}", *quick, "--out",
-                                                   f"{{out}}/benchmark_{name}.json", *rest), minutes)
-                  for name, what, quick, rest, minutes in (
-                      ("geometry", "curves against NumPy, cost in N, d, levels", ("--quick",), real, 3),
-                      ("memorization", "ratio rule against a flat index, to 50,000 points", (), real, 4),
-                      ("training", "images per second against a plain loop", (), (), 3))]
-    experiments = [Step(f"reproduce-{name}", what, ("-m", "experiments", name, "--scale", "small", "--out",
-                                                    "{out}/reproduce", *real), minutes)
-                   for name, what, minutes in (
-                       ("timestep-gaps", "memorization with the published timesteps left out", 6),
-                       ("ci-ecg5000", "confidence intervals on ECG5000", 6))] if data is not None else []
-    return [Step("tests", "results of the CPU, and no waits of the host", (
-        "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider",
-        str(ROOT / "tests" / "test_device.py")), 2, ("pytest",)),
-            *benchmarks, *experiments]
+
+    def benchmark(name: str, what: str, minutes: float, *options: str) -> Step:
+        return Step(f"benchmark-{name}", what, ("-m", f"benchmarks.{name}", "--out", f"{{out}}/benchmark_{name}.json",
+                                                *options), minutes)
+
+    def experiment(name: str, what: str, minutes: float) -> Step:
+        return Step(f"reproduce-{name}", what, ("-m", "experiments", name, "--scale", "small", "--out",
+                                                "{out}/reproduce", *real), minutes)
+
+    tests = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_device.py"))
+    without_data = [
+        Step("tests", "results of the CPU, and no waits of the host", tests, 2),
+        benchmark("geometry", "curves against NumPy, cost in N, d, levels", 3, "--quick", *real),
+        benchmark("memorization", "ratio rule against a flat index, to 50,000 points", 4, *real),
+        benchmark("training", "images per second against a plain loop", 3)]
+    return without_data if data is None else [
+        *without_data, experiment("timestep-gaps", "memorization with the published timesteps left out", 6),
+        experiment("ci-ecg5000", "confidence intervals on ECG5000", 6)]
 
 
 def machine() -> dict[str, Any]:
@@ -66,11 +65,6 @@ def machine() -> dict[str, Any]:
             "gpu_memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if found else None,
             "cuda": torch.version.cuda, "torch": torch.__version__, "python": platform.python_version(),
             "cores": len(os.sched_getaffinity(0)), "cpu": platform.machine()}
-
-
-def missing(names: tuple[str, ...]) -> list[str]:
-    """Those of the packages that cannot be imported here."""
-    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def run(step: Step, out: Path, limit: float) -> dict[str, Any]:
@@ -105,22 +99,19 @@ def main(arguments: list[str] | None = None) -> int:
                         help="the real data; experiments need it (default: GEOMEM_TEST_DATA)")
     parser.add_argument("--out", type=Path, default=Path("gpu"), metavar="DIR", help="results (default: %(default)s)")
     given = parser.parse_args(arguments)
-    data = None if given.data is None else Path(given.data).absolute()
-    wanted = [step for step in steps(data) if given.only is None or step.name in given.only]
+    known = steps(given.data and Path(given.data).absolute())
+    wanted = [step for step in known if given.only is None or step.name in given.only]
     if not wanted:
-        parser.error(f"--only: choose from {', '.join(step.name for step in steps(data))}")
-    lacking = missing(NEEDED)
-    if "torch" in lacking:
+        parser.error(f"--only: choose from {', '.join(step.name for step in known)}")
+    try:
+        here = machine()
+    except ImportError:
         print("bin/gpu: there is no torch here; set PYTHON to a Python that has it", file=sys.stderr)
         return 2
-    here = machine()
     print(f"{here['gpu'] or 'no GPU'}, torch {here['torch']}, {here['cores']} cores"
-          + (f"; not installed: {', '.join(lacking)}" if lacking else "")
-          + ("" if data is not None else "; no --data, so no experiments"))
+          + ("" if given.data else "; no --data, so no experiments"))
     for step in wanted:
-        without = missing(step.needs)
-        print(f"  {step.name:24} about {step.minutes:g} min  {step.what}"
-              + (f" (left out: needs {', '.join(without)})" if without else ""))
+        print(f"  {step.name:24} about {step.minutes:g} min  {step.what}")
     print(f"  together about {sum(step.minutes for step in wanted):g} min of {given.minutes:g}")
     if given.plan:
         return 0
@@ -131,18 +122,13 @@ def main(arguments: list[str] | None = None) -> int:
     out, ends, results = given.out.absolute(), time.monotonic() + 60 * given.minutes, []
     for step in wanted:
         left = ends - time.monotonic()
-        if without := missing(step.needs):
-            results.append({"name": step.name, "status": f"left out: needs {', '.join(without)}"})
-        elif left < 30:
-            results.append({"name": step.name, "status": "left out: no time"})
-        else:
-            print(f"{step.name} ...", flush=True)
-            results.append(run(step, out, min(left, 3 * 60 * step.minutes)))
+        print(f"{step.name} ...", flush=True)
+        results.append({"name": step.name, "status": "left out: no time"} if left < 30 else
+                       run(step, out, min(left, 3 * 60 * step.minutes)))
         print(f"{step.name}: {results[-1]['status'] or 'done'}", flush=True)
-        report = {"format": FORMAT, "machine": here, "missing": lacking, "minutes": given.minutes,
-                  "plan": [asdict(one) for one in wanted], "steps": results}
         partial = out / "gpu.json.partial"
-        partial.write_text(json.dumps(report, indent=1) + "\n")
+        partial.write_text(json.dumps({"format": FORMAT, "machine": here, "minutes": given.minutes,
+                                       "plan": [asdict(step) for step in wanted], "steps": results}, indent=1) + "\n")
         partial.replace(out / "gpu.json")
     return int(any(result["status"] for result in results))
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import io
 import json
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from experiments.sources import zip_images
 from prevention_summary import over_sets, summary, text_of
 
 from geomem import __version__, load_data
@@ -85,12 +83,8 @@ def cars(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def from_zip(name: str, n_train: int, n_heldout: int) -> Callable[[Path], tuple[np.ndarray, np.ndarray]]:
     def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-        with zipfile.ZipFile(folder / name) as archive:
-            names = sorted(entry for entry in archive.namelist() if entry.lower().endswith((".png", ".jpg")))
-            chosen = np.random.default_rng(0).permutation(len(names))[:n_train + n_heldout]
-            images = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(names[k]))).convert("RGB"))
-                               for k in chosen])
-        points = halved(images)
+        _, images = zip_images(folder / name)
+        points = halved(images[np.random.default_rng(0).permutation(len(images))[:n_train + n_heldout]])
         return points[:n_train], points[n_train:]
     return load
 
@@ -190,15 +184,22 @@ class ClosingTrainer(Trainer):
         self.teacher = best.stitched(self.ema) if self.closed.any() else None
 
 
-def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes) -> dict[str, Any]:
+def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes | None = None) -> dict[str, Any]:
     """1,000 samples: their memorized share, their leaning, and their distances to held-out points as ``geomem quality``
     has them.
     """
-    samples = generate(denoiser, range(SAMPLES), dataset.train.shape[1:], labels=classes.in_turns(SAMPLES))
+    labels = None if classes is None else classes.in_turns(SAMPLES)
+    samples = generate(denoiser, range(SAMPLES), dataset.train.shape[1:], labels=labels)
     memorized = memorization_rate(samples, dataset.train)
     report = quality_report(samples, dataset.train, dataset.test)
     return {"memorized": {name: getattr(memorized, name) for name in ("rate", "low", "high", "n", "count")},
             "leaning": leaning(samples, dataset.train, dataset.test).to_dict(), "quality": report.to_dict()}
+
+
+def told(row: dict[str, Any]) -> str:
+    """What a row of ``judged`` holds, for people."""
+    return (f"{row['memorized']['rate']:.1%} memorized, {row['leaning']['share']:.1%} nearer to training, Frechet "
+            f"distance {row['quality']['frechet']:.3f}")
 
 
 def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
@@ -216,6 +217,10 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
     snapshots = {}
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
+
+    def judge(denoiser: torch.nn.Module, weights: str, **about: Any) -> None:
+        rows.append({"weights": weights, **about, **judged(denoiser, dataset, classes)})
+
     for step in range(1, steps + 1):
         trainer.step()
         if step in evaluations:
@@ -225,8 +230,7 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
             if stops_at:
                 snapshots[step] = {name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()}
         if step in checkpoints:
-            rows.append({"weights": "last", "step": step, "loss": trainer.mean_loss,
-                         **judged(trainer.ema, dataset, classes)})
+            judge(trainer.ema, "last", step=step, loss=trainer.mean_loss)
             trainer.losses.clear()
         if monitor.is_due(step) and monitor.look(step, trainer.ema).rate >= stops_at:
             break
@@ -234,13 +238,12 @@ def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
         half = max((kept for kept in snapshots if kept <= trainer.steps_done / 2), default=min(snapshots))
         for weights, step in (("last", trainer.steps_done), ("half the steps", half)):
             trainer.ema.load_state_dict(snapshots[step])
-            rows.append({"weights": weights, "step": step, **judged(trainer.ema, dataset, classes)})
+            judge(trainer.ema, weights, step=step)
     best = monitor.best_weights
     if best is not None:
-        rows.append({"weights": "per level", "steps": best.steps,
-                     **judged(best.stitched(trainer.ema), dataset, classes)})
+        judge(best.stitched(trainer.ema), "per level", steps=best.steps)
         trainer.ema.load_state_dict(best.snapshots[best.early_stop])
-        rows.append({"weights": "early stop", "step": best.early_stop, **judged(trainer.ema, dataset, classes)})
+        judge(trainer.ema, "early stop", step=best.early_stop)
     return {"format": FORMAT, "geomem": __version__, "set": name, "way": way, "seed": seed,
             "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                      "n_test": len(dataset.test), "shape": list(dataset.train.shape[1:])},
@@ -273,9 +276,8 @@ def names_among(known: Collection[str]) -> Callable[[str], list[str]]:
     """What reads an option of names separated by semicolons; a misspelt one ends the study before it begins."""
     def names(text: str) -> list[str]:
         given = [name.strip() for name in text.split(";")]
-        for name in given:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of: {'; '.join(known)}")
+        if unknown := [name for name in given if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of: {'; '.join(known)}")
         return given
 
     return names
@@ -288,17 +290,23 @@ def seeds_of(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="bin/prevention-study", description=__doc__,
+def options_of(name: str, description: str | None) -> argparse.ArgumentParser:
+    """What the studies of training share: where their files and the real data are, and the seeds."""
+    parser = argparse.ArgumentParser(prog=f"bin/{name}", description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")),
                         metavar="DIR", help="the real data (%(default)s)")
+    parser.add_argument("--seeds", default=[0, 1, 2], type=seeds_of, metavar="0,1,2", help="separated by commas")
+    return parser
+
+
+def main() -> None:
+    parser = options_of("prevention-study", __doc__)
     parser.add_argument("--sets", default=list(SETS), type=names_among(SETS), metavar='"NAME;NAME"',
                         help=f"separated by semicolons: {'; '.join(SETS)}")
     parser.add_argument("--ways", default=list(WAYS), type=names_among(WAYS), metavar='"NAME;NAME"',
                         help="separated by semicolons: " + "; ".join(WAYS).replace("%", "%%"))
-    parser.add_argument("--seeds", default=[0, 1, 2], type=seeds_of, metavar="0,1,2", help="separated by commas")
     parser.add_argument("--summary", type=Path, metavar="FILE.json", help="put all that is in OUT into one file")
     given = parser.parse_args()
     if given.out.exists() and not given.out.is_dir():
@@ -327,11 +335,9 @@ def main() -> None:
                     except ValueError as error:
                         cell = {"format": FORMAT, "set": name, "way": way, "seed": seed, "refused": str(error)}
                     write_json(path, cell)
-                    ends = " | ".join(f"{row['weights']} {row.get('step', '')}: {row['memorized']['rate']:.1%} "
-                                      f"{row['leaning']['share']:.1%} "
-                                      f"{row['quality']['frechet']:.3f}" for row in cell.get("rows", []))
-                    print(f"{name}, {way}, seed {seed}: {ends or cell['refused']} ({cell.get('seconds')} s)",
-                          file=sys.stderr)
+                    ends = [f"{row['weights']} {row.get('step', '')}: {told(row)}" for row in cell.get("rows", [])]
+                    print(f"{name}, {way}, seed {seed}: {' | '.join(ends) or cell['refused']} "
+                          f"({cell.get('seconds')} s)", file=sys.stderr)
 
 
 if __name__ == "__main__":
