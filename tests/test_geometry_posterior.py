@@ -119,7 +119,7 @@ def smallest_memory(train, heldout):
     passes = []
 
     def counted(*arguments, of=sweep._passes):
-        passes.append(list(of(*arguments)))
+        passes.append(of(*arguments))
         return passes[-1]
 
     def suffices(memory):
@@ -136,7 +136,7 @@ def smallest_memory(train, heldout):
             middle = int((low * high) ** 0.5)
             low, high = (low, middle) if suffices(middle) else (middle, high)
         assert suffices(high)
-    return high, len(passes[-1])
+    return high, len(passes[-1][0])
 
 
 def same(one, other):

@@ -8,7 +8,17 @@ import pytest
 from scipy.optimize import brentq
 
 from geomem.errors import InputError
-from geomem.geometry import Curves, Estimate, find_danger_zone, geometry_curves, refine, refined_curves, zone_reason
+from geomem.geometry import (
+    Curves,
+    Estimate,
+    find_danger_zone,
+    geometry_curves,
+    projections,
+    refine,
+    refined_curves,
+    sweep,
+    zone_reason,
+)
 from geomem.geometry.zone import zone_brackets
 
 
@@ -62,7 +72,7 @@ def test_brackets_are_narrow_and_hold_what_is_read(coarse, refined):
     zone = find_danger_zone(refined, 0.7)
     low, crossing, high = (int(np.searchsorted(refined.sigma, value)) - 1
                            for value in (zone.sigma_low, zone.crossing, zone.sigma_high))
-    assert sorted({low, crossing, high}) == zone_brackets(refined, 0.7)
+    assert sorted({low, crossing, high}) == [bracket for bracket, _ in zone_brackets(refined, 0.7)]
     assert zone.resolution == max(x[k + 1] - x[k] for k in (low, crossing, high)) <= 1e-3
     assert c[low] < 0.7 <= c[low + 1]
     assert w[high] >= 0.7 > w[high + 1]
@@ -82,6 +92,44 @@ def test_ends_of_the_intervals_are_not_read_from_the_coarse_grid(points, refined
     for end in (*zone.sigma_low_interval, *zone.sigma_high_interval, zone.crossing_low, zone.crossing_high):
         after = int(np.searchsorted(curves.sigma, end))
         assert np.log(curves.sigma[after] / curves.sigma[after - 1]) < 0.02
+
+
+@pytest.mark.parametrize(("dim", "options"), [(2, {}), (6, {"queries": 80}), (40, {"shell_t": 2.0})])
+def test_zone_is_that_of_a_dense_grid(dim, options):
+    """Levels 0.0005 apart around what is read, 25% of the zone and more on either side; shells with an inner side too.
+    The ends of the intervals are promised within 0.02 and come out closer.
+    """
+    rng = np.random.default_rng(dim)
+    points = rng.standard_normal((150, dim)), rng.standard_normal((150, dim))
+    curves = geometry_curves(*points, **options)
+    zone = find_danger_zone(refined_curves(*points, curves, threshold=0.6), 0.6)
+    sigmas = np.exp(np.arange(np.log(0.75 * zone.sigma_low), np.log(1.25 * zone.sigma_high), 5e-4))
+    dense = find_danger_zone(geometry_curves(*points, sigmas=sigmas, **options), 0.6)
+    places, ends = zip(*[((found.sigma_low, found.crossing, found.sigma_high),
+                          (*found.sigma_low_interval, found.crossing_low, found.crossing_high,
+                           *found.sigma_high_interval)) for found in (zone, dense)], strict=True)
+    np.testing.assert_allclose(*np.log(places), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(*np.log(ends), rtol=0, atol=5e-3)
+
+
+def test_what_is_kept_between_passes_changes_nothing(points, coarse, refined, monkeypatch):
+    """All is measured once, in blocks of 16 centres too; without room for it, in each pass."""
+    draws = []
+
+    def counted(*arguments, draw=sweep.NoisePool.draw):
+        draws.append(1)
+        return draw(*arguments)
+
+    monkeypatch.setattr(sweep.NoisePool, "draw", counted)
+    monkeypatch.setattr(projections, "CENTRE_ROWS", 16)
+    kept = refined_curves(*points, coarse, threshold=0.7)
+    assert len(draws) == 1
+    monkeypatch.setattr(sweep, "_passes", lambda *args, passes=sweep._passes: (passes(*args)[0], False))
+    anew = refined_curves(*points, coarse, threshold=0.7)
+    assert len(draws) > 2
+    for name in ("sigma", "weight_per_point", "coverage_per_point", "coverage_upper_bound"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(anew, name))
+        np.testing.assert_allclose(getattr(kept, name), getattr(refined, name), rtol=1e-6, atol=1e-6)
 
 
 def test_edges_against_closed_forms():
@@ -121,7 +169,7 @@ def analytic(template, w_of, c_of, monkeypatch):
     """
     passes = []
 
-    def curves_at(_sweep, sigma):
+    def curves_at(_sweep, sigma, _thresholds=None):
         passes.append(len(sigma))
         x, nothing = np.log(sigma), np.zeros(len(sigma))
 

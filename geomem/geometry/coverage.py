@@ -25,7 +25,7 @@ from geomem.statistics import Estimate, Tally
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-FEW = 32  # centres that are asked first
+ROUNDING = 1e-5  # relative, far above that of m and of D
 
 
 def shell_edges(c: torch.Tensor, sigma: np.ndarray, dim: int, shell_t: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,55 +41,43 @@ def shell_edges(c: torch.Tensor, sigma: np.ndarray, dim: int, shell_t: float) ->
     return low, high
 
 
-def covered(a: torch.Tensor, b: torch.Tensor, low: torch.Tensor, high: torch.Tensor, sigma: np.ndarray,
+def covered(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, sigma: np.ndarray, dim: int, shell_t: float,
             known: torch.Tensor) -> torch.Tensor:
     """Which noisy held-out points lie in the shells of some centres, both sides of each (Dodson et al. 2026, Eq. 6,
     Def. 4.6).
 
-    ``a`` (queries, centres); ``b`` (queries, draws, centres); ``low``, ``high`` as in ``shell_edges``; ``known``: a
-    bool tensor like them, True where nobody needs to ask. Returns it with the centres' answer added.
+    ``a`` (queries, centres); ``b`` (queries, draws, centres); ``c`` (queries, draws); ``known`` (levels, queries x
+    draws) bool, True where nobody needs to ask. Returns it with the centres' answer added.
 
-    On the CPU all centres are asked only where it takes that: the nearest of a few centres answers for most at large
-    sigma, and at small sigma all are too far.
+    On the CPU most levels are answered at once. With ``k = R_+^2 - c > 0`` the outer side of centre i is
+
+        D_i <= sigma^2 k    iff    sigma k >= m_i,    m_i = b_i + sqrt(b_i^2 + a_i k),
+
+    and the inner side holds at every sigma where ``b_i + sqrt(a_i (c - R_-^2)) >= 0``: the least m_i decides. Where
+    that is not so for all centres, m would lose its digits or is within rounding of sigma k, they are asked one by one.
     """
-    _, draws, centres = b.shape
+    low, high = shell_edges(c, sigma, dim, shell_t)
     steps = torch.from_numpy(2 * sigma).to(b)
+    flat = b.view(-1, b.shape[2])
     if not workers.may_look(b):
         inside = known.clone()
         for k, step in enumerate(steps):
-            moved = torch.addcmul(a[:, None], b, step).view(-1, centres)
+            moved = torch.addcmul(a[:, None], b, step).view(flat.shape)
             inside[k] |= ((moved >= low[k, :, None]) & (moved <= high[k, :, None])).any(-1)
         return inside
-    few = torch.addcmul(a[:, None, :FEW], b[..., :FEW], steps[:, None, None, None]).amin(-1).view(low.shape)
-    inside = known | (few >= low) & (few <= high)
-    level, row = (~inside & ~all_too_far(a, b, high, steps)).nonzero(as_tuple=True)
-    flat = b.view(-1, centres)
-    for part in runs(0, len(row), max(1, b.numel() // centres)):
+    inner, outer = squared_radii(dim, shell_t)
+    gap = outer - c
+    least = torch.addcmul(b.square(), a[:, None], gap.clamp(min=0).float()[..., None]).sqrt_().add_(b).amin(-1).view(-1)
+    slack = (torch.minimum(gap, c - inner) if inner > 0 else gap).clamp(min=0).sqrt().mul(1 - ROUNDING).float()
+    doubtful = (slack == 0).view(-1) | (torch.addcmul(b, a.sqrt()[:, None], slack[..., None]).amin(-1).view(-1) < 0)
+    reach = steps[:, None] / 2 * gap.float().view(-1)
+    inside = known | (reach >= least) & ~doubtful
+    level, row = (~known & (doubtful | ((reach - least).abs() <= ROUNDING * least))).nonzero(as_tuple=True)
+    for part in runs(0, len(row), max(1, b.numel() // flat.shape[1])):
         rows, levels = row[part], level[part]
-        moved = torch.addcmul(a[rows // draws], flat[rows], steps[levels, None])
-        lowest, highest = low[levels, rows], high[levels, rows]
-        nearest = moved.amin(-1)
-        within = (nearest >= lowest) & (nearest <= highest)
-        # The nearest one decides unless the query is too close to it: then another may cover.
-        close = (nearest < lowest).nonzero()[:, 0]
-        within[close] = ((moved[close] >= lowest[close, None]) & (moved[close] <= highest[close, None])).any(-1)
-        inside[levels, rows] = within
+        moved = torch.addcmul(a[rows // b.shape[1]], flat[rows], steps[levels, None])
+        inside[levels, rows] = ((moved >= low[levels, rows, None]) & (moved <= high[levels, rows, None])).any(-1)
     return inside
-
-
-def all_too_far(a: torch.Tensor, b: torch.Tensor, high: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Where no centre is near enough to cover, (levels, queries x draws), proven from the nearest centre alone.
-
-    With ``beta = max_i -b_i / sqrt(a_i)``, ``D_i >= a_i - 2 sigma beta sqrt(a_i)``, which grows with a_i from
-    ``(sigma beta)^2`` on: if it exceeds ``high`` at the smallest a_i, and that is so far, it does for all.
-    """
-    beta = -(b * a.clamp(min=torch.finfo(a.dtype).tiny).rsqrt()[:, None]).amin(-1)
-    nearest = a.amin(-1)[:, None]
-    reach = (steps[:, None, None] * beta.clamp(min=0)).view(len(steps), *b.shape[:2])
-    root = nearest.sqrt()
-    rounding = 1e-5 * (nearest + reach * root)  # far above that of these lines and of D
-    least = (nearest - reach * root - rounding).view(high.shape)
-    return ((2 * root >= reach * (1 + 1e-5)).view(high.shape)) & (least > high.clamp(min=0))
 
 
 class CoverageSums(NoiseCollector):
@@ -115,10 +103,9 @@ class CoverageSums(NoiseCollector):
 
     def add(self, rows: slice, columns: slice, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
         """Add some centres for some queries."""
-        low, high = shell_edges(c, self.sigma, self.dim, self.shell_t)
         here = self.here(rows)
-        known = self._covered[here].permute(2, 0, 1).reshape(low.shape)
-        inside = covered(a, b, low, high, self.sigma, known)
+        known = self._covered[here].permute(2, 0, 1).reshape(len(self.sigma), -1)
+        inside = covered(a, b, c, self.sigma, self.dim, self.shell_t, known)
         self._covered[here] = inside.view(len(self.sigma), *c.shape).permute(1, 2, 0)
 
     def parts(self) -> list[tuple[str, torch.Tensor]]:

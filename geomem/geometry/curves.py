@@ -173,12 +173,16 @@ def levels_of(sigmas: Any) -> np.ndarray:
     return log_spaced(int(sigmas)) if isinstance(sigmas, int | np.integer) else as_sigmas(sigmas)
 
 
-def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
-    """The curves at these levels; the draws, shells and seed are those of the options."""
+def measured(sweep: Sweep, sigma: np.ndarray, thresholds: ThresholdSummary | None = None) -> Curves:
+    """The curves at these levels; the draws, shells and seed are those of the options, ``thresholds`` where known."""
     options, centres = sweep.options, sweep.centres
-    thresholds, weights = ThresholdSums(sweep, Q, DELTA), PosteriorSums(sweep, sigma)
-    bounds, coverage = BoundSums(sweep, sigma), CoverageSums(sweep, sigma)
-    sweep.run(training=[thresholds, weights], heldout=[bounds, coverage])
+    weights, bounds, coverage = PosteriorSums(sweep, sigma), BoundSums(sweep, sigma), CoverageSums(sweep, sigma)
+    if thresholds is None:
+        distances = ThresholdSums(sweep, Q, DELTA)
+        sweep.run(training=[distances, weights], heldout=[bounds, coverage])
+        thresholds = distances.thresholds().summary()
+    else:
+        sweep.run(training=[weights], heldout=[bounds, coverage])
     theorem_4_8 = bounds.bounds()
     return Curves(
         sigma=sigma,
@@ -188,7 +192,7 @@ def measured(sweep: Sweep, sigma: np.ndarray) -> Curves:
         coverage_lower_bound=theorem_4_8.lower,
         coverage_upper_bound=theorem_4_8.upper,
         coverage_plain_upper_bound=theorem_4_8.plain_upper,
-        thresholds=thresholds.thresholds().summary(),
+        thresholds=thresholds,
         heldout_nearest_distance=float(np.median(bounds.nearest)),
         n_train=centres.n_train + sweep.merged[0],
         n_heldout=len(sweep.heldout or ()) + sweep.merged[1] + sweep.leaked,

@@ -1,14 +1,14 @@
 """More noise levels where the danger zone is read, so that its numbers do not hang on the grid.
 
-An edge of the zone, or the crossing, is read between two neighbouring levels, its *bracket*. Each pass puts up
-to 15 log-spaced levels into every bracket wider than the tolerance, measures them all in one call and reads the
-zone anew: from the default grid (0.21 apart in log sigma) to 0.001 takes two passes. The noise of the new
-levels is that of the old ones (same seed, same draws), so the refined curves are those that one call with all
-the levels would have given.
+An edge of the zone, or the crossing, is read between two neighbouring levels, its *bracket*. The first pass puts levels
+0.02 apart where the 95% intervals of the curves let it lie; in a bracket of that width a straight line tells its place
+to about the tolerance, and the second pass puts four levels there, a tolerance apart. A third is rare. The noise of the
+new levels is that of the old ones (same seed, same draws), so the refined curves are those that one call with all the
+levels would have given; distances and projections are kept between passes where the memory has room (``sweep``).
 
-C on a finite sample is a step function of sigma and need not rise everywhere. A bracket that holds an edge is
-below the threshold at one end and not at the other, so it holds a passage whatever happens between; of
-several the one nearest to the crossing counts (``zone``), among the levels measured.
+Few levels suffice as both curves are all but monotone: a noisy point with ``|Z| <= R_+`` that is near enough to a
+centre stays so as sigma grows, so C falls only by the inner sides of the shells. Of several passages the one
+nearest to the crossing counts (``zone``), among the levels measured.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from geomem.errors import InputError
 from geomem.geometry.curves import Curves, measured
 from geomem.geometry.options import MEMORY, Options
 from geomem.geometry.sweep import Sweep
-from geomem.geometry.zone import find_danger_zone, zone_brackets
+from geomem.geometry.zone import uncertain_ranges, zone_brackets
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-LEVELS_PER_BRACKET = 15
+NEAR = (-1.35, -0.45, 0.45, 1.35)  # new levels beside the place expected, in steps of the tolerance
+FEWEST_STEPS = 40  # to a bracket: longer ones where the tolerance is far smaller
 INTERVAL_TOLERANCE = 0.02  # for the ends of the 95% intervals, which are far less certain than that
 SMALLEST_TOLERANCE = 1e-6
 
@@ -58,7 +59,7 @@ def refined(sweep: Sweep, curves: Curves, threshold: float, tolerance: float) ->
     if not tolerance >= SMALLEST_TOLERANCE:
         raise InputError(f"tolerance is {tolerance}; give a distance in log sigma, {SMALLEST_TOLERANCE:g} or more")
     while len(sigmas := levels_to_add(curves, threshold, tolerance)):
-        more = measured(sweep, sigmas)
+        more = measured(sweep, sigmas, curves.thresholds)
         if (more.n_train, more.n_heldout, more.dim) != (curves.n_train, curves.n_heldout, curves.dim):
             raise InputError(f"the curves are of {curves.n_train:,} training and {curves.n_heldout:,} held-out points "
                              f"of {curves.dim:,} values; give these points, not {more.n_train:,} and "
@@ -68,27 +69,37 @@ def refined(sweep: Sweep, curves: Curves, threshold: float, tolerance: float) ->
 
 
 def levels_to_add(curves: Curves, threshold: float, tolerance: float) -> np.ndarray:
-    """The noise levels of the next pass, ascending: up to 15 in each bracket that is still too wide."""
+    """The noise levels of the next pass, ascending: about 0.02 apart where an interval may reach, and in brackets of
+    that width four around the place, ``tolerance`` apart.
+    """
     x = np.log(curves.sigma)
-    allowed = dict.fromkeys(_interval_brackets(curves, threshold), max(tolerance, INTERVAL_TOLERANCE))
-    allowed |= dict.fromkeys(zone_brackets(curves, threshold), tolerance)
+    coarse = max(tolerance, INTERVAL_TOLERANCE)
     levels = []
-    for bracket, widest in sorted(allowed.items()):
-        width = x[bracket + 1] - x[bracket]
-        parts = min(LEVELS_PER_BRACKET + 1, int(np.ceil(width / widest * (1 - 1e-9))))  # 1e-9: rounding of x
-        levels.append(np.linspace(x[bracket], x[bracket + 1], parts + 1)[1:-1])
-    return np.exp(np.concatenate(levels)) if levels else np.empty(0)
+    for low, high in uncertain_ranges(curves, threshold):
+        for i in np.flatnonzero((x[:-1] <= high) & (x[1:] >= low)).tolist():
+            levels.append(_even(x, i, coarse, low - coarse, high + coarse))
+    for i, at in zone_brackets(curves, threshold):
+        narrow, at_end = _parts(x, i, coarse) == 1, at in (x[i], x[i + 1])
+        if at_end or _parts(x, i, tolerance) <= len(NEAR):
+            levels.append(_even(x, i, tolerance if narrow else coarse, x[i], x[i + 1]))
+        elif narrow:
+            step = max(tolerance, (x[i + 1] - x[i]) / FEWEST_STEPS)
+            near = step * (round(at / step, 1) + np.array(NEAR))  # round: the same levels on another machine
+            levels.append(near[(near > x[i]) & (near < x[i + 1])])
+        else:
+            levels.append(_even(x, i, coarse, at - coarse, at + coarse))
+    return np.exp(np.unique(np.concatenate(levels))) if levels else np.empty(0)
 
 
-def _interval_brackets(curves: Curves, threshold: float) -> list[int]:
-    """The brackets that hold an end of a 95% interval of the zone."""
-    zone = find_danger_zone(curves, threshold)
-    if zone is None or len(curves.sigma) < 2:
-        return []
-    ends = [end for interval in ((zone.crossing_low, zone.crossing_high), zone.sigma_low_interval,
-                                 zone.sigma_high_interval) for end in interval or () if end is not None]
-    after = np.searchsorted(curves.sigma, ends).clip(1, len(curves.sigma) - 1)
-    return [int(bracket) for bracket in after - 1]
+def _parts(x: np.ndarray, bracket: int, widest: float) -> int:
+    """In how many parts no wider than this a bracket has to be cut."""
+    return int(np.ceil((x[bracket + 1] - x[bracket]) / widest * (1 - 1e-9)))  # 1e-9: rounding of x
+
+
+def _even(x: np.ndarray, bracket: int, widest: float, low: float, high: float) -> np.ndarray:
+    """Where to cut a bracket in equal parts no wider than this, as far as that is between ``low`` and ``high``."""
+    cuts = np.linspace(x[bracket], x[bracket + 1], _parts(x, bracket, widest) + 1)[1:-1]
+    return cuts[(cuts >= low) & (cuts <= high)]
 
 
 def _joined(first: Any, second: Any, order: np.ndarray) -> Any:

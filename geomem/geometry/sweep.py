@@ -8,10 +8,10 @@ blocks and put their sums together at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from geomem.geometry.workers import Run, workers
 from geomem.points import Points, as_points, as_train_and_heldout, distinct_points, runs
 from geomem.processes import reduce, require_same
 from geomem.rng import generator
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # Entries that one elementwise operation takes: on the CPU they should stay in the cache.
 CPU_ENTRIES = 2**18
@@ -140,6 +143,21 @@ class Queries:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What levels are measured from, of some queries (``rows``) and centres (``columns``): ``a`` and the places of the
+    queries' own centres in it, the products of both with the noise vectors (``projections``), and ``norm``, of these.
+    """
+
+    rows: slice
+    columns: slice
+    a: torch.Tensor
+    own: tuple[torch.Tensor, torch.Tensor] | None
+    products: torch.Tensor | None
+    centre_products: torch.Tensor
+    norm: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Sweep:
     """The training points and the points that they are seen from, ready for passes over them.
 
@@ -158,6 +176,7 @@ class Sweep:
     duplicates: int = 0
     nothing_unseen: bool = False
     searched: int = 0  # bytes that the search for duplicates took beside the points
+    _kept: list[list[Piece]] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
     def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
@@ -209,7 +228,8 @@ class Sweep:
     def run(self, *, training: Sequence[Collector] = (), heldout: Sequence[Collector] = ()) -> None:
         """Show all centres to the queries: of each kind at most one collector of distances and one of noise.
 
-        Raises InputError if the memory is not enough for one tile of queries.
+        Distances and products are kept for the next call where the memory has room for them: only the noise levels
+        are new then. Raises InputError if the memory is not enough for one tile of queries.
         """
         queries = []
         if training:
@@ -217,7 +237,19 @@ class Sweep:
         if heldout:
             assert self.heldout is not None
             queries.append(Queries.of(self.heldout, self.heldout_rows, None, heldout))
-        _sweep(self.centres, queries, self.options, self.searched)
+        passes, room = _passes(self.centres, queries, self.options.memory, self.searched)
+        with workers(self.centres.device) as run:
+            if not (room and self._kept):
+                self._kept.clear()
+                _sweep(self.centres, queries, self.options, passes, self._kept if room else None, run)
+                return
+            _begin(queries, passes[0])
+            for pieces in self._kept:
+                run([partial(_show, part, piece) for part in queries for piece in pieces
+                     if (piece.own is None) == (part.own is None)])
+            _end(queries, passes[0], self.options.group, run)
+            if self.options.progress:
+                self.options.progress(*2 * (sum(map(len, queries)),))
 
 
 def _unseen(train: Points, heldout: Points) -> tuple[np.ndarray, int]:
@@ -232,42 +264,54 @@ def _unseen(train: Points, heldout: Points) -> tuple[np.ndarray, int]:
     return np.unique(first[first >= 0]), int(np.count_nonzero(first < 0))
 
 
-def _sweep(centres: Centres, queries: Sequence[Queries], options: Options, searched: int) -> None:
+def _sweep(centres: Centres, queries: Sequence[Queries], options: Options, passes: list[list[slice]],
+           kept: list[list[Piece]] | None, run: Run) -> None:
+    """Read and measure all; the pieces of each block of centres go to ``kept``."""
     blocks, group, total = centres.blocks, options.group, sum(map(len, queries))
-    passes = list(_passes(centres, queries, options.memory, searched))
     if group is not None:
         require_same((centres.digest(), [part.digest() for part in queries], options.seed, len(passes)), group)
         blocks = blocks[group.rank()::group.size()]
     steps, done, spread = len(passes) * max(1, len(blocks)), 0, 0.0
-    with workers(centres.device) as run:
-        for part in queries:
-            if part.noisy:
-                part.noisy.noise.squared_radius  # noqa: B018 - drawn before threads ask for it
-        pool = NoisePool.draw(centres, options.seed, [part.noisy.noise for part in queries if part.noisy], run)
-        for rows in passes:
-            for part, own_rows in zip(queries, rows, strict=True):
-                for collector in part.collectors():
-                    collector.begin(own_rows)
-            reader = _Reader(centres, blocks, pool)
-            reader.read()
-            tiles = _tiles(centres, queries, rows, pool, run)
-            while (block := reader.block) is not None:
-                run([partial(block.prepare, part) for part in block.parts()])
-                spread = max(spread, largest_norm(block.rows, *(tile.points for _, tile in tiles)))
-                require_spread(spread)
-                between = block.own_distances(run) if any(part.are_all(centres) for part in queries) else None
-                run([reader.read, *(partial(_show, part, tile, block, between if part.are_all(centres) else None)
-                                    for part, tile in tiles)])
-                done += 1
-                if options.progress:
-                    options.progress(round(done / steps * total), total)
-            if group is not None:
-                reduce([sums for part in queries for collector in part.collectors()
-                        for sums in collector.parts()], group)
-            run([partial(collector.finish, tile.rows) for part, tile in tiles for collector in part.collectors()])
-            for part in queries:
-                for collector in part.collectors():
-                    collector.end()
+    for part in queries:
+        if part.noisy:
+            part.noisy.noise.squared_radius  # noqa: B018 - drawn before threads ask for it
+    pool = NoisePool.draw(centres, options.seed, [part.noisy.noise for part in queries if part.noisy], run)
+    for rows in passes:
+        _begin(queries, rows)
+        reader = _Reader(centres, blocks, pool)
+        reader.read()
+        tiles = _tiles(centres, queries, rows, pool, run)
+        while (block := reader.block) is not None:
+            run([partial(block.prepare, part) for part in block.parts()])
+            spread = max(spread, largest_norm(block.rows, *(tile.points for _, tile in tiles)))
+            require_spread(spread)
+            between = block.own_distances(run) if any(part.are_all(centres) for part in queries) else None
+            pieces: list[Piece] = []
+            run([reader.read, *(partial(_measure, part, tile, block, between if part.are_all(centres) else None,
+                                        pieces) for part, tile in tiles)])
+            if kept is not None:
+                kept.append(pieces)
+            done += 1
+            if options.progress:
+                options.progress(round(done / steps * total), total)
+        _end(queries, rows, group, run)
+
+
+def _begin(queries: Sequence[Queries], rows: Sequence[slice]) -> None:
+    for part, own_rows in zip(queries, rows, strict=True):
+        for collector in part.collectors():
+            collector.begin(own_rows)
+
+
+def _end(queries: Sequence[Queries], rows: Sequence[slice], group: ProcessGroup | None, run: Run) -> None:
+    """All centres have been shown to these rows of the queries."""
+    if group is not None:
+        reduce([sums for part in queries for collector in part.collectors() for sums in collector.parts()], group)
+    run([partial(collector.finish, tile) for part, own_rows in zip(queries, rows, strict=True)
+         for tile in runs(own_rows.start, own_rows.stop, TILE) for collector in part.collectors()])
+    for part in queries:
+        for collector in part.collectors():
+            collector.end()
 
 
 class _Reader:
@@ -297,22 +341,33 @@ def _tiles(centres: Centres, queries: Sequence[Queries], rows: list[slice], pool
     return [tiles[place] for place in range(len(wanted))]
 
 
-def _show(part: Queries, tile: Tile, block: Block, between: torch.Tensor | None) -> None:
+def _measure(part: Queries, tile: Tile, block: Block, between: torch.Tensor | None, pieces: list[Piece]) -> None:
     """Show one block of centres to one tile of queries; ``between``: the distances of all centres, where known."""
     a = block.squared_distances(tile) if between is None else between[tile.rows].clone()
+    own = None if tile.own is None else block.owners(tile)
+    piece = Piece(tile.rows, block.columns, a, own, tile.products, block.products, block.pool.norm)
+    _show(part, piece)
+    pieces.append(piece)
+
+
+def _show(part: Queries, piece: Piece) -> None:
+    """Show what was measured to the collectors."""
+    a = piece.a
     if part.distances:
-        part.distances.add(tile.rows, block.columns, a)
-    if part.noisy is None or tile.products is None:
+        part.distances.add(piece.rows, piece.columns, a)
+    if part.noisy is None or piece.products is None:
         return
-    if tile.own is not None:
-        a[block.owners(tile)] = torch.inf
-    noise, start = part.noisy.noise, tile.rows.start
-    for rows in _noise_runs(tile.rows, noise, a):
+    if piece.own is not None:
+        a[piece.own] = torch.inf
+    noise, start = part.noisy.noise, piece.rows.start
+    for rows in _noise_runs(piece.rows, noise, a):
         vectors, c = noise.vectors(rows), noise.squared_radius[rows]
         here = slice(rows.start - start, rows.stop - start)
-        length = c.sqrt() / block.pool.norm[vectors].view(c.shape)
-        b = tile.products[here, :, None] - block.products[vectors].view(*c.shape, -1)
-        part.noisy.add(rows, block.columns, a[here], b.mul_(length[:, :, None]).float(), c)
+        length = c.sqrt() / piece.norm[vectors].view(c.shape)
+        b = piece.products[here, :, None] - piece.centre_products[vectors].view(*c.shape, -1)
+        part.noisy.add(rows, piece.columns, a[here], b.mul_(length[:, :, None]).float(), c)
+    if piece.own is not None:
+        a[piece.own] = 0
 
 
 def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[slice]:
@@ -324,8 +379,11 @@ def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[sli
         yield from runs(turn.start, turn.stop, max(1, entries // (noise.draws * a.shape[1])))
 
 
-def _passes(centres: Centres, queries: Sequence[Queries], memory: int, searched: int) -> Iterator[list[slice]]:
-    """For each pass the rows of each of the queries: as few passes as fit in the memory."""
+def _passes(centres: Centres, queries: Sequence[Queries], memory: int,
+            searched: int) -> tuple[list[list[slice]], bool]:
+    """For each pass the rows of each of the queries, as few passes as fit in the memory, and whether there is room for
+    what is measured in a single one.
+    """
     tiles = [-(-len(part) // TILE) for part in queries]
     rows = [min(TILE, len(part)) for part in queries]  # of a tile
     each = [row * (8 * centres.dim + sum(collector.bytes_per_query() for collector in part.collectors()))
@@ -352,6 +410,6 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int, searched:
         raise InputError(f"the memory is limited to {memory / 2**20:,.0f} MiB; this needs "
                          f"{needed(count) / 2**20:,.0f} MiB beside the points: give more with --memory, or memory= in "
                          "Python")
-    for i in range(count):
-        yield [slice(n * i // count * TILE, min(len(part), n * (i + 1) // count * TILE))
-               for n, part in zip(tiles, queries, strict=True)]
+    measured = 8 * vectors * len(centres) + sum(len(part) * (4 * len(centres) + 8 * draws) for part in queries)
+    return [[slice(n * i // count * TILE, min(len(part), n * (i + 1) // count * TILE))
+             for n, part in zip(tiles, queries, strict=True)] for i in range(count)], needed(1) + measured <= memory

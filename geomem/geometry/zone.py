@@ -111,15 +111,29 @@ def find_danger_zone(curves: Curves, threshold: float = 0.8) -> DangerZone | Non
         resolution=_resolution(x, [low, high, *crossing]))
 
 
-def zone_brackets(curves: Curves, threshold: float = 0.8) -> list[int]:
-    """Index i of each pair of neighbouring levels (i, i + 1) that an edge or the crossing is read between, ascending.
+def zone_brackets(curves: Curves, threshold: float = 0.8) -> list[tuple[int, float]]:
+    """(i, x) of each place x in log sigma where an edge or the crossing is read, between levels i and i + 1; ascending.
 
     Without a zone, those of the crossing: W and C are high together there if anywhere.
     """
     x, w, c = _curves(curves)
     ranges, crossing = _both_high(x, w, c, threshold), _crossing(x, w, c)
     places = [*crossing, *(_counting(ranges, crossing) if ranges else ())]
-    return sorted({place.bracket for place in places if place.bracket is not None})
+    return sorted({(place.bracket, place.x) for place in places if place.bracket is not None})
+
+
+def uncertain_ranges(curves: Curves, threshold: float = 0.8) -> list[Range]:
+    """Where in log sigma each edge and the crossing would be read from curves at the ends of their 95% intervals.
+
+    They hold the ends of the bootstrap intervals, which see the spread over the points and none over the noise.
+    """
+    if curves.weight_per_point is None:
+        return []
+    w, c = curves.max_posterior_weight, curves.coverage
+    x = np.log(curves.sigma)
+    found = _zones(x, np.stack([w.estimate, w.low, w.high, w.low, w.high]),
+                   np.stack([c.estimate, c.low, c.high, c.high, c.low]), threshold)
+    return [(float(np.nanmin(places)), float(np.nanmax(places))) for places in found if x[0] < places[0] < x[-1]]
 
 
 def zone_reason(curves: Curves, threshold: float = 0.8) -> str:
@@ -259,28 +273,50 @@ def _crossings(x: np.ndarray, w: np.ndarray, c: np.ndarray) -> tuple[np.ndarray,
     return np.where(falls.any(axis=1), place[row, stop], np.nan), start[row, stop], stop
 
 
-def _intervals(curves: Curves, threshold: float) -> tuple[Range | None, Range | None, Range | None]:
+def _zones(x: np.ndarray, w: np.ndarray, c: np.ndarray, threshold: float) -> np.ndarray:
+    """Lower edge, upper edge and crossing, (3, rows) in x, of each row of W and C (rows, levels); NaN where none is."""
+    crossing = crossing_points(x, w, c)
+    start = np.searchsorted(x, crossing, side="right").clip(max=len(x) - 1) - 1  # NaN comes last
+    width = x[start + 1] - x[start] if len(x) > 1 else 1.0
+    values = np.minimum(*(_entry(y, start) + (_entry(y, (start + 1).clip(max=len(x) - 1)) - _entry(y, start))
+                          * ((crossing - x[start]) / width) for y in (w, c)))
+    held = np.flatnonzero(values >= threshold)
+    edges = np.full((2, len(w)), np.nan)
+    low, high = np.full(len(held), x[0]), np.full(len(held), x[-1])
+    level, at = np.arange(len(x)), start[held, None]
+    for y in (w[held], c[held]):
+        before = np.where((y < threshold) & (level <= at), level, -1).max(axis=1)
+        after = np.where((y < threshold) & (level > at), level, len(x)).min(axis=1)
+        rises, falls = before >= 0, after < len(x)
+        low[rises] = np.maximum(low[rises], _passages(x, y[rises], before[rises], threshold))
+        high[falls] = np.minimum(high[falls], _passages(x, y[falls], after[falls] - 1, threshold))
+    edges[:, held] = low, high
+    for index in np.flatnonzero(~(values >= threshold)):  # both are high elsewhere than at the crossing, if at all
+        if ranges := _both_high(x, w[index], c[index], threshold):
+            places = () if np.isnan(crossing[index]) else (Place(crossing[index], None),)
+            edges[:, index] = [end.x for end in _counting(ranges, places)]
+    return np.stack([*edges, crossing])
+
+
+def _entry(y: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Of each row of y (rows, levels) the value at its level (rows,)."""
+    return np.take_along_axis(y, level[:, None], axis=1)[:, 0]
+
+
+def _passages(x: np.ndarray, y: np.ndarray, level: np.ndarray, threshold: float) -> np.ndarray:
+    """Where each row of y (rows, levels) passes the threshold between its ``level`` (rows,) and the next."""
+    first, second = _entry(y, level), _entry(y, level + 1)
+    return x[level] + (x[level + 1] - x[level]) * (threshold - first) / (second - first)
+
+
+def _intervals(curves: Curves, threshold: float) -> list[Range | None]:
     """95% percentile intervals of sigma_low, sigma_high and the crossing, training and held-out points resampled
     apart and each resample read as the curves are. None without means per point, or when more than 1 resample
     in 20 lacks the number.
     """
     if curves.weight_per_point is None or curves.coverage_per_point is None:
-        return None, None, None
+        return [None, None, None]
     rng = generator(curves.seed, "zone bootstrap")
-    x = np.log(curves.sigma)
     w, c = (resampled_means(rng, means, RESAMPLES) for means in (curves.weight_per_point, curves.coverage_per_point))
-    crossings = crossing_points(x, w, c)
-    edges = np.full((2, RESAMPLES), np.nan)
-    for row, at in enumerate(crossings):
-        if ranges := _both_high(x, w[row], c[row], threshold):
-            edges[:, row] = [end.x for end in _counting(ranges, () if np.isnan(at) else (Place(at, None),))]
-    low, high, crossing = (_interval(found) for found in (*edges, crossings))
-    return low, high, crossing
-
-
-def _interval(logs: np.ndarray) -> Range | None:
-    """Middle 95% of the places, as sigmas; None where more than 1 in 20 are NaN."""
-    if (ends := percentile_interval(logs)) is None:
-        return None
-    low, high = np.exp(ends)
-    return float(low), float(high)
+    ends = map(percentile_interval, _zones(np.log(curves.sigma), w, c, threshold))
+    return [None if pair is None else (float(np.exp(pair[0])), float(np.exp(pair[1]))) for pair in ends]
