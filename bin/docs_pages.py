@@ -10,6 +10,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from names_page import names_page
 from reproduction_page import reproduction_page
 
 import geomem
@@ -32,7 +33,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not kept in docs/, and the figures with their results."""
-    made = {"reproduction.md": reproduction_page(), "hostile-input.md": hostile_page(), **api_pages()}
+    made = {"reproduction.md": reproduction_page(), "hostile-input.md": hostile_page(), "names.md": names_page(),
+            **api_pages()}
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     for path in [*(ROOT / "figures").glob("*.png"), *(ROOT / "figures").glob("results/*.json")]:

@@ -107,8 +107,9 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
     LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
              f"{dataset.name}; {len(plan.validation):,} validation and {counted(dataset.n_test, 'test point')}")
     names, labels = plan.classes.class_names, plan.classes.names
-    if names and labels:
-        said = [f"{name} is label {label}" for name, label in zip(names, labels, strict=True)]
+    said = [f"{name} is label {label}" for name, label in zip(names or [], labels or [], strict=False)
+            if name != str(label)]
+    if said:
         LOG.info(f"classes: {', '.join(said[:MAX_NAMED])}{', ...' if len(said) > MAX_NAMED else ''}")
     return _steps(plan, run, trainer, monitor)
 

@@ -64,6 +64,16 @@ def test_names_are_shown(tmp_path, capsys):
     assert "\n  dog  " in capsys.readouterr().out
 
 
+def test_names_that_are_the_labels_themselves_are_not_listed(tmp_path, capsys):
+    train = pictures(12, 4, 4)
+    np.savez(tmp_path / "d.npz", train=train, train_labels=np.array(list("012")).repeat(4), heldout=255 - train[:3],
+             heldout_labels=np.array(list("012")))
+    run = tmp_path / "run"
+    assert status("train", tmp_path / "d.npz", "--conditional", *SMALL, "--out", run) == 0
+    assert status("generate", run, "--label", 1, "--seeds", "0-3", "--out", tmp_path / "s.npz") == 0
+    assert "is label" not in capsys.readouterr().err
+
+
 def test_a_numbered_class_is_the_folder_of_that_name(tmp_path, capsys):
     run = run_of(tmp_path, ["8", "9", "10"])
     assert "classes: 8 is label 0, 9 is label 1, 10 is label 2" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from test_layers import ORDER
 import geomem
 from geomem._renamed import RENAMED
 from geomem.cli.main import cli
+from geomem.data.recipes import known_recipes
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -266,6 +267,9 @@ def test_the_documentation_builds(tmp_path):
     assert formulas.count("<math ") > 50
     assert "arithmatex" not in formulas
     assert 'id="geomem.data.load_data"' in (tmp_path / "api" / "data" / "index.html").read_text(encoding="utf-8")
+    names = (tmp_path / "names" / "index.html").read_text(encoding="utf-8")
+    for name in [*known_recipes(), "mlp", "unet1d", "unet-tiny", "unet-small", "unet-grey", "unet-cifar"]:
+        assert f"<code>{name}</code>" in names
     assert "DOES NOT HOLD" in (tmp_path / "reproduction" / "index.html").read_text(encoding="utf-8")
 
 

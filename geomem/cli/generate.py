@@ -75,8 +75,9 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
     samples.save(out)
     if model.class_names and model.labels:
         said = [f"{name} is label {label}" for name, label in zip(model.class_names, model.labels, strict=True)
-                if not labels or label in map(model.label_of, labels)]
-        say(f"classes: {', '.join(said[:MAX_CLASSES])}{', ...' if len(said) > MAX_CLASSES else ''}")
+                if name != str(label) and (not labels or label in map(model.label_of, labels))]
+        if said:
+            say(f"classes: {', '.join(said[:MAX_CLASSES])}{', ...' if len(said) > MAX_CLASSES else ''}")
     say(f"{counted(len(seeds), 'sample')} with weights {samples.about['weights']} -> {out}")
 
 

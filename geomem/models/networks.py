@@ -236,26 +236,36 @@ def _padded(x: Tensor, multiple: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named network: its class, its size and the learning rate it is usually trained with."""
+    """A named network: its class, its size, the learning rate it is usually trained with, what it is, and the shape of
+    a point that it is meant for.
+    """
 
     network: Callable[..., nn.Module]
     dims: tuple[int, ...]  # numbers of axes of a point that it takes: 1 vectors, 2 signals, 3 images, 4 volumes
     learning_rate: float
     options: dict[str, Any]
+    about: str
+    shape: tuple[int, ...]
 
 
 NETWORKS: dict[str, Preset] = {
-    "mlp": Preset(ResidualMLP, (1, 2, 3, 4), 2e-3, {"width": 384, "depth": 4}),
-    "unet1d": Preset(UNet1d, (2,), 1e-3, {"channels": (32, 64, 128)}),
-    "unet-tiny": Preset(DenseUNet, (3,), 2e-3, {"channels": 24, "depth": 4}),
-    "unet-small": Preset(ImageUNet, (3,), 1e-3, {"channels": (64, 128, 128), "layers": 2, "attention": (2,)}),
+    "mlp": Preset(ResidualMLP, (1, 2, 3, 4), 2e-3, {"width": 384, "depth": 4},
+                  "a residual perceptron on the values of a point", (64,)),
+    "unet1d": Preset(UNet1d, (2,), 1e-3, {"channels": (32, 64, 128)},
+                     "a U-Net over time, with attention at its coarsest level", (1, 140)),
+    "unet-tiny": Preset(DenseUNet, (3,), 2e-3, {"channels": 24, "depth": 4},
+                        "a U-Net with a perceptron on its coarsest grid, at most 4 x 4", (1, 8, 8)),
+    "unet-small": Preset(ImageUNet, (3,), 1e-3, {"channels": (64, 128, 128), "layers": 2, "attention": (2,)},
+                         "a UNet2DModel of diffusers", (3, 32, 32)),
     # The grey-face network of Dodson et al. 2026, Figure 5: 4,023,233 parameters where 4.06M are published. diffusers
     # has one head size for all levels: 16 gives the published 4 heads at the middle level, and 8 at the coarsest.
     "unet-grey": Preset(ImageUNet, (3,), 1e-4, {"channels": (32, 64, 128), "layers": 2, "attention": (1, 2),
-                                               "heads_dim": 16, "groups": 8}),
+                                               "heads_dim": 16, "groups": 8},
+                        "a UNet2DModel, the grey-face network of Dodson et al. 2026", (1, 32, 32)),
     # The size of DDPM++ on CIFAR-10 (Karras et al. 2022): 54.3M parameters where 55.7M are published.
     "unet-cifar": Preset(ImageUNet, (3,), 2e-4, {"channels": (256, 256, 256), "layers": 4, "attention": (1,),
-                                                "heads_dim": 256, "embedding": 512}),
+                                                "heads_dim": 256, "embedding": 512},
+                         "a UNet2DModel of the size of DDPM++ on CIFAR-10 (Karras et al. 2022)", (3, 32, 32)),
 }
 
 
