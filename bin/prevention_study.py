@@ -308,6 +308,8 @@ def main() -> None:
     parser.add_argument("--ways", default=list(WAYS), type=names_among(WAYS), metavar='"NAME;NAME"',
                         help="separated by semicolons: " + "; ".join(WAYS).replace("%", "%%"))
     parser.add_argument("--summary", type=Path, metavar="FILE.json", help="put all that is in OUT into one file")
+    parser.add_argument("--earlier", type=Path, metavar="FILE.json",
+                        help="an earlier summary, whose trainings that OUT lacks go into the new one too")
     given = parser.parse_args()
     if given.out.exists() and not given.out.is_dir():
         parser.error(f"{given.out} is a file; name a directory")
@@ -315,6 +317,10 @@ def main() -> None:
         cells = [json.loads(path.read_text()) for path in sorted(given.out.glob("*/*.json"))]
         if not cells:
             parser.error(f"{given.out} holds no training to put into a summary; run some first")
+        if given.earlier:
+            there = {(cell["set"], cell["way"], cell["seed"]) for cell in cells}
+            cells += [cell for cell in json.loads(given.earlier.read_text())["trainings"]
+                      if (cell["set"], cell["way"], cell["seed"]) not in there]
         rows = summary(cells)
         write_json(given.summary, {"format": FORMAT, "rows": rows, "over_sets": over_sets(rows), "trainings": cells})
         print("\n".join(text_of(rows)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from geomem.statistics import Z_95, difference_over_seeds, mean_over_runs
@@ -14,10 +14,9 @@ FIRST_SETS = ("digits", "ecg", "faces16", "cars16", "pokemon16", "flowers16")
 def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each set, way and choice of weights: means over the seeds with 95% intervals, for fresh seeds.
 
-    memorized, leaning, frechet: at the last step; leaning is None where a training of an older version lacks it. along:
-    the same at each checkpoint. log_ratio: logarithm of the Frechet
-    distance over that of a rival with the same seed, for each of ``RIVALS``; None without a seed in common, and
-    without an interval for a single one.
+    memorized, leaning, frechet: at the last step; leaning over the trainings that have it, None where all are of an
+    older version. along: the same at each checkpoint. log_ratio: logarithm of the Frechet distance over that of a rival
+    with the same seed, for each of ``RIVALS``; None without a seed in common, and without an interval for a single one.
     """
     rows = []
     cells = [cell for cell in cells if "rows" in cell]  # without those that were refused
@@ -30,9 +29,7 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             lines = [[row for row in cell["rows"] if row["weights"] == weights] for cell in runs]
             ours = {cell["seed"]: line[-1]["quality"]["frechet"] for cell, line in zip(runs, lines, strict=True)}
             along = [{"step": at[0].get("step") if weights == "last" else None,
-                      **{part: mean_over_runs(*zip(*map(measure, at), strict=True)).to_dict()
-                         if all(row.get(key) for row in at) else None
-                         for part, (key, measure) in MEASURES.items()}}
+                      **{part: _mean(at, key, measure) for part, (key, measure) in MEASURES.items()}}
                      for at in zip(*lines, strict=True)]
             rows.append({"set": name, "way": way, "weights": weights, "seeds": [cell["seed"] for cell in runs],
                          **{part: along[-1][part] for part in MEASURES},
@@ -43,6 +40,12 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
                          "floor": lines[0][-1]["quality"]["frechet_floor"],
                          "floor_n": lines[0][-1]["quality"]["floor_n"]})
     return rows
+
+
+def _mean(at: Sequence[dict[str, Any]], key: str, measure: Callable[..., Any]) -> dict[str, Any] | None:
+    """Over the seeds that have it, with the 95% interval for fresh seeds; that over the samples where there is one."""
+    known = [measure(row) for row in at if key in row]
+    return mean_over_runs(*zip(*known, strict=True)).to_dict() if known else None
 
 
 def _log_ratio(ours: dict[int, float], rival: dict[int, float]) -> dict[str, Any] | None:
@@ -125,9 +128,9 @@ def text_of(rows: list[dict[str, Any]]) -> list[str]:
         lines += [f"\n{name}\n", "| way, weights | seeds | memorized | nearer to training | Frechet distance |",
                   "|---|---|---|---|---|"]
         for row in (row for row in rows if row["set"] == name):
-            frechet = row["frechet"]
-            lines.append(f"| {row['way']}, {row['weights']} | {len(row['seeds'])} | {_share(row['memorized'])} | "
-                         f"{_share(row['leaning'])} | {frechet['mean']:.2f} "
+            frechet, seeds = row["frechet"], len(row["seeds"])
+            lines.append(f"| {row['way']}, {row['weights']} | {seeds} | {_share(row['memorized'], seeds)} | "
+                         f"{_share(row['leaning'], seeds)} | {frechet['mean']:.2f} "
                          f"[{max(0, frechet['low']):.2f}, {frechet['high']:.2f}] |")
     lines += ["\nall sets, Frechet distance as a multiple of that of the plain training with the same seed\n",
               "| way, weights | sets | memorized | nearer to training | "
@@ -142,6 +145,11 @@ def text_of(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _share(mean: dict[str, Any] | None) -> str:
-    """A mean share with its interval, cut to what is possible; a dash where it was not measured."""
-    return "-" if mean is None else (f"{mean['mean']:.1%} [{max(0, mean['low']):.1%}, {min(1, mean['high']):.1%}]")
+def _share(mean: dict[str, Any] | None, seeds: int) -> str:
+    """A mean share with its interval, cut to what is possible; a dash where it was not measured, and the number of
+    seeds where not all have it.
+    """
+    if mean is None:
+        return "-"
+    told = f"{mean['mean']:.1%} [{max(0, mean['low']):.1%}, {min(1, mean['high']):.1%}]"
+    return told if mean["runs"] == seeds else f"{told}, n = {mean['runs']}"

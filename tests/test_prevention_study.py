@@ -1,5 +1,7 @@
 """The study of what works against memorization: its distilling trainer, its means, and the marks of its processes."""
 
+import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,7 +199,9 @@ def test_leaning_stands_beside_each_share_that_has_it(study):
     cells = [cell_of(seed, "none", [("last", 9, 0.2, 0.3, 1.0, 1.4), ("early stop", 5, 0.1, 0.2, 2.0, 2.0)])
              for seed in (0, 1)]
     cells[0]["rows"][0]["leaning"] = {"share": 0.7, "stderr": 0.02}
-    assert study.summary(cells)[0]["leaning"] is None  # the other training lacks it
+    alone = study.summary(cells)  # the other training lacks it
+    assert alone[0]["leaning"]["high"] == pytest.approx(0.7 + 1.96 * 0.02, abs=1e-5)
+    assert "| 70.0% [66.1%, 73.9%], n = 1 |" in study.text_of(alone)[3]
     cells[1]["rows"][0]["leaning"] = {"share": 0.7, "stderr": 0.02}
     rows = study.summary([*cells, *({**cell, "set": "ecg"} for cell in cells)])
     assert rows[0]["leaning"]["high"] == pytest.approx(0.7 + 1.96 * 0.02 / 2**0.5, abs=1e-5)
@@ -205,6 +209,66 @@ def test_leaning_stands_beside_each_share_that_has_it(study):
     assert "| 70.0% [67.2%, 72.8%] |" in text[3]
     assert "| none, last | 2 | 20.0% to 20.0% | 70.0% to 70.0% |" in text[-2]
     assert "| none, early stop | 2 | 10.0% to 10.0% | - |" in text[-1]
+
+
+def test_a_third_seed_widens_leaning_by_student_s_t(study):
+    cells = [cell_of(seed, "ci auto", [("last", 9, 0.2, 0.3, 1.0, 1.4)]) for seed in range(3)]
+    for cell, share in zip(cells, (0.6, 0.7, 0.8), strict=True):
+        cell["rows"][0]["leaning"] = {"share": share, "stderr": 1e-3}
+    found = study.summary(cells)[0]["leaning"]
+    assert (found["mean"], found["high"]) == pytest.approx((0.7, 0.7 + 4.30265 * 0.1 / 3**0.5), abs=1e-5)
+
+
+def test_trainings_of_an_earlier_summary_are_kept_where_they_were_not_done_again(study, tmp_path, monkeypatch, capsys):
+    def cell(seed, way, rate):
+        return cell_of(seed, way, [(weights, 9, rate, rate, 1.0, 1.4) for weights in ("last", "early stop")])
+
+    old, new = [cell(seed, way, 0.9) for way in ("none", "ci auto") for seed in (0, 1)], cell(0, "none", 0.2)
+    (tmp_path / "old.json").write_text(json.dumps({"trainings": old}))
+    (tmp_path / "out" / "digits").mkdir(parents=True)
+    (tmp_path / "out" / "digits" / "none-0.json").write_text(json.dumps(new))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["", "out", "--summary", "new.json", "--earlier", "old.json"])
+    study.main()
+    assert json.loads((tmp_path / "new.json").read_text())["trainings"] == [new, *old[1:]]
+    assert "| none, last | 2 | 55.0%" in capsys.readouterr().out
+
+
+def test_figure_of_leaning():
+    """A panel for each set; the path of the checkpoints ends at its marker, seeds are faint, older ones left out."""
+    path = Path(__file__).parents[1] / "figures" / "prevention.py"
+    spec = importlib.util.spec_from_file_location("prevention", path)
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+
+    def point(share, frechet):
+        return {"leaning": {"mean": share}, "frechet": {"mean": frechet}}
+
+    def row(way, weights, along):
+        return {"set": "ecg", "way": way, "weights": weights, "seeds": [0, 1], "floor": 0.5, **along[-1],
+                "along": along if weights == "last" else []}
+
+    rows = [row("none", "per level", [point(0.6, 0.9)]), row("none", "last", [point(0.7, 0.8), point(0.9, 1.2)]),
+            row("gap auto", "last", [point(0.5, 4.0), point(0.6, 2.0)]), row("ci auto", "last", [point(0.6, 3.0)]),
+            row("none", "early stop", [{"leaning": None, "frechet": {"mean": 1.0}}])]
+    trainings = [{"set": "ecg", "way": "none", "seed": seed, "rows": [
+        {"weights": "last", "quality": {"frechet": frechet}, **({"leaning": {"share": share}} if share else {})}
+        for share, frechet in ((0.7, 0.8), (share, 1.2))]} for seed, share in ((0, 0.88), (1, 0.92), (2, None))]
+    drawn = figure.draw_leaning(rows, trainings)
+    axes = drawn.axes[1]
+    assert [a.get_title() for a in drawn.axes[:2]] == ["200 digits, 8 x 8; not measured",
+                                                      "500 beats of ECG5000; 2 seeds"]
+    assert (axes.get_xlabel(), drawn.axes[4].get_xlabel()) == ("", "nearer to training than to unseen points")
+    lines = [np.array(line.get_xydata()).tolist() for line in axes.lines]
+    assert lines[:3] == [[[0.88, 1.2], [0.92, 1.2]], [[0.7, 0.8], [0.9, 1.2]], [[0.9, 1.2]]]
+    assert [[0.6, 2.0]] in lines
+    assert [[0.5, 4.0], [0.6, 2.0]] not in lines  # a path of the plain training alone
+    assert [[0.6, 3.0]] not in lines
+    assert lines[-2:] == [[[0.5, 0], [0.5, 1]], [[0, 0.5], [1, 0.5]]]  # half, and the floor
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "no gap, last weights, after checkpoints", "no gap, best weights per level", "gap auto, last weights",
+        "owes the training points nothing", "two halves of the held-out data"]
 
 
 def test_ratios_to_the_plain_training_by_hand(study):
