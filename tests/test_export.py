@@ -122,6 +122,15 @@ def test_geomem_folder_stands_on_its_own(edm_run, data, tmp_path, bf16):
         assert torch.equal(a, b)
 
 
+def test_a_folder_for_diffusers_in_bf16_takes_half_the_space(ddpm_run, folder, tmp_path):
+    """As diffusers writes it: the rows of the timestep table too."""
+    assert status("export", ddpm_run, "--out", tmp_path / "half", "--weights", "last", "--bf16") == 0
+    halves, whole = (load_file(path / "unet" / "diffusion_pytorch_model.safetensors")
+                     for path in (tmp_path / "half", folder))
+    assert halves.keys() == whole.keys()
+    assert all(torch.equal(halves[name], tensor.bfloat16()) for name, tensor in whole.items())
+
+
 def test_readme_of_an_export_runs(edm_run, tmp_path, monkeypatch):
     """The lines of the README, with the path put in, make samples.npz."""
     assert status("export", edm_run, "--out", tmp_path / "model", "--weights", "early-stop") == 0

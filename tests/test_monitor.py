@@ -1,5 +1,7 @@
 """Watching a training that geomem does not run: the looks, the weights that are kept, and that nothing changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import geomem
 from geomem.data import StoredPoints
 from geomem.errors import InputError
 from geomem.memorization import Monitor, Watch
+from geomem.memorization.watch import LeaningCheck
 from geomem.models import EDMDenoiser, EmpiricalDenoiser, build_network
 from geomem.rng import torch_generator
 from geomem.training import denoising_loss
@@ -114,6 +117,23 @@ def test_leaning_is_limited_by_as_many_training_points():
         assert at_half == (1 if lean else 2)
     with pytest.raises(InputError, match="needs training and validation points"):
         Monitor(None, HELDOUT, every=None, lean=1.2)
+
+
+def test_leaning_ends_a_training_where_it_is_asked_to(monkeypatch):
+    """Not where the interval holds 1/2: 55% of few samples says nothing."""
+    copies, chance = EmpiricalDenoiser(torch.from_numpy(TRAIN)), LeaningCheck(0.55, 0.4, 0.7, 64, 30, None, "test")
+    for limit in (None, 0.53):
+        monitor = Monitor(TRAIN, HELDOUT, every=1, stop_at_leaning=limit)
+        assert not monitor(1, copies).scalars().keys() ^ {f"geomem/{name}" for name in (
+            "memorized", "memorized_low", "memorized_high", "memorized_heldout", "leaning", "leaning_low",
+            "leaning_high")}
+        assert monitor.should_stop == (limit is not None)
+        monitor.should_stop, look = False, replace(monitor.looks[0][1], leaning=chance)
+        monkeypatch.setattr(monitor.watch, "look", lambda denoiser, look=look: look)
+        found = monitor(2, copies).scalars()
+        assert (found["geomem/memorized"], found["geomem/leaning_low"]) == (look.rate, 0.4)
+        assert not monitor.should_stop
+    assert "geomem/leaning" not in Monitor(TRAIN, None, every=1)(1, copies).scalars()
 
 
 def trained(monitor):

@@ -97,6 +97,14 @@ class MemorizationCheck:
         """Whether memorization has set in, and this share of the samples or more (by default 3%) is memorized."""
         return self.has_set_in and self.rate >= (share or COPIES)
 
+    def scalars(self) -> dict[str, float]:
+        """For the tracker of a training: shares in [0, 1] with their intervals, under names that begin with geomem/."""
+        found = {"memorized": self.rate, "memorized_low": self.low, "memorized_high": self.high,
+                 "memorized_heldout": self.floor}
+        if self.leaning is not None:
+            found |= {"leaning": self.leaning.share, "leaning_low": self.leaning.low, "leaning_high": self.leaning.high}
+        return {f"geomem/{name}": value for name, value in found.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         leaning = None if self.leaning is None else vars(self.leaning)

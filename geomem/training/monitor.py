@@ -84,7 +84,9 @@ class Monitor:
     conditioning : what else the denoiser takes by name, for the training and for the held-out points: two mappings of
         tensors or arrays with an entry for each point (``encoder_hidden_states``, ``pooled_projections``, ...), in
         mappings inside them too (``added_cond_kwargs``). Samples take that of the training points in turn.
-    stop_at : share of memorized samples at which ``should_stop`` becomes True; None for never.
+    stop_at : share of memorized samples at which ``should_stop`` becomes True; None for never. stop_at_leaning : the
+        same for the share nearer to training, where its interval lies above 1/2, too; test points that end a training
+        say too little of its leaning.
     validation : held-out points, at most, whose losses choose the weights.
     lean, average_weights, dtype : as ``BestWeights`` has them; ``lean`` needs training points, of which as many are
         evaluated as validation points.
@@ -97,8 +99,9 @@ class Monitor:
                  test: Array | None = None, sigmas: Sequence[float] | None = None, n: int = SAMPLES, seed: int = 0,
                  device: str | torch.device = "auto", labels: tuple[np.ndarray, np.ndarray] | None = None,
                  conditioning: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
-                 stop_at: float | None = None, mirrored: bool = False, validation: int = VALIDATION,
-                 lean: float | None = None, average_weights: Sequence[float] | np.ndarray | None = None,
+                 stop_at: float | None = None, stop_at_leaning: float | None = None, mirrored: bool = False,
+                 validation: int = VALIDATION, lean: float | None = None,
+                 average_weights: Sequence[float] | np.ndarray | None = None,
                  dtype: torch.dtype | None = None) -> None:
         if isinstance(every, int) and every < 1:
             raise InputError(f"a look every {every} steps: give 1 or more")
@@ -119,7 +122,7 @@ class Monitor:
             labels = None if labels is None else (labels[0], labels[1][~leaked])
             conditioning = None if conditioning is None else (
                 conditioning[0], rows_of(conditioning[1], torch.from_numpy(np.flatnonzero(~leaked)), len(leaked)))
-        self.every, self.stop_at, self.should_stop = every, stop_at, False
+        self.every, self.stop_at, self.stop_at_leaning, self.should_stop = every, stop_at, stop_at_leaning, False
         self.looks: list[tuple[int, MemorizationCheck]] = []
         self.watch: Watch | None = None
         self.earlier: EarlierWeights | None = None
@@ -188,6 +191,8 @@ class Monitor:
         if look.shows_copies(self.stop_at):
             self.earlier.copies_seen(step)
             self.should_stop = self.stop_at is not None
+        if self.stop_at_leaning is not None and look.leaning is not None:
+            self.should_stop |= look.leaning.share >= self.stop_at_leaning and look.leaning.low > 0.5
         self.looks.append((step, look))
         return look
 
