@@ -22,11 +22,10 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from geomem.errors import InputError
 from geomem.noise.gaps import number
-from geomem.noise.samplers import NoiseLevelSampler
+from geomem.noise.samplers import LogNormalSampler, NoiseLevelSampler
 
 MODE_SCALES = -1.0, 2 / (np.pi - 2)
 """Ends of the scales for which the mode law has a density (Esser et al. 2024, section 3.1)."""
@@ -36,6 +35,8 @@ class FlowSampler(NoiseLevelSampler):
     """A law of flow times after the shift a > 0, ``sigma = a r``; the module docstring has the laws of the odds r."""
 
     kind: str
+    parameters: tuple[str, ...] = ()
+    """Names of the law's own numbers, beside the shift."""
 
     def __init__(self, shift: float = 1.0) -> None:
         self.shift = number(shift, "the shift of flow times")
@@ -66,7 +67,7 @@ class FlowSampler(NoiseLevelSampler):
         return np.where(sigma > 0, density, -np.inf)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "shift": self.shift}
+        return {"kind": self.kind, **{name: getattr(self, name) for name in self.parameters}, "shift": self.shift}
 
 
 class LogitNormalSampler(FlowSampler):
@@ -75,29 +76,21 @@ class LogitNormalSampler(FlowSampler):
     ``mean`` is that of s: of diffusers' ``--logit_mean`` with the other sign.
     """
 
-    kind = "logit-normal"
+    kind, parameters = "logit-normal", ("mean", "std")
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, shift: float = 1.0) -> None:
         super().__init__(shift)
-        self.mean, self.std = (number(value, "the logit-normal law") for value in (mean, std))
-        if not (np.isfinite(self.mean) and 0 < self.std < np.inf):
-            raise InputError(f"the logit-normal law needs a finite mean and std > 0, not {mean} and {std}")
-
-    def _score(self, r: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore"):  # log 0 = -inf is right
-            return (np.log(r) - self.mean) / self.std
+        law = LogNormalSampler(mean, std)
+        self.mean, self.std, self._law = law.mean, law.std, law
 
     def _odds(self, u: np.ndarray) -> np.ndarray:
-        return np.exp(self.mean + self.std * ndtri(u))
+        return self._law.icdf(u)
 
     def _cdf(self, r: np.ndarray) -> np.ndarray:
-        return ndtr(self._score(r))
+        return self._law.cdf(r)
 
     def _log_density(self, r: np.ndarray) -> np.ndarray:
-        return -0.5 * self._score(r) ** 2 - np.log(r * self.std * np.sqrt(2 * np.pi))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "mean": self.mean, "std": self.std, "shift": self.shift}
+        return self._law.log_prob(r)
 
 
 class UniformFlowSampler(FlowSampler):
@@ -163,7 +156,7 @@ class ModeSampler(SymmetricFlowSampler):
     Raises InputError for a scale outside [-1, 2/(pi - 2)], where s is no monotone function of the draw.
     """
 
-    kind = "mode"
+    kind, parameters = "mode", ("scale",)
 
     def __init__(self, scale: float = 1.29, shift: float = 1.0) -> None:
         super().__init__(shift)
@@ -185,16 +178,13 @@ class ModeSampler(SymmetricFlowSampler):
         with np.errstate(divide="ignore"):  # at the largest scale the density has a pole
             return -np.log(np.maximum(slope, 0.0))
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "scale": self.scale, "shift": self.shift}
-
 
 class UShapedFlowSampler(SymmetricFlowSampler):
     """Few flow times in the middle: density ``k cosh(k (s - 1/2)) / (2 sinh(k/2))`` before the shift (Lee et al. 2024,
     who take ``sharpness`` k = 4).
     """
 
-    kind = "u-shaped"
+    kind, parameters = "u-shaped", ("sharpness",)
 
     def __init__(self, sharpness: float = 4.0, shift: float = 1.0) -> None:
         super().__init__(shift)
@@ -215,9 +205,6 @@ class UShapedFlowSampler(SymmetricFlowSampler):
     def _log_density_of(self, s: np.ndarray) -> np.ndarray:
         k = self.sharpness
         return np.log(k / (2 * np.sinh(k / 2)) * np.cosh(k * (s - 0.5)))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "sharpness": self.sharpness, "shift": self.shift}
 
 
 FLOW_SAMPLERS: dict[str, type[FlowSampler]] = {law.kind: law for law in (

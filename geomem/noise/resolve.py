@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,78 +95,65 @@ def resolve_law(dataset: DataSet, objective: str = "edm", *, sampler: str | None
     if words == ["none"] and gap_keep:
         raise InputError("--gap-keep has no effect without a gap; give --gap too")
     schedule = schedule or (FlowSchedule() if objective == "flow" else schedule_of())
-    geometry = _Geometry(dataset, seed, device)
-    ranges = [] if words == ["none"] else [_gap(word, geometry, schedule) for word in words]
-    times = "flow times" if isinstance(schedule, FlowSchedule) else "DDPM timesteps"
-    law_of_flow = FLOW_SAMPLERS.get(kind)
-    least, most = (SIGMA_MIN, SIGMA_MAX) if kind == "lognormal" else (
-        (0, np.inf) if law_of_flow else schedule.sigmas[[0, -1]])
+
+    @functools.cache
+    def report() -> ZoneReport:
+        return danger_zone(dataset.train, dataset.heldout, seed=seed, device=device)
+
+    ranges = [] if words == ["none"] else [_gap(word, dataset, report, schedule) for word in words]
+    base, plain_name, least, most = _plain(kind, dataset, schedule)
     for low, high in ranges:
         if low > most or high < least:
             raise InputError(f"--gap {low:g}:{high:g} lies outside the schedule, sigma {least:.3g} to {most:.3g}")
-    base: NoiseLevelSampler = (LogNormalSampler.for_data(dataset.std) if kind == "lognormal" else
-                               law_of_flow(shift=getattr(schedule, "shift", 1.0)) if law_of_flow else
-                               UniformTimestepSampler(schedule))
-    plain, name = ("EDM's law" if kind == "lognormal" else f"{kind} law of flow times" if law_of_flow else
-                   "uniform over timesteps", base), ""
+    plain, names = (plain_name, base), []
+    of = {"lognormal": "EDM's law, scaled to the data", "uniform": "the law uniform over timesteps"}.get(
+        kind, f"the {plain_name}" if ci is None else "the confidence interval")
     if ci is not None:
         base = (ConfidenceIntervalSampler(*ci, schedule=schedule) if isinstance(ci, tuple)
-                else ConfidenceIntervalSampler.above(geometry.upper_end(), schedule=schedule))
-        name = f"confidence interval {base.c_low:g}:{base.c_high:g}"
-        LOG.info("%s: %s of a normal over these %s, the tails over all", name, f"{base.coverage:.0%}", times)
+                else ConfidenceIntervalSampler.above(_upper_end(report), schedule=schedule))
+        names.append(f"confidence interval {base.c_low:g}:{base.c_high:g}")
+        LOG.info("%s: %s of a normal over these %s, the tails over all", names[0], f"{base.coverage:.0%}",
+                 "flow times" if isinstance(schedule, FlowSchedule) else "DDPM timesteps")
     law = base
     if ranges:
         law = GapSampler(base, ranges, keep=gap_keep)
-        name += (", " if name else "") + (f"gap, {gap_keep:.0%} kept" if gap_keep else "gap")
-        of = ("the confidence interval" if ci is not None else "EDM's law, scaled to the data" if kind == "lognormal"
-              else f"the law {plain[0]}" if law_of_flow is None else f"the {plain[0]}")
+        names.append(f"gap, {gap_keep:.0%} kept" if gap_keep else "gap")
         LOG.info("gap: sigma %s %s, %s of the draws removed, those of %s",
                  ", ".join(f"{low:.3g} to {high:.3g}" for low, high in law.gaps),
                  "thinned" if gap_keep else "left out of training", f"{law.removed_mass:.1%}", of)
-    return ResolvedLaw(law, plain, name, geometry.document, schedule)
+    document = report().document(dataset) if report.cache_info().currsize else None
+    return ResolvedLaw(law, plain, ", ".join(names), document, schedule)
 
 
-class _Geometry:
-    """The danger zone of the data, computed when first asked for."""
-
-    def __init__(self, dataset: DataSet, seed: int, device: Any) -> None:
-        self.dataset, self._seed, self._device = dataset, seed, device
-
-    @functools.cached_property
-    def report(self) -> ZoneReport:
-        return danger_zone(self.dataset.train, self.dataset.heldout, seed=self._seed, device=self._device)
-
-    @property
-    def document(self) -> dict[str, Any] | None:
-        """The document if the zone was asked for, else None."""
-        return self.report.document(self.dataset) if "report" in vars(self) else None
-
-    def recommended(self) -> Gap:
-        return recommended_gap(self.report.refined, self.report.zone)
-
-    def upper_end(self) -> float:
-        """Where the recommended gap ends, which is where W has fallen to 0.8, zone or no zone."""
-        try:
-            return self.recommended()[1]
-        except InputError as error:
-            raise InputError(f"--ci auto begins where the recommended gap ends; {error}") from None
-
-    def zone(self) -> Gap:
-        zone = self.report.zone
-        if zone is None:
-            raise InputError(f"--gap zone: {self.dataset.name} has no danger zone ({self.report.reason}); use --gap "
-                             "auto, LO:HI or none")
-        return zone.sigma_low, zone.sigma_high
+def _plain(kind: str, dataset: DataSet, schedule: NoiseSchedule) -> tuple[NoiseLevelSampler, str, float, float]:
+    """The law without changes, its name, and the ends of its noise levels; under a confidence interval the uniform."""
+    if kind == "lognormal":
+        return LogNormalSampler.for_data(dataset.std), "EDM's law", SIGMA_MIN, SIGMA_MAX
+    if kind in FLOW_SAMPLERS:
+        law = FLOW_SAMPLERS[kind](shift=getattr(schedule, "shift", 1.0))
+        return law, f"{kind} law of flow times", 0.0, np.inf
+    return UniformTimestepSampler(schedule), "uniform over timesteps", schedule.sigmas[0], schedule.sigmas[-1]
 
 
-def _gap(word: str, geometry: _Geometry, schedule: NoiseSchedule) -> Gap:
-    """One gap in sigma from one word."""
+def _upper_end(report: Callable[[], ZoneReport]) -> float:
+    """Where the recommended gap ends, which is where W has fallen to 0.8, zone or no zone."""
+    try:
+        return recommended_gap(report().refined, report().zone)[1]
+    except InputError as error:
+        raise InputError(f"--ci auto begins where the recommended gap ends; {error}") from None
+
+
+def _gap(word: str, dataset: DataSet, report: Callable[[], ZoneReport], schedule: NoiseSchedule) -> Gap:
+    """One gap in sigma from one word; ``report``: of the data's danger zone, computed when it is called."""
     if word == "auto":
-        return geometry.recommended()
+        return recommended_gap(report().refined, report().zone)
     if word == "zone":
-        return geometry.zone()
+        if (zone := report().zone) is None:
+            raise InputError(f"--gap zone: {dataset.name} has no danger zone ({report().reason}); use --gap auto, "
+                             "LO:HI or none")
+        return zone.sigma_low, zone.sigma_high
     if os.path.exists(word):
-        return _zone_of_file(word, geometry.dataset)
+        return _zone_of_file(word, dataset)
     if match := re.fullmatch(r"([0-9]{1,9})t:([0-9]{1,9})t", word):
         return schedule.sigma_range(int(match[1]), int(match[2]))
     try:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -31,6 +31,7 @@ from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 if TYPE_CHECKING:
     import torch
 
+Generator: TypeAlias = "np.random.Generator | torch.Generator"
 _TINY, _BELOW_ONE = np.finfo(float).tiny, 1 - 2.0**-53  # where an inverse CDF is finite
 _ROUNDING = 1e-12  # of a CDF: far above its rounding error, far below any mass that matters
 
@@ -62,32 +63,25 @@ class NoiseLevelSampler(ABC):
         """The sampler that ``to_dict`` described. Raises InputError where the document describes none."""
         from geomem.noise.flow_samplers import FLOW_SAMPLERS
 
+        known: dict[str, Callable[..., NoiseLevelSampler]] = {
+            "lognormal": lambda mean, std: LogNormalSampler(mean, std), "uniform": UniformTimestepSampler,
+            "ci": ConfidenceIntervalSampler, **FLOW_SAMPLERS}
         try:
-            kind = document["kind"]
-            if kind == "lognormal":
-                return LogNormalSampler(document["mean"], document["std"])
+            kind, options = document["kind"], {name: value for name, value in document.items() if name != "kind"}
             if kind == "gap":
                 gaps = [(low, np.inf if high is None else high) for low, high in document["gaps"]]
                 return GapSampler(NoiseLevelSampler.from_dict(document["base"]), gaps, keep=document["keep"])
-            if kind in FLOW_SAMPLERS:
-                return FLOW_SAMPLERS[kind](**{name: value for name, value in document.items() if name != "kind"})
-            schedule = schedule_from_dict(document.get("schedule"))
-            if kind == "uniform":
-                return UniformTimestepSampler(schedule)
-            if kind == "ci":
-                return ConfidenceIntervalSampler(document["c_low"], document["c_high"], document["coverage"], schedule)
-            raise InputError(f"unknown noise-level sampler {kind!r}; known are lognormal, uniform, ci, gap, "
-                             f"{', '.join(FLOW_SAMPLERS)}")
+            if "schedule" in options:
+                options["schedule"] = schedule_from_dict(options["schedule"])
+            if kind in known:
+                return known[kind](**options)
+            raise InputError(f"unknown noise-level sampler {kind!r}; known are gap, {', '.join(known)}")
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not the description of a noise-level sampler ({error!r})") from None
 
-    @overload
-    def sample(self, n: int, generator: np.random.Generator) -> np.ndarray: ...
-    @overload
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor: ...
-    def sample(self, n: int, generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+    def sample(self, n: int, generator: Generator) -> Any:
         """Noise levels (n,), float64, in random order: an array for a NumPy generator, a tensor for a torch one.
 
         Stratified: one uniform in each of n cells of equal mass. Every single draw has the exact law, and a batch
@@ -95,12 +89,7 @@ class NoiseLevelSampler(ABC):
         """
         return _drawn(n, generator, self.icdf)
 
-    @overload
-    def timesteps(self, n: int, scheduler: Any, generator: np.random.Generator) -> np.ndarray: ...
-    @overload
-    def timesteps(self, n: int, scheduler: Any, generator: torch.Generator) -> torch.Tensor: ...
-    def timesteps(self, n: int, scheduler: Any,
-                  generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+    def timesteps(self, n: int, scheduler: Any, generator: Generator) -> Any:
         """n timesteps (n,) in the place of a training script's own draw, stratified like those of ``sample``.
 
         ``scheduler``: of diffusers, one like MONAI's RFlowScheduler, or a schedule; None is DDPM's linear schedule.
@@ -108,31 +97,16 @@ class NoiseLevelSampler(ABC):
         Their probabilities are ``timestep_probabilities(scheduler)``. Raises InputError for other schedulers.
         """
         schedule = schedule_of(scheduler)
-        if schedule.continuous:
-            return _drawn(n, generator, lambda u: schedule.timestep(self.icdf(u)).astype(np.float32))
-        return self._drawn_from(n, schedule, schedule.times, generator)
+        return self._drawn_from(n, schedule, schedule.times, 1.0, generator)
 
-    @overload
-    def sigmas(self, n: int, scheduler: Any, generator: np.random.Generator) -> np.ndarray: ...
-    @overload
-    def sigmas(self, n: int, scheduler: Any, generator: torch.Generator) -> torch.Tensor: ...
-    def sigmas(self, n: int, scheduler: Any,
-               generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+    def sigmas(self, n: int, scheduler: Any, generator: Generator) -> Any:
         """The same draws as ``timesteps`` by what the scheduler calls sigma: the noise fraction s of flow matching, of
         others sigma itself.
         """
         schedule = schedule_of(scheduler)
-        if schedule.continuous:
-            times = float(schedule.timesteps)
-            return _drawn(n, generator, lambda u: (schedule.timestep(self.icdf(u)) / times).astype(np.float32))
-        return self._drawn_from(n, schedule, schedule.fractions, generator)
+        return self._drawn_from(n, schedule, schedule.fractions, float(schedule.timesteps), generator)
 
-    @overload
-    def indices(self, n: int, scheduler: Any, generator: np.random.Generator) -> np.ndarray: ...
-    @overload
-    def indices(self, n: int, scheduler: Any, generator: torch.Generator) -> torch.Tensor: ...
-    def indices(self, n: int, scheduler: Any,
-                generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
+    def indices(self, n: int, scheduler: Any, generator: Generator) -> Any:
         """The same draws as places in ``scheduler.timesteps``, int64 (n,), in whichever direction that table runs.
 
         Raises InputError where the scheduler holds no table of all its training timesteps.
@@ -143,11 +117,15 @@ class NoiseLevelSampler(ABC):
             raise InputError(f"indices are places in a table of all {size} training timesteps, which this {name} does "
                              "not hold; draw timesteps, or give the scheduler before set_timesteps")
         places = np.arange(size)
-        return self._drawn_from(n, schedule, places if table[0] < table[-1] else places[::-1], generator)
+        return self._drawn_from(n, schedule, places if table[0] < table[-1] else places[::-1], 1.0, generator)
 
-    def _drawn_from(self, n: int, schedule: NoiseSchedule, values: np.ndarray,
-                    generator: np.random.Generator | torch.Generator) -> np.ndarray | torch.Tensor:
-        """n of the ``values`` (T,) of the schedule's levels, with the probabilities of the levels."""
+    def _drawn_from(self, n: int, schedule: NoiseSchedule, values: np.ndarray, unit: float,
+                    generator: Generator) -> Any:
+        """n of the ``values`` (T,) of the schedule's levels, with the probabilities of the levels; of a continuous
+        schedule any of its times, in this ``unit``.
+        """
+        if schedule.continuous:
+            return _drawn(n, generator, lambda u: (schedule.timestep(self.icdf(u)) / unit).astype(np.float32))
         cumulative = np.cumsum(np.maximum(self.timestep_probabilities(schedule), 0.0))
         cumulative /= cumulative[-1]
         return _drawn(n, generator, lambda u: values[np.searchsorted(cumulative, u, side="left")])
@@ -162,8 +140,7 @@ class NoiseLevelSampler(ABC):
         return np.diff(self.cdf(schedule.cell_edges, inclusive=schedule.closed_above))
 
 
-def _drawn(n: int, generator: np.random.Generator | torch.Generator,
-           of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | torch.Tensor:
+def _drawn(n: int, generator: Generator, of: Callable[[np.ndarray], np.ndarray]) -> Any:
     """``of`` one uniform number in each of n cells of (0, 1), in random order: an array for a NumPy generator, a tensor
     on the generator's device for a torch one.
     """
@@ -321,15 +298,6 @@ class ConfidenceIntervalSampler(TimestepSampler):
         density = np.exp(-0.5 * self._scores(self.schedule) ** 2) / (self.std * np.sqrt(2 * np.pi))
         cells = -np.diff(density)
         return cells - cells.sum() / len(cells)  # what leaves [0, T] is spread over all timesteps
-
-    def log_density(self, t: np.ndarray | float) -> np.ndarray:
-        """Log of Vu et al. 2026, Eq. 12 as a density over continuous t in [0, T]; -inf outside."""
-        t = np.asarray(t, dtype=np.float64)
-        total = self.schedule.timesteps
-        normal = np.exp(-0.5 * ((t - self.mean) / self.std) ** 2) / (self.std * np.sqrt(2 * np.pi))
-        density = normal + (1 - self.inside_mass) / total
-        with np.errstate(divide="ignore"):
-            return np.where((t >= 0) & (t <= total), np.log(density), -np.inf)
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "ci", "c_low": self.c_low, "c_high": self.c_high, "coverage": self.coverage,
