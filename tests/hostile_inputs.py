@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import atexit
 import base64
+import gzip
 import io
 import json
 import os
 import pickle
 import shutil
 import struct
+import tarfile
 import tempfile
 import unicodedata
 import zipfile
@@ -97,16 +99,25 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def tar(files: dict[str, bytes], packed: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{packed}") as archive:
+        for name, content in files.items():
+            (member := tarfile.TarInfo(name)).size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 def png(height: int = 8, width: int = 8, kind: str = "L", form: str = "png", value: int = 7) -> bytes:
     buffer = io.BytesIO()
     Image.new(kind, (width, height), value).save(buffer, form)
     return buffer.getvalue()
 
 
-def png_of(width: int, height: int, pixels: bytes = b"") -> bytes:
+def png_of(width: int, height: int, pixels: bytes = b"", bits: int = 8, colour: int = 0) -> bytes:
     """A PNG header of any size, with as many pixel bytes as given."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(pixels)),
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)), (b"IDAT", zlib.compress(pixels)),
         (b"IEND", b"")))
 
 
@@ -341,6 +352,10 @@ def _arrays() -> list[Case]:
         Case("a .npz whose directory says 4 GiB", writes("d.npz", zip_saying(npz(train=GOOD), 2**32 - 2)), "bomb"),
         Case("images called ../../../tmp/evil/0.png", writes(
             "d.zip", zipped({f"../../../tmp/evil/{k}.png": png() for k in range(6)})), answers=True),
+        Case("the same in a .tar.gz", writes(
+            "d.tgz", tar({f"../../../tmp/evil/{k}.png": png() for k in range(6)}, "gz")), answers=True),
+        Case("a .tar.gz of a header that says 8 GiB", writes("d.tgz", lambda: gzip.compress(
+            tar({"a.png": png()}).replace(b"%011o" % len(png()), b"77777777777", 1))), "d.tgz"),
         Case("a zipped image of 300 MB of zeros", writes("d.zip", lambda: zipped({"a.png": bytes(300 * 10**6)})),
              "too large"),
         Case("an encrypted zip", writes("d.zip", zipped({"a.png": png()}).replace(b"\x14\0\0\0\x08",

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 from test_data import noise, pictures, rows
 from test_data_readers import TEST_DATA, png, real, write_tree
-from test_data_wrong import Payload, folder, refused
+from test_data_wrong import Payload, refused
 
 from geomem.cli.main import main
 from geomem.data import StoredPoints, load_data, recipes, to_uint8
@@ -48,7 +48,7 @@ WRITERS = {"python 2": official_files.python2_batch, "python 3": official_files.
 def batches(where, write, suffix=""):
     parts = {"data_batch_2": slice(4, 8), "data_batch_1": slice(0, 4), "data_batch_10": slice(8, 10),  # 10 is the last
              "test_batch": slice(10, 12)}
-    return folder(where, {"batches.meta": b"not read"} | {name + suffix: write(IMAGES[part], LABELS[part])
+    return write_tree(where, {"batches.meta": b"not read"} | {name + suffix: write(IMAGES[part], LABELS[part])
                                                           for name, part in parts.items()})
 
 
@@ -93,7 +93,7 @@ def test_the_official_form_is_what_python_reads():
 def test_pickled_code_is_never_run(tmp_path, protocol):
     trace = tmp_path / "trace"
     for content in (Payload(trace), {b"data": Payload(trace), b"labels": [1]}, {b"labels": [Payload(trace)]}):
-        refused(folder(tmp_path, {"d/data_batch_1": pickle.dumps(content, protocol)}) / "d", "data_batch_1", "mkdir")
+        refused(write_tree(tmp_path / "d", {"data_batch_1": pickle.dumps(content, protocol)}), "data_batch_1", "mkdir")
     for code in (b"\x80\x02cos\nsystem\nU\x04true\x85R.", b"\x80\x02(cos\nsystem\nU\x04trueo.",
                  b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02(S'true'\nios\nsystem\n.",
                  b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",
@@ -118,8 +118,8 @@ BINARY = official_files.binary_batch(IMAGES, LABELS)
     (GOOD.replace(b"M\x00\x0c\x86", b"M\x00\x0d\x86"), "reshape"),
     (BINARY[:-1], "3,073"), (b"\x0a" + BINARY[1:], "0 to 9")])
 def test_damaged_batches(tmp_path, content, word):
-    refused(folder(tmp_path, {"d/data_batch_1": content}) / "d", "data_batch_1", "cannot be read", word)
-    refused(folder(tmp_path, {"f/test_batch": GOOD}) / "f", "data_batch_1")
+    refused(write_tree(tmp_path, {"d/data_batch_1": content}) / "d", "data_batch_1", "cannot be read", word)
+    refused(write_tree(tmp_path, {"f/test_batch": GOOD}) / "f", "data_batch_1")
 
 
 # IDX
@@ -168,7 +168,7 @@ IDX = official_files.idx(pictures(6, 5, 4))
 @pytest.mark.parametrize("content", [IDX[:-1], IDX + b"x", IDX[:10], IDX[:4], b"\0\0\x08\x03" + b"\xff" * 12 + IDX[16:],
                                      b"\0\0\x08\x08" + b"\xff" * 32, b"\0\0\x08\x03" + bytes(12)])
 def test_damaged_idx(tmp_path, content, packed):
-    refused(folder(tmp_path, {"d": gzip.compress(content) if packed else content}) / "d", "d")
+    refused(write_tree(tmp_path, {"d": gzip.compress(content) if packed else content}) / "d", "d")
 
 
 def test_gzip_bombs(tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_gzip_bombs(tmp_path, monkeypatch):
     lying = official_files.idx(np.zeros((2, 2, 2), np.uint8)) + bytes(10**7)
     for content, word in ((gzip.compress(honest), "bomb"), (gzip.compress(lying), "announces 8 bytes"),
                           (gzip.compress(IDX)[:-9], ""), (b"\x1f\x8b rest", ""), (gzip.compress(b"text"), "begin")):
-        refused(folder(tmp_path, {"a.gz": content}) / "a.gz", "a.gz", word)
+        refused(write_tree(tmp_path, {"a.gz": content}) / "a.gz", "a.gz", word)
 
 
 # UCR and UEA archives
@@ -190,7 +190,7 @@ ARFF = b"@relation x\n@attribute a numeric\n@attribute b numeric\n@attribute c {
 def test_archives(tmp_path, form):
     signals, labels = noise(9, 7).astype(np.float64), ["1", "-1", "2"] * 3
     write = {"ts": lambda x, y: official_files.ts(x[:, None], y), "arff": official_files.arff}[form]
-    where = folder(tmp_path / "Beat", {f"Beat_TRAIN.{form}": write(signals[:6], labels[:6]).encode(),
+    where = write_tree(tmp_path / "Beat", {f"Beat_TRAIN.{form}": write(signals[:6], labels[:6]).encode(),
                                        f"Beat_TEST.{form}": write(signals[6:], labels[6:]).encode(),
                                        "Beat.txt": b"about it"})
     for spec in (where, where / f"Beat_TRAIN.{form}"):
@@ -217,8 +217,8 @@ def test_signals(tmp_path, content, values, labels):
 
 
 def test_several_data_sets_in_a_folder_are_not_chosen_from(tmp_path):
-    refused(folder(tmp_path, {"d/A_TRAIN.txt": b"1 2 3\n", "d/B_TRAIN.txt": b"1 2 3\n"}) / "d", "A_TRAIN, B_TRAIN")
-    forms = folder(tmp_path, {"e/A_TRAIN.ts": b"no", "e/A_TRAIN.txt": b"1 2 3\n" * 2, "e/A_TEST.txt": b"2 5 6\n"}) / "e"
+    refused(write_tree(tmp_path / "d", {"A_TRAIN.txt": b"1 2 3\n", "B_TRAIN.txt": b"1 2 3\n"}), "A_TRAIN, B_TRAIN")
+    forms = write_tree(tmp_path / "e", {"A_TRAIN.ts": b"no", "A_TRAIN.txt": b"1 2 3\n" * 2, "A_TEST.txt": b"2 5 6\n"})
     assert load_data(forms).train.tolist() == [[[2, 3]]] * 2
 
 
@@ -233,7 +233,7 @@ def test_several_data_sets_in_a_folder_are_not_chosen_from(tmp_path):
     (ARFF.replace(b"{1,2}", b"numeric") + b"1,2,1\n1,2,2\n", ("numeric attributes",))])
 def test_damaged_archives(tmp_path, content, words, monkeypatch):
     monkeypatch.setattr("geomem.data.series._MAX_LINE", 999)
-    refused(folder(tmp_path, {"x": content}) / "x", "x", *words)
+    refused(write_tree(tmp_path, {"x": content}) / "x", "x", *words)
 
 
 # CelebA and Flowers-102
@@ -531,7 +531,7 @@ def test_the_cifar_recipe_reads_official_batches(tmp_path, write):
     for part, file in (("train", "data_batch_1"), ("test", "test_batch")):
         images, labels = exact[f"{part}_images"][:1010].transpose(0, 3, 1, 2), exact[f"{part}_labels"][:1010].tolist()
         files[f"{name}/{file}{suffix}"] = write(images, labels)
-    for root in (folder(tmp_path, files), tmp_path / name):
+    for root in (write_tree(tmp_path, files), tmp_path / name):
         data = load_data("cifar10-1k", data_root=root)
         assert data.train_labels.tolist() == exact["train_labels"][:1000].tolist()
     refused("cifar10", "train = 1010", "50000", data_root=tmp_path)
@@ -558,7 +558,7 @@ def test_the_rows_of_the_cars_are_those_of_the_official_labels(tmp_path):
         records = np.zeros((len(labels[f"{part}_labels"]), 3073), np.uint8)
         records[:, 0] = labels[f"{part}_labels"]
         files[f"cifar-10-batches-bin/{file}.bin"] = records.tobytes()
-    data = load_data("cifar10-cars-2k", data_root=folder(tmp_path, files))
+    data = load_data("cifar10-cars-2k", data_root=write_tree(tmp_path, files))
     assert (data.train.shape, data.heldout.shape) == ((2000, 3, 32, 32), (1000, 3, 32, 32))
     assert set(data.train_labels) == set(data.heldout_labels) == {1}
 
@@ -685,7 +685,7 @@ def test_check(capsys, tmp_path):
 
 def test_data_root_reaches_the_recipe(capsys, tmp_path):
     content = official_files.ts(noise(4, 1, 140).astype(float), ["1"] * 4).encode()
-    folder(tmp_path, {f"ECG5000_{part}.ts": content for part in ("TRAIN", "TEST")})
+    write_tree(tmp_path, {f"ECG5000_{part}.ts": content for part in ("TRAIN", "TEST")})
     with pytest.raises(SystemExit):
         output(capsys, "check", "ecg5000", "--data-root", tmp_path, "--json")
     shown = json.loads(capsys.readouterr().out)

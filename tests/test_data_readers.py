@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_inputs import png_of
 from PIL import Image
 from test_data import noise, pictures, rows
 
@@ -33,9 +34,9 @@ def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
 
 
 def write_tree(where: Path, files: dict[str, bytes]) -> Path:
-    """The files as a folder, or as a zip file when ``where`` ends so; written in reverse order."""
-    if where.suffix == ".zip":
-        with zipfile.ZipFile(where, "w") as archive:
+    """The files as a folder, or as a zip file when ``where`` ends as one; written in reverse order."""
+    if where.suffix in (".zip", ".npz"):
+        with zipfile.ZipFile(where, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files, reverse=True):
                 archive.writestr(name, files[name])
     else:
@@ -230,8 +231,6 @@ def test_a_hidden_folder_holds_no_points_and_jfif_is_read(tmp_path):
 
 
 def test_pictures_are_read_as_their_exif_data_turn_them(tmp_path):
-    from PIL import Image
-
     image = pictures(1, 4, 4, 3)[0]
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned clockwise by 90 degrees
@@ -243,19 +242,9 @@ def test_pictures_are_read_as_their_exif_data_turn_them(tmp_path):
 
 
 def test_colour_of_16_bits_is_refused(tmp_path):
-    import struct
-    import zlib
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "a.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    content = png_of(4, 4, b"".join(b"\0" + bytes(range(24)) for _ in range(4)), bits=16, colour=2)
     with pytest.raises(InputError, match="more than 8 bits per value"):
-        load_data(tmp_path / "d")
+        load_data(write_tree(tmp_path / "d", {"a.png": content}))
 
 
 def test_classes_named_by_numbers_are_in_their_order(tmp_path):

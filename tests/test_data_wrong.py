@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from hostile_inputs import npy, png
 from PIL import Image
+from test_data_readers import write_tree
 
 from geomem.data import load_data
 from geomem.errors import InputError
@@ -31,20 +31,6 @@ def refused(spec: Any, *words: str, **options: Any) -> None:
     assert " at 0x" not in message
     for word in words:
         assert word in message
-
-
-def folder(path: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def zipped(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
 
 
 class Payload:
@@ -99,9 +85,9 @@ def test_scaled_beside_unscaled():
 @pytest.mark.parametrize("content", [b"", b"x", b"\x93NUMPY", npy(GOOD)[:-1], npy(GOOD)[:60],
                                      npy(GOOD).replace(b"'descr'", b"'desc('"), npy(np.zeros((0, 4)))])
 def test_damaged_npy(tmp_path, content):
-    refused(folder(tmp_path, {"d.npy": content}) / "d.npy", "d.npy")
+    refused(write_tree(tmp_path, {"d.npy": content}) / "d.npy", "d.npy")
     if content:
-        refused(zipped(tmp_path / "d.npz", {"train.npy": content}), "d.npz: train")
+        refused(write_tree(tmp_path / "d.npz", {"train.npy": content}), "d.npz: train")
 
 
 @pytest.mark.parametrize(("arrays", "words"), [
@@ -122,7 +108,7 @@ def changed(content: bytes, at: int) -> bytes:
 def test_damaged_archives(tmp_path, kind):
     path = tmp_path / f"d.{kind}"
     np.savez_compressed(tmp_path / "d.npz", train=GOOD, heldout=GOOD)
-    zipped(tmp_path / "d.zip", {"a.png": png(), "b.png": png()})
+    write_tree(tmp_path / "d.zip", {"a.png": png(), "b.png": png()})
     content = path.read_bytes()
     for wrong in (b"", b"text", content[:-10], content[:50], changed(content, 120 if kind == "npz" else 60)):
         path.write_bytes(wrong)
@@ -137,8 +123,8 @@ def test_bombs(tmp_path, monkeypatch):
     zeros = np.zeros((10, 50_000), np.float32)
     np.savez_compressed(tmp_path / "d.npz", train=zeros)
     refused(tmp_path / "d.npz", "d.npz", "2,000,128", "bomb")
-    refused(zipped(tmp_path / "d.zip", {"a.png": bytes(10**6), "b.png": b""}), "d.zip", "1,000,000", "bomb")
-    refused(folder(tmp_path / "d", {f"{i}.png": png(1000, 1000) for i in range(3)}), "d", "3,000,000", "bomb")
+    refused(write_tree(tmp_path / "d.zip", {"a.png": bytes(10**6), "b.png": b""}), "d.zip", "1,000,000", "bomb")
+    refused(write_tree(tmp_path / "d", {f"{i}.png": png(1000, 1000) for i in range(3)}), "d", "3,000,000", "bomb")
     np.savez(tmp_path / "e.npz", train=zeros)
     assert len(load_data(tmp_path / "e.npz").train) == 8
 
@@ -146,13 +132,13 @@ def test_bombs(tmp_path, monkeypatch):
 def test_an_image_of_too_many_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for side in (35, 100):  # Pillow itself only warns about the first
-        refused(folder(tmp_path / f"{side}", {"big.png": png(side, side)}), "big.png", "exceeds limit")
+        refused(write_tree(tmp_path / f"{side}", {"big.png": png(side, side)}), "big.png", "exceeds limit")
 
 
 # Images
 
 
-@pytest.mark.parametrize("where", ["folder", "zip"])
+@pytest.mark.parametrize("where", ["folder", "d.zip"])
 @pytest.mark.parametrize(("files", "words"), [
     ({}, ("no images",)), ({"readme.txt": b"x"}, ("no images", ".png")), ({"a.png": png(), "b.png": b""}, ("b.png",)),
     ({"a.png": png(), "b.png": png(40, 40)[:-30]}, ("b.png",)),
@@ -160,13 +146,12 @@ def test_an_image_of_too_many_pixels(tmp_path, monkeypatch):
     ({"a.png": png(4, 6), "c/b.png": png(5, 4)}, ("c/b.png: is 4 x 5", "a.png is 6 x 4")),
     ({"a.png": png(kind="I;16")}, ("a.png", "8 bits"))])
 def test_images(tmp_path, where, files, words):
-    (tmp_path / "d").mkdir()
-    path = folder(tmp_path / "d", files) if where == "folder" else zipped(tmp_path / "d.zip", files)
-    refused(path, str(path), *words)
+    (tmp_path / "folder").mkdir()
+    refused(write_tree(tmp_path / where, files), str(tmp_path / where), *words)
 
 
 def test_links(tmp_path):
-    path = folder(tmp_path / "d", {"a.png": png(), "sub/b.png": png()})
+    path = write_tree(tmp_path / "d", {"a.png": png(), "sub/b.png": png()})
     (path / "again").symlink_to(path / "sub")
     refused(path, "another way", "link")
     (tmp_path / "e.npy").symlink_to(tmp_path / "e.npy")
@@ -184,7 +169,7 @@ def test_links(tmp_path):
     (b"1 2 \xff\n", ("UTF-8",)), (b"1e300 2 3\n", ("integer label",))])
 def test_text(tmp_path, content, words):
     files = {"X_TRAIN.txt": content, "Y_TRAIN.txt": b"1 2 3\n2 2 3\n", "Y_TEST.txt": content}
-    refused(folder(tmp_path, files) / "X_TRAIN.txt", "X_TRAIN.txt", *words)
+    refused(write_tree(tmp_path, files) / "X_TRAIN.txt", "X_TRAIN.txt", *words)
     refused(tmp_path / "Y_TRAIN.txt", "Y_TEST.txt", *words)
 
 
@@ -198,8 +183,8 @@ def test_unknown_names_list_the_recipes_and_forms(spec, tmp_path, monkeypatch):
 
 
 def test_unknown_form(tmp_path):
-    refused(folder(tmp_path, {"d.pkl": b"x"}) / "d.pkl", "d.pkl", ".npz")
-    refused(folder(tmp_path, {"d\ne.npy": b"x"}) / "d\ne.npy", "d e.npy")
+    refused(write_tree(tmp_path, {"d.pkl": b"x"}) / "d.pkl", "d.pkl", ".npz")
+    refused(write_tree(tmp_path, {"d\ne.npy": b"x"}) / "d\ne.npy", "d e.npy")
 
 
 SOURCE = '[source]\nkind = "file"\npath = "d.npy"\n'

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import pickletools
-import tarfile
 import tempfile
 import warnings
 from pathlib import Path
@@ -20,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hostile_inputs import GOOD, PIXELS, npy, npz, png, safetensors, zipped
+from hostile_inputs import GOOD, PIXELS, npy, npz, png, safetensors, tar, zipped
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from official_files import idx, python2_batch, python3_batch
@@ -56,15 +55,6 @@ def arrow(**columns: list) -> bytes:
     buffer, whole = io.BytesIO(), pa.table(columns)
     with pa.ipc.new_stream(buffer, whole.schema) as writer:
         writer.write_table(whole, max_chunksize=10)
-    return buffer.getvalue()
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            (member := tarfile.TarInfo(name)).size = len(content)
-            archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -129,13 +129,23 @@ def zip_files(path: Path) -> Files:
 def read_tars(paths: list[Path], where: Path) -> Source:
     """Images in tar files."""
     members: dict[Name, tuple[Path, int, int]] = {}
-    unpacked: dict[Path, Any] = {}  # temporary files, which vanish with the last reference to them
+    plain = {path: path for path in paths}  # each tar file itself, or the temporary one that it unpacks to
+
+    def content(name: Name) -> bytes:
+        path, offset, size = members[name]
+        with open(plain[path], "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
     for path in paths:
         word = split_word(path)
         with as_input_error(path, "a tar file", "unpack it, or make it again"):
             if is_packed_tar(path):
-                unpacked[path] = _unpacked(path)
-            for piece in in_child(_tar_members, Path(unpacked[path].name) if path in unpacked else path):
+                handle, scratch = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=".tar")
+                plain[path] = Path(scratch)
+                finalize(content, plain[path].unlink, missing_ok=True)  # when nothing reads it any more, or at exit
+                _unpack(path, handle)
+            for piece in in_child(_tar_members, plain[path]):
                 for name, offset, size in piece:
                     inside = tuple(part for part in name.split("/") if part not in ("", ".")) or (name,)
                     full = (word, *inside) if word and len(paths) > 1 else inside
@@ -143,16 +153,10 @@ def read_tars(paths: list[Path], where: Path) -> Source:
                         raise file_error(path, f"holds {name}, as {members[full][0].name} does; give them one by one")
                     members[full] = path, offset, size
 
-    def content(name: Name) -> bytes:
-        path, offset, size = members[name]
-        with open(unpacked[path].name if path in unpacked else path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
     classes = {_key(name): name for name in members if name[-1].endswith(".cls")}
     fields = _image_fields(members)
     names = [name for name in members if not fields or not _is_image(name) or _field(name) == fields[0]]
-    packed = sum(path.stat().st_size for path in paths) if unpacked else None
+    packed = sum(path.stat().st_size for path in paths)
     files = Files(where, names, lambda name: members[name][2], content, packed)
     source = _in_parts(files, where.resolve().name if where.is_dir() else where.stem.removesuffix(".tar"))
     if fields:
@@ -168,24 +172,22 @@ def is_packed_tar(path: Path) -> bool:
     return False
 
 
-def _unpacked(path: Path) -> Any:
-    """What a ``.tar.gz`` unpacks to, in a temporary file: in the archive no file can be read without those before it.
+def _unpack(path: Path, handle: int) -> None:
+    """Write what a ``.tar.gz`` unpacks to into an open file: in the archive, no file can be read without those before.
     """
     from tqdm.auto import tqdm
 
-    packed, folder = path.stat().st_size, tempfile.gettempdir()
-    file = tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, suffix=".tar")  # noqa: SIM115 (the caller keeps it)
-    with gzip.open(path) as archive, tqdm(desc=f"unpacking {one_line(path.name)}", unit="B", unit_scale=True,
-                                          leave=False, delay=1, disable=None) as shown:
+    folder = tempfile.gettempdir()
+    with gzip.open(path) as archive, open(handle, "wb") as file, tqdm(
+            desc=f"unpacking {one_line(path.name)}", unit="B", unit_scale=True, leave=False, delay=1,
+            disable=None) as shown:
         while piece := archive.read(_PIECE):
-            refuse_bomb(path, packed, file.tell() + len(piece))
+            refuse_bomb(path, path.stat().st_size, file.tell() + len(piece))
             if len(piece) > shutil.disk_usage(folder).free:
-                raise file_error(path, f"unpacks to more than {folder} has free; set TMPDIR to a folder on a "
-                                       "larger disk")
+                raise file_error(path, f"unpacks to more than {folder} has free; set TMPDIR to a folder on a larger "
+                                       "disk")
             file.write(piece)
             shown.update(len(piece))
-    file.flush()
-    return file
 
 
 def _key(name: Name) -> Name:
