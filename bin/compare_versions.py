@@ -17,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,29 +121,27 @@ def of_json(text: str) -> Any:
         return None
 
 
-def compared_files(old: Path, new: Path) -> Iterator[str]:
-    """Differences of what the commands wrote: weights by hash, JSON by value."""
-    for path in sorted(old.rglob("*")):
-        name = path.relative_to(old)
-        if path.suffix not in (".safetensors", ".json", ".jsonl", ".npz", ".csv", ".html", ".png"):
-            continue
-        if not (new / name).exists():
-            yield f"{name} is gone"
-        elif path.suffix == ".json":
-            yield from (f"{name}{line}" for line in differences(of_json(path.read_text()),
-                                                                of_json((new / name).read_text())))
-        elif path.suffix == ".jsonl":
-            lines = [[of_json(line) for line in (root / name).read_text().splitlines()] for root in (old, new)]
-            yield from (f"{name}{line}" for line in differences(*lines))
-        elif path.suffix == ".safetensors" and _content(path) != _content(new / name):
-            yield f"{name} has other weights"
-
-
-def _content(path: Path) -> dict[str, Any]:
+def content(path: Path) -> dict[str, Any]:
     """What a file of weights says and holds, to the bit; the order of its notes differs from run to run."""
     with safe_open(path, "numpy") as file:
         return {"notes": file.metadata(), **{name: (str(value.dtype), value.shape, value.tobytes())
                                              for name in sorted(file.keys()) for value in [file.get_tensor(name)]}}
+
+
+READERS: dict[str, Callable[[Path], Any]] = {  # of the others it is compared whether they are there
+    ".json": lambda path: of_json(path.read_text()), ".safetensors": content,
+    ".jsonl": lambda path: [of_json(line) for line in path.read_text().splitlines()],
+    **dict.fromkeys((".npz", ".csv", ".html", ".png"), lambda path: None)}
+
+
+def compared_files(old: Path, new: Path) -> Iterator[str]:
+    """Differences of what the commands wrote."""
+    for path in sorted(path for path in old.rglob("*") if path.suffix in READERS):
+        name, read = path.relative_to(old), READERS[path.suffix]
+        if (new / name).exists():
+            yield from (f"{name}{line}" for line in differences(read(path), read(new / name)))
+        else:
+            yield f"{name} is gone"
 
 
 def main() -> int:

@@ -1,9 +1,12 @@
 """Tests run on one thread: on problems this small a second one costs more than it saves, in child processes too."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "bin"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -1,13 +1,9 @@
 """``bin/gpu`` on a machine that nobody has seen: what fails or hangs costs its own step alone."""
 
 import json
-import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bin"))
 import on_gpu
+import pytest
 from on_gpu import Step, main, steps
 
 HERE = {"gpu": "A card", "torch": "2", "cores": 2}

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import prevention_study as study
 import pytest
 import torch
 from torch import nn
@@ -15,14 +16,6 @@ from geomem.models import EDMDenoiser, build_network
 from geomem.noise import LogNormalSampler
 from geomem.statistics import Z_95
 from geomem.training import BestWeights, Monitor, Trainer, TrainingSettings, denoising_loss
-
-
-@pytest.fixture(scope="module")
-def study():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "bin"))
-        import prevention_study
-        yield prevention_study
 
 
 class Third(nn.Module):
@@ -50,7 +43,7 @@ class Edge:
 
 
 @pytest.fixture
-def trainers(study):
+def trainers():
     """One of each kind, with the same batches."""
     points = np.random.default_rng(0).standard_normal((90, 1, 12)).astype(np.float32)
 
@@ -121,7 +114,7 @@ def test_levels_close_where_the_loss_has_risen_and_open_again(trainers):
 
 
 @pytest.mark.parametrize("way", ["closed levels", "dummy class"])
-def test_a_small_study(way, study, monkeypatch):
+def test_a_small_study(way, monkeypatch):
     """Of the same seed, all ways start from the same weights and judge the same numbers of samples and points."""
     monkeypatch.setitem(study.SETS, "digits", study.Set(60, "mlp", 16, 16))
     monkeypatch.setattr(study, "SAMPLES", 12)
@@ -139,7 +132,7 @@ def test_a_small_study(way, study, monkeypatch):
 @pytest.mark.parametrize(("found", "stops_at", "half"), [
     ([0.0, 0.02, 0.03], 75, 25),  # of the steps kept up to 37.5 the last is 25
     ([0.5], 25, 25)])  # none is kept before the first look: the weights of that one, as --weights before-copies
-def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(found, stops_at, half, study, monkeypatch):
+def test_a_training_stops_at_copies_and_is_judged_at_half_its_steps_too(found, stops_at, half, monkeypatch):
     """Looks at steps 25, 50, ... find these shares of copies; 3% ends the training."""
     monkeypatch.setitem(study.SETS, "digits", study.Set(60, "mlp", 16, 200))
     monkeypatch.setattr(study, "SAMPLES", 12)
@@ -169,7 +162,7 @@ def cell_of(seed, way, rows):
                      "floor_n": [10, 20]}} for weights, step, rate, high, frechet, upper in rows]}
 
 
-def test_means_over_seeds_by_hand(study):
+def test_means_over_seeds_by_hand():
     """Student's t at 1 degree of freedom is tan(0.475 pi); two values that lie 2 h apart have the error h."""
     cells = [cell_of(0, "none", [("last", 5, 0.5, 0.6, 3.0, 3.0), ("last", 9, 0.2, 0.3, 1.0, 1.4),
                                  ("early stop", 5, 0.1, 0.2, 2.0, 2.0)]),
@@ -194,7 +187,7 @@ def test_means_over_seeds_by_hand(study):
         "|---|---|---|---|---|", "| none, early stop | 2 | 10.0% [2.9%, 17.1%] | - | 2.00 [2.00, 2.00] |"]
 
 
-def test_leaning_stands_beside_each_share_that_has_it(study):
+def test_leaning_stands_beside_each_share_that_has_it():
     """Two seeds that agree at 70% with standard errors of 2%: 1.96 x 2% / sqrt(2) = 2.8% to either side."""
     cells = [cell_of(seed, "none", [("last", 9, 0.2, 0.3, 1.0, 1.4), ("early stop", 5, 0.1, 0.2, 2.0, 2.0)])
              for seed in (0, 1)]
@@ -211,7 +204,7 @@ def test_leaning_stands_beside_each_share_that_has_it(study):
     assert "| none, early stop | 2 | 10.0% to 10.0% | - |" in text[-1]
 
 
-def test_a_third_seed_widens_leaning_by_student_s_t(study):
+def test_a_third_seed_widens_leaning_by_student_s_t():
     cells = [cell_of(seed, "ci auto", [("last", 9, 0.2, 0.3, 1.0, 1.4)]) for seed in range(3)]
     for cell, share in zip(cells, (0.6, 0.7, 0.8), strict=True):
         cell["rows"][0]["leaning"] = {"share": share, "stderr": 1e-3}
@@ -219,7 +212,7 @@ def test_a_third_seed_widens_leaning_by_student_s_t(study):
     assert (found["mean"], found["high"]) == pytest.approx((0.7, 0.7 + 4.30265 * 0.1 / 3**0.5), abs=1e-5)
 
 
-def test_trainings_of_an_earlier_summary_are_kept_where_they_were_not_done_again(study, tmp_path, monkeypatch, capsys):
+def test_trainings_of_an_earlier_summary_are_kept_where_they_were_not_done_again(tmp_path, monkeypatch, capsys):
     def cell(seed, way, rate):
         return cell_of(seed, way, [(weights, 9, rate, rate, 1.0, 1.4) for weights in ("last", "early stop")])
 
@@ -271,7 +264,7 @@ def test_figure_of_leaning():
         "owes the training points nothing", "two halves of the held-out data"]
 
 
-def test_ratios_to_the_plain_training_by_hand(study):
+def test_ratios_to_the_plain_training_by_hand():
     """Logarithms of ratios pair by seed; over sets, Student's t at 1 degree of freedom is tan(0.475 pi)."""
     def plain(last, best, early):
         return [("last", 5, 0, 0.1, best, best), ("last", 9, 0, 0.1, last, last),
@@ -311,7 +304,7 @@ def test_ratios_to_the_plain_training_by_hand(study):
     assert study.text_of(rows)[-1].startswith("| gap auto, last | 2 | 30.0% to 30.0% | ")
 
 
-def test_a_training_is_done_once(study, tmp_path):
+def test_a_training_is_done_once(tmp_path):
     path, mark = tmp_path / "none-0.json", tmp_path / "none-0.busy"
     mark.write_text("")  # of a process that was stopped
     with study.claimed(path) as ours, study.claimed(path) as again:
@@ -325,7 +318,7 @@ def test_a_training_is_done_once(study, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_images_are_halved_by_means_of_squares(study):
+def test_images_are_halved_by_means_of_squares():
     for shape in ((3, 32, 32), (2, 64, 64, 3)):
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         found = study.halved(images)
@@ -335,7 +328,7 @@ def test_images_are_halved_by_means_of_squares(study):
         assert found[1, -1, 3, 5] == np.float32(square.mean() / 127.5 - 1)
 
 
-def test_edges_of_the_gap_are_moved_by_their_factors(study, monkeypatch):
+def test_edges_of_the_gap_are_moved_by_their_factors(monkeypatch):
     """The recommended gap is 0.3 to 1.5 here, whatever the data."""
     asked = []
     plan = SimpleNamespace(law=SimpleNamespace(gaps=((0.3, 1.5),)))
@@ -356,7 +349,7 @@ def test_edges_of_the_gap_are_moved_by_their_factors(study, monkeypatch):
     (["out", "--seeds", "0,x"], "'0,x' is no list of seeds"),
     (["out", "--summary", "all.json"], "holds no training"), (["file"], "is a file"),
 ])
-def test_what_is_wrong_ends_the_study_before_it_begins(arguments, words, study, tmp_path, monkeypatch, capsys):
+def test_what_is_wrong_ends_the_study_before_it_begins(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(sys, "argv", ["prevention-study", *arguments])
@@ -367,7 +360,7 @@ def test_what_is_wrong_ends_the_study_before_it_begins(arguments, words, study, 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_help_names_the_sets_and_ways(study, monkeypatch, capsys):
+def test_help_names_the_sets_and_ways(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["prevention-study", "--help"])
     with pytest.raises(SystemExit):
         study.main()

@@ -1,8 +1,8 @@
 """bin/prevention-study trains as ``geomem train`` with the same options does, bit for bit."""
 
 from dataclasses import replace
-from pathlib import Path
 
+import prevention_study
 import pytest
 from click.testing import CliRunner
 
@@ -19,9 +19,6 @@ def study(monkeypatch):
     """The module with a small set of digits, the weights that it judges in place of its judgement, and the held-out
     losses that steer it.
     """
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bin"))
-    import prevention_study
-
     seen, losses, measure = [], [], Monitor.evaluate
 
     def judged(denoiser, dataset, classes):

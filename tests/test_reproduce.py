@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import experiments.__main__ as main
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from experiments import RESULTS, denoising, dummy_and_gap, sources, timestep_gaps
+from experiments.bench import Bench, Interval, against, claim, computed, measured, order, ranged, rounding_to, unlike
+from experiments.judged import changed, judged
+from experiments.pair import SMOKE
+from experiments.pictures import encoded, shown
+from matplotlib.figure import Figure
 from PIL import Image
 
 from geomem import load_data
@@ -21,37 +28,17 @@ ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("GEOMEM_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def packages():
-    """bin/ can be imported, as bin/reproduce does it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "bin"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def main():
-    import experiments.__main__ as main
-    return main
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """One directory for all, so that experiments share their models as a person's would."""
     return tmp_path_factory.mktemp("reproduce")
 
 
-def names():
-    sys.path.insert(0, str(ROOT / "bin"))
-    try:
-        from experiments import RESULTS
-    finally:
-        sys.path.pop(0)
-    return [name.replace("_", "-") for name in RESULTS]
+NAMES = [name.replace("_", "-") for name in RESULTS]
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_experiment_runs(name, main, out):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_runs(name, out):
     experiment = main.all_experiments()[name]
     document = main.perform(experiment, "smoke", out, None)
     written = json.loads((out / f"{name}.json").read_text())
@@ -72,7 +59,7 @@ def test_every_experiment_runs(name, main, out):
         experiment.scales["small"].seed = 1
 
 
-def test_kept_results_are_of_this_code_and_have_their_pictures(main):
+def test_kept_results_are_of_this_code_and_have_their_pictures():
     """A committed result belongs to an experiment, at the settings it now has."""
     for name, experiment in main.all_experiments().items():
         path = main.result_of(experiment)
@@ -84,11 +71,8 @@ def test_kept_results_are_of_this_code_and_have_their_pictures(main):
 
 
 def test_longer_run_ends_with_the_weights_of_one_long_training(out, monkeypatch):
-    from experiments.bench import Bench
-    from experiments.sources import named
-
     bench, options = Bench(out / "lengthened", "test"), SimpleNamespace(network="mlp", batch=8)
-    data = named(bench, "digits", 20, 12)
+    data = sources.named(bench, "digits", 20, 12)
     short = bench.model("short", data, 3, options)
     steps, step = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer.steps_done), step(trainer)))
@@ -110,8 +94,6 @@ class Rows:
 
 
 def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
-    from experiments.bench import Bench
-
     finds = iter([{"value": (1, 2)}])
     bench, again = (Bench(tmp_path, "test", settings=Rows((3,))) for _ in range(2))
     assert bench.part("a", lambda: next(finds)) == again.part("a", lambda: next(finds)) == {"value": [1, 2]}
@@ -120,10 +102,8 @@ def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
         Bench(tmp_path, "test", settings=Rows((4,))).part("a", dict)
 
 
-def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
+def test_a_stopped_experiment_goes_on(out, tmp_path, monkeypatch):
     """Interrupted in its second part: the first is kept, and the result is that of an undisturbed run."""
-    from experiments import sources
-
     once = main.all_experiments()["weight-and-coverage"]
     twice = replace(once, scales={"smoke": replace(once.scales["smoke"],
                                                    data=(("digits", 60, 60, 8), ("cars", 60, 60, 8)))})
@@ -140,8 +120,6 @@ def test_a_stopped_experiment_goes_on(main, out, tmp_path, monkeypatch):
 
 
 def test_a_verdict_is_the_place_of_the_published_figure_in_our_interval():
-    from experiments.bench import Interval, against, measured, ranged
-
     ours = Interval(1.04, 0.96, 1.12)
     assert measured("a", ours, "1.00").verdict == "difference +0.04, inside our 95% interval"
     assert measured("a", ours, "0.95").verdict == "difference +0.09, outside our 95% interval"
@@ -159,8 +137,6 @@ def test_a_verdict_is_the_place_of_the_published_figure_in_our_interval():
 @pytest.mark.parametrize(("printed", "least", "most"), [
     ("0.165", .1645, .1655), ("46.20", 46.195, 46.205), ("-0.83", -.835, -.825), ("5", 4.5, 5.5)])
 def test_a_printed_figure_stands_for_what_rounds_to_it(printed, least, most):
-    from experiments.bench import computed, rounding_to
-
     assert rounding_to(printed) == pytest.approx((least, most), abs=1e-12)
     inside = least + .01 * (most - least)
     assert computed("a", inside, printed).verdict == "equal to the digits printed"
@@ -168,8 +144,6 @@ def test_a_printed_figure_stands_for_what_rounds_to_it(printed, least, most):
 
 
 def test_an_order_holds_only_beyond_the_intervals():
-    from experiments.bench import Interval, claim, order, unlike
-
     small, medium, large = Interval(.1, 0, .2), Interval(.3, .25, .35), Interval(.5, .3, .7)
     assert order("a", [("s", small), ("m", medium)], "p").verdict.startswith("holds here too")
     turned = order("a", [("m", medium), ("s", small)], "p")
@@ -184,8 +158,6 @@ def test_an_order_holds_only_beyond_the_intervals():
 
 def test_an_order_of_paired_figures_is_that_of_their_differences():
     """The intervals of the figures themselves overlap widely, or are apart, and do not count."""
-    from experiments.bench import Interval, order
-
     parts = [("s", Interval(.1, 0, .5)), ("m", Interval(.3, .1, .6)), ("l", Interval(.5, .2, .8))]
     up, none, down = Interval(.2, .1, .3), Interval(.2, -.1, .5), Interval(-.2, -.3, -.1)
     found = order("a", parts, "p", differences=[up, up])
@@ -211,8 +183,6 @@ def samples_of_two_models(folder):
 
 
 def test_changes_between_files_are_paired_by_seed(tmp_path):
-    from experiments.judged import changed, judged
-
     before, after, data = samples_of_two_models(tmp_path)
     found = changed(before, after, data)
     one, other = (judged(path, data) for path in (before, after))
@@ -229,8 +199,6 @@ def test_changes_between_files_are_paired_by_seed(tmp_path):
 
 
 def test_orders_of_the_gaps_go_by_the_changes_in_their_direction():
-    from experiments import dummy_and_gap, timestep_gaps
-
     def row(share, distance):
         return {"memorized": share, "low": share - .3, "high": share + .3, "frechet": distance,
                 "frechet_low": distance - 5, "frechet_high": distance + 5}
@@ -261,11 +229,9 @@ def test_orders_of_the_gaps_go_by_the_changes_in_their_direction():
 
 def test_intervals_of_ratios():
     """They cover the ratio in 95 of 100 drawings."""
-    from experiments.denoising import error_ratios
-
     draws, n = np.random.default_rng(0), 2000
     heldout, train = 3 + .1 * draws.standard_normal(n), 2 + .1 * draws.standard_normal(n)
-    found = error_ratios({"mse_heldout": heldout, "mse_train": train, "mse_heldout_stderr": np.full(n, .1),
+    found = denoising.error_ratios({"mse_heldout": heldout, "mse_train": train, "mse_heldout_stderr": np.full(n, .1),
                           "mse_train_stderr": np.full(n, .1)})
     share = np.mean([one.low <= 1.5 <= one.high for one in found])
     assert abs(share - .95) < 4 * (.95 * .05 / n) ** .5 + .005  # four standard errors, and the logarithm's curvature
@@ -273,55 +239,44 @@ def test_intervals_of_ratios():
 
 def test_the_place_of_the_largest_rate_is_that_of_all_levels_that_may_be_it():
     """On a coarse grid the largest rate may lie at a level next to the one that happened to come out on top."""
-    from experiments.bench import Interval
-    from experiments.denoising import most_memorized
-
     sigma, rates = [.5, 1, 1.5, 3], [Interval(.05, .03, .07), Interval(.13, .10, .16), Interval(.1, .07, .12),
                                      Interval(0, 0, .01)]
     for low, high, verdict in ((.8, 2, "inside"), (1.1, 2, "cannot be told"), (2, 4, "OUTSIDE the danger zone"),
                                (.4, .7, "OUTSIDE the danger zone")):
-        found = most_memorized(sigma, rates, {"sigma_low": low, "sigma_high": high})
+        found = denoising.most_memorized(sigma, rates, {"sigma_low": low, "sigma_high": high})
         assert found.verdict.startswith(verdict)
         assert found.ours == f"sigma 1, its interval reached by those at 1 to 1.5; danger zone {low} to {high}"
-    assert most_memorized(sigma, rates, None).verdict == "OUTSIDE the danger zone"
+    assert denoising.most_memorized(sigma, rates, None).verdict == "OUTSIDE the danger zone"
 
 
 def test_errors_that_should_be_together_and_are_not_contradict_the_paper():
     """A verdict with a word in capitals, for the list of what did not come out as published."""
-    from experiments.denoising import compared
-    from experiments.pair import SMOKE
-
     def levels(ratio, rates):
         return {"sigma": [.01, 1, 80], "mse_train": [1.0] * 3, "mse_heldout": ratio, "mse_train_stderr": [.01] * 3,
                 "mse_heldout_stderr": [.01] * 3, "rate": rates, "low": rates, "high": rates}
 
     found = {"few": levels([2.0, 9.0, 1.0], [0, .5, 0]), "many": levels([1.0, 1.0, 1.0], [0, 0, 0]),
              "empirical": levels([1.0, 1.0, 1.0], [1, .5, 0])}
-    small, medium, large, *_ = compared(SMOKE, found, None)
+    small, medium, large, *_ = denoising.compared(SMOKE, found, None)
     assert [row.verdict for row in (small, medium, large)] == ["DOES NOT HOLD here", "holds here too", "holds here too"]
     assert small.quantity.endswith("sigma = 0.01")
     found["few"]["mse_heldout"] = [1.0, .8, .9]
-    assert [row.verdict for row in compared(SMOKE, found, None)[:3]] == [
+    assert [row.verdict for row in denoising.compared(SMOKE, found, None)[:3]] == [
         "holds here too", "DOES NOT HOLD here", "DOES NOT HOLD here"]
 
 
 def test_shrinking_takes_means_of_squares():
-    from experiments.sources import shrunk
-
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    small = shrunk(images, 4)
+    small = sources.shrunk(images, 4)
     assert small.dtype == np.uint8
     for n, y, x, c in np.ndindex(small.shape):
         assert small[n, y, x, c] == round(float(images[n, 2 * y:2 * y + 2, 2 * x:2 * x + 2, c].mean()))
-    assert shrunk(images, 8) is images
-    assert shrunk(images[..., 0], 2).shape == (3, 2, 2)
+    assert sources.shrunk(images, 8) is images
+    assert sources.shrunk(images[..., 0], 2).shape == (3, 2, 2)
 
 
 @pytest.mark.skipif(not (DATA / "cifar10_jpeg.zip").exists(), reason=f"needs {DATA}; set GEOMEM_TEST_DATA")
 def test_real_data_are_what_they_are_called(tmp_path):
-    from experiments import sources
-    from experiments.bench import Bench
-
     bench = Bench(tmp_path, "test", DATA)
     with np.load(DATA / "cifar10_exact.npz") as content:
         exact = {part: from_uint8(content[f"{part}_images"][:1000]).transpose(0, 3, 1, 2) for part in ("train", "test")}
@@ -345,9 +300,6 @@ def test_real_data_are_what_they_are_called(tmp_path):
 
 
 def test_pictures_survive_json():
-    from experiments.pictures import encoded, shown
-    from matplotlib.figure import Figure
-
     images = np.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
     axes = Figure().subplots()
     shown(axes, encoded([images, images[::-1]], -1, 1), ["up", "down"])
@@ -365,7 +317,7 @@ def test_pictures_survive_json():
     (["self-weight", "--scale", "small"], "cifar10_exact.npz is not in any folder of data; name the folder"),
     (["self-weight", "--scale", "huge"], "'huge' is not one of"),
 ])
-def test_wrong_input_is_one_line(arguments, message, main, tmp_path, monkeypatch, capsys):
+def test_wrong_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GEOMEM_TEST_DATA", raising=False)
     monkeypatch.setattr(sys, "argv", ["reproduce", *arguments, "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
@@ -376,16 +328,16 @@ def test_wrong_input_is_one_line(arguments, message, main, tmp_path, monkeypatch
     assert error.count("\n") <= 2
 
 
-def test_list_shows_what_has_been_run(main):
+def test_list_shows_what_has_been_run():
     result = CliRunner().invoke(main.reproduce, ["--list"])
     lines = {line.split()[0]: line for line in result.output.splitlines()}
-    assert list(lines) == names()
+    assert list(lines) == NAMES
     assert "small: run, paper: not yet run" in lines["weight-and-coverage"]
     for line, experiment in zip(lines.values(), main.all_experiments().values(), strict=True):
         assert line.endswith(f"  {experiment.title}")  # a column of its own
 
 
-def test_kept_results_are_drawn_again(main, tmp_path, monkeypatch):
+def test_kept_results_are_drawn_again(tmp_path, monkeypatch):
     for name in ("concentration", "one_step"):
         (tmp_path / "results").mkdir(exist_ok=True)
         kept = f"results/reproduce_{name}.json"
