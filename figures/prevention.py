@@ -76,7 +76,7 @@ def draw_leaning(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) ->
     """A panel for each set: Frechet distance against leaning, means over the seeds large, single seeds faint; a thin
     line along the checkpoints of the plain training. Trainings of versions that did not measure leaning are left out.
     """
-    shown = [row for row in rows if (row["way"], row["weights"]) in LEANING and row["leaning"]]
+    shown = [row for row in rows if (row["way"], row["weights"]) in LEANING and row.get("leaning")]
     with look():
         figure = new_figure(10.5, 6.8)
         for axes, of_set in panels(figure, shown, "nearer to training than to unseen points",
@@ -107,5 +107,5 @@ def draw_leaning(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) ->
 if __name__ == "__main__":
     document = json.loads((HERE / "results" / "prevention.json").read_text())
     draw(document["rows"]).savefig(HERE / "prevention.png", dpi=140)
-    if any(row["leaning"] for row in document["rows"] if row["set"] in TITLES):
+    if any(row.get("leaning") for row in document["rows"] if row["set"] in TITLES):
         draw_leaning(document["rows"], document["trainings"]).savefig(HERE / "prevention-leaning.png", dpi=140)
