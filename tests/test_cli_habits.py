@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commands import status
 
-from geomem.cli import options
+from geomem.cli import output
 from geomem.cli.config import config_text, configurable, key_of
 from geomem.cli.main import cli
 
@@ -34,16 +34,16 @@ def write(tmp_path):
 def lines(monkeypatch):
     """What is logged, with a line of progress for every step."""
     said = []
-    monkeypatch.setattr(options, "LINE_SECONDS", 0)
-    monkeypatch.setattr(options, "say", said.append)
-    monkeypatch.setattr(options.LOG, "level", logging.INFO)
+    monkeypatch.setattr(output, "LINE_SECONDS", 0)
+    monkeypatch.setattr(output, "say", said.append)
+    monkeypatch.setattr(output.LOG, "level", logging.INFO)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     return said
 
 
 def test_progress_without_a_terminal_is_lines_and_counts_this_session_only(lines):
     """1,000 of 2,000 steps were done before; 10 in 5 seconds leave 495 seconds, which is 8:15."""
-    with options.progress_bar(2000, "training", "step", 1000) as bar:
+    with output.progress_bar(2000, "training", "step", 1000) as bar:
         bar.start_t -= 5
         bar.last_print_t -= 5
         bar.set_postfix(loss="0.5", refresh=False)
@@ -52,8 +52,8 @@ def test_progress_without_a_terminal_is_lines_and_counts_this_session_only(lines
 
 
 def test_quick_work_shows_no_line_of_progress(lines, monkeypatch):
-    monkeypatch.setattr(options, "LINE_SECONDS", 30)
-    with options.progress_bar(20, "training", "step") as bar:
+    monkeypatch.setattr(output, "LINE_SECONDS", 30)
+    with output.progress_bar(20, "training", "step") as bar:
         bar.to(20, 20)
     assert lines == []
 

@@ -105,7 +105,6 @@ def runs(tmp_path_factory, run_of_digits):
     assert status("danger-zone", "digits", "--n-train", 60, "--sigmas", 6, "--out", kept / "danger-zone") == 0
     assert status("memorization", kept, "--n-samples", 30, "--sigmas", 3, "--n-points", 20, "--out",
                   kept / "memorization") == 0
-    assert status("quality", kept / "memorization" / "samples.npz", "--out", kept / "quality.json") == 0
     return folder
 
 
@@ -189,7 +188,7 @@ def test_several_runs(runs, tmp_path):
     assert words.count("Fingerprint of the data") == 1
 
 
-def test_data_of_official_files_below_a_data_root(copied, tmp_path, monkeypatch):
+def test_data_of_official_files_below_a_data_root(copied, tmp_path, monkeypatch, capsys):
     """The data of a recipe are found again, and the page's commands find them too."""
     monkeypatch.delenv("GEOMEM_DATA", raising=False)
     recipe, official = tmp_path / "mine.toml", tmp_path / "official files"
@@ -198,26 +197,24 @@ def test_data_of_official_files_below_a_data_root(copied, tmp_path, monkeypatch)
     digits = load_data("digits")
     np.savez(official / "d.npz", train=digits.train, heldout=digits.heldout)
     edited(copied / "config.json", lambda config: config["data"].update(spec=str(recipe)))
-    without = words_of(tmp_path, copied)
-    assert "there are none in the data root" in without
+    assert status("report", copied, "--out", tmp_path / "page.html") == 2
+    assert "there are none in the data root" in capsys.readouterr().err
     words = words_of(tmp_path, copied, "--data-root", official)
-    assert "there are none in the data root" not in words
     assert "Nothing is missing." in words
     for command in ("danger-zone", "train"):
         assert re.search(f"geomem {command} {re.escape(str(recipe))} .*--seed 0 --data-root '{official}'", words)
-    for command in ("memorization", "quality"):
-        assert re.search(f"geomem {command} [^ ]* --data-root '{official}'", words)
+    assert re.search(f"geomem memorization [^ ]* --data-root '{official}'", words)
 
 
 def test_what_lies_in_the_run_is_used(copied, tmp_path, monkeypatch):
-    for name in ("levels_beside_references", "quality_report", "danger_zone"):
+    for name in ("levels_beside_references", "danger_zone"):
         monkeypatch.setattr(f"geomem.report.collect.{name}", None)
     monkeypatch.setattr("geomem.training.Pretrained.generate", None)
     words = words_of(tmp_path, copied)
     zone = json.loads((copied / "danger-zone" / "danger-zone.json").read_text())["zone"]
     require_words(words, f"Curves: found in {copied / 'danger-zone' / 'danger-zone.json'}",
                   f"samples: 30 found in {copied / 'memorization' / 'samples.npz'}",
-                  f"quality: found in {copied / 'quality.json'}",
+                  "memorized share, leaning and quality: measured for this page from these samples",
                   f"memorization per noise level: found in {copied / 'memorization' / 'memorization.json'}",
                   "(20 points at each level)", "Every test, and what it would have found", "near copies",
                   "What these tests cannot see:",
@@ -238,16 +235,13 @@ def test_samples_of_an_earlier_state_or_of_other_data_are_not_used(copied, runs,
 
 
 def test_the_largest_samples_are_evaluated_on_test_points(copied):
-    """As the functions do it; a report with another share, quality of other sizes, and other zones are not believed."""
+    """As the functions do it; a share that a report gives, and other zones are not believed."""
     folder = copied / "memorization"
     with np.load(folder / "samples.npz") as arrays:
         held = dict(arrays)
     for name in ("a", "z"):
         np.savez(folder / f"{name}.npz", **held | {"samples": held["samples"][:10]})
     edited(folder / "memorization.json", lambda d: d["trajectory"].update(rate=d["trajectory"]["rate"] + 0.01))
-    quality = (copied / "quality.json").read_text()
-    assert quality.count('"n_samples": 30') == 1
-    (copied / "quality.json").write_text(quality.replace('"n_samples": 30', '"n_samples": 29'))
     data, samples = load_data("digits", n_train=60), held["samples"]
     facts = Collector([str(copied)], seeds=[0, 1], device="cpu").facts()[0]
     found = memorization_rate(samples, data.train, device="cpu")
@@ -255,7 +249,6 @@ def test_the_largest_samples_are_evaluated_on_test_points(copied):
     assert facts.heldout == memorization_rate(data.test, data.train, device="cpu").to_dict()
     assert facts.quality == quality_report(samples, data.train, data.test, device="cpu").to_dict()
     assert facts.samples.ratios[16:].tolist() == sorted(found.ratios.tolist())[:8]
-    assert any("gives another memorized share for 30 samples" in line for line in facts.used)
     assert not any("the end of the training" in part.what for part in facts.missing)
     zone, subject = copied / "danger-zone" / "danger-zone.json", _Subject(Collector([str(copied)]), str(copied))
     whole = zone.read_bytes()
@@ -266,14 +259,14 @@ def test_the_largest_samples_are_evaluated_on_test_points(copied):
         zone.write_bytes(whole)
 
 
-def test_without_the_data_the_page_says_what_is_missing(copied, tmp_path):
-    shutil.rmtree(copied / "danger-zone")
-    edited(copied / "config.json", lambda c: c["data"].update(spec="/gone/photos.npz"))
-    words = words_of(tmp_path, copied)
-    share = json.loads((copied / "memorization" / "memorization.json").read_text())["trajectory"]
-    require_words(words, "the data, and all that needs them", "/gone/photos.npz", "memorized share: found in",
-                  f"geomem report {copied} --data DATA --out PAGE.html", in_percent(share),
-                  "The curves are missing. Add them with: geomem danger-zone")
+@pytest.mark.parametrize(("change", "words"), [
+    ({"spec": "/gone/photos.npz"}, "name them with --data where they are now ('/gone/photos.npz'"), ({}, "--data"),
+    ({"spec": ["digits"]}, "name them with --data")])
+def test_a_run_without_its_data_is_refused(change, words, copied, tmp_path, capsys):
+    edited(copied / "config.json", lambda c: c.update(data=c["data"] | change if len(change) else {}))
+    assert status("report", copied, "--out", tmp_path / "page.html") == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_what_a_run_lacks_is_named(copied, tmp_path):
@@ -320,13 +313,10 @@ SPOILT = [
     "[" * 100_000, "{", "nothing", '"' + "x" * 100,
     '{"format": "geomem.danger-zone/1", "zone": null, "curves": {"sigma": [1, 1e999]}}',
     '{"format": "geomem.danger-zone/1", "curves": 1, "zone": []}',
-    '{"format": "geomem.quality/1", "rows": [{"quality": {"frechet": "1"}}], "data": {}}',
-    '{"format": "geomem.quality/1", "rows": 5}',
 ]
 
 
 def test_damaged_reports_are_named_and_left_out(copied, tmp_path):
-    (copied / "quality.json").unlink()  # else the search for one ends there
     shutil.rmtree(copied / "danger-zone")
     for k, text in enumerate(SPOILT):
         (copied / f"spoilt-{k}.json").write_text(text)
@@ -365,8 +355,8 @@ def test_damaged_training_files_are_missing_parts(name, change, copied):
 @pytest.mark.parametrize("change", [
     {"sampler": {"kind": "unknown"}}, {"sampler": "gap"}, {"settings": [1]}, {"settings": {}}, {"engine": 3},
     {"sampler": {"kind": "gap", "gaps": [[1, 2]] * 100_000, "base": {"kind": "uniform"}, "keep": 0}},
-    {"note": "x" * 3_000_000}, {"data": {}}, {"data": {"spec": ["digits"]}},
-], ids=range(9))
+    {"note": "x" * 3_000_000},
+], ids=range(7))
 def test_damaged_configs_give_a_small_page(change, copied, tmp_path):
     edited(copied / "config.json", lambda config: config.update(change))
     text = page_of(tmp_path, copied, "--seeds", "0-3")
@@ -411,7 +401,7 @@ def test_huge_files_are_not_read(copied, tmp_path, monkeypatch):
     assert f"samples.npz unpacks to {size:,} bytes" in words
     (copied / "large.json").write_text(" " * saved.MAX_JSON_BYTES + "{}")
     ignored: list[str] = []
-    documents = saved.documents_in(copied, "any", saved.judgement, ignored.append)
+    documents = saved.documents_in(copied, "any", saved.memorization, ignored.append)
     assert "large.json" not in {path.name for path, _ in documents}
     assert [reason for reason in ignored if "large.json is larger than" in reason]
 
@@ -423,7 +413,7 @@ def test_links_out_of_a_run_are_not_followed(copied, tmp_path):
     (tmp_path / "elsewhere" / "far.json").write_text("{}")
     (copied / "folder").symlink_to(tmp_path / "elsewhere")
     assert {path.name for path in saved.files_in(copied, ".json")} == {
-        "config.json", "levels.json", "quality.json", "danger-zone.json", "curves.json", "memorization.json"}
+        "config.json", "levels.json", "danger-zone.json", "curves.json", "memorization.json"}
 
 
 @pytest.mark.parametrize("kind", ["signals", "vectors", "colour"])

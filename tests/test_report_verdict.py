@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binom, binomtest, norm
 
 from geomem.report import DataFacts, RunFacts, compare, frechet_difference, judge, share_difference
-from geomem.report.verdict import _quality_sentences
 from geomem.statistics import wilson_interval
 
 # Newcombe 1998 (Statistics in Medicine 17, 873-890), table II, method 10: x1/n1 - x2/n2, lower and upper limit.
@@ -26,10 +25,11 @@ def share(count, n):
 
 def quality(frechet, half, floor=0.8, n=1000):
     return {"frechet": frechet, "frechet_low": max(0, frechet - half), "frechet_high": frechet + half,
-            "frechet_floor": floor, "floor_n": [400, 400], "n_samples": n, "n_heldout": 800}
+            "frechet_floor": floor, "frechet_floor_low": floor - 0.1, "frechet_floor_high": floor + 0.1,
+            "frechet_at_floor_size": frechet, "floor_n": [400, 400], "n_samples": n, "n_heldout": 800}
 
 
-DATA = DataFacts("digits", "a" * 64, (1, 8, 8))
+DATA = DataFacts("digits", "a" * 64, (1, 8, 8), 200, 1200, 400, 800, 0, (), np.zeros((1, 1, 8, 8)), None, "", "")
 FLOOR = {"share": 0.504, "low": 0.455, "high": 0.553}
 HONEST = {"share": 0.51, "low": 0.46, "high": 0.56, "p_value": 0.4, "n": 1000, "m": 100, "floor": FLOOR}
 RUN = RunFacts("run", DATA, {}, "", None, None, [], [], None, "last", heldout=share(1, 800), leaning=HONEST)
@@ -132,7 +132,7 @@ def test_a_share_is_held_against_the_floor(count, n, floor, kind):
 def test_quality_is_held_against_the_floor():
     assert any("about as close" in line for line in judge(run(0, 1000, quality(0.85, 0.1))).sentences)
     worse = judge(run(0, 1000, quality(1.2, 0.1))).sentences
-    assert any("farther" in line and "1.20 [1.10, 1.30] beside 0.800 (400 against 400" in line for line in worse)
+    assert any("farther" in line and "1.20 at equal numbers beside 0.800 (400 against 400" in line for line in worse)
     assert any("does not notice copying" in line for line in judge(run(900, 1000, quality(1.2, 0.1))).sentences)
 
 
@@ -176,10 +176,6 @@ def test_what_was_made_otherwise_is_said_and_names_are_listed():
 
 def test_frechet_distances_are_compared_at_equal_numbers():
     """1,000 samples are nearer to 67 points than 33 of them to the 34 others, whatever their law."""
-    equal = {"frechet_at_floor_size": 1.4, "frechet_floor_low": 0.7, "frechet_floor_high": 0.9}
-    for more, word in (({}, "about as close"), (equal, "are farther"),
-                       ({**equal, "frechet_at_floor_size": 0.85}, "about as close")):
-        text = _quality_sentences({**quality(0.6, 0.1), **more}, "clean")[0]
-        assert word in text
-        assert ("at equal numbers" in text and "0.7 to 0.9 in ten splits" in text.replace("0.700", "0.7").replace(
-            "0.900", "0.9")) == bool(more)
+    for equal, words in ((1.4, "are farther"), (0.85, "about as close")):
+        sentences = judge(run(0, 1000, {**quality(0.6, 0.1), "frechet_at_floor_size": equal})).sentences
+        assert any(words in line and "0.700 to 0.900 in ten splits" in line for line in sentences)

@@ -7,17 +7,10 @@ from typing import Any
 
 import click
 
-from geomem.cli.memorization import near_copy_lines
-from geomem.cli.options import (
-    Number,
-    answer,
-    device_option,
-    json_option,
-    judged_options,
-    require_data,
-    require_new_directory,
-    say,
-)
+from geomem.cli.judged import judged, judged_options, near_copy_lines
+from geomem.cli.options import device_option, directory_option, json_option
+from geomem.cli.output import answer, say
+from geomem.cli.values import Number
 
 AUDIT_FILE = "audit.json"
 SHOWN = 32  # samples in the picture
@@ -33,12 +26,9 @@ _EFFECTS = {"leaning": "a leaning of", "leaning_by_class": "a leaning of", "memb
                    "of the samples is nearer to training than to held-out points; 0.5 owes them nothing.")
 @device_option
 @json_option
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write audit.html (one page for people), audit.json, closest.png (the samples nearest to training "
-                   "points, each beside its own) and, for a RUN, samples.npz.")
-def audit(target: str, data: str | None, n_samples: int, weights: str | None, steps: int | None, method: str,
-          tolerance: float | None, seed: int,
-          fail_over: float | None, device: str, as_json: bool, out: str | None, **looking: Any) -> None:
+@directory_option("audit.html (one page for people), audit.json, closest.png (the samples nearest to training points, "
+                  "each beside its own) and, for a RUN, samples.npz")
+def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **asked: Any) -> None:
     """May it be published? Look for copies, near-copies, mirrored copies and leaning in the samples of a RUN (of geomem
     train or geomem export, or a diffusers folder) or in given samples (an .npz, or a folder or zip of pictures), for
     membership in the model of a RUN, and give one verdict: copies, leans, or nothing found, with the smallest effect
@@ -48,26 +38,15 @@ def audit(target: str, data: str | None, n_samples: int, weights: str | None, st
 
     Example: geomem audit runs/digits --out runs/digits/audit --fail-over 0.6
     """
-    require_data(data)
-    from geomem.cli.generate import samples_to_judge
-    from geomem.features import load_features
+    samples, dataset, model, how, head = judged(out, AUDIT_FILE, **asked)
     from geomem.files import write_json, write_text
     from geomem.report.audit import render_audit
     from geomem.run_audit import audit as audited
 
-    if out:
-        require_new_directory(out, AUDIT_FILE)
-    if looking["features"]:
-        looking["features"] = load_features(looking["features"], device=device)
-    samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
-                                               out=out, steps=steps, method=method)
-    looking["mirrored"] |= samples.flip
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
-                    class_names=dataset.class_names or (), tolerance=tolerance, **looking, seed=seed, device=device)
-    document = {**found.to_dict(), "target": target, "about": samples.about,
-                "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
-                         "leaked": dataset.n_leaked}}
+                    class_names=dataset.class_names or (), **how, seed=seed)
+    document = {**found.to_dict(), "target": asked["target"], **head}
     for part in document["classes"]:
         part["name"] = dataset.class_name(part["label"])
     document["near_copies"]["file"] = dataset.files(document["near_copies"]["nearest"])
@@ -94,7 +73,7 @@ def _picture(path: str, samples: Any, near: Any, train: Any) -> None:
 def _text(document: dict[str, Any]) -> str:
     from geomem.run_audit import HEADLINES
 
-    quality, level = document["quality"], document["level"]
+    quality, level, near = document["quality"], document["level"], near_copy_lines(document["near_copies"])
     lines = [f"verdict: {HEADLINES[document['verdict']]}", "", *document["reasons"], "",
              f"{'test':19} {'p value':>9}   would have found, with 90% probability"]
     for test in document["tests"]:
@@ -107,16 +86,11 @@ def _text(document: dict[str, Any]) -> str:
               "of cases.", "",
               f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
               f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", "",
-              *_near_copies(document["near_copies"]), *_class_lines(document["classes"], level),
+              *near, *([""] if near else []), *_class_lines(document["classes"], level),
               "What this cannot see:", *(f"  {sentence}" for sentence in document["blind"]),
               *(["", "What to do next:"] if document["advice"] else []),
               *(f"  {sentence}" for sentence in document["advice"])]
     return "\n".join(lines)
-
-
-def _near_copies(near: dict[str, Any]) -> list[str]:
-    lines = [line.strip() for line in near_copy_lines(near)]
-    return [*lines, ""] if lines else []
 
 
 def _class_lines(classes: list[dict[str, Any]], level: float) -> list[str]:

@@ -10,42 +10,34 @@ import click
 
 from geomem.cli.bounds_table import text_of
 from geomem.cli.options import (
-    Number,
-    Sigmas,
-    answer,
+    curves_options,
     data_options,
     device_option,
+    directory_option,
     json_option,
     load,
-    memory_option,
-    progress_bar,
-    queries_option,
-    require_new_directory,
-    say,
+    load_chosen,
 )
+from geomem.cli.output import answer, progress_bar, require_new_directory, say
+from geomem.cli.values import Number, Parsed
 from geomem.errors import InputError
 
 
-class Sizes(click.ParamType):
+class Sizes(Parsed):
     """Training set sizes with commas between."""
 
     name = "N1,N2,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
+    def parse(self, text: str) -> list[int]:
         try:
-            return [int(part) for part in value.split(",")]
+            return [int(part) for part in text.split(",")]
         except ValueError:
-            self.fail(f"{value!r} is not a list of training set sizes such as 100,200,400", param, ctx)
+            raise ValueError(f"{text!r} is not a list of training set sizes such as 100,200,400") from None
 
 
 @click.command()
 @data_options
-@click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
-              help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
-@click.option("--shell-t", type=Number(0, min_open=True), default=5.0, show_default=True,
-              help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more.")
+@curves_options
 @click.option("--q", type=Number(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True,
               help="Posterior weight of Theorem 4.2: where is it surely at least q, where at most 1 - q.")
 @click.option("--delta", type=Number(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
@@ -53,20 +45,14 @@ class Sizes(click.ParamType):
 @click.option("--sizes", type=Sizes(),
               help="Training set sizes for coverage and zone; all points are always among them.  "
                    "[default: all, half, ..., 1/32 of them]")
-@click.option("--threshold", type=Number(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
-              help="The danger zone is where both curves are at least this high.")
 @click.option("--points", type=click.IntRange(1), default=256, show_default=True,
               help="Training points, random ones, for Lemma A.1, Corollary A.2 and the Gaussian law.")
 @click.option("--model", metavar="RUN", help="Measure with this model how far a pixel is felt: a directory of geomem "
               "train or export, or a diffusers folder.  [default: the Gaussian denoiser of the data]")
-@queries_option
-@memory_option
 @device_option
 @json_option
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write bounds.json, bounds.csv and bounds.png.")
-def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
-           model: str | None, as_json: bool, out: str | None, **options: Any) -> None:
+@directory_option("bounds.json, bounds.csv and bounds.png")
+def bounds(model: str | None, as_json: bool, out: str | None, **options: Any) -> None:
     """Show what the theorems guarantee for DATA at each noise level, beside what is measured.
 
     Coverage with its bounds (Theorem 4.8), the posterior weight with Theorem 4.2, denoiser and flow field near a
@@ -82,14 +68,14 @@ def bounds(data: str, heldout: str | None, n_train: int | None, n_heldout: int |
     """
     if out:
         require_new_directory(out, "bounds.json")
-    dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
+    dataset = load_chosen(options)
     from geomem.theory import summary as theory
 
     denoiser = None if model is None else _denoiser(model, dataset.train.shape[1:])
     started = time.perf_counter()
     with progress_bar(theory.PARTS, "bounds", "part") as bar:
-        report = theory.bounds(dataset.train, dataset.heldout, denoiser=denoiser, seed=seed,
-                               progress=bar.to, **options)
+        report = theory.bounds(dataset.train, dataset.heldout, denoiser=denoiser, progress=bar.to,
+                               **options)
     document = {**report.document(dataset, model=model), "seconds": round(time.perf_counter() - started, 3)}
     if out:
         _write(out, document)

@@ -12,36 +12,30 @@ import click
 
 from geomem.cli.danger_zone_table import text_of
 from geomem.cli.options import (
-    Number,
-    Sigmas,
-    answer,
+    curves_options,
     data_options,
     device_option,
+    directory_option,
     json_option,
-    load,
-    memory_option,
-    progress_bar,
-    queries_option,
-    require_new_directory,
-    say,
+    load_chosen,
 )
+from geomem.cli.output import answer, progress_bar, require_new_directory, say
+from geomem.cli.values import Number, Parsed
 from geomem.errors import InputError
 from geomem.processes import is_first, process_group
 
 MAX_DRAWS = 1_000_000
 
 
-class Space(click.ParamType):
+class Space(Parsed):
     """``data``, or ``pca:K`` as the number K of principal components; None stands for ``data``."""
 
     name = "data|pca:K"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or isinstance(value, int):
-            return value
-        match = re.fullmatch(r"data|pca:([0-9]{1,9})", value)
+    def parse(self, text: str) -> int | None:
+        match = re.fullmatch(r"data|pca:([0-9]{1,9})", text)
         if match is None:
-            self.fail(f"{value!r} is no space; give data or pca:K, K the number of principal components", param, ctx)
+            raise ValueError(f"{text!r} is no space; give data or pca:K, K the number of principal components")
         return int(match[1]) if match[1] else None
 
 
@@ -52,8 +46,7 @@ class Space(click.ParamType):
     "scripts scale them."))
 @click.option("--vae-sample", is_flag=True,
               help="With --vae: a draw from each posterior, as training scripts take, in place of its mean.")
-@click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
-              help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas.")
+@curves_options
 @click.option("--posterior-draws", type=click.IntRange(1, MAX_DRAWS), default=4, show_default=True,
               help="Per training point.")
 @click.option("--coverage-draws", type=click.IntRange(1, MAX_DRAWS), default=8, show_default=True,
@@ -62,12 +55,8 @@ class Space(click.ParamType):
               help="Raise the draws until every 95% interval of both curves is at most -+HALF, if draws can do that.")
 @click.option("--max-draws", type=click.IntRange(2, MAX_DRAWS), default=128, show_default=True,
               help="The most draws per point that --tolerance may take.")
-@click.option("--threshold", type=Number(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
-              help="The zone is where both curves are at least this high.")
 @click.option("--resolution", type=Number(1e-6), default=1e-3, show_default=True,
               help="Add levels until the zone and the crossing are read between two no farther apart in log sigma.")
-@click.option("--shell-t", type=Number(0, min_open=True), default=5.0, show_default=True,
-              help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more.")
 @click.option("--space", "components", type=Space(), metavar="data|pca:K", show_default="data",
               help="pca:K projects on the first K principal components of the training points; W and C are then those "
                    "of the projected points, another question than in pixels.")
@@ -75,15 +64,10 @@ class Space(click.ParamType):
               help="Equal and near-equal points count as one with their summed weight, or each is a point of its own, "
                    "as published.")
 @click.option("--per-class", is_flag=True, help="The zone of each class too, its points against their own class.")
-@queries_option
-@memory_option
 @device_option
 @json_option
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write danger-zone.json, curves.json, curves.csv and curves.png.")
-def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int,
-                vae: str | None, vae_sample: bool, components: int | None, per_class: bool, as_json: bool,
-                out: str | None, **options: Any) -> None:
+@directory_option("danger-zone.json, curves.json, curves.csv and curves.png")
+def danger_zone(components: int | None, per_class: bool, as_json: bool, out: str | None, **options: Any) -> None:
     """Find the noise levels where a model trained on DATA is in danger of memorizing it.
 
     DATA is a recipe (see geomem data list), an .npz with train and heldout, an .npy or a folder of them, a folder
@@ -100,13 +84,13 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
     """
     if out and is_first():
         require_new_directory(out, "danger-zone.json")
-    if vae_sample and vae is None:
+    vae = {name: options.pop(name) for name in ("vae", "vae_sample")}
+    if vae["vae_sample"] and vae["vae"] is None:
         raise InputError("--vae-sample needs --vae FOLDER; leave it out, or give the autoencoder")
-    dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed, vae=vae,
-                   vae_sample=vae_sample)
+    dataset = load_chosen(options, **vae)
     if per_class and (dataset.train_labels is None or dataset.heldout_labels is None):
-        raise InputError(f"{data}: --per-class needs labels of the training and the held-out points; leave it out or "
-                         "give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")
+        raise InputError(f"{dataset.name}: --per-class needs labels of the training and the held-out points; leave it "
+                         "out or give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")
     from geomem.geometry import principal_components  # after the data, which are refused at once where they are wrong
     from geomem.noise.danger_zone import danger_zone as measure
     from geomem.noise.danger_zone import zones_by_class
@@ -120,7 +104,7 @@ def danger_zone(data: str, heldout: str | None, n_train: int | None, n_heldout: 
                  "variance_kept": projection.variance_kept}
     classes = None
     with process_group() as group:
-        options |= {"seed": seed, "group": group}
+        options["group"] = group
         with progress_bar(0, "curves", "point") as bar:
             report = measure(*points, progress=bar.to, **options)
         if per_class:

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.cli.options import (
-    MAX_CLASSES,
-    answer,
-    data_root,
-    data_root_option,
-    json_option,
-    load,
-    reading_options,
-    require_picture,
-    say,
-)
+from geomem.cli.options import MAX_CLASSES, data_root, data_root_option, json_option, load, reading_options
+from geomem.cli.output import answer, require_picture, say
 from geomem.errors import InputError, counted
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geomem.cli.options import say
+from geomem.cli.output import say
 
 
 @click.command()

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from geomem.cli.options import (
     MAX_CLASSES,
-    Seeds,
+    batch_option,
     device_option,
     load,
-    load_samples,
-    progress_bar,
     reading_options,
     require_data,
     sampler_option,
-    say,
     steps_option,
 )
+from geomem.cli.output import progress_bar, say
+from geomem.cli.values import Seeds
 from geomem.errors import InputError, counted
 from geomem.files import require_writable
 
 if TYPE_CHECKING:
-    from geomem.data import DataSet
     from geomem.generation import Samples
     from geomem.training import Pretrained
 
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
                    "them, else before-copies where it saw copies, else last]")
 @steps_option
 @sampler_option
-@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
+@batch_option
 @click.option("--label", "labels", multiple=True, metavar="CLASS",
               help="For a class-conditional run: the class to make samples of, by its name in the data or its number "
                    "there (a name wins, and where all names are numbers they are meant); several take turns by seed.  "
@@ -85,31 +81,3 @@ def generated(model: Pretrained, seeds: list[int], **options: Any) -> Samples:
     """``model.generate`` with a progress bar."""
     with progress_bar(len(seeds), "generating", "sample") as bar:
         return model.generate(seeds, **options, progress=bar.to)
-
-
-def samples_to_judge(target: str, data: str | None, *, n_samples: int, weights: str | None, device: str,
-                     out: str | None, steps: int | None = None, method: str = "heun"
-                     ) -> tuple[Samples, DataSet, Pretrained | None]:
-    """The samples of ``target``: a file, a folder of pictures, or what a model makes of seeds 0..n_samples - 1, kept in
-    the directory ``out``; the data they belong to; the model, None for samples.
-    """
-    from geomem.generation import data_of, holds_samples, require_comparable
-    from geomem.training import load_denoiser
-
-    read = cache(load)  # a cross-fitted denoiser asks for the same data
-    model = (load_denoiser(target, weights, load=read, data=None if data is None else read(data))
-             if os.path.isdir(target) and not holds_samples(target) else None)
-    if model is None:
-        samples = load_samples(target)
-        if steps is not None or method != "heun":
-            raise InputError(f"--sampler and --steps have no effect on the samples in {target}; leave them out or give "
-                             "a run")
-        dataset = data_of(samples.about, data, target, load=read)
-    else:
-        dataset = data_of({"data": model.data or None}, data, target, load=read)
-        model.classes_of(dataset)  # labels that do not fit are refused before the long work, and nothing is written
-        samples = generated(model, list(range(n_samples)), steps=steps, sampler=method, device=device)
-        if out:
-            samples.save(os.path.join(out, "samples.npz"))
-    require_comparable(samples, dataset)
-    return samples, dataset, model

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from geomem.cli.options import Number, answer, json_option, say
+from geomem.cli.options import json_option
+from geomem.cli.output import answer, say
+from geomem.cli.values import Number
 from geomem.errors import InputError
 from geomem.files import require_writable
 

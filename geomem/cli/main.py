@@ -24,7 +24,8 @@ from geomem.cli.export import export
 from geomem.cli.generate import generate
 from geomem.cli.law import law
 from geomem.cli.memorization import memorization
-from geomem.cli.options import LOG, everywhere
+from geomem.cli.options import everywhere
+from geomem.cli.output import LOG
 from geomem.cli.plot_curves import plot_curves
 from geomem.cli.quality import quality
 from geomem.cli.report import report

@@ -7,22 +7,13 @@ from typing import Any
 
 import click
 
-from geomem.cli.options import (
-    Sigmas,
-    answer,
-    device_option,
-    json_option,
-    judged_options,
-    progress_bar,
-    require_data,
-    require_new_directory,
-    say,
-    warn,
-)
+from geomem.cli.judged import judged, judged_options, near_copy_lines
+from geomem.cli.options import device_option, directory_option, json_option
+from geomem.cli.output import answer, progress_bar, say, warn
+from geomem.cli.values import Sigmas
 from geomem.errors import InputError, counted
 
 MEMORIZATION_FILE = "memorization.json"
-SHOWN_FILES = 5
 
 
 @click.command()
@@ -35,13 +26,10 @@ SHOWN_FILES = 5
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise per level.")
 @device_option
 @json_option
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write memorization.json, samples.png (each beside its nearest training point) and, for a RUN, "
-                   "samples.npz and noise-levels.png.")
-def memorization(target: str, data: str | None, n_samples: int, weights: str | None, steps: int | None, method: str,
-                 sigmas: int | list[float],
-                 n_points: int, tolerance: float | None, seed: int, device: str, as_json: bool, out: str | None,
-                 **looking: Any) -> None:
+@directory_option("memorization.json, samples.png (each beside its nearest training point) and, for a RUN, samples.npz "
+                  "and noise-levels.png")
+def memorization(sigmas: int | list[float], n_points: int, seed: int, as_json: bool, out: str | None,
+                 **asked: Any) -> None:
     """Measure memorization of a RUN (of geomem train or geomem export, or a diffusers folder), or of given samples: an
     .npz, or a folder or zip of pictures.
 
@@ -50,28 +38,15 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
 
     Example: geomem memorization runs/digits --out runs/digits/report
     """
-    require_data(data)
-    from geomem.cli.generate import samples_to_judge
-    from geomem.features import load_features
+    samples, dataset, model, how, head = judged(out, MEMORIZATION_FILE, **asked)
     from geomem.files import write_json
     from geomem.memorization import heldout_rate, leaning, memorization_rate, near_copies
     from geomem.training.levels import levels_beside_references
 
-    if out:
-        require_new_directory(out, MEMORIZATION_FILE)
-    if looking["features"]:
-        looking["features"] = load_features(looking["features"], device=device)
-    samples, dataset, model = samples_to_judge(target, data, n_samples=n_samples, weights=weights, device=device,
-                                               out=out, steps=steps, method=method)
-    looking["mirrored"] |= samples.flip
-    how: dict[str, Any] = {"tolerance": tolerance, "device": device, **looking}
     trajectory = memorization_rate(samples.values, dataset.train, **how)
     heldout, _ = heldout_rate(dataset.test, dataset.train, **how)
-    document: dict[str, Any] = {
-        "format": "geomem.memorization/1",
-        "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
-                 "leaked": dataset.n_leaked},
-        "about": samples.about, "trajectory": trajectory.to_dict(), "heldout": heldout.to_dict()}
+    document: dict[str, Any] = {"format": "geomem.memorization/1", **head, "trajectory": trajectory.to_dict(),
+                                "heldout": heldout.to_dict()}
     compared = samples.values, dataset.train, dataset.test
     try:
         document["leaning"] = leaning(*compared, seed=seed, **how).to_dict()
@@ -83,8 +58,8 @@ def memorization(target: str, data: str | None, n_samples: int, weights: str | N
     if model is not None:
         with progress_bar(3, "noise levels", "denoiser") as bar:
             levels = {name: part.to_dict() for name, part in levels_beside_references(
-                model, dataset, sigmas, n=n_points, tolerance=tolerance, views=trajectory.views, seed=seed,
-                device=device, progress=bar.to).items()}
+                model, dataset, sigmas, n=n_points, tolerance=how["tolerance"], views=trajectory.views, seed=seed,
+                device=how["device"], progress=bar.to).items()}
         document["per_noise_level"] = levels.pop("model")
         document["reference_denoisers"] = levels
     if out:
@@ -106,12 +81,6 @@ def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train
         draw_figure(os.path.join(out, "noise-levels.png"), lambda: plot_noise_levels(rows))
 
 
-def near_copy_lines(near: dict[str, Any]) -> list[str]:
-    """The nearest of the near-copies that were found, each with the file of its training point."""
-    pairs = list(zip(near["samples"], near["file"] or [], strict=False))
-    return [f"    sample {sample} is nearest to {file}" for sample, file in pairs[:SHOWN_FILES]]
-
-
 def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
     floor = leaning["floor"]
     lines = [f"nearer to training {leaning['share']:7.1%}  [{leaning['low']:.1%}, {leaning['high']:.1%}]  than to as "
@@ -120,7 +89,7 @@ def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
                 if floor else ""),
              f"near-copies        {near['count'] / near['n']:7.1%}  nearer to a training point than (nearly) all test "
              f"points are; p = {near['p_value']:.2g} for a model that copies nothing"]
-    lines += near_copy_lines(near)
+    lines += [f"    {line}" for line in near_copy_lines(near)]
     if leaning["leaked"]:
         lines.append(f"{leaning['leaked']:,} test points within {leaning['tolerance']:.3g} of a training point are not "
                      "compared with")

@@ -1,23 +1,19 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Options that several commands share, and the loading of what they name."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from geomem.errors import InputError, printable
-from geomem.files import require_writable
-from geomem.processes import is_first
+from geomem.cli.output import LOG, say
+from geomem.cli.values import MAX_LEVELS, Bytes, Number, Sigmas
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -25,95 +21,17 @@ if TYPE_CHECKING:
     from geomem.data import DataSet
     from geomem.generation import Samples
 
-LOG = logging.getLogger("geomem")
-MAX_SAMPLES = 10_000_000
-MAX_LEVELS = 10_000
 MAX_CLASSES = 20  # shown to people; --json holds all
-LINE_SECONDS = 30  # between two lines of progress where stderr is no terminal
 
 
-class Number(click.FloatRange):
-    """A finite number in a range."""
+def together(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator in place of several, in the order of the help."""
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
-        return number
-
-
-class _Parsed(click.ParamType):
-    """Text of a form that click has no type for; ``parse`` raises ValueError with what is wrong."""
-
-    def parse(self, text: str) -> Any:
-        raise NotImplementedError
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self.parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Interval(_Parsed):
-    """``LO:HI``, two numbers."""
-
-    name = "LO:HI"
-
-    def parse(self, text: str) -> tuple[float, float]:
-        from geomem.noise.gaps import parse_range
-
-        return parse_range(text)
-
-
-class Seeds(_Parsed):
-    """``0-1023`` or ``0,3,8-11``: a list of distinct seeds."""
-
-    name = "SEEDS"
-
-    def parse(self, text: str) -> list[int]:
-        seeds: list[int] = []
-        for part in text.split(","):
-            match = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
-            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-            if last < first:
-                raise ValueError(f"{text!r} is not a list of seeds such as 0-1023 or 0,3,8-11")
-            if len(seeds) + last - first >= MAX_SAMPLES:
-                raise ValueError(f"{text!r} asks for more than ten million samples")
-            seeds.extend(range(first, last + 1))
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"{text!r} names a seed twice")
-        return seeds
-
-
-class Sigmas(_Parsed):
-    """A number of levels, or the levels themselves with commas between."""
-
-    name = "N|S1,S2,..."
-
-    def parse(self, text: str) -> int | list[float]:
-        try:
-            levels = int(text) if text.isdigit() else [float(part) for part in text.split(",")]
-        except ValueError:
-            raise ValueError(f"{text!r} is neither a number of noise levels nor levels such as 0.02,0.05,0.1") from None
-        if levels == 0:
-            raise ValueError("no noise levels; give a number of them, 1 or more")
-        if isinstance(levels, int) and levels > MAX_LEVELS:
-            raise ValueError(f"{text!r}: at most {MAX_LEVELS:,} noise levels")
-        return levels
-
-
-class Bytes(_Parsed):
-    """``4GiB``, ``500MB`` or a number of bytes."""
-
-    name = "SIZE"
-    units: ClassVar = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-    def parse(self, text: str) -> int:
-        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?) *([A-Za-z]*)", text)
-        if match is None or match[2].upper() not in self.units:
-            raise ValueError(f"{text!r} is no amount of memory such as 4GiB or 500MB")
-        return int(float(match[1]) * self.units[match[2].upper()])
+    return decorate
 
 
 def _of_data(*names: str, **declared: Any) -> Callable[..., Any]:
@@ -129,20 +47,14 @@ data_root_option = _of_data("--data-root", metavar="DIR", type=click.Path(),
                                  "GEOMEM_DATA]")
 
 
-def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--data-root`` and how DATA is read: ``--channels``, ``--size``, ``--crop``, ``--column``."""
-    for option in reversed((
-        data_root_option,
-        _of_data("--channels", type=click.Choice(["first", "last"]),
-                 help="Where arrays of DATA with four axes have their channels.  [default: by shape, and said]"),
-        _of_data("--size", type=click.IntRange(1), metavar="PIXELS",
-                 help="Scale the pictures of DATA, and pictures given as samples, to squares of so many pixels "
-                      "(Lanczos)."),
-        _of_data("--crop", is_flag=True, help="With --size: the square in the middle of each picture."),
-        _of_data("--column", metavar="NAME", help="Column of the pictures or numbers where DATA is a table."),
-    )):
-        command = option(command)
-    return command
+reading_options = together(
+    data_root_option,
+    _of_data("--channels", type=click.Choice(["first", "last"]),
+             help="Where arrays of DATA with four axes have their channels.  [default: by shape, and said]"),
+    _of_data("--size", type=click.IntRange(1), metavar="PIXELS",
+             help="Scale the pictures of DATA, and pictures given as samples, to squares of so many pixels (Lanczos)."),
+    _of_data("--crop", is_flag=True, help="With --size: the square in the middle of each picture."),
+    _of_data("--column", metavar="NAME", help="Column of the pictures or numbers where DATA is a table."))
 
 
 def _said_of_data(name: str) -> Any:
@@ -165,38 +77,28 @@ def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return recipes or [CompletionItem(incomplete, type="file")]
 
 
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A DATA argument, ``--heldout``, ``--n-train``, ``--n-heldout``, ``--shuffle``, ``--seed`` and those of
-    ``reading_options``.
-    """
-    for option in reversed((
-        click.argument("data", shell_complete=complete_data),
-        click.option("--heldout", metavar="DATA", shell_complete=complete_data,
-                     help="Held-out points; the default is DATA's own held-out part."),
-        click.option("--n-train", type=click.IntRange(2), metavar="N", help="Take the first N training points."),
-        click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
-        click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw."),
-        reading_options,
-    )):
-        command = option(command)
-    return command
+data_options = together(
+    click.argument("data", shell_complete=complete_data),
+    click.option("--heldout", metavar="DATA", shell_complete=complete_data,
+                 help="Held-out points; the default is DATA's own held-out part."),
+    click.option("--n-train", type=click.IntRange(2), metavar="N", help="Take the first N training points."),
+    click.option("--n-heldout", type=click.IntRange(1), metavar="N", help="Take the first N held-out points."),
+    click.option("--shuffle", is_flag=True, help="Take random points instead of the first ones."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw."),
+    reading_options)
 
-
-device_option = click.option("--device", default="auto", show_default=True, metavar="NAME",
-                             help="auto (CUDA where there is one), cpu or cuda.")
-queries_option = click.option("--queries", type=click.IntRange(1), default=4096, show_default=True, metavar="N",
-                              help="Look from at most N training and N held-out points, random ones; all training "
-                                   "points keep their shells and weights.")
-memory_option = click.option("--memory", type=Bytes(), default="2GiB", show_default=True,
-                             help="Memory to use beside the points; a data set on disk may be larger.")
-tolerance_option = click.option("--tolerance", type=Number(0), metavar="DISTANCE",
-                                help="Training points this close (Euclidean, data units) count as one.  [default: "
-                                     "0.001 of the median distance to the tenth nearest other]")
-json_option = click.option("--json", "as_json", is_flag=True,
-                           help="Print exactly one JSON object on stdout and everything else on stderr.")
-
-
+curves_options = together(
+    click.option("--sigmas", type=Sigmas(), default=40, show_default=True,
+                 help="Noise levels in data units: how many (log-spaced from 0.02 to 80), or the levels with commas."),
+    click.option("--threshold", type=Number(0, 1, min_open=True, max_open=True), default=0.8, show_default=True,
+                 help="The danger zone is where both curves are at least this high."),
+    click.option("--shell-t", type=Number(0, min_open=True), default=5.0, show_default=True,
+                 help="Width t of the Gaussian shells: a shell holds 1 - 2 exp(-t) of its noise or more."),
+    click.option("--queries", type=click.IntRange(1), default=4096, show_default=True, metavar="N",
+                 help="Look from at most N training and N held-out points, random ones; all training points keep "
+                      "their shells and weights."),
+    click.option("--memory", type=Bytes(), default="2GiB", show_default=True,
+                 help="Memory to use beside the points; a data set on disk may be larger."))
 
 steps_option = click.option("--steps", type=click.IntRange(2, MAX_LEVELS), help=(
     "Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 for ddpm, 50 for flow-euler]"))
@@ -205,37 +107,20 @@ sampler_option = click.option(
     type=click.Choice(["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"]),
     help="Heun evaluates the model 2 steps - 1 times, the others as often as there are steps; ddim and ddpm go over "
          "timesteps, and ddpm draws noise at each; flow-euler and flow-heun go over flow times.")
+batch_option = click.option("--batch", type=click.IntRange(1), default=256, show_default=True,
+                            help="Samples made at a time.")
+tolerance_option = click.option("--tolerance", type=Number(0), metavar="DISTANCE",
+                                help="Training points this close (Euclidean, data units) count as one.  [default: "
+                                     "0.001 of the median distance to the tenth nearest other]")
+device_option = click.option("--device", default="auto", show_default=True, metavar="NAME",
+                             help="auto (CUDA where there is one), cpu or cuda.")
+json_option = click.option("--json", "as_json", is_flag=True,
+                           help="Print exactly one JSON object on stdout and everything else on stderr.")
 
 
-def judged_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A RUN or SAMPLES argument, its data, the samples to make of a run, and how copies are looked for in them."""
-    for option in reversed((
-        click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz"),
-        click.option("--data", metavar="DATA",
-                     help="The training data; the default is what the run or the file names."),
-        reading_options,
-        click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
-                     help="For a RUN: samples to generate, seeds 0..N-1."),
-        click.option("--weights", metavar="per-level|early-stop|before-copies|last|STEP",
-                     help="For a RUN: which weights."),
-        steps_option,
-        sampler_option,
-        tolerance_option,
-        click.option("--mirrored", is_flag=True,
-                     help="Look for mirror images of training pictures, too; always done for a run trained with "
-                          "--flip."),
-        click.option("--shifts", type=click.IntRange(0), default=0, show_default=True, metavar="PIXELS",
-                     help="Look for training pictures moved by up to so many pixels in each direction, or cropped by "
-                          "as many; a border of that width is not compared."),
-        click.option("--brightness", is_flag=True,
-                     help="Look for training points in another brightness and contrast: compared without their mean "
-                          "and scale."),
-        click.option("--features", metavar="inception|FOLDER|FILE", help=(
-            "Compare by the features of a network in place of pixels: Inception (weights in torch's cache, or a FILE "
-            "of them), or a DINOv2 in a FOLDER as transformers saves it (config.json, model.safetensors).")),
-    )):
-        command = option(command)
-    return command
+def directory_option(written: str) -> Callable[..., Any]:
+    """``--out``, a new directory; ``written``: what the command writes there."""
+    return click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help=f"Write {written}.")
 
 
 def everywhere(hidden: bool = False) -> list[click.Option]:
@@ -280,18 +165,15 @@ def _tell_cost(seconds: float) -> None:
 
     import geomem
 
+    said = f"{seconds:.1f} s"
+    with suppress(ImportError):  # there is none on Windows
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        said += f", {peak / 2**20:,.0f} MiB at most"
     used = [f"geomem {geomem.__version__}", f"Python {platform.python_version()}",
             *(f"{name} {sys.modules[name].__version__}" for name in ("numpy", "torch") if name in sys.modules)]
-    LOG.debug("%.1f s%s; %s", seconds, _peak_memory(), ", ".join(used))
-
-
-def _peak_memory() -> str:
-    try:
-        import resource
-    except ImportError:  # there is none on Windows
-        return ""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f", {peak / 2**20:,.0f} MiB at most"
+    LOG.debug("%s; %s", said, ", ".join(used))
 
 
 def load(data: str, **options: Any) -> DataSet:
@@ -310,6 +192,12 @@ def load(data: str, **options: Any) -> DataSet:
     return dataset
 
 
+def load_chosen(options: dict[str, Any], **more: Any) -> DataSet:
+    """The data set that ``data_options`` chose; what chose it, but for the seed, is taken out of ``options``."""
+    chosen = {name: options.pop(name) for name in ("data", "heldout", "n_train", "n_heldout", "shuffle")}
+    return load(**chosen, seed=options["seed"], **more)
+
+
 def load_samples(path: str) -> Samples:
     """Read samples; pictures at the size at which ``--size`` reads those of DATA."""
     from geomem.generation import read_samples
@@ -324,69 +212,3 @@ def require_data(*specs: str | None) -> None:
     for spec in specs:
         if spec is not None:
             require_there(spec)
-
-
-def say(text: str) -> None:
-    """A line for people, unless they asked for quiet; stdout belongs to results."""
-    LOG.info("%s", text)
-
-
-def warn(text: str) -> None:
-    """A line that a person must see even with --quiet."""
-    LOG.warning("%s", text)
-
-
-def answer(document: dict[str, Any], text_of: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    """The result of a command on stdout: the document itself, or the text that a person reads."""
-    click.echo(json.dumps(document, allow_nan=False) if as_json else printable(text_of(document)))
-
-
-class _Lines:
-    """A file for tqdm that logs what it draws."""
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            say(text.strip())
-
-    def flush(self) -> None:
-        pass
-
-
-@contextmanager
-def progress_bar(total: int, title: str, unit: str, done: int = 0) -> Iterator[Any]:
-    """Progress on stderr unless somebody asked for quiet: a tqdm bar on a terminal, else a line every half a minute.
-    ``to(done, total)`` moves it, as the ``progress`` of the library. done: where it begins; the rate counts from there.
-    """
-    from tqdm import tqdm
-
-    on_terminal = sys.stderr.isatty()
-
-    class Bar(tqdm):
-        monitor_interval = tqdm.monitor_interval if on_terminal else 0  # a thread that has nothing to do for lines
-
-        def to(self, done: int, total: int) -> None:
-            self.total = total
-            self.update(done - self.n)
-
-    style: dict[str, Any] = {"dynamic_ncols": True} if on_terminal else {
-        "file": _Lines(), "delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 1,
-        "bar_format": "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"}
-    with Bar(total=total, initial=done, desc=title, unit=unit,
-             disable=not (is_first() and LOG.isEnabledFor(logging.INFO)), **style) as bar:
-        yield bar
-
-
-def require_picture(option: str, path: str) -> None:
-    """Refuse, before the work, a picture that could not be written."""
-    if os.path.splitext(path)[1].lower() not in (".png", ".pdf", ".svg"):
-        raise InputError(f"{option} {path}: the ending must be .png, .pdf or .svg")
-    require_writable(path)
-
-
-def require_new_directory(path: str, made_by: str) -> None:
-    """Refuse an output directory that holds what another command left there, or that cannot be made."""
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise InputError(f"--out {path} is a file; give a directory")
-    if os.path.isfile(os.path.join(path, made_by)):
-        raise InputError(f"--out {path} holds another run ({made_by}); choose another directory or remove it")
-    require_writable(os.path.join(path, made_by))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geomem.cli.options import require_picture, say
+from geomem.cli.output import require_picture, say
 from geomem.errors import InputError
 
 

@@ -7,18 +7,8 @@ import re
 
 import click
 
-from geomem.cli.options import (
-    answer,
-    device_option,
-    json_option,
-    load,
-    load_samples,
-    progress_bar,
-    reading_options,
-    require_data,
-    require_picture,
-    say,
-)
+from geomem.cli.options import device_option, json_option, load, load_samples, reading_options, require_data
+from geomem.cli.output import answer, progress_bar, require_picture, say
 from geomem.cli.quality_table import text_of
 
 CHEAP = ("frechet", "mmd", "pr", "components", "values", "mean-distance")

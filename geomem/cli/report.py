@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import click
 
-from geomem.cli.options import (
-    LOG,
-    Seeds,
-    data_root,
-    device_option,
-    load,
-    progress_bar,
-    reading_options,
-    require_data,
-)
+from geomem.cli.options import data_root, device_option, load, reading_options, require_data
+from geomem.cli.output import LOG, progress_bar
+from geomem.cli.values import Seeds
 
 
 @click.command()

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import (
-    answer,
     data_options,
     device_option,
+    directory_option,
     json_option,
-    load,
+    load_chosen,
     load_samples,
-    progress_bar,
     require_data,
-    require_new_directory,
-    say,
     tolerance_option,
 )
+from geomem.cli.output import answer, progress_bar, require_new_directory, say
 from geomem.cli.risk_table import text_of
 from geomem.errors import counted
 
@@ -41,11 +39,9 @@ MOST_DRAWN = 60
 @tolerance_option
 @device_option
 @json_option
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write risk.json, risk.csv (every point), risk.png (the riskiest beside their nearest other "
-                   "training point) and, with --samples, copies.png.")
-def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | None, shuffle: bool, seed: int, top: int,
-         samples: str | None, tolerance: float | None, device: str, as_json: bool, out: str | None) -> None:
+@directory_option("risk.json, risk.csv (every point), risk.png (the riskiest beside their nearest other training "
+                  "point) and, with --samples, copies.png")
+def risk(top: int, samples: str | None, as_json: bool, out: str | None, **options: Any) -> None:
     """Rank the training points of DATA by how likely a model that memorizes is to copy them.
 
     The score is how often a point occurs (near duplicates count) times 2 r / (r + median r), r the distance to its
@@ -61,14 +57,14 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
       geomem generate runs/digits --weights last --seeds 0-3999 --out copies.npz
       geomem risk digits --n-train 200 --samples copies.npz
     """
-    require_data(data, heldout)
+    require_data(options["data"], options["heldout"])
     from geomem.generation import require_comparable
     from geomem.memorization import risk_report
 
     if out:
         require_new_directory(out, "risk.json")
     generated = None if samples is None else load_samples(samples)
-    dataset = load(data, heldout=heldout, n_train=n_train, n_heldout=n_heldout, shuffle=shuffle, seed=seed)
+    dataset = load_chosen(options)
     if generated is not None:
         require_comparable(generated, dataset)
         recorded = generated.about.get("data")
@@ -78,8 +74,7 @@ def risk(data: str, heldout: str | None, n_train: int | None, n_heldout: int | N
     started = time.perf_counter()
     with progress_bar(len(dataset.train), "posterior weights", "point") as bar:
         report = risk_report(dataset.train, None if generated is None else generated.values,
-                             labels=dataset.train_labels, tolerance=tolerance, seed=seed, device=device,
-                             progress=bar.to)
+                             labels=dataset.train_labels, progress=bar.to, **options)
     document = {**report.document(dataset, top), "seconds": round(time.perf_counter() - started, 3)}
     for row, file in zip(document["top"], dataset.files(row["index"] for row in document["top"]) or [], strict=False):
         row["file"] = file

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.options import (
-    MAX_SAMPLES,
-    answer,
+    batch_option,
     device_option,
+    directory_option,
     json_option,
     load,
-    progress_bar,
     reading_options,
     require_data,
-    require_new_directory,
-    say,
+    sampler_option,
+    steps_option,
     tolerance_option,
 )
+from geomem.cli.output import answer, progress_bar, require_new_directory, say
 from geomem.cli.swap_table import text_of
+from geomem.cli.values import MAX_SAMPLES
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,18 +56,14 @@ WORDS = ("gaussian", "empirical", "skip")  # what may be given in place of a run
 @reading_options
 @click.option("--n-samples", type=click.IntRange(2, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
               help="Samples of every row, all from the same seeds 0..N-1.")
-@click.option("--steps", type=click.IntRange(2), help="Noise levels of the sampler.  [default: 18; 100 for ddim, 1000 "
-              "for ddpm, 50 for flow-euler]")
-@click.option("--sampler", "method", default="heun", show_default=True,
-              type=click.Choice(["heun", "euler", "ddim", "ddpm", "flow-euler", "flow-heun"]),
-              help="As in geomem generate.")
-@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples made at a time.")
+@steps_option
+@sampler_option
+@batch_option
 @tolerance_option
 @device_option
 @json_option
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write swap.json, swap.png (both shares over the noise levels) and samples.png (the same seeds in "
-                   "every row).")
+@directory_option("swap.json, swap.png (both shares over the noise levels) and samples.png (the same seeds in every "
+                  "row)")
 def swap(run_a: str, others: tuple[str, ...], windows: tuple[str, ...], controls: int, direction: str,
          weights_a: str | None, weights_b: str | None, data: str | None, n_samples: int, steps: int | None, method: str,
          batch: int, tolerance: float | None, device: str, as_json: bool, out: str | None) -> None:

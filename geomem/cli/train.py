@@ -9,16 +9,9 @@ from typing import Any
 import click
 
 from geomem.cli.noise_levels import noise_level_options
-from geomem.cli.options import (
-    MAX_SAMPLES,
-    Number,
-    data_options,
-    device_option,
-    load,
-    progress_bar,
-    require_data,
-    warn,
-)
+from geomem.cli.options import data_options, device_option, load, require_data
+from geomem.cli.output import progress_bar, warn
+from geomem.cli.values import MAX_SAMPLES, Number
 from geomem.processes import is_first, process_group
 
 

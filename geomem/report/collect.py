@@ -1,4 +1,7 @@
-"""The facts of a page: what lies in a run directory is used, the rest is computed, and both are named."""
+"""The facts of a page: what lies in a run directory is used, the rest is computed, and both are named.
+
+Verdicts rest on the samples alone: a share that a file gives is shown for other weights, never believed for these.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class Collector:
     _data: dict[str, DataSet] = field(default_factory=dict)
 
     def facts(self) -> list[RunFacts]:
-        """Everything about each run. Raises InputError where there is none; whatever else is missing is recorded."""
+        """Everything about each run; what is missing is recorded. Raises InputError for no run, or without its data."""
         return [_Subject(self, name).facts() for name in self.runs]
 
     def dataset(self, config: dict[str, Any], name: str) -> DataSet:
@@ -73,16 +76,13 @@ class _Subject:
         self.folder, self.config = self.run.path, self.run.config
         self.used: list[str] = []
         self.missing: list[Missing] = []
-        self.dataset: DataSet | None = self.attempt(
-            "the data, and all that needs them", lambda: asked.dataset(self.config, name),
-            shell("geomem", "report", name, "--data", "DATA", "--out", "PAGE.html"))
+        self.dataset = asked.dataset(self.config, name)
         self.levels: dict[str, Any] | None = self.attempt(
             "the choice of weights per noise level",
             lambda: None if self.run.levels is None else saved.bands(self.run.levels))
         self.weights = asked.weights or ("cross-fitted" if self.run.folds else "per-level" if self.levels else
                                          self.run.weights_without_levels)
         self.model = self.attempt("the model", lambda: load_denoiser(self.run.path, self.weights, data=self.dataset))
-        self.sha256 = self.dataset.sha256 if self.dataset else str(self.config["data"].get("sha256"))[:64]
         self.mark = self.model and fingerprint(self.model.denoiser)  # of the weights that are judged
 
     def attempt(self, what: str, work: Callable[[], Any], command: str = "") -> Any:
@@ -97,20 +97,27 @@ class _Subject:
         self.used.append(f"not used: {reason}")
 
     def facts(self) -> RunFacts:
-        if self.sha256 not in self.asked.data_facts:
-            self.asked.data_facts[self.sha256] = self._data_facts()
-        judged = self._judged()
+        sha256 = self.dataset.sha256
+        if sha256 not in self.asked.data_facts:
+            self.asked.data_facts[sha256] = self._data_facts()
+        samples, judged = self._samples(), None
+        if samples is not None:
+            judged = self.attempt("the judgement of the samples", lambda: self._of_samples(samples))
+        reports = [report for _, report in saved.documents_in(
+            self.folder, "geomem.memorization/1", saved.memorization, self.ignored)
+            if report["about"]["data"]["sha256"] == sha256]
+        others = tuple((str(report["path"]), str(report["about"].get("weights")), report["trajectory"])
+                       for report in reports if report["about"].get("weights") != self.weights)
         stats = self.attempt("the loss along training", lambda: self._lines("stats.jsonl", saved.training_lines)) or []
         watch = self.attempt("memorization along training",
                              lambda: self._lines("watch.jsonl", saved.watch_lines)) or []
-        steps_done = self.run.steps_done
-        self._note_gaps(stats, watch, steps_done)
+        self._note_gaps(stats, watch)
         command = self.attempt("the command of the training", lambda: training_command(
             self.config, f"{self.name}-again", self.asked.data_root)) or ""
         law = self.attempt("the law of the training noise levels", lambda: _law(self.config))
-        return RunFacts(self.name, self.asked.data_facts[self.sha256], self.config, command, steps_done, law, stats,
-                        watch, self.levels, self.weights, **judged, used=tuple(self.used), missing=tuple(self.missing),
-                        commands=self._commands())
+        return RunFacts(self.name, self.asked.data_facts[sha256], self.config, command, self.run.steps_done, law, stats,
+                        watch, self.levels, self.weights, **(judged or {}), **self._per_level(reports), others=others,
+                        used=tuple(self.used), missing=tuple(self.missing), commands=self._commands())
 
     def _lines(self, name: str, read: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         saved.require_readable(self.folder / name)
@@ -121,22 +128,14 @@ class _Subject:
     def _data_facts(self) -> DataFacts:
         dataset, command = self.dataset, self._zone_command()
         zone, origin = self.zone_saved()
-        counts: dict[str, Any] = {}
-        if dataset is not None:
-            if zone is None:
-                _LOG.info("computing the danger zone of %s", dataset.name)
-                zone = self.attempt("the danger zone", lambda: _zone_computed(dataset, self.asked.device), command)
-                origin = "computed for this page" if zone else ""
-            counts = {"n_train": len(dataset.train), "n_heldout": len(dataset.heldout), "notes": dataset.notes,
-                      "duplicates": dataset.duplicates, "n_validation": dataset.n_validation,
-                      "n_test": dataset.n_test, "shown": np.array(dataset.train[:_SHOWN_POINTS])}
-        elif zone is None:
-            self.missing.append(Missing("the danger zone", "it lies in no run and cannot be computed without the data",
-                                        command))
-        else:
-            counts = {name: zone["data"][name] for name in ("n_train", "n_heldout", "duplicates")}
-        return DataFacts(dataset.name if dataset else str(self.config["data"].get("name")), self.sha256,
-                         tuple(self.config["shape"]), **counts, zone=zone, zone_origin=origin, zone_command=command)
+        if zone is None:
+            _LOG.info("computing the danger zone of %s", dataset.name)
+            zone = self.attempt("the danger zone", lambda: danger_zone(
+                dataset.train, dataset.heldout, device=self.asked.device).document(dataset), command)
+            origin = "computed for this page"
+        return DataFacts(dataset.name, dataset.sha256, tuple(dataset.train.shape[1:]), len(dataset.train),
+                         len(dataset.heldout), dataset.n_validation, dataset.n_test, dataset.duplicates, dataset.notes,
+                         np.array(dataset.train[:_SHOWN_POINTS]), zone, origin, command)
 
     def zone_saved(self) -> tuple[dict[str, Any] | None, str]:
         """The danger zone of these data that lies in one of the runs, and where."""
@@ -145,59 +144,30 @@ class _Subject:
 
         for name in self.asked.runs:
             for path, zone in saved.documents_in(Path(name), "geomem.danger-zone/1", read, self.ignored):
-                if zone and zone["data"]["sha256"] == self.sha256 and zone["space"] in (None, "data"):
+                if zone and zone["data"]["sha256"] == self.dataset.sha256 and zone["space"] in (None, "data"):
                     return zone, f"found in {path}"
         return None, ""
 
     def _zone_command(self) -> str:
         root = self.asked.data_root
-        try:
-            spec = [self.asked.data, *root_arguments(root)] if self.asked.data else data_arguments(self.config["data"],
-                                                                                                   root)
-        except KeyError:
-            spec = ["DATA"]
+        spec = [self.asked.data, *root_arguments(root)] if self.asked.data else data_arguments(self.config["data"],
+                                                                                               root)
         return shell("geomem", "danger-zone", *spec, "--out", self.folder / "danger-zone")
 
     # --- samples and what they tell -----------------------------------------------------------------------
 
     def _fits(self, path: str | Path, about: dict[str, Any]) -> bool:
         """Whether a report or samples are about these data and weights; a line where the run was trained on since."""
-        data = about.get("data")
-        if not isinstance(data, dict) or data.get("sha256") != self.sha256 or about.get("weights") != self.weights:
+        data, made_with = about.get("data"), about.get("weights_sha256")
+        if (not isinstance(data, dict) or data.get("sha256") != self.dataset.sha256
+                or about.get("weights") != self.weights):
             return False
-        made_with = about.get("weights_sha256")
         if self.mark and made_with and made_with != self.mark:
             self.ignored(f"{path} (made with other weights than the run holds now)")
             return False
         return True
 
-    def _judged(self) -> dict[str, Any]:
-        """The fields of ``RunFacts`` from trajectory to others, and the way the samples were made."""
-        dataset = self.dataset
-        reports = [report for _, report in saved.documents_in(self.folder, "geomem.memorization/1", saved.judgement,
-                                                              self.ignored)]
-        fitting = [report for report in reports if self._fits(report["path"], report["about"])]
-        facts: dict[str, Any] = {"others": tuple(
-            (str(report["path"]), str(report["about"].get("weights")), report["trajectory"]) for report in reports
-            if report["about"]["data"]["sha256"] == self.sha256 and report["about"].get("weights") != self.weights)}
-        samples = None if dataset is None else self._samples(dataset)
-        if dataset is not None and samples is not None:
-            facts |= self.attempt("the judgement of the samples", lambda: self._of_samples(dataset, samples)) or {}
-        elif fitting:
-            best = max(fitting, key=lambda report: report["trajectory"]["n"])
-            facts |= {"trajectory": best["trajectory"], "heldout": best["heldout"],
-                      "leaning": best["leaning"], "sampling": _sampling(best["about"]),
-                      "quality": self._quality_saved(best["trajectory"]["n"])}
-            self.used.append(f"memorized share: found in {best['path']}")
-        shown = facts.get("trajectory")
-        for report in fitting:
-            found = report["trajectory"]
-            if shown and found["n"] == shown["n"] and abs(found["rate"] - shown["rate"]) > 1e-9:
-                self.used.append(f"{report['path']} gives another memorized share for {shown['n']:,} samples, "
-                                 f"{found['rate']:.1%}; this page counted anew")
-        return facts | self._per_level(fitting)
-
-    def _samples(self, dataset: DataSet) -> Samples | None:
+    def _samples(self) -> Samples | None:
         """The largest fitting sample file of the run, else new samples."""
         best = None
         for path in saved.files_in(self.folder, ".npz"):
@@ -205,7 +175,7 @@ class _Subject:
                 saved.require_bounded(path)
                 samples = read_samples(path)
                 if self._fits(path, samples.about):
-                    require_comparable(samples, dataset)
+                    require_comparable(samples, self.dataset)
                     best = samples if best is None or len(samples.values) > len(best.values) else best
             except InputError as error:
                 self.ignored(str(error))
@@ -219,48 +189,37 @@ class _Subject:
             self.used.append(f"samples: {len(best.values):,} generated for this page")
         return best
 
-    def _of_samples(self, dataset: DataSet, samples: Samples) -> dict[str, Any]:
-        n, device = len(samples.values), self.asked.device
-        compared, model = (samples.values, dataset.train, dataset.test), self.model
+    def _of_samples(self, samples: Samples) -> dict[str, Any]:
+        """The fields of ``RunFacts`` from sampling to samples."""
+        n, device, dataset, model = len(samples.values), self.asked.device, self.dataset, self.model
+        compared = samples.values, dataset.train, dataset.test
         known = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
         found: Audit | None = self.attempt("leaning and the verdict", lambda: audit(
             *compared, **known, classes=samples.classes(dataset), class_names=dataset.class_names or (),
             mirrored=samples.flip, device=device))
         rate, heldout = (found.trajectory, found.heldout) if found else (
             memorization_rate(part, dataset.train, device=device) for part in (samples.values, dataset.test))
-        self.used.append("memorized share and leaning: measured for this page from these samples")
-        quality = self._quality_saved(n)
-        if quality is None and found is not None:
-            quality = found.quality.to_dict()
-            self.used.append("quality: computed for this page from these samples")
-        elif quality is None:
-            quality = self.attempt("quality", lambda: quality_report(*compared, device=device).to_dict())
+        quality = found.quality if found else self.attempt("quality", lambda: quality_report(*compared, device=device))
+        self.used.append("memorized share, leaning and quality: measured for this page from these samples")
         chosen = np.concatenate([np.arange(min(n, _SHOWN_FIRST)),
                                  np.argsort(rate.ratios, kind="stable")[:_SHOWN_CLOSEST]])
         shown = SampleFacts(samples.values[chosen], np.stack([dataset.train[k] for k in rate.nearest[chosen].tolist()]),
                             rate.ratios[chosen], rate.memorized[chosen], min(n, _SHOWN_FIRST))
-        return {"trajectory": rate.to_dict(), "heldout": heldout.to_dict(), "quality": quality, "samples": shown,
-                "leaning": found and found.leaning.to_dict(), "audit": found and found.to_dict(),
-                "sampling": _sampling(samples.about)}
+        method, steps = (str(samples.about.get(key, "unknown"))[:40] for key in ("method", "steps"))
+        return {"sampling": f"{method}, {steps} noise levels", "trajectory": rate.to_dict(),
+                "heldout": heldout.to_dict(), "leaning": found and found.leaning.to_dict(),
+                "audit": found and found.to_dict(), "quality": quality and quality.to_dict(), "samples": shown}
 
-    def _quality_saved(self, n: int) -> dict[str, Any] | None:
-        for path, rows in saved.documents_in(self.folder, "geomem.quality/1", saved.quality_rows, self.ignored):
-            for about, quality in rows:
-                if quality["n_samples"] == n and self._fits(path, about):
-                    self.used.append(f"quality: found in {path}")
-                    return quality
-        return None
-
-    def _per_level(self, fitting: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _per_level(self, reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
         what, dataset, model = "memorization per noise level", self.dataset, self.model
-        for report in fitting:
-            if report["per_noise_level"] is not None:
+        for report in reports:
+            if report["per_noise_level"] is not None and self._fits(report["path"], report["about"]):
                 self.used.append(f"{what}: found in {report['path']}")
                 return {"per_noise_level": report["per_noise_level"], "references": report["reference_denoisers"]}
-        folder = self.folder / "memorization"
-        command = shell("geomem", "memorization", self.folder, "--weights", self.weights, "--out", folder)
-        if dataset is None or model is None:
-            self.missing.append(Missing(what, "it needs the model and the data", command))
+        command = shell("geomem", "memorization", self.folder, "--weights", self.weights, "--out",
+                        self.folder / "memorization")
+        if model is None:
+            self.missing.append(Missing(what, "it needs the model", command))
             return {}
         _LOG.info("measuring memorization per noise level of %s", self.folder)
         measured = self.attempt(what, lambda: levels_beside_references(model, dataset, device=self.asked.device),
@@ -273,14 +232,13 @@ class _Subject:
 
     # --- what is missing, and how to do it again ----------------------------------------------------------
 
-    def _note_gaps(self, stats: list[Any], watch: list[Any], steps_done: int | None) -> None:
-        settings = self.config.get("settings")
+    def _note_gaps(self, stats: list[Any], watch: list[Any]) -> None:
+        settings, folds, done = self.config.get("settings"), self.run.folds, self.run.steps_done
         asked = settings.get("iterations") if isinstance(settings, dict) else None
-        folds = self.run.folds
-        asked = asked * (folds or 1) if isinstance(asked, int) else None
-        if asked is not None and steps_done is not None and steps_done < asked:
-            self.missing.append(Missing("the end of the training", f"{steps_done:,} of {asked:,} steps are done",
-                                        "the command of the training with --resume, unless it was meant to stop there"))
+        if isinstance(asked, int) and done is not None and done < asked * (folds or 1):
+            self.missing.append(Missing("the end of the training", f"{done:,} of {asked * (folds or 1):,} steps are "
+                                        "done", "the command of the training with --resume, unless it was meant to "
+                                        "stop there"))
         if folds:
             self.missing.append(Missing("the training of each network", f"{folds} networks were trained, each "
                                         "without a part of the points; their reports are apart",
@@ -297,17 +255,10 @@ class _Subject:
                                         "more held-out points does"))
 
     def _commands(self) -> tuple[str, ...]:
-        folder = self.folder / "memorization"
         data = [*(["--data", self.asked.data] if self.asked.data else []), *root_arguments(self.asked.data_root)]
         return (self._zone_command(),
                 shell("geomem", "memorization", self.folder, *data, "--weights", self.weights, "--n-samples",
-                      len(self.asked.seeds), "--out", folder),
-                shell("geomem", "quality", folder / "samples.npz", *data, "--out", self.folder / "quality.json"))
-
-
-def _zone_computed(dataset: DataSet, device: str) -> dict[str, Any]:
-    report = danger_zone(dataset.train, dataset.heldout, device=device)
-    return saved.zone_document(Path("danger-zone.json"), json.loads(json.dumps(report.document(dataset))))
+                      len(self.asked.seeds), "--out", self.folder / "memorization"))
 
 
 def _law(config: dict[str, Any]) -> NoiseLevelSampler:
@@ -315,7 +266,3 @@ def _law(config: dict[str, Any]) -> NoiseLevelSampler:
     if not isinstance(described, dict) or len(json.dumps(described)) > _MAX_LAW:
         raise InputError("config.json describes no law of noise levels, or one too long to draw")
     return NoiseLevelSampler.from_dict(described)
-
-
-def _sampling(about: dict[str, Any]) -> str:
-    return f"{str(about.get('method', 'unknown sampler'))[:40]}, {str(about.get('steps', 'unknown'))[:40]} noise levels"

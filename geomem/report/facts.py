@@ -24,24 +24,23 @@ class DataFacts:
     """A data set and its geometry.
 
     shape: of one point. n_validation, n_test: held-out points for model selection, and those kept from it.
-    shown: the first training points (k, ...) for the picture.
-    zone: a checked danger-zone document (``saved.zone_document``); zone_origin: where it came from.
-    Counts are None where neither the data nor a danger-zone file tell them.
+    duplicates: training points that equal an earlier one. shown: the first training points (k, ...) for the picture.
+    zone: a danger-zone document; zone_origin: where it came from.
     """
 
     name: str
     sha256: str
     shape: tuple[int, ...]
-    n_train: int | None = None
-    n_heldout: int | None = None
-    n_validation: int | None = None
-    n_test: int | None = None
-    duplicates: int | None = None
-    notes: tuple[str, ...] = ()
-    shown: np.ndarray | None = None
-    zone: dict[str, Any] | None = None
-    zone_origin: str = ""
-    zone_command: str = ""
+    n_train: int
+    n_heldout: int
+    n_validation: int
+    n_test: int
+    duplicates: int
+    notes: tuple[str, ...]
+    shown: np.ndarray
+    zone: dict[str, Any] | None
+    zone_origin: str
+    zone_command: str
 
     @property
     def dim(self) -> int:

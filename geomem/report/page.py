@@ -85,7 +85,7 @@ def _zone(run: RunFacts) -> dict[str, Any] | None:
 
 def _data_parts(facts: DataFacts) -> dict[str, Any]:
     parts: dict[str, Any] = {"sheet": None, "curves": None, "rows": []}
-    if facts.shown is not None and drawable(facts.shape):
+    if drawable(facts.shape):
         shown, words = facts.shown, f"The first {len(facts.shown)} training points"
         parts["sheet"] = pictures.attempt("the training points", lambda: pictures.sheet(shown, words))
     if (document := facts.zone) is not None:

@@ -107,17 +107,13 @@ def whole(value: Any, least: int = 0) -> int:
     return value
 
 
-def counts(values: Any) -> list[int]:
-    return [whole(value) for value in values]
-
-
 def pair(values: Any) -> list[float]:
     low, high = numbers(values, 0)
     return [low, high]
 
 
-def text(value: Any, most: int = 500) -> str:
-    return str(value)[:most]
+def text(value: Any) -> str:
+    return str(value)[:500]
 
 
 @dataclass(frozen=True)
@@ -155,35 +151,27 @@ _POSITIVE, _UNIT, _SIGMA = partial(number, low=0), partial(number, low=0, high=1
 _ERRORS, _SHARES = partial(numbers, low=0), partial(numbers, low=0, high=1)
 _PROBABILITIES = partial(numbers, low=-1e-9, high=1 + 1e-9)
 _CURVE = dict.fromkeys(("estimate", "low", "high"), _PROBABILITIES)
-_SHARE = {**dict.fromkeys(("rate", "low", "high"), _UNIT), "n": partial(whole, least=1)}
-_LEANING = {**dict.fromkeys(("share", "low", "high", "p_value"), _UNIT), **dict.fromkeys(("n", "m"), whole),
-            "floor": Maybe(dict.fromkeys(("share", "low", "high"), _UNIT))}
+_INTERVAL = dict.fromkeys(("low", "high"), _UNIT)
 _LEVELS = {"sigma": levels, **dict.fromkeys(("rate", "low", "high"), _SHARES),
            **dict.fromkeys(("mse_train", "mse_heldout"), _ERRORS), "n_heldout": partial(whole, least=1)}
 _ZONE_FILE = {
-    "data": {**dict.fromkeys(("n_train", "n_heldout", "dim", "duplicates"), whole), "sha256": partial(text, most=64)},
+    "data": {"sha256": text},
     "curves": {"sigma": levels,
                **dict.fromkeys(("max_posterior_weight", "self_posterior_weight", "coverage"), _CURVE),
                **dict.fromkeys(("coverage_lower_bound", "coverage_upper_bound"), _PROBABILITIES)},
     "zone": Maybe({"sigma_low": _SIGMA, "sigma_high": _SIGMA, "threshold": _UNIT,
                    **dict.fromkeys(("crossing", "crossing_low", "crossing_high", "edm_mass"), Maybe(_POSITIVE)),
-                   **dict.fromkeys(("sigma_low_interval", "sigma_high_interval", "ddpm_timesteps"), Maybe(pair)),
-                   "note": Maybe(text)}),
+                   **dict.fromkeys(("sigma_low_interval", "sigma_high_interval"), Maybe(pair)), "note": Maybe(text)}),
     "zone_reason": Maybe(text),
     "thresholds": {"concentrated_below": {"mean": _POSITIVE}, "spread_above": Maybe({"mean": _POSITIVE}),
                    "disjoint_below": Maybe(_POSITIVE)},
-    "space": Maybe(lambda space: text(space.get("name", "data"), 40)),
+    "space": Maybe(lambda space: text(space.get("name", "data"))),
 }
-_QUALITY = {**dict.fromkeys(("frechet", "frechet_low", "frechet_high", "frechet_floor", "frechet_train",
-                             "nearest_samples", "nearest_heldout"), _POSITIVE),
-            **dict.fromkeys(("frechet_at_floor_size", "frechet_floor_low", "frechet_floor_high"), Maybe(_POSITIVE)),
-            **dict.fromkeys(("frechet_train_n", "n_samples", "n_train", "n_heldout", "seed"), whole),
-            "floor_n": lambda values: counts(values[:2])}
 
 
 def share(part: Mapping[str, Any]) -> dict[str, Any]:
     """rate, low, high and n of a share with its interval."""
-    clean = checked(part, _SHARE)
+    clean = checked(part, {"rate": _UNIT, **_INTERVAL, "n": partial(whole, least=1)})
     if not clean["low"] - 1e-9 <= clean["rate"] <= clean["high"] + 1e-9:
         raise ValueError("a share lies outside its interval")
     return clean
@@ -198,26 +186,16 @@ def zone_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         return clean
 
 
-def judgement(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a memorization report: its path, about (as in a file of samples), trajectory, heldout, leaning,
-    per_noise_level and reference_denoisers. Raises InputError where it is damaged.
+def memorization(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a memorization report: its path, about (as in a file of samples), trajectory, per_noise_level and
+    reference_denoisers. Raises InputError where it is damaged.
     """
     with _damaged(path.name):
         return {"path": path, **checked(document, {
-            "trajectory": share, "heldout": share, "leaning": Maybe(_LEANING), "per_noise_level": Maybe(_LEVELS),
+            "trajectory": share, "per_noise_level": Maybe(_LEVELS),
             "reference_denoisers": Maybe({"empirical_optimal": _LEVELS, "gaussian_linear": _LEVELS})}),
-            "about": _about(document, document)}
-
-
-def quality_rows(path: Path, document: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(about, figures) of each row of a file of ``geomem quality``, format geomem.quality/1. Raises InputError."""
-    with _damaged(path.name):
-        return [(_about(row, document), checked(row["quality"], _QUALITY)) for row in document["rows"][:MAX_FILES]]
-
-
-def _about(part: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
-    return {**(part["about"] if isinstance(part["about"], dict) else {}),
-            "data": {"sha256": document["data"]["sha256"]}}
+            "about": {**(document["about"] if isinstance(document["about"], dict) else {}),
+                      "data": {"sha256": document["data"]["sha256"]}}}
 
 
 def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -234,7 +212,7 @@ def watch_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Checked lines of watch.jsonl, as ``plots.plot_watch`` takes them."""
     form = {"step": whole, "floor_high": _UNIT, "sigma": partial(levels, least=0), "mse_train": _ERRORS,
             "mse_heldout": _ERRORS, "has_set_in": lambda value: value is True,
-            "leaning": Maybe({**dict.fromkeys(("share", "low", "high"), _UNIT),
+            "leaning": Maybe({"share": _UNIT, **_INTERVAL,
                               "points": lambda value: "test" if value == "test" else "validation"})}
     with _damaged("watch.jsonl"):
         return [checked(line, form) | share(line) for line in lines]
@@ -244,7 +222,7 @@ def bands(part: Mapping[str, Any]) -> dict[str, Any]:
     """levels.json: edges of the bands, the chosen step of each, the one early stop. Raises InputError."""
     with _damaged("levels.json"):
         clean = checked(part, {"edges": partial(levels, least=2), "early_stop": whole,
-                               "steps": counts})
+                               "steps": lambda steps: [whole(step) for step in steps]})
         if len(clean["steps"]) != len(clean["edges"]) - 1:
             raise ValueError("bands and steps do not fit")
         return clean

@@ -132,19 +132,12 @@ def _quality_sentences(quality: Figures | None, kind: str) -> list[str]:
     if quality is None:
         return []
     n, others = quality["floor_n"]
-    floor = f"{three_digits(quality['frechet_floor'])} ({n:,} against {others:,} real points)"
-    equal = quality.get("frechet_at_floor_size")
-    if equal is None or quality.get("frechet_floor_high") is None:  # of a file that has no figures at equal numbers
-        near, found = quality["frechet_low"] <= quality["frechet_floor"], frechet_text(quality)
-    else:
-        low, high = (three_digits(quality[f"frechet_floor_{end}"]) for end in ("low", "high"))
-        near, found = equal <= quality["frechet_floor_high"], f"{three_digits(equal)} at equal numbers"
-        floor = f"{three_digits(quality['frechet_floor'])} ({n:,} against {others:,} real points; {low} to {high} in " \
-                "ten splits)"
-    text = (f"Its samples are about as close to held-out data as other held-out data are: Frechet distance "
-            f"{found} beside {floor}." if near else
-            f"Its samples are farther from held-out data than other held-out data are: Frechet distance "
-            f"{found} beside {floor}.")
+    found, floor, low, high = (three_digits(quality[f"frechet_{name}"])
+                               for name in ("at_floor_size", "floor", "floor_low", "floor_high"))
+    near = quality["frechet_at_floor_size"] <= quality["frechet_floor_high"]
+    text = (f"Its samples are {'about as close to' if near else 'farther from'} held-out data "
+            f"{'as' if near else 'than'} other held-out data are: Frechet distance {found} at equal numbers beside "
+            f"{floor} ({n:,} against {others:,} real points; {low} to {high} in ten splits).")
     if kind == "copies":
         text += " This figure does not notice copying."
     return [text]
