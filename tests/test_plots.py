@@ -60,14 +60,15 @@ def test_curves_of_one_data_set():
 def test_curves_without_zone_and_extras_and_of_several_data_sets():
     figure = plot_curves([("a", document(zone=False, extras=False))], title="mine")
     axes, = figure.axes
-    assert legend_texts(figure) == ["max posterior weight W", "coverage C"]
-    assert (len(axes.lines), len(axes.patches), axes.get_title()) == (2, 0, "mine")
+    assert legend_texts(figure) == ["max posterior weight W", "coverage C", "95% intervals"]
+    assert (len(axes.lines), len(axes.patches), axes.get_title()) == (2, 1, "mine")
     figure = plot_curves([("one", document()), ("two", document(zone=False)), ("three", document())])
     axes, = figure.axes
-    assert legend_texts(figure) == ["max posterior weight W", "coverage C", "one", "two", "three"]
+    assert legend_texts(figure) == ["max posterior weight W", "coverage C", "one", "two", "three", "danger zone",
+                                    "crossing", "95% intervals"]
     curves = [line for line in axes.lines if len(line.get_xdata()) == len(SIGMA)]
     assert [line.get_color() for line in curves] == [c for c in COLOURS[:3] for _ in range(2)]
-    assert len(axes.patches) == 4  # two zones, two intervals of the crossing
+    assert len(axes.patches) == 6  # two zones, two intervals of the crossing, two entries of the legend
     assert rendered(figure)
 
 
@@ -108,8 +109,9 @@ def test_noise_levels(zone):
     assert [line.get_linestyle() for line in error.lines] == ["-", "--", "-", "--"]
     np.testing.assert_allclose(error.lines[1].get_ydata(), SIGMA**2)  # dashed is training
     shaded = [] if zone is None else ["gap" if isinstance(zone, tuple) else "danger zone"]
-    assert legend_texts(figure) == ["no gap", "best weights", *shaded]
-    assert len(rate.patches) == len(error.patches) == len(shaded)
+    assert legend_texts(figure) == ["no gap", "best weights", "95% intervals", *shaded]
+    assert len(rate.patches) - 1 == len(error.patches) == len(shaded)
+    assert rate.lines[0].get_linewidth() > rate.lines[1].get_linewidth()  # or equal shares would hide the first
     assert rendered(figure)
     memorizing = levels(1) | {"mse_train": list(1e-30 * SIGMA**2)}  # an error of almost 0 leaves the others readable
     error = plot_noise_levels([("empirical optimal", memorizing)]).axes[1]
@@ -143,8 +145,8 @@ def test_signals(shape):
     assert red_frames(figure) == 5
     assert "shown" not in figure.get_suptitle()
     styles = [line.get_linestyle() for line in figure.axes[0].lines]
-    assert styles == ["-", "--"] * (len(shape) - 1)
-    np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), nearest[1].reshape(-1, 30)[0])
+    assert styles == [style for style in ("-", "--") for _ in range(len(shape) - 1)]
+    np.testing.assert_array_equal(figure.axes[1].lines[len(shape) - 1].get_ydata(), nearest[1].reshape(-1, 30)[0])
     assert rendered(figure)
 
 

@@ -198,8 +198,9 @@ def test_figure_shows_every_look():
     drawn = share.lines[0]
     assert list(drawn.get_xdata()) == [10, 20, 40]
     assert list(drawn.get_ydata()) == [0.0, 0.2, 0.5]
-    assert [line.get_label() for line in share.lines[1:]] == ["held-out points, at most", "training stops",
+    assert [line.get_label() for line in share.lines[1:]] == ["held-out points memorized, at most", "training stops",
                                                               "memorization sets in"]
+    assert len([text for text in error.get_yticklabels() if text.get_text()]) >= 3  # 1 to 6: numbers, not one alone
     assert share.lines[3].get_xdata()[0] == 20
     np.testing.assert_allclose(error.lines[0].get_ydata(), [1, 3, 6])
     with pytest.raises(InputError, match="no look"):

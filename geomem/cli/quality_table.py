@@ -54,6 +54,8 @@ def text_of(comparison: Comparison) -> str:
     floors = [shares[column.name] if column.name in SHARES else
               "" if column.floor is None else _number(column.floor, column.high - column.low)
               for column in first.values()]
+    width = first["Frechet (px)"].high - first["Frechet (px)"].low
+    floors[first_measure - 1] += f" [{_number(q.frechet_floor_low, width)}, {_number(q.frechet_floor_high, width)}]"
     lines.append(["held-out data", f"{heldout.n:,}", *floors[:first_measure], _distance(q.nearest_heldout),
                   *floors[first_measure:]])
     alike = all(row.quality.floor_n == q.floor_n for row in rows)
@@ -62,7 +64,8 @@ def text_of(comparison: Comparison) -> str:
              f"second nearest training point; held against {data['n_test']:,} held-out points, with 95% intervals over "
              "the samples; median NN: median distance to the nearest training point.",
              f"held-out data: {q.floor_n[0]:,} of them against {q.floor_n[1]:,} others, where others are needed"
-             f"{'' if alike else ', for the first file'}. Fewer points make most figures worse: at "
+             f"{'' if alike else ', for the first file'}; beside the Frechet distance (px) of them the smallest and "
+             "largest of ten such random splits. Fewer points make most figures worse: at "
              f"{'those sizes' if alike else 'the sizes of its own floor'} the Frechet distance (px) of the samples is "
              f"{', '.join(smaller)}."]
     notes += [f"{MEANING[name]}." for name in dict.fromkeys(column.name for column in list(first.values())[1:])]

@@ -24,8 +24,8 @@ def report(runs: tuple[str, ...], out: str, data: str | None, weights: str | Non
            device: str) -> None:
     """Write one page about RUN, or about several side by side: do they copy, and how good are their samples?
 
-    What lies in a run directory already is used: danger-zone.json, memorization.json, samples.npz, the JSON of
-    geomem quality. The rest is computed, and the page says which is which. Nothing is written into the runs.
+    What lies in a run directory already is used: samples.npz, danger-zone.json, the noise levels of memorization.json.
+    The rest is computed, and the page says which is which. Nothing is written into the runs.
 
     \b
     Examples:

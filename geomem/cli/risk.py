@@ -98,7 +98,7 @@ def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskRep
     top, ranking = document["top"][:MOST_DRAWN], risk.ranking()
     write_json(os.path.join(out, "risk.json"), document)
     draw_figure(os.path.join(out, "risk.png"), lambda: plot_risk(
-        dataset.train, ranking[:len(top)], risk.nearest, [_caption(row) for row in top], score=risk.score,
+        dataset.train, ranking[:len(top)], risk.nearest, [_caption(row, dataset) for row in top], score=risk.score,
         title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training points"))
     if counts is not None:
         draw_figure(os.path.join(out, "copies.png"), lambda: plot_copies(
@@ -107,11 +107,11 @@ def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskRep
             correlation=_correlation_text(document["samples"]["correlations"].get("score"))))
 
 
-def _caption(row: dict[str, Any]) -> str:
+def _caption(row: dict[str, Any], dataset: DataSet) -> str:
     """Two lines for above a picture."""
     who = [f"#{row['index']}"]
     if "label" in row:
-        who.append(f"class {row['label']}")
+        who.append(f"class {dataset.class_name(row['label']) or row['label']}")
     if row["group_size"] > 1:
         who.append(f"{row['group_size']} times")
     risk = [f"risk {row['score']:.2f}"]

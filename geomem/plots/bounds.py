@@ -9,10 +9,23 @@ import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from geomem.errors import InputError, counted
-from geomem.plots.style import BLUE, GREEN, GREY, ORANGE, Record, fields, look, new_figure, plain, sigma_axis
+from geomem.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Record,
+    curve,
+    fields,
+    look,
+    new_figure,
+    plain,
+    plain_log_axis,
+    sigma_axis,
+)
 
 Z_95 = 1.96
 
@@ -35,22 +48,20 @@ def plot_bounds(document: Record) -> Figure:
             draw(axes, content)
         data = content["data"]
         figure.suptitle(f"{plain(data['name'])}: {data['n_train']:,} training and {data['n_heldout']:,} held-out "
-                        f"points of {counted(data['dim'], 'value')}")
+                        f"points of {counted(data['dim'], 'value')}; bands: 95% intervals")
     return figure
 
 
 def _measured(axes: Axes, x: Sequence[float], estimate: Sequence[float], stderr: Sequence[float], colour: Any,
               label: str, limits: tuple[float, float]) -> None:
-    axes.plot(x, estimate, color=colour, lw=1.8, label=label)
     half = Z_95 * np.array(stderr)
-    axes.fill_between(x, np.clip(np.array(estimate) - half, *limits), np.clip(np.array(estimate) + half, *limits),
-                      color=colour, alpha=0.25, lw=0)
+    curve(axes, x, estimate, *(np.clip(np.array(estimate) + side, *limits) for side in (-half, half)), colour=colour,
+          label=label)
 
 
 def _coverage(axes: Axes, document: Mapping[str, Any]) -> None:
     sigma, c = document["sigma"], document["coverage"]
-    axes.plot(sigma, c["estimate"], color=ORANGE, lw=1.8, label="measured")
-    axes.fill_between(sigma, c["low"], c["high"], color=ORANGE, alpha=0.25, lw=0)
+    curve(axes, sigma, c["estimate"], c["low"], c["high"], colour=ORANGE, label="measured")
     axes.plot(sigma, c["lower_bound"], ":", color=BLUE, lw=1.6, label="lower bound")
     axes.plot(sigma, c["upper_bound"], ":", color=GREEN, lw=1.6, label="upper bound, sharper")
     axes.plot(sigma, c["plain_upper_bound"], "--", color=GREY, lw=1, label="upper bound, plain")
@@ -131,8 +142,7 @@ def _zone_by_size(axes: Axes, document: Mapping[str, Any]) -> None:
              title="the danger zone with n training points")
     axes.set_xticks(n, [f"{size:,}" for size in n])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_log_axis(axes.yaxis)
     _legend(axes)
 
 

@@ -11,10 +11,23 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from geomem.errors import InputError
-from geomem.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, Record, fields, look, new_figure, plain, sigma_axis
+from geomem.plots.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    Record,
+    curve,
+    fields,
+    look,
+    name_bands,
+    new_figure,
+    plain,
+    sigma_axis,
+)
 
 Colour = tuple[float, float, float]
 
@@ -58,36 +71,37 @@ def _draw_one(axes: Axes, document: Mapping[str, Any]) -> None:
         for edge in ("sigma_low_interval", "sigma_high_interval"):
             if zone.get(edge):
                 axes.axvspan(*zone[edge], color=GREY, alpha=0.3, lw=0)
-    for k, part in enumerate(document.get("classes") or ()):
+    for part in document.get("classes") or ():
         for name, colour in ((WEIGHT, BLUE), (COVERAGE, ORANGE)):
-            axes.plot(part["curves"]["sigma"], part["curves"][name]["estimate"], color=colour, lw=0.6, alpha=0.5,
-                      label="each class" if k == 0 and name == WEIGHT else None)
-    _draw_curve(axes, curves, WEIGHT, BLUE, "-", "max posterior weight W")
-    if curves.get(SELF_WEIGHT):
-        _draw_curve(axes, curves, SELF_WEIGHT, BLUE, "--", "self weight", band=False)
-    _draw_curve(axes, curves, COVERAGE, ORANGE, "-", "coverage C")
+            axes.plot(part["curves"]["sigma"], part["curves"][name]["estimate"], color=colour, lw=0.6, alpha=0.5)
+    if document.get("classes"):
+        axes.plot([], [], color=GREY, lw=0.6, label="W and C of each class")
+    for name, colour, style, label in ((WEIGHT, BLUE, "-", "max posterior weight W"),
+                                       (SELF_WEIGHT, BLUE, "--", "self weight"), (COVERAGE, ORANGE, "-", "coverage C")):
+        if part := curves.get(name):
+            band = () if name == SELF_WEIGHT else (part["low"], part["high"])
+            curve(axes, curves["sigma"], part["estimate"], *band, colour=colour, style=style, label=label)
     if curves.get("coverage_lower_bound") and curves.get("coverage_upper_bound"):
         axes.plot(curves["sigma"], curves["coverage_lower_bound"], ":", color=ORANGE, lw=1, label="bounds on C")
         axes.plot(curves["sigma"], curves["coverage_upper_bound"], ":", color=ORANGE, lw=1)
     _mark_thresholds(axes, document.get("thresholds") or {}, curves["sigma"])
+    name_bands(axes)
 
 
 def _draw_several(axes: Axes, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    axes.add_line(Line2D([], [], color=GREY, label="max posterior weight W"))
-    axes.add_line(Line2D([], [], color=GREY, ls="--", label="coverage C"))
+    for style, label in (("-", "max posterior weight W"), ("--", "coverage C")):
+        axes.plot([], [], style, color=GREY, label=label)
     for (label, document), colour in zip(documents, cycle(COLOURS), strict=False):
         if document.get("zone"):
             _draw_zone(axes, document["zone"], colour, None, colour)
-        _draw_curve(axes, document["curves"], WEIGHT, colour, "-", plain(label))
-        _draw_curve(axes, document["curves"], COVERAGE, colour, "--", None)
-
-
-def _draw_curve(axes: Axes, curves: Mapping[str, Any], name: str, colour: Colour, style: str,
-                label: str | None, *, band: bool = True) -> None:
-    curve = curves[name]
-    axes.plot(curves["sigma"], curve["estimate"], style, color=colour, lw=1.8, label=label)
-    if band:
-        axes.fill_between(curves["sigma"], curve["low"], curve["high"], color=colour, alpha=0.25, lw=0)
+        for name, style in ((WEIGHT, "-"), (COVERAGE, "--")):
+            part = document["curves"][name]
+            curve(axes, document["curves"]["sigma"], part["estimate"], part["low"], part["high"], colour=colour,
+                  style=style, label=plain(label) if name == WEIGHT else None)
+    if any(document.get("zone") for _, document in documents):
+        axes.fill([], [], color=GREY, alpha=0.13, lw=0, label="danger zone")
+        axes.plot([], [], color=GREY, lw=1, label="crossing")
+    name_bands(axes)
 
 
 def _draw_zone(axes: Axes, zone: Mapping[str, Any], colour: Colour | str, label: str | None,

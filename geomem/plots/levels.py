@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geomem.errors import InputError
-from geomem.plots.style import COLOURS, GREY, Record, fields, look, new_figure, sigma_axis, zone_edges
+from geomem.plots.style import (
+    COLOURS,
+    GREY,
+    Record,
+    curve,
+    fields,
+    look,
+    name_bands,
+    new_figure,
+    sigma_axis,
+    zone_edges,
+)
 
 
 def plot_noise_levels(rows: Sequence[tuple[str, Record]], *, zone: Any = None) -> Figure:
@@ -28,11 +39,11 @@ def plot_noise_levels(rows: Sequence[tuple[str, Record]], *, zone: Any = None) -
         rate, error = figure.subplots(1, 2)
         for i, (label, levels) in enumerate(drawn):
             sigma, colour = levels["sigma"], COLOURS[i % len(COLOURS)]
-            rate.plot(sigma, levels["rate"], color=colour, lw=1.8, label=label)
-            if "low" in levels:
-                rate.fill_between(sigma, levels["low"], levels["high"], color=colour, alpha=0.2, lw=0)
+            curve(rate, sigma, levels["rate"], levels.get("low"), levels.get("high"), colour=colour, label=label,
+                  width=max(1.2, 4 - 1.2 * i))  # thinner ones over wider ones: shares of 0 do not hide each other
             error.plot(sigma, levels["mse_heldout"], color=colour, lw=1.8)
             error.plot(sigma, levels["mse_train"], "--", color=colour, lw=1.8)
+        name_bands(rate)
         for axes in (rate, error):
             sigma_axis(axes)
             if edges:

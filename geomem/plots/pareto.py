@@ -50,7 +50,7 @@ def plot_pareto(settings: Sequence[tuple[str, Point, Sequence[Point]]], floor: t
         if floor[1] is not None:
             axes.plot(floor[0], floor[1], "*", ms=13, color="0.15", ls="", label="held-out data", zorder=4)
         if honest:
-            axes.axhline(honest, color=GREY, lw=0.8, zorder=0)
+            axes.axhline(honest, color=GREY, lw=0.8, zorder=0, label="owes nothing to training")
         axes.set(xlabel=f"{xlabel}\n{better} is better", ylabel=ylabel, title=plain(title))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.set_ylim(min(honest - 0.02, axes.get_ylim()[0]), max(honest + 0.1, axes.get_ylim()[1]))

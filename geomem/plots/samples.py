@@ -63,29 +63,32 @@ def drawable(shape: tuple[int, ...]) -> bool:
     return len(shape) in (1, 2) or (len(shape) == 3 and shape[0] in (1, 3))
 
 
-def draw_pairs(first: np.ndarray, second: np.ndarray, captions: Sequence[str], title: str, *,
+def draw_pairs(first: np.ndarray, second: np.ndarray | None, captions: Sequence[str], title: str, *,
                drawn_range: tuple[float, float], columns: int, size: tuple[float, float], width: float,
                framed: np.ndarray | None = None) -> Figure:
     """Images (n, C, H, W) side by side, or signals (n, L) or (n, C, L) over each other, each pair below its caption.
 
-    framed: (n,) or more bool, pairs in a red frame. drawn_range: values drawn black and white. size: inches of a pair;
-    width: inches of the figure at least.
+    second: None draws the first alone, signals on one scale. framed: (n,) or more bool, pairs in a red frame.
+    drawn_range: values drawn black and white. size: inches of a pair; width: inches of the figure at least.
     """
     columns = min(columns, len(first))
     rows = -(-len(first) // columns)
     with look():
         figure = new_figure(max(size[0] * columns + 0.2, width), size[1] * rows + 0.7)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=second is None and first.ndim < 4).ravel()
         for axes in grid[len(first):]:
             axes.set_axis_off()
         for k, (axes, caption) in enumerate(zip(grid, captions, strict=False)):
             if first.ndim == 4:
-                gap = np.full((*first.shape[1:3], max(1, first.shape[2] // 16)), drawn_range[1])
-                draw_image(axes, np.concatenate([first[k], gap, second[k]], axis=2), drawn_range)
+                image = first[k]
+                if second is not None:
+                    gap = np.full((*image.shape[:2], max(1, image.shape[1] // 16)), drawn_range[1])
+                    image = np.concatenate([image, gap, second[k]], axis=2)
+                draw_image(axes, image, drawn_range)
             else:
-                for solid, dashed in zip(np.atleast_2d(first[k]), np.atleast_2d(second[k]), strict=True):
-                    axes.plot(solid, color=BLUE, lw=1.2)
-                    axes.plot(dashed, "--", color="0.2", lw=0.9)
+                axes.plot(np.atleast_2d(first[k]).T, color=BLUE, lw=1.2)
+                if second is not None:
+                    axes.plot(np.atleast_2d(second[k]).T, "--", color="0.2", lw=0.9)
             red = framed is not None and bool(framed[k])
             axes.set_title(caption, fontsize=7, color=RED if red else GREY, pad=2)
             frame(axes, red)

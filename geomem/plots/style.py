@@ -7,16 +7,18 @@ the caller's settings as they were.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import matplotlib
+import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from geomem.errors import printable
 
@@ -73,15 +75,30 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
+def curve(axes: Axes, x: ArrayLike, y: ArrayLike, low: ArrayLike | None = None,
+          high: ArrayLike | None = None, *, colour: Any, style: str = "-", label: str | None = None,
+          width: float = 1.8) -> None:
+    """A measured curve with its 95% band; ``name_bands`` puts all of them into the legend."""
+    axes.plot(x, y, style, color=colour, lw=width, ms=3, label=label)
+    if low is not None and high is not None:
+        axes.fill_between(x, low, high, color=colour, alpha=0.22, lw=0)
+
+
+def name_bands(axes: Axes) -> None:
+    """Intervals in the legend, as one entry for those of all colours."""
+    axes.fill([], [], color=GREY, alpha=0.35, lw=0, label="95% intervals")
+
+
 def sigma_axis(axes: Axes) -> None:
     """Logarithmic noise levels below, written as plain numbers."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel(SIGMA_LABEL)
+    axes.set(xscale="log", xlabel=SIGMA_LABEL)
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
-def plain_log_axis(axis: Axis, subs: Sequence[float]) -> None:
-    """Ticks of a logarithmic axis at these multiples of powers of ten, written as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=subs))
+def plain_log_axis(axis: Axis) -> None:
+    """Ticks of a logarithmic axis, as many as its limits have room for, written as plain numbers."""
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from geomem.errors import InputError
 from geomem.plots.samples import draw_image, drawable, frame, image_range
-from geomem.plots.style import COLOURS, GREY, look, new_figure, sigma_axis
+from geomem.plots.style import COLOURS, GREY, look, new_figure, plain_log_axis, sigma_axis
 
 _MEASURES = (("memorization", "rate", "low", "high", "memorized share"),
              ("quality", "frechet", "frechet_low", "frechet_high", "Frechet distance (px)"))
@@ -57,16 +57,16 @@ def plot_swap(rows: Sequence[Mapping[str, Any]], sigmas: Sequence[float], heldou
                 if column == 0:
                     axes.set_ylabel(label)
             grid[1, column].set_yscale("log")
-            grid[1, column].yaxis.set_major_formatter("{x:g}")
-            grid[1, column].yaxis.set_minor_formatter(_Plain(minor_thresholds=(1.5, 0.5)))
-            grid[0, column].set(ylim=(-0.03, 1.03), xlabel="",
+            grid[0, column].set(ylim=(-0.04, 1.04), xlabel="",
                                 title="A outside the window, the other inside" if side == "outside" else
                                 "the other outside the window, A inside")
+        plain_log_axis(grid[1, 0].yaxis)
         for name, colour in colours.items():
             if name != "A":
                 grid[0, -1].plot([], [], color=colour, lw=4, label=f"the other: {name}")
         if any(row["window"] and row["window"]["control_of"] is not None for row in rows):
             grid[0, -1].plot([], [], color="0.2", lw=1.2, alpha=0.7, label="in a control window")
+        grid[0, -1].plot([], [], "|", color="0.2", ms=12, mew=1.2, label="95% interval of a swap")
         grid[0, -1].plot([], [], color="0.2", lw=1.2, ls="--", label="one denoiser alone (grey: A)")
         grid[0, -1].plot([], [], color="0.2", lw=1, ls=":", label="held-out data")
         grid[0, -1].plot([], [], "|", color="0.2", ms=7, label="a step of the sampler")
@@ -74,25 +74,20 @@ def plot_swap(rows: Sequence[Mapping[str, Any]], sigmas: Sequence[float], heldou
     return figure
 
 
-class _Plain(LogFormatter):
-    """Numbers without powers of ten between the decades, as many as the default formatter would label."""
-
-    def _num_to_string(self, x: float, vmin: float, vmax: float) -> str:
-        return f"{x:g}"
-
-
 def _bar(axes: Axes, window: Mapping[str, Any], sigmas: Sequence[float], found: tuple[float, float, float],
          colour: Any, place: int) -> None:
     """One swap: a bar over its window, clipped to the sampler's levels, with the interval near its middle.
 
-    ``place``: which denoiser this is, from 1; later ones are thinner and moved to the right, so that all are seen.
+    ``place``: which denoiser this is, from 1; each has its own few points of room, above and beside the others, so that
+    equal shares do not hide each other.
     """
     left = max(window["low"], sigmas[-1] / 1.5)
     right = min(window["high"] or np.inf, sigmas[0] * 1.5)
     pale = window["control_of"] is not None
     value, low, high = found
-    axes.plot([left, right], [value, value], color=colour, lw=1.2 if pale else max(2.0, 6.5 - 1.2 * place),
-              alpha=0.7 if pale else 1, solid_capstyle="butt")
+    moved = axes.transData + ScaledTranslation(0, (place - 2) * 3.5 / 72, axes.figure.dpi_scale_trans)
+    axes.plot([left, right], [value, value], color=colour, lw=1.2 if pale else 3.2, alpha=0.7 if pale else 1,
+              solid_capstyle="butt", transform=moved)
     axes.plot([(left * right) ** 0.5 * 1.15 ** (place - 2)] * 2, [low, high], color=colour, lw=1.2)
 
 
