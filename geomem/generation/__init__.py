@@ -4,8 +4,7 @@ of samples.
 
 from geomem._renamed import renamed
 from geomem.generation.ddim import ddim_sample, timestep_levels
-from geomem.generation.edm import edm_sample
-from geomem.generation.flow import flow_sample
+from geomem.generation.ode import edm_sample, flow_sample
 from geomem.generation.samples import (
     Samples,
     data_of,

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.generation.ddim import ddim_sample, timestep_levels
-from geomem.generation.edm import edm_sample
-from geomem.generation.flow import flow_sample
+from geomem.generation.ode import edm_sample, flow_sample
 from geomem.models import own_schedule, rows_of
 from geomem.noise.flow_schedule import FlowSchedule
 from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN, DDPMSchedule, NoiseSchedule, edm_steps

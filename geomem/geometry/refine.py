@@ -51,7 +51,7 @@ def refined_curves(train: Any, heldout: Any, curves: Curves, *, threshold: float
                 for name in ("posterior_draws", "coverage_draws", "queries", "shell_t", "seed")}
     settings["duplicates"] = curves.settings.get("duplicates", "keep")
     options = Options(**settings, device=device, memory=memory, group=group, progress=progress)
-    return refined(Sweep.of(train, heldout, options), curves, threshold, tolerance)
+    return refined(Sweep.of(train, heldout, options, reuse=True), curves, threshold, tolerance)
 
 
 def refined(sweep: Sweep, curves: Curves, threshold: float, tolerance: float) -> Curves:

@@ -176,10 +176,11 @@ class Sweep:
     duplicates: int = 0
     nothing_unseen: bool = False
     searched: int = 0  # bytes that the search for duplicates took beside the points
+    reuse: bool = False  # whether to keep what was measured for another run
     _kept: list[list[Piece]] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
-    def of(cls, train: Any, heldout: Any, options: Options) -> Sweep:
+    def of(cls, train: Any, heldout: Any, options: Options, *, reuse: bool = False) -> Sweep:
         """``train`` (N, ...), N >= 2, ``heldout`` (M, ...) or None. Raises InputError for what are no such points."""
         train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
         device, merged, leaked, weight, duplicates = resolve_device(options.device), (0, 0), 0, None, 0
@@ -200,7 +201,7 @@ class Sweep:
         centres = Centres(train, device, weight)
         return cls(train, heldout, centres, options, merged, leaked, duplicates + centres.n_train - len(centres),
                    nothing_unseen,
-                   search_bytes(reference) if options.duplicates == "merge" else 0)
+                   search_bytes(reference) if options.duplicates == "merge" else 0, reuse)
 
     @cached_property
     def training_rows(self) -> np.ndarray:
@@ -228,8 +229,8 @@ class Sweep:
     def run(self, *, training: Sequence[Collector] = (), heldout: Sequence[Collector] = ()) -> None:
         """Show all centres to the queries: of each kind at most one collector of distances and one of noise.
 
-        Distances and products are kept for the next call where the memory has room for them: only the noise levels
-        are new then. Raises InputError if the memory is not enough for one tile of queries.
+        With ``reuse`` distances and products are kept for the next call where the memory has room for them: only the
+        noise levels are new then. Raises InputError if the memory is not enough for one tile of queries.
         """
         queries = []
         if training:
@@ -241,7 +242,7 @@ class Sweep:
         with workers(self.centres.device) as run:
             if not (room and self._kept):
                 self._kept.clear()
-                _sweep(self.centres, queries, self.options, passes, self._kept if room else None, run)
+                _sweep(self.centres, queries, self.options, passes, self._kept if room and self.reuse else None, run)
                 return
             _begin(queries, passes[0])
             for pieces in self._kept:

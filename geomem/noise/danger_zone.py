@@ -113,7 +113,7 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     """
     options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress,
                       duplicates)
-    sweep, sigma = Sweep.of(train, heldout, options), levels_of(sigmas)
+    sweep, sigma = Sweep.of(train, heldout, options, reuse=True), levels_of(sigmas)
     if tolerance is None:
         curves, notes = measured(sweep, sigma), []
     else:
