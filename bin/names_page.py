@@ -1,7 +1,5 @@
 """The page of names: data sets that go by one, and networks, made from the recipes and presets themselves."""
 
-import math
-
 import torch
 
 from geomem.data.recipes import declared_source, known_recipes, recipe_table
@@ -25,7 +23,7 @@ NETWORK = """
 side `{small}` and other pictures `{large}`. Parameters are those of a network without classes, for one point of the
 shape beside them.
 
-| `--network` | what it is | takes | parameters | for points | learning rate |
+| `--network` | what it is | takes | parameters | for points of | learning rate |
 |---|---|---|---|---|---|
 """
 AXES = {1: "vectors", 2: "signals", 3: "pictures", 4: "volumes"}
@@ -51,7 +49,7 @@ def _network_row(name: str) -> str:
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_network(name, preset.shape).parameters())
     return (f"| `{name}` | {preset.about} | {', '.join(AXES[n] for n in preset.dims)} | {parameters / 1e6:.2f}M "
-            f"| {_shape(preset.shape)} ({math.prod(preset.shape):,} values) | {preset.learning_rate:g} |\n")
+            f"| {_shape(preset.shape)} | {preset.learning_rate:g} |\n")
 
 
 def _shape(shape: tuple[int, ...]) -> str:
