@@ -123,8 +123,7 @@ class SigmaDenoiser(PredictionDenoiser):
             raise InputError(f"unknown scaling {scaling!r}; choose ve or vp")
         self.scaling = scaling
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         s, x = expand_sigma(sigma, x), x.float()
         seen = x if self.scaling == "ve" else x / (1 + s**2).sqrt()
         return self.clean_estimate(self.net(seen, s.flatten(), labels, **conditioning), x, s)
@@ -151,8 +150,7 @@ class TimestepDenoiser(PredictionDenoiser):
         self.timestep = TimestepOfSigma(self.schedule)
         self.between = between
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         s, x = expand_sigma(sigma, x), x.float()
         t = self.timestep(s.flatten())
         nearest = t.round()
@@ -184,8 +182,7 @@ class VelocityDenoiser(Denoiser):
         self.sign, self.schedule = int(sign), FlowSchedule.of(schedule)
         self.time_scale = float(self.schedule.timesteps if time_scale is None else time_scale)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         sigma, x = expand_sigma(sigma, x), x.float()
         seen, s = x / (1 + sigma), sigma / (1 + sigma)
         return seen - self.sign * s * self.net(seen, self.time_scale * s.flatten(), labels, **conditioning)

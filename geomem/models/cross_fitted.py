@@ -95,8 +95,7 @@ class CrossFittedDenoiser(nn.Module):
         weights = torch.exp2(self.gamma * (logits - logits.amax(1, keepdim=True)))
         return weights / weights.sum(1, keepdim=True)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         if x.shape[1:] != self.point_shape:
             raise InputError(f"points of shape {tuple(x.shape[1:])}; the training points of this cross-fitted denoiser "

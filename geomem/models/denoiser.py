@@ -64,8 +64,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; see the contract in the module docstring."""
         raise NotImplementedError
 
@@ -107,8 +106,7 @@ class EDMDenoiser(Denoiser):
         super().__init__(net)
         self.sigma_data = float(sigma_data)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         s, sigma_data = expand_sigma(sigma, x), self.sigma_data
         variance = s**2 + sigma_data**2
         root = variance.sqrt()  # 1 / c_in
@@ -133,8 +131,7 @@ class EpsilonDenoiser(Denoiser):
         self.schedule = schedule or DDPMSchedule()
         self.timestep = TimestepOfSigma(self.schedule)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         s, x = expand_sigma(sigma, x), x.float()
         noise_label = (self.timestep(s.flatten()) / self.schedule.timesteps).float()
         return x - s * self.net(x / (1 + s**2).sqrt(), noise_label, labels, **conditioning).float()
@@ -150,8 +147,7 @@ class FixedClass(nn.Module):
         super().__init__()
         self.denoiser, self.label = denoiser, label
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate of ``x`` (B, ...)."""
         labels = torch.full((len(x),), self.label, dtype=torch.int64, device=x.device)
         return self.denoiser(x, sigma, labels, **conditioning)

@@ -43,8 +43,7 @@ class PiecewiseDenoiser(nn.Module):
         self.register_buffer("edges", self._host_edges.clone())
         self.register_buffer("choice", self._host_choice.clone(), persistent=False)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         if isinstance(sigma, Tensor) and sigma.device.type != "cpu":
             chosen = self.choice[torch.bucketize(sigma.double(), self.edges, right=True).expand(len(x))]

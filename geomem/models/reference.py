@@ -34,8 +34,7 @@ class EmpiricalDenoiser(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("points", points - mean)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         query = x.double().flatten(1) - self.mean
         s = expand_sigma(sigma, x).double().flatten(1)
@@ -63,8 +62,7 @@ class GaussianDenoiser(nn.Module):
         self.register_buffer("variances", singular[kept] ** 2 / len(points))
         self.register_buffer("directions", directions[kept])
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         s = expand_sigma(sigma, x).double().flatten(1)
         scores = (x.double().flatten(1) - self.mean) @ self.directions.T

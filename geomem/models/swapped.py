@@ -80,8 +80,7 @@ class SkippingDenoiser(nn.Module):
         self.denoiser, self.window = denoiser, window
         self._level, self._estimate = 0.0, torch.empty(0)
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None,
-                **conditioning: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``, for one noise level."""
         level = float(sigma)
         if level > self._level:

@@ -8,8 +8,8 @@ those steps copied next to nothing, at a distance to held-out data about as smal
 Usable in any training loop::
 
     earlier = EarlierWeights()
-    earlier.update(step, ema_model)   # now and then
-    earlier.copies_seen(step)                      # at the first look that finds copies
+    earlier.update(step, ema_model)     # now and then
+    earlier.copies_seen(step)           # at the first look that finds copies
     ema_model.load_state_dict(earlier.snapshots[earlier.step], strict=False)   # an adapter has no base
 """
 

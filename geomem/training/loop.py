@@ -175,8 +175,7 @@ def heldout_monitor(trainer: Trainer, train: Values | None, validation: np.ndarr
     law = trainer.sampler.base if isinstance(trainer.sampler, GapSampler) else trainer.sampler
     shares = np.diff(law.cdf(best.edges)) * trainer.denoiser.loss_weight(torch.from_numpy(best.centres)).numpy()
     return Monitor(train, validation, seed=trainer.settings.seed, mirrored=trainer.settings.flip,
-                   validation=MAX_VALIDATION_POINTS,
-                   average_weights=shares, **options)
+                   validation=MAX_VALIDATION_POINTS, average_weights=shares, **options)
 
 
 def _is_due(step: int, settings: TrainingSettings, checkpoint_every: int | None, last_saved: float) -> bool:
