@@ -58,12 +58,12 @@ def denoisers(single: Run, limited: Run, folds: Run, data: DataSet) -> Iterator[
 
 def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
     """Of 1,000 samples, and of the model's errors at training and test points."""
-    attack = membership(denoiser, data.train, data.test)
+    found = membership(denoiser, data.train, data.test)
     return {**judged(denoiser, data),
-            "membership": {"p_value": attack.p_value, "strongest": attack.strongest.to_dict(),
-                           "n_train": attack.n_train, "n_heldout": attack.n_heldout,
-                           "loss_area": {f"{one.sigma:.3g}": one.area.value for one in attack.attacks
-                                         if one.statistic == "loss"}}}
+            "membership": {"p_value": found.p_value, "strongest": found.strongest.to_dict(),
+                           "n_train": found.n_train, "n_heldout": found.n_heldout,
+                           "loss_area": {f"{attack.sigma:.3g}": attack.area.value for attack in found.attacks
+                                         if attack.statistic == "loss"}}}
 
 
 def main() -> None:

@@ -43,9 +43,9 @@ def reproduce(experiment: str | None, scale: str, out: Path | None, folder: Path
         click.echo(overview(known))
         return
     if drawn:
-        for one in known.values():
-            if result_of(one).exists():
-                write_figure(FIGURES / f"reproduce-{one.name}.png", one.draw(json.loads(result_of(one).read_text())))
+        for name, drawable in known.items():
+            if (kept := result_of(drawable)).exists():
+                write_figure(FIGURES / f"reproduce-{name}.png", drawable.draw(json.loads(kept.read_text())))
         return
     if experiment not in known:
         raise InputError(f"{'no experiment is named' if experiment is None else f'unknown experiment {experiment!r}'}; "
@@ -59,7 +59,8 @@ def all_experiments() -> dict[str, Experiment]:
     """By name, in the order of ``RESULTS``."""
     found = [value for name in MODULES for value in vars(import_module(f"experiments.{name}")).values()
              if isinstance(value, Experiment)]
-    return {one.name: one for one in sorted(found, key=lambda one: RESULTS.index(one.name.replace("-", "_")))}
+    by_name = {experiment.name: experiment for experiment in found}
+    return {name: by_name[name] for name in (result.replace("_", "-") for result in RESULTS)}
 
 
 def result_of(experiment: Experiment) -> Path:
@@ -108,8 +109,8 @@ def overview(experiments: dict[str, Experiment]) -> str:
     table = []
     for name, experiment in experiments.items():
         kept = result_of(experiment)
-        scale = json.loads(kept.read_text())["scale"] if kept.exists() else None
-        state = ", ".join(f"{one}: {'run' if one == scale else 'not yet run'}" for one in SCALES[1:])
+        done = json.loads(kept.read_text())["scale"] if kept.exists() else None
+        state = ", ".join(f"{scale}: {'run' if scale == done else 'not yet run'}" for scale in SCALES[1:])
         table.append((name, experiment.paper, state, experiment.title))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

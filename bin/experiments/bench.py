@@ -120,15 +120,15 @@ def order(quantity: str, parts: Sequence[tuple[str, Interval]], published: str, 
     """
     ours = ", ".join(f"{name} {part.told(digits)}" for name, part in parts)
     if differences is None:
-        gaps = [(b.low - a.high, b.high - a.low) for (_, a), (_, b) in pairwise(parts)]
+        steps = [(b.low - a.high, b.high - a.low) for (_, a), (_, b) in pairwise(parts)]
         holds = "holds here too, all 95% intervals apart"
     else:
-        gaps = [(difference.low, difference.high) for difference in differences]
-        ours += "; paired differences " + ", ".join(one.told(f"+{digits}") for one in differences)
+        steps = [(step.low, step.high) for step in differences]
+        ours += "; paired differences " + ", ".join(step.told(f"+{digits}") for step in differences)
         holds = "holds here too, all paired differences above 0"
-    wrong = [f"{one} and {other} {'are the other way round' if high < 0 else 'cannot be told apart'}"
-             for ((one, _), (other, _)), (low, high) in zip(pairwise(parts), gaps, strict=True) if low <= 0]
-    verdict = "DOES NOT HOLD here" if any(high < 0 for _, high in gaps) else "NOT SHOWN here"
+    wrong = [f"{first} and {second} {'are the other way round' if high < 0 else 'cannot be told apart'}"
+             for ((first, _), (second, _)), (low, high) in zip(pairwise(parts), steps, strict=True) if low <= 0]
+    verdict = "DOES NOT HOLD here" if any(high < 0 for _, high in steps) else "NOT SHOWN here"
     return Compared(quantity, ours, published, f"{verdict}: {'; '.join(wrong)}" if wrong else holds)
 
 

@@ -31,7 +31,7 @@ from geomem.quality import Judge
 from geomem.statistics import pearson_correlation
 
 METRICS = ("components", "values", "mean-distance")
-SHOWN = ("uniform", (100, 200), (400, 600), (700, 1000))  # intervals whose contributions are drawn
+SHOWN = ((100, 200), (400, 600), (700, 1000))  # intervals whose contributions are drawn
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def figures(samples: Path, data: DataSet, judge: Judge) -> dict[str, Any]:
 
 def contributions() -> dict[str, Any]:
     """C(t) = p(t) SNR(t) of some intervals, at every tenth timestep."""
-    laws = {"uniform" if one == "uniform" else f"{one[0]} to {one[1]}":
-            UniformTimestepSampler() if one == "uniform" else ConfidenceIntervalSampler(*one) for one in SHOWN}
+    laws = {"uniform": UniformTimestepSampler(),
+            **{f"{low} to {high}": ConfidenceIntervalSampler(low, high) for low, high in SHOWN}}
     return {"timestep": list(range(0, 1000, 10)), **{name: contribution(law)[::10].tolist()
                                                       for name, law in laws.items()}}
 

@@ -70,10 +70,10 @@ def danger_zone(path: Path) -> dict[str, float] | None:
 def compared(pair: Pair, found: dict[str, Any], zone: dict[str, float] | None) -> list[Compared]:
     few, many = found["few"], found["many"]
     sigma, last = few["sigma"], len(few["sigma"]) - 1
-    errors, errors_many = (error_ratios(one) for one in (few, many))
+    errors, errors_many = error_ratios(few), error_ratios(many)
     top = max(range(len(sigma)), key=lambda k: errors[k].value)
-    rates, rates_many, rates_empirical = ([Interval(*row) for row in zip(one["rate"], one["low"], one["high"],
-                                                                         strict=True)] for one in found.values())
+    rates, rates_many, rates_empirical = (list(map(Interval, levels["rate"], levels["low"], levels["high"]))
+                                          for levels in found.values())
     peak, peak_many = (max(range(len(sigma)), key=lambda k, of=of: of[k].value) for of in (rates, rates_many))
     apart = sum(not ratio.low <= 1 <= ratio.high for ratio in errors_many)
     ratio = f"Figure 1: {pair.few:,} images, error held out over error in training, sigma"

@@ -44,7 +44,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
 
     def find() -> Any:
         data = load_data(trained["few"].data)
-        denoisers: dict[str, Any] = {name: load_denoiser(one.run, "last").denoiser for name, one in trained.items()}
+        denoisers: dict[str, Any] = {name: load_denoiser(model.run, "last").denoiser for name, model in trained.items()}
         denoisers["empirical"] = EmpiricalDenoiser(torch.from_numpy(np.array(data.train)))
         found: dict[str, Any] = {}
         for part, points in (("train", data.train[:settings.images]), ("heldout", data.test[:settings.images])):
@@ -56,7 +56,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
                 with torch.inference_mode():
                     estimates = [denoiser(noisy[sigma], sigma).numpy() for sigma in settings.sigmas]
                 rows += estimates
-                copied[name] = [memorization_rate(one, data.train).count for one in estimates]
+                copied[name] = [memorization_rate(made, data.train).count for made in estimates]
             found[part] = {"picture": encoded(rows, float(data.train.min()), float(data.train.max())), "copied": copied}
         return found
 

@@ -150,7 +150,7 @@ def bars(axes: Axes, found: list[tuple[int, str, list[float]]]) -> None:
     names = list(dict.fromkeys(name for _, name, _ in found))
     width = .8 / len(names)
     for k, name in enumerate(names):
-        at = [(place + (k - (len(names) - 1) / 2) * width, value) for place, one, value in found if one == name]
+        at = [(place + (k - (len(names) - 1) / 2) * width, value) for place, inside, value in found if inside == name]
         middle = [value for _, (value, _, _) in at]
         axes.bar([x for x, _ in at], middle, .9 * width, color=COLOUR[name], ecolor=GREY, capsize=2,
                  yerr=[[value - low for _, (value, low, _) in at], [high - value for _, (value, _, high) in at]])
