@@ -44,40 +44,23 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.training import Run as Run
     from geomem.training import load_denoiser as load_denoiser
 
-_HOME = {
-    "danger_zone": "geomem.noise.danger_zone",
-    "ZoneReport": "geomem.noise.danger_zone",
-    "load_data": "geomem.data",
-    "DataSet": "geomem.data",
-    "geometry_curves": "geomem.geometry",
-    "Curves": "geomem.geometry",
-    "max_posterior_weight": "geomem.geometry",
-    "shell_coverage": "geomem.geometry",
-    "concentration_thresholds": "geomem.geometry",
-    "coverage_bounds": "geomem.geometry",
-    "refined_curves": "geomem.geometry",
-    "training_risk": "geomem.geometry",
-    "find_danger_zone": "geomem.geometry",
-    "DangerZone": "geomem.geometry",
-    "LogNormalSampler": "geomem.noise",
-    "LogitNormalSampler": "geomem.noise",
-    "UniformFlowSampler": "geomem.noise",
-    "UniformTimestepSampler": "geomem.noise",
-    "GapSampler": "geomem.noise",
-    "ConfidenceIntervalSampler": "geomem.noise",
-    "NoiseLevelSampler": "geomem.noise",
-    "read_zone": "geomem.noise",
-    "load_denoiser": "geomem.training",
-    "memorization_rate": "geomem.memorization",
-    "leaning": "geomem.memorization.leaning",
-    "Leaning": "geomem.memorization.leaning",
-    "audit": "geomem.run_audit",
-    "Audit": "geomem.run_audit",
-    "Monitor": "geomem.training",
-    "Run": "geomem.training",
-    "train": "geomem.run_training",
-    "InputError": "geomem.errors",
+_NAMES = {  # of each package, loaded on first use
+    "geomem.noise.danger_zone": ("danger_zone", "ZoneReport"),
+    "geomem.data": ("load_data", "DataSet"),
+    "geomem.geometry": ("geometry_curves", "Curves", "max_posterior_weight", "shell_coverage",
+                        "concentration_thresholds", "coverage_bounds", "refined_curves", "training_risk",
+                        "find_danger_zone", "DangerZone"),
+    "geomem.noise": ("LogNormalSampler", "LogitNormalSampler", "UniformFlowSampler",
+                     "UniformTimestepSampler", "GapSampler", "ConfidenceIntervalSampler",
+                     "NoiseLevelSampler", "read_zone"),
+    "geomem.training": ("load_denoiser", "Monitor", "Run"),
+    "geomem.memorization": ("memorization_rate",),
+    "geomem.memorization.leaning": ("leaning", "Leaning"),
+    "geomem.run_audit": ("audit", "Audit"),
+    "geomem.run_training": ("train",),
+    "geomem.errors": ("InputError",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_HOME]
 
 

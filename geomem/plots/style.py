@@ -99,6 +99,6 @@ def plain_log_axis(axis: Axis) -> None:
     """Ticks of a logarithmic axis, as many as its limits have room for, written as plain numbers."""
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
-    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_locator(MaxNLocator(5) if decades < 1 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())

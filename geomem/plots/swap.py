@@ -46,7 +46,8 @@ def plot_swap(rows: Sequence[Mapping[str, Any]], sigmas: Sequence[float], heldou
                         axes.axhline(found[0], color=colours[row["outside"]], lw=1.2, ls="--")
                     elif row[side] == "A":
                         other = row["inside" if side == "outside" else "outside"]
-                        _bar(axes, row["window"], sigmas, found, colours[other], others.index(other))
+                        _bar(axes, row["window"], sigmas, found, colours[other], others.index(other),
+                             apart=3.5 if part == "memorization" else 0)
                 floor = heldout["memorization"]["rate"] if part == "memorization" else heldout["frechet"]
                 axes.axhline(floor, color="0.2", lw=1, ls=":")
                 axes.plot(sigmas, np.zeros(len(sigmas)), "|", color="0.2", ms=7, transform=axes.get_xaxis_transform(),
@@ -75,19 +76,19 @@ def plot_swap(rows: Sequence[Mapping[str, Any]], sigmas: Sequence[float], heldou
 
 
 def _bar(axes: Axes, window: Mapping[str, Any], sigmas: Sequence[float], found: tuple[float, float, float],
-         colour: Any, place: int) -> None:
+         colour: Any, place: int, apart: float) -> None:
     """One swap: a bar over its window, clipped to the sampler's levels, with the interval near its middle.
 
-    ``place``: which denoiser this is, from 1; each has its own few points of room, above and beside the others, so that
-    equal shares do not hide each other.
+    ``place``: which denoiser this is, from 1; later ones are thinner, moved to the right and up by ``apart`` points, so
+    that equal shares, 0 above all, do not hide each other.
     """
     left = max(window["low"], sigmas[-1] / 1.5)
     right = min(window["high"] or np.inf, sigmas[0] * 1.5)
     pale = window["control_of"] is not None
     value, low, high = found
-    moved = axes.transData + ScaledTranslation(0, (place - 2) * 3.5 / 72, axes.figure.dpi_scale_trans)
-    axes.plot([left, right], [value, value], color=colour, lw=1.2 if pale else 3.2, alpha=0.7 if pale else 1,
-              solid_capstyle="butt", transform=moved)
+    moved = axes.transData + ScaledTranslation(0, (place - 2) * apart / 72, axes.figure.dpi_scale_trans)
+    axes.plot([left, right], [value, value], color=colour, lw=1.2 if pale else max(2.0, 5.4 - 1.1 * place),
+              alpha=0.7 if pale else 1, solid_capstyle="butt", transform=moved)
     axes.plot([(left * right) ** 0.5 * 1.15 ** (place - 2)] * 2, [low, high], color=colour, lw=1.2)
 
 
