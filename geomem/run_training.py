@@ -210,7 +210,7 @@ def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> N
     if best is not None:
         first, last = min(best.steps), max(best.steps)
         chosen = (f"step {last:,} for all" if first == last else
-                  f"{len(set(best.steps))} snapshots, steps {first:,} to {last:,}")
+                  f"{counted(len(set(best.steps)), 'snapshot')}, steps {first:,} to {last:,}")
         LOG.info(f"best weights per noise level: {chosen}; one early stop: step {best.early_stop:,}")
     if earlier is not None and earlier.step is not None:
         LOG.info(f"copies were seen at step {earlier.copies_at:,}; weights before-copies: step {earlier.step:,}")

@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 import scipy  # loads scipy.stats, two thirds of a second, where it is used first
 
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 from geomem.points import runs
 from geomem.rng import generator
 
@@ -381,7 +381,8 @@ def difference_over_seeds(first: Mapping[int, float], second: Mapping[int, float
     """
     seeds = tuple(sorted(set(first) & set(second)))
     if len(seeds) < 2:
-        raise InputError(f"the two settings have {len(seeds)} seeds in common; a paired comparison needs 2 or more")
+        raise InputError(f"the two settings have {counted(len(seeds), 'seed')} in common; a paired comparison needs 2 "
+                         "or more")
     difference = _numbers([first[seed] - second[seed] for seed in seeds], "the differences")
     mean = float(difference.mean())
     if np.ptp(difference) == 0:

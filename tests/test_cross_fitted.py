@@ -135,7 +135,7 @@ def test_folds_are_seeded_and_of_one_size():
 
 
 @pytest.mark.parametrize(("n", "folds", "words"), [
-    (9, 1, "1 folds: give at least 2"), (9, 10, "at most one fold per point"), (12, 11, "only 9 are distinct")])
+    (9, 1, "1 fold: give at least 2"), (9, 10, "at most one fold per point"), (12, 11, "only 9 are distinct")])
 def test_folds_that_cannot_be_cut_are_refused(n, folds, words):
     train = points(n, 3)
     train[9:] = train[0]

@@ -155,7 +155,7 @@ def test_data_that_a_run_cannot_load_again_are_given(run, tmp_path, capfd):
     (["train", "digits", *WORDS, "--dummy-class", "--out", "new"], "--dummy-class has no meaning with --folds"),
     (["train", "digits", *WORDS, "--watch-every", 99, "--stop-at-memorization", 0.1, "--out", "new"],
      "--stop-at-memorization has no meaning with --folds"),
-    (["train", "digits", *WORDS, "--folds", 1, "--out", "new"], "1 folds: give at least 2"),
+    (["train", "digits", *WORDS, "--folds", 1, "--out", "new"], "1 fold: give at least 2"),
     (["train", "digits", *WORDS, "--folds", 41, "--out", "new"], "at most one fold per point"),
     (["train", "digits", *WORDS, "--folds", 9, "--out", "new"], "would have 4 distinct ones"),
     (["train", "digits", *WORDS, "--folds", 2, "--resume", "--out", "RUN"], "was started with folds = 3, not 2")])

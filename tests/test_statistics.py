@@ -96,7 +96,7 @@ def test_pareto_front_by_definition(rng, levels):
     (lambda: pearson_correlation([1, 2, 3, np.nan], [1, 2, 3, 4]), "finite"),
     (lambda: mean_over_runs([], []), "for each run"),
     (lambda: mean_over_runs([1.0], [-1.0]), "none negative"),
-    (lambda: difference_over_seeds({0: 1.0}, {0: 1.0, 1: 2.0}), "1 seeds in common"),
+    (lambda: difference_over_seeds({0: 1.0}, {0: 1.0, 1: 2.0}), "1 seed in common"),
     (lambda: pareto_front([1.0], [1.0, 2.0]), "two for each"),
     (lambda: paired_share_difference(np.ones(3), np.ones(4)), "one value per seed"),
     (lambda: paired_share_difference(np.ones((2, 2)), np.ones((2, 2))), "one value per seed"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from geomem.cli.output import require_picture, say
-from geomem.errors import InputError
+from geomem.errors import InputError, counted
 
 
 @click.command("plot-curves")
@@ -25,7 +25,7 @@ def plot_curves(files: tuple[str, ...], out: str, labels: tuple[str, ...], title
     from geomem.geometry.zone_file import read_document
 
     if labels and len(labels) != len(files):
-        raise InputError(f"{len(labels)} --label for {len(files)} files; give one for each")
+        raise InputError(f"{len(labels)} --label for {counted(len(files), 'file')}; give one for each")
     require_picture("--out", out)
     documents = [read_document(path) for path in files]
     names = labels or tuple(document["data"]["name"] for document in documents)

@@ -10,6 +10,7 @@ import click
 from geomem.cli.options import device_option, json_option, load, load_samples, reading_options, require_data
 from geomem.cli.output import answer, progress_bar, require_picture, say
 from geomem.cli.quality_table import text_of
+from geomem.errors import InputError, counted
 
 CHEAP = ("frechet", "mmd", "pr", "components", "values", "mean-distance")
 INCEPTION = ("fid", "kid", "inception-pr")
@@ -54,14 +55,13 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
               geomem quality none.npz gap.npz --metric fid --metric kid --fid-weights inception.pth
     """
     require_data(data)
-    from geomem.errors import InputError
     from geomem.features import inception_features, load_features
     from geomem.files import require_writable, write_figure, write_json
     from geomem.generation import data_of, note_other_data, require_comparable
     from geomem.quality import compare_samples
 
     if labels and len(labels) != len(samples):
-        raise InputError(f"{len(labels)} --label for {len(samples)} sample files; give one for each")
+        raise InputError(f"{len(labels)} --label for {counted(len(samples), 'sample file')}; give one for each")
     if out:
         require_writable(out)
     if pareto:

@@ -20,7 +20,7 @@ def cut_into_folds(points: Any, folds: int, seed: int = 0) -> np.ndarray:
     fewer than 2 folds, and for more than there are distinct points.
     """
     if folds < 2:
-        raise InputError(f"{folds} folds: give at least 2")
+        raise InputError(f"{counted(folds, 'fold')}: give at least 2")
     if folds > len(points):
         raise InputError(f"{folds} folds of {counted(len(points), 'point')}: give at most one fold per point")
     found = near_groups(points)
