@@ -64,6 +64,5 @@ def plot_watch(lines: Sequence[Mapping[str, Any]], *, stop_at: float | None = No
             plain_log_axis(error.yaxis)
         else:
             error.set_axis_off()
-        for axes in (share, error):
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
