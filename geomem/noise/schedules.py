@@ -189,11 +189,6 @@ class DDPMSchedule(NoiseSchedule):
         """VE noise level of each timestep, shape (T,), increasing."""
         return np.sqrt((1 - self.alpha_bar) / self.alpha_bar)
 
-    @cached_property
-    def snr(self) -> np.ndarray:
-        """Signal to noise ratio of each timestep, ``abar / (1 - abar)``, shape (T,)."""
-        return self.alpha_bar / (1 - self.alpha_bar)
-
     def timestep(self, sigma: np.ndarray | float) -> np.ndarray:
         """Real-valued timestep of sigma > 0, linear in log sigma between timesteps, clipped to [0, T-1]."""
         return np.interp(np.log(sigma), np.log(self.sigmas), np.arange(self.timesteps))
