@@ -134,9 +134,12 @@ def joined_points(arrays: Sequence[np.ndarray], where: object, labels: Any = Non
         raise file_error(where, f"holds values of type {first.dtype}; convert them to uint8 (images, 0 to 255) or "
                                 "to float")
     stored = pixels or (isinstance(first, np.memmap) and 4 * math.prod(shape) > STORED_BYTES)
-    values = StoredPoints(arrays) if stored else _in_memory(arrays)
-    if not pixels:
-        _refuse_nonfinite(values, where)
+    values: Values = StoredPoints(arrays) if stored else first if len(arrays) == 1 else np.concatenate(arrays)
+    if not stored and values.dtype != np.float32:
+        values = _as_float32(np.asarray(values))
+    if not pixels and (found := nonfinite(points_of(values))):
+        raise file_error(where, f"holds {found[0]:,} NaN or infinite values (as float32), the first in row {found[1]} "
+                                "counted from 0; repair or remove them")
     return Points(values, None if labels is None else _checked_labels(labels, len(values), where), pixels)
 
 
@@ -186,18 +189,6 @@ def in_memory_if_small(points: Points) -> Points:
     if isinstance(values, np.ndarray) or (values.on_disk and values.nbytes > STORED_BYTES):
         return points
     return replace(points, values=np.asarray(values))
-
-
-def _in_memory(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is refused
-        return array if array.dtype == np.float32 else np.array(array, dtype=np.float32)
-
-
-def _refuse_nonfinite(values: Values, where: object) -> None:
-    if found := nonfinite(points_of(values)):
-        raise file_error(where, f"holds {found[0]:,} NaN or infinite values (as float32), the first in row "
-                                f"{found[1]} counted from 0; repair or remove them")
 
 
 def as_labels(labels: Sequence[int | str]) -> np.ndarray:
