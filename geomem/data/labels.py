@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,74 +44,58 @@ class Beside:
     instead_of_folders: bool = True
 
 
+class _Said(NamedTuple):
+    """What one file says: the images that it names, their labels or None, and what to tell of it."""
+
+    file: Name
+    images: list[Name]
+    labels: np.ndarray | None
+    notes: list[str]
+
+
 def labels_beside(where: Path, names: list[Name], images: list[Name], content: Callable[[Name], bytes]) -> Beside:
     """What files among ``names`` say of the images.
 
     Raises InputError for a file that is damaged, names an image that is not there, or gives no label to one that is.
     """
-    edm = sorted(name for name in names if name[-1] == EDM_FILE)
-    listing = sorted(name for name in names if name[-1] in METADATA_FILES)
-    found = _edm(where, edm, images, content) or _metadata(where, listing, images, content)
+    def read(files: list[Name], kind: str, reader: Callable[..., Iterator[Any]]) -> Iterator[_Said]:
+        there = set(images)
+        for file in sorted(files):
+            here = f"{where}: {'/'.join(file)}"
+            with as_input_error(here, f"a {file[-1]} of {kind}", "make it again, or remove it"):
+                text = content(file)
+                for paths, labels, notes in in_child(reader, text, "/".join(file), file_bytes=len(text)):
+                    yield _Said(file, _there(here, file, paths, there), labels, notes)
+
+    said = list(read([name for name in names if name[-1] == EDM_FILE], "EDM or StyleGAN", _edm_labels))
+    meant, is_list = images, not said
+    if is_list:
+        said = list(read([name for name in names if name[-1] in METADATA_FILES], "the library datasets", _listed))
+    notes = list(dict.fromkeys(note for one in said for note in one.notes))
+    if is_list and any(one.images for one in said):
+        listed = {name for one in said for name in one.images}
+        above = [one.file[:-1] for one in said if one.images]
+        meant = [name for name in images if name in listed or not any(name[:len(folder)] == folder for folder in above)]
+        if len(meant) < len(images):
+            notes.append(f"{counted(len(images) - len(meant), 'image')} that {said[0].file[-1]} does not list left out")
+    known = {name: label for one in said if one.labels is not None
+             for name, label in zip(one.images, one.labels.tolist(), strict=True)}
+    labels = None
+    if known:
+        file = said[0].file[-1]
+        if lacking := next((name for name in meant if name not in known), None):
+            raise file_error(f"{where}: {file}", f"gives no label to {'/'.join(lacking)}; label all images, or none")
+        labels = as_labels([known[name] for name in meant])
+        notes.append(f"labels from {file}, {counted(len(np.unique(labels)), 'class')}")
     if other := sorted(name for name in names if name[-1] not in METADATA_FILES
                        and re.fullmatch(r"metadata.*\.(csv|jsonl|json|parquet)", name[-1])):
-        found.notes.append(f"{'/'.join(other[0])} is not read; a file that lists the images is called "
-                           f"{', '.join(METADATA_FILES)}")
-    return found
+        notes.append(f"{'/'.join(other[0])} is not read; a file that lists the images is called "
+                     f"{', '.join(METADATA_FILES)}")
+    return Beside(meant, labels, notes, instead_of_folders=labels is not None or not is_list)
 
 
-def _edm(where: Path, files: list[Name], images: list[Name], content: Callable[[Name], bytes]) -> Beside | None:
-    known: dict[Name, int] = {}
-    told = vectors = False
-    for file in files:
-        here = f"{where}: {'/'.join(file)}"
-        with as_input_error(here, "a dataset.json of EDM or StyleGAN", "make it again, or remove it"):
-            text = content(file)
-            for paths, labels in in_child(_edm_labels, text, file_bytes=len(text)):
-                told = True
-                if labels is None:
-                    vectors = True
-                else:
-                    known |= zip(_there(here, file, paths, images), labels, strict=True)
-    if not told:
-        return None
-    if not known:
-        return Beside(images, None, [f"labels of {EDM_FILE} are vectors, no classes"] if vectors else [])
-    return _labelled(where, EDM_FILE, images, known, [])
-
-
-def _metadata(where: Path, files: list[Name], images: list[Name], content: Callable[[Name], bytes]) -> Beside:
-    known: dict[Name, int | str] = {}
-    listed: set[Name] = set()
-    above: list[Name] = []  # folders of files that list images
-    notes = []
-    for file in files:
-        here = f"{where}: {'/'.join(file)}"
-        with as_input_error(here, f"a {file[-1]} of the library datasets", "make it again, or remove it"):
-            text = content(file)
-            for paths, labels, others in in_child(_listed, text, Path(file[-1]).suffix, file_bytes=len(text)):
-                if paths is None:
-                    notes.append(f"{'/'.join(file)} has no column file_name and is not read")
-                    continue
-                full = _there(here, file, paths, images)
-                listed |= set(full)
-                above.append(file[:-1])
-                known |= {} if labels is None else zip(full, labels.tolist(), strict=True)
-                if others:
-                    notes.append(f"{'/'.join(file)} names other files, which are not read: {', '.join(others)}")
-    if not listed:
-        return Beside(images, None, notes, instead_of_folders=False)
-    meant = [name for name in images if name in listed
-             or not any(name[:len(folder)] == folder for folder in above)]
-    if len(meant) < len(images):
-        notes.append(f"{counted(len(images) - len(meant), 'image')} that {files[0][-1]} does not list left out")
-    if not known:
-        return Beside(meant, None, notes, instead_of_folders=False)
-    return _labelled(where, files[0][-1], meant, known, notes)
-
-
-def _there(here: str, file: Name, paths: list[str], images: list[Name]) -> list[Name]:
+def _there(here: str, file: Name, paths: list[str], there: set[Name]) -> list[Name]:
     """The names that paths beside ``file`` stand for."""
-    there = set(images)
     full = [tuple(posixpath.normpath("/".join((*file[:-1], path))).split("/")) for path in paths]
     missing = next((path for path, name in zip(paths, full, strict=True) if name not in there), None)
     if missing is not None:
@@ -120,18 +104,11 @@ def _there(here: str, file: Name, paths: list[str], images: list[Name]) -> list[
     return full
 
 
-def _labelled(where: Path, file: str, images: list[Name], known: dict[Name, Any], notes: list[str]) -> Beside:
-    if lacking := next((name for name in images if name not in known), None):
-        raise file_error(f"{where}: {file}", f"gives no label to {'/'.join(lacking)}; label all images, or none")
-    labels = as_labels([known[name] for name in images])
-    return Beside(images, labels, [*notes, f"labels from {file}, {counted(len(np.unique(labels)), 'class')}"])
-
-
 # In the child
 
 
-def _edm_labels(content: bytes) -> Iterator[tuple[list[str], list[int] | None]]:
-    """Names and labels; None for vectors. Nothing for a file that is not EDM's."""
+def _edm_labels(content: bytes, file: str) -> Iterator[tuple[list[str], np.ndarray | None, list[str]]]:
+    """Names, labels and notes. Nothing for a file that is not EDM's."""
     whole = json.loads(content)
     if not isinstance(whole, dict) or "labels" not in whole:
         return
@@ -144,22 +121,22 @@ def _edm_labels(content: bytes) -> Iterator[tuple[list[str], list[int] | None]]:
     if len(set(names)) < len(names):
         raise ValueError("it labels a name twice")
     if labels and all(isinstance(label, list) for label in labels):
-        yield names, None
+        yield [], None, [f"labels of {EDM_FILE} are vectors, no classes"]
     elif all(type(label) is int and 0 <= label < 2**31 for label in labels):
-        yield names, labels
+        yield names, as_labels(labels), []
     else:
         raise ValueError("its labels are neither all whole numbers from 0 nor all vectors")
 
 
-def _listed(content: bytes, suffix: str) -> Iterator[tuple[list[str] | None, np.ndarray | None, list[str]]]:
-    """Names of images, their labels or None, and other columns of names. None in place of names for no such column."""
+def _listed(content: bytes, file: str) -> Iterator[tuple[list[str], np.ndarray | None, list[str]]]:
+    """Names of images, their labels or None, and notes; no names where there is no column of them."""
     import io
 
     import pyarrow as pa
     from pyarrow import csv, parquet
     from pyarrow import json as lines
 
-    stream = io.BytesIO(content)
+    stream, suffix = io.BytesIO(content), Path(file).suffix
     if suffix == ".csv":
         table = csv.read_csv(stream, parse_options=csv.ParseOptions(newlines_in_values=True))
     elif suffix == ".jsonl":
@@ -170,7 +147,7 @@ def _listed(content: bytes, suffix: str) -> Iterator[tuple[list[str] | None, np.
     usual = ["file_name", *(f"{name}_file_name" for name in IMAGE_COLUMNS)]
     column = next((name for name in [*usual, *columns] if name in columns), None)
     if column is None:
-        yield None, None, []
+        yield [], None, [f"{file} has no column file_name and is not read"]
         return
     names = table[column].cast(pa.string()).to_pylist()
     label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
@@ -180,4 +157,5 @@ def _listed(content: bytes, suffix: str) -> Iterator[tuple[list[str] | None, np.
     labels = as_labels(values) if {type(value) for value in values} in ({str}, {int}) else None
     if None in names or len(set(names)) < len(names):
         raise ValueError(f"in column {column} a name is missing or stands twice")
-    yield names, labels, [name for name in columns if name != column]
+    others = [name for name in columns if name != column]
+    yield names, labels, [f"{file} names other files, which are not read: {', '.join(others)}"] if others else []
