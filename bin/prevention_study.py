@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.sources import zip_images
+from experiments.sources import means_of_squares, zip_images
 from prevention_summary import over_sets, summary, text_of
 
 from geomem import __version__, load_data
@@ -64,10 +64,7 @@ class Set:
 def halved(images: np.ndarray, side: int = 16) -> np.ndarray:
     """(N, H, W[, C]) uint8 images as (N, C, side, side) float32 in [-1, 1], means of square blocks."""
     images = images[..., None] if images.ndim == 3 else images
-    n, height, _, channels = images.shape
-    block = height // side
-    blocks = images.reshape(n, side, block, side, block, channels).astype(np.float64)
-    return (blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2).astype(np.float32)
+    return (means_of_squares(images, side) / 127.5 - 1).transpose(0, 3, 1, 2).astype(np.float32)
 
 
 def faces(folder: Path) -> tuple[np.ndarray, np.ndarray]:

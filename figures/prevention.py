@@ -67,7 +67,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                     axes.plot(x[-1], y[-1], **CHOSEN[row["way"], row["weights"]], ls="", zorder=4)
             axes.plot(of_set[0]["floor"], 0, "*", ms=12, color="0.1", label="two halves of the held-out data", ls="")
             axes.set(xscale="log", ylim=(-0.04, 1.04))
-            plain_log_axis(axes.xaxis, (1, 2, 5))
+            plain_log_axis(axes.xaxis)
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
@@ -96,7 +96,7 @@ def draw_leaning(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) ->
             axes.axvline(.5, color=GREY, ls="--", lw=1, label="owes the training points nothing")
             axes.axhline(of_set[0]["floor"], color=GREY, ls=":", lw=1.2, label="two halves of the held-out data")
             axes.set_yscale("log")
-            plain_log_axis(axes.yaxis, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 8))
+            plain_log_axis(axes.yaxis)
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         left = min(axes.get_xlim()[0] for axes in figure.axes)
         for axes in figure.axes:

@@ -27,11 +27,9 @@ WAITING = {aten._local_scalar_dense, aten.item, aten.equal, aten.is_nonzero, ate
 class Counts:
     waits: Counter = field(default_factory=Counter)
     copies: int = 0
-    operations: int = 0
 
 
 _counts = Counts()
-_no_float64 = False
 
 
 class Remote(torch.Tensor):
@@ -39,8 +37,6 @@ class Remote(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held):
-        if _no_float64 and held.dtype in (torch.float64, torch.complex128):
-            raise TypeError(f"the device {NAME} has no {held.dtype}")
         with torch.inference_mode(False):  # in that mode torch makes no views of a tensor that wraps another
             return torch.Tensor._make_wrapper_subclass(cls, held.shape, strides=held.stride(), dtype=held.dtype,
                                                        storage_offset=held.storage_offset(), device=f"{NAME}:0")
@@ -58,7 +54,6 @@ class Remote(torch.Tensor):
 
 def on_the_device(op, *args, **kwargs):
     """Compute ``op`` on what its tensors hold; results are on the device unless the operation says otherwise."""
-    _counts.operations += 1
     name, leaves = op.overloadpacket, tree_leaves((args, kwargs))
     wanted = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
     home = name in (aten._to_copy, aten.to) and wanted is not None and wanted.type == "cpu"
@@ -110,14 +105,14 @@ class _Generator(torch.Generator):
 
 
 @contextlib.contextmanager
-def counted(float64=True):
-    """Counts of what runs within; ``float64=False``: a device that has none, as Apple's."""
-    global _counts, _no_float64
-    before, _counts, _no_float64 = (_counts, _no_float64), Counts(), not float64
+def counted():
+    """Counts of what runs within."""
+    global _counts
+    before, _counts = _counts, Counts()
     try:
         yield _counts
     finally:
-        _counts, _no_float64 = before
+        _counts = before
 
 
 @contextlib.contextmanager

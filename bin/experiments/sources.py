@@ -33,13 +33,16 @@ def named(bench: Bench, name: str, n_train: int, n_heldout: int, side: int = 32)
                          lambda: SOURCES[name](bench, n_train, n_heldout, side))
 
 
+def means_of_squares(images: np.ndarray, side: int) -> np.ndarray:
+    """Images (N, H, H, ...) as (N, side, side, ...), float64."""
+    factor = images.shape[1] // side
+    cut = images.reshape(len(images), side, factor, side, factor, *images.shape[3:])
+    return cut.mean(axis=(2, 4), dtype=np.float64)
+
+
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
     """uint8 images (N, H, H, ...) as (N, side, side, ...): rounded means of squares."""
-    factor = images.shape[1] // side
-    if factor == 1:
-        return images
-    cut = images.reshape(len(images), side, factor, side, factor, *images.shape[3:]).astype(np.float32)
-    return np.rint(cut.mean(axis=(2, 4))).astype(np.uint8)
+    return images if images.shape[1] == side else np.rint(means_of_squares(images, side)).astype(np.uint8)
 
 
 def digits(bench: Bench, n_train: int, n_heldout: int, side: int) -> Points:
