@@ -8,7 +8,8 @@ from scipy.stats import binom
 
 from geomem.errors import InputError
 from geomem.memorization import leaning
-from geomem.memorization.leaning import _chance_unseen, _measure
+from geomem.memorization.heldout import DistinctSets
+from geomem.memorization.leaning import _chance_unseen, leaning_against
 
 FIELDS = {"share", "stderr", "null_stderr", "low", "high", "p_value", "floor", "n", "m", "n_train", "n_heldout",
           "merged", "leaked", "tolerance", "seed", "space", "mirrored", "shifts", "brightness"}
@@ -16,6 +17,12 @@ FIELDS = {"share", "stderr", "null_stderr", "low", "high", "p_value", "floor", "
 
 def points(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape)
+
+
+def leaning_of(samples, train, heldout, **options):
+    """Of points as they are, without a search for duplicates."""
+    sets = DistinctSets(train, heldout, heldout, None, None, 0, 0, 0.0)
+    return leaning_against(samples, sets, device="cpu", **options)
 
 
 def share_by_all_subsets(sample, train, heldout):
@@ -32,10 +39,10 @@ def test_share_is_the_mean_over_all_pairs_of_subsets(n_train, n_heldout, on_a_gr
     samples, train, heldout = (points(seed, n, 2) for seed, n in ((1, 6), (2, n_train), (3, n_heldout)))
     if on_a_grid:
         samples, train, heldout = (part.round() for part in (samples, train, heldout))
-    result = _measure(samples, train, heldout, relabelings=9, seed=0, device="cpu")
+    result = leaning_of(samples, train, heldout, relabelings=9)
     expected = [share_by_all_subsets(sample, train, heldout) for sample in samples]
-    np.testing.assert_allclose(result["per_sample"], expected, rtol=0, atol=1e-12)
-    assert result["share"] == pytest.approx(np.mean(expected), abs=1e-12)
+    np.testing.assert_allclose(result.per_sample, expected, rtol=0, atol=1e-12)
+    assert result.share == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 @pytest.mark.parametrize(("larger", "m"), [(10, 3), (50, 50), (1000, 20)])
@@ -115,9 +122,9 @@ def simulated(dimension, n_train, n_heldout, runs, n=200):
     for run in range(runs):
         samples, train, heldout = (points([dimension, n_train, run, k], size, dimension).astype(np.float32)
                                    for k, size in enumerate((n, n_train, n_heldout)))
-        result = _measure(samples, train, heldout, relabelings=199, seed=run, device="cpu")
-        holds += result["low"] <= 0.5 <= result["high"]
-        fires += result["p_value"] <= 0.05
+        result = leaning_of(samples, train, heldout, relabelings=199, seed=run)
+        holds += result.low <= 0.5 <= result.high
+        fires += result.p_value <= 0.05
     return holds, fires
 
 

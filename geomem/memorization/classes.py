@@ -11,7 +11,7 @@ values of each are corrected by Holm's method (1979), which keeps the chance of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def by_class(rate: MemorizationRate, floor: MemorizationRate, samples: Array, tr
     labels, counts = np.unique(classes[0], return_counts=True)
     labels = labels[counts >= SMALLEST_SET]
     relabelings = max(RELABELINGS, _RELABELINGS_PER_CLASS * len(labels))
-    rows: list[tuple[int, int, int, int, int, int, Leaning]] = []
+    found = []
     for label in labels.tolist():
         inside, known, unseen = (np.flatnonzero(part == label) for part in classes)
         try:
@@ -80,15 +80,16 @@ def by_class(rate: MemorizationRate, floor: MemorizationRate, samples: Array, tr
                             device=device, **how)
         except InputError:  # too few distinct points
             continue
-        rows.append((label, len(inside), len(known), len(unseen), int(rate.memorized[inside].sum()),
-                     int(floor.memorized[unseen].sum()), leans))
-    if len(rows) < 2:
+        n, m, count, other = (len(inside), len(unseen), int(rate.memorized[inside].sum()),
+                              int(floor.memorized[unseen].sum()))
+        found.append(ClassResult(label, n, len(known), m, count, other, count / n, *wilson_interval(count, n), leans,
+                                 float(excess_p_value(count, n, other, m)), leans.p_value))
+    if len(found) < 2:
         return ()
-    copies = holm([excess_p_value(count, n, other, m) for _, n, _, m, count, other, _ in rows])
-    leans_p = holm([leans.p_value for *_, leans in rows])
-    return tuple(ClassResult(label, n, n_train, m, count, other, count / n, *wilson_interval(count, n), leans, *ps)
-                 for (label, n, n_train, m, count, other, leans), *ps in zip(rows, copies.tolist(), leans_p.tolist(),
-                                                                             strict=True))
+    copies, leans_p = (holm([getattr(part, name) for part in found]).tolist()
+                       for name in ("ratio_rule_p_value", "leaning_p_value"))
+    return tuple(replace(part, ratio_rule_p_value=p, leaning_p_value=q)
+                 for part, p, q in zip(found, copies, leans_p, strict=True))
 
 
 def require_labels(classes: Labels, *points: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from geomem.errors import InputError, are, counted
 from geomem.memorization.ratio import default_tolerance
 from geomem.memorization.views import AS_THEY_ARE, Views, distinct
 from geomem.points import Array, as_rows, points_of
+from geomem.scales import require_one_scale
 
 SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 
@@ -35,15 +37,29 @@ class DistinctSets:
     views: Views = AS_THEY_ARE
 
 
-def distinct_sets(samples: Array, train: Array, heldout: Array, tolerance: float | None,
-                  views: Views = AS_THEY_ARE, *, device: str | torch.device = "auto") -> DistinctSets:
-    """What samples (n, ...) may be held against; arguments as for ``leaning``.
+def comparable(samples: Array, train: Array, heldout: Array, tolerance: float | None, *,
+               device: str | torch.device = "auto", **how: Any) -> tuple[np.ndarray, DistinctSets]:
+    """Samples (n, d) and what they may be held against; arguments as for ``leaning``. how: of the views.
 
-    Raises InputError if shapes differ, a value is not finite, or fewer than 10 distinct points of a kind remain.
+    Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
+    than 10 distinct points of a kind remain.
     """
     if not samples.shape[1:] == train.shape[1:] == heldout.shape[1:]:
         raise InputError(f"samples, training and held-out points have shapes {tuple(samples.shape[1:])}, "
                          f"{tuple(train.shape[1:])} and {tuple(heldout.shape[1:])}; bring them to one")
+    asked = as_rows(samples, "samples")
+    sets = distinct_sets(train, heldout, tolerance, Views.of(train, **how), device=device)
+    require_one_scale("samples", asked, train)
+    require_one_scale("held-out points", heldout, train)
+    return asked, sets
+
+
+def distinct_sets(train: Array, heldout: Array, tolerance: float | None, views: Views = AS_THEY_ARE, *,
+                  device: str | torch.device = "auto") -> DistinctSets:
+    """Training points (N, ...) and held-out points (M, ...) of one shape, without duplicates and leaks.
+
+    Raises InputError if a value is not finite, or fewer than 10 distinct points of a kind remain.
+    """
     known, unseen = as_rows(train, "train"), as_rows(heldout, "heldout")
     both = points_of(np.concatenate([known, unseen]))
     compared = views.reference(both)

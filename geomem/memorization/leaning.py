@@ -35,11 +35,10 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, distinct_sets
-from geomem.memorization.views import AS_THEY_ARE, Views, nearest_points
-from geomem.points import Array, as_rows
+from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, comparable
+from geomem.memorization.views import Views, nearest_points
+from geomem.points import Array
 from geomem.rng import generator
-from geomem.scales import require_one_scale
 from geomem.statistics import wilson
 
 RELABELINGS = 999
@@ -101,21 +100,46 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
-    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness, features=features)
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, views, device=device)
-    require_one_scale("samples", asked, train)
-    require_one_scale("held-out points", heldout, train)
+    asked, sets = comparable(samples, train, heldout, tolerance, mirrored=mirrored, shifts=shifts,
+                             brightness=brightness, features=features, device=device)
     floor = leaning_of_heldout(sets, relabelings=relabelings, seed=seed, device=device)
     return leaning_against(asked, sets, floor=floor, relabelings=relabelings, seed=seed, device=device)
 
 
 def leaning_against(samples: np.ndarray, sets: DistinctSets, *, floor: Leaning | None = None,
                     relabelings: int = RELABELINGS, seed: int = 0,
-            device: str | torch.device = "auto") -> Leaning:
+                    device: str | torch.device = "auto") -> Leaning:
     """Leaning of samples (n, d), with the points they are held against made distinct beforehand."""
-    measured = _measure(samples, sets.train, sets.heldout, relabelings, seed, device, sets.views)
-    return Leaning(floor=floor, **measured, leaked=sets.leaked, merged=sets.merged, tolerance=sets.tolerance, seed=seed,
-                   views=sets.views)
+    train, heldout = sets.train, sets.heldout
+    m, larger = sorted((len(train), len(heldout)))
+    if larger > LARGER * m:
+        larger = LARGER * m
+        chosen = np.sort(generator(seed, "leaning subset").permutation(max(len(train), len(heldout)))[:larger])
+        train, heldout = (part[chosen] if len(part) > larger else part for part in (train, heldout))
+    pooled = np.concatenate([train, heldout])
+    looked_at = min(len(pooled), int(np.ceil(np.log(_UNSEEN) / np.log(larger / (larger + m)))))
+    distances, neighbours = nearest_points(samples, pooled, looked_at, sets.views, device=device)
+    train_is_smaller = len(train) == m
+    smaller = (np.arange(len(pooled)) < len(train)) == train_is_smaller
+    unseen = _chance_unseen(larger, m, looked_at)
+    ties = (np.diff(distances, axis=1) == 0).any()
+
+    def of_labels(labels: np.ndarray) -> np.ndarray:
+        wins = _with_ties(labels[neighbours], distances, unseen) if ties else unseen[_first(labels, neighbours)]
+        return wins if train_is_smaller else 1 - wins
+
+    per_sample = of_labels(smaller)
+    share = float(per_sample.mean())
+    rng = generator(seed, "leaning relabelings")
+    relabeled = np.array([of_labels(rng.permutation(smaller)).mean() for _ in range(relabelings)])
+    null_stderr = float(np.sqrt(max(((relabeled - 0.5) ** 2).mean(), _NO_VARIANCE)))
+    effective = 1 / (4 * null_stderr**2)
+    low, high = wilson(np.array(share), np.array(effective))
+    return Leaning(
+        share=share, stderr=float(np.sqrt(share * (1 - share) / effective)), low=float(low), high=float(high),
+        p_value=float((1 + (relabeled >= share - 1e-12).sum()) / (1 + relabelings)), null_stderr=null_stderr,
+        floor=floor, n=len(samples), m=m, n_train=len(train), n_heldout=len(heldout), merged=sets.merged,
+        leaked=sets.leaked, tolerance=sets.tolerance, seed=seed, views=sets.views, per_sample=per_sample)
 
 
 def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, seed: int = 0,
@@ -127,42 +151,6 @@ def leaning_of_heldout(sets: DistinctSets, *, relabelings: int = RELABELINGS, se
         return None
     rest = replace(sets, heldout=sets.heldout[order[half:]])
     return leaning_against(sets.unseen[order[:half]], rest, relabelings=relabelings, seed=seed, device=device)
-
-
-def _measure(samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, relabelings: int, seed: int,
-             device: str | torch.device, views: Views = AS_THEY_ARE) -> dict[str, Any]:
-    """The fields of ``Leaning`` that depend on the samples; all points distinct, (n, d), (N, d) and (M, d)."""
-    m, larger = sorted((len(train), len(heldout)))
-    if larger > LARGER * m:
-        larger = LARGER * m
-        chosen = np.sort(generator(seed, "leaning subset").permutation(max(len(train), len(heldout)))[:larger])
-        train, heldout = (part[chosen] if len(part) > larger else part for part in (train, heldout))
-    pooled = np.concatenate([train, heldout])
-    looked_at = min(len(pooled), int(np.ceil(np.log(_UNSEEN) / np.log(larger / (larger + m)))))
-    distances, neighbours = nearest_points(samples, pooled, looked_at, views, device=device)
-    is_train = np.arange(len(pooled)) < len(train)
-    train_is_smaller = len(train) == m
-    smaller = is_train if train_is_smaller else ~is_train
-    unseen = _chance_unseen(larger, m, looked_at)
-    ties = (np.diff(distances, axis=1) == 0).any()
-
-    def smaller_wins(labels: np.ndarray) -> np.ndarray:
-        return _with_ties(labels[neighbours], distances, unseen) if ties else unseen[_first(labels, neighbours)]
-
-    wins = smaller_wins(smaller)
-    per_sample = wins if train_is_smaller else 1 - wins
-    share = float(per_sample.mean())
-    rng = generator(seed, "leaning relabelings")
-    relabeled = np.array([smaller_wins(rng.permutation(smaller)).mean() for _ in range(relabelings)])
-    if not train_is_smaller:
-        relabeled = 1 - relabeled
-    null_stderr = float(np.sqrt(max(((relabeled - 0.5) ** 2).mean(), _NO_VARIANCE)))
-    effective = 1 / (4 * null_stderr**2)
-    low, high = wilson(np.array(share), np.array(effective))
-    return {"share": share, "stderr": float(np.sqrt(share * (1 - share) / effective)), "low": float(low),
-            "high": float(high), "n": len(samples), "m": m,
-            "p_value": float((1 + (relabeled >= share - 1e-12).sum()) / (1 + relabelings)),
-            "null_stderr": null_stderr, "n_train": len(train), "n_heldout": len(heldout), "per_sample": per_sample}
 
 
 def _chance_unseen(larger: int, m: int, most: int) -> np.ndarray:

@@ -96,7 +96,8 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
                          "and batch_size must be at least 1")
     on = resolve_device(device)
     training = training or distinct_training(train, tolerance, device=on)
-    chosen = [_choice(points, n, seed, part) for points, part in ((train, "train"), (heldout, "heldout"))]
+    chosen = [generator(seed, f"per-level {part} points").permutation(len(points))[:n]
+              for points, part in ((train, "train"), (heldout, "heldout"))]  # a smaller n has the first of a larger one
     known, unknown = (torch.as_tensor(points[order]).float().cpu()
                       for points, order in zip((train, heldout), chosen, strict=True))
     classes = [None, None] if labels is None else [torch.from_numpy(part[order])
@@ -132,25 +133,16 @@ def denoise(denoiser: Callable[..., Tensor], points: Tensor, noise: Tensor, sigm
     """
     noisy = points + sigma * noise[:len(points)]
     parts = [slice(start, start + batch_size) for start in range(0, len(points), batch_size)]
-    output = torch.cat([_apply(denoiser, noisy[part].to(device), sigma,
-                               None if classes is None else classes[part].to(device),
-                               rows_of(conditioning or {}, torch.arange(len(points))[part], len(points), device))
-                        for part in parts])
-    estimate = as_rows(output, f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
+    outputs = []
+    for part in parts:
+        x, rows = noisy[part].to(device), torch.arange(len(points))[part]
+        labels = () if classes is None else (classes[part].to(device),)
+        given = rows_of(conditioning or {}, rows, len(points), device)
+        with torch.inference_mode():
+            outputs.append(denoiser(x, torch.full((len(x),), sigma, device=device), *labels, **given).float().cpu())
+    estimate = as_rows(torch.cat(outputs), f"the denoiser's output at sigma = {sigma:g}").astype(np.float64)
     clean = as_rows(points)
     if estimate.shape != clean.shape:
         raise InputError(f"the denoiser gives {estimate.shape[0]} points of {estimate.shape[1]} values for "
                          f"{clean.shape[0]} of {clean.shape[1]}; it must give an estimate x0 for every noisy point")
     return estimate, ((estimate - clean) ** 2).mean(axis=1)
-
-
-def _choice(points: Array, n: int, seed: int, part: str) -> np.ndarray:
-    """Indices of n points chosen at random; a smaller n chooses the first of a larger one's."""
-    return generator(seed, f"per-level {part} points").permutation(len(points))[:n]
-
-
-def _apply(denoiser: Callable[..., Tensor], noisy: Tensor, sigma: float, labels: Tensor | None,
-           conditioning: Mapping[str, Any]) -> Tensor:
-    levels = torch.full((len(noisy),), sigma, device=noisy.device)
-    with torch.inference_mode():
-        return denoiser(noisy, levels, *(() if labels is None else (labels,)), **conditioning).float().cpu()

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from geomem.devices import evaluation_mode, resolve_device
 from geomem.geometry.options import as_sigmas
-from geomem.memorization.heldout import distinct_sets
+from geomem.memorization.heldout import comparable
 from geomem.memorization.levels import denoise
 from geomem.models import GaussianDenoiser
 from geomem.points import Array
@@ -100,7 +100,7 @@ def membership(denoiser: Callable[..., Tensor], train: Array, heldout: Array, si
     Raises InputError as ``leaning`` and ``memorization_per_noise_level`` do.
     """
     levels, on = as_sigmas(sigmas), resolve_device(device)
-    sets = distinct_sets(train, train, heldout, tolerance, device=on)
+    _, sets = comparable(train, train, heldout, tolerance, device=on)
     members, others = (torch.from_numpy(np.ascontiguousarray(rows[order])).float().reshape(-1, *train.shape[1:])
                        for rows, order in ((sets.train, _choice(len(sets.train), n, seed, "training")),
                                            (sets.heldout, _choice(len(sets.heldout), n, seed, "held-out"))))

@@ -23,10 +23,9 @@ import numpy as np
 import torch
 from scipy.stats import hypergeom
 
-from geomem.memorization.heldout import distinct_sets
+from geomem.memorization.heldout import comparable
 from geomem.memorization.views import Views, nearest_points
-from geomem.points import Array, as_rows
-from geomem.scales import require_one_scale
+from geomem.points import Array
 
 QUANTILES = (0.0, 0.01, 0.05)  # of the held-out distances; 0 is the smallest of them
 LEVEL = 0.05  # of all tests together
@@ -95,23 +94,21 @@ def near_copies(samples: Array, train: Array, heldout: Array, *, tolerance: floa
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
-    views = Views.of(train, mirrored=mirrored, shifts=shifts, brightness=brightness, features=features)
-    asked, sets = as_rows(samples, "samples"), distinct_sets(samples, train, heldout, tolerance, views, device=device)
-    require_one_scale("samples", asked, train)
-    require_one_scale("held-out points", heldout, train)
-    distance, index = (part[:, 0] for part in nearest_points(asked, sets.train, 1, views, device=device))
-    limits = np.sort(nearest_points(sets.unseen, sets.train, 1, views, device=device)[0][:, 0])
+    asked, sets = comparable(samples, train, heldout, tolerance, mirrored=mirrored, shifts=shifts,
+                             brightness=brightness, features=features, device=device)
+    distance, index = (part[:, 0] for part in nearest_points(asked, sets.train, 1, sets.views, device=device))
+    limits = np.sort(nearest_points(sets.unseen, sets.train, 1, sets.views, device=device)[0][:, 0])
     n, m = len(asked), len(limits)
     tests = []
     for quantile in QUANTILES:
-        place = max(1, int(np.ceil(quantile * m)))  # j
-        count = int((distance < limits[place - 1]).sum())
-        p_value = float(p_value_of(count, n, m, place))
-        tests.append(QuantileTest(quantile, float(limits[place - 1]), count, place * n / (m + 1), p_value))
+        j = max(1, int(np.ceil(quantile * m)))
+        count = int((distance < limits[j - 1]).sum())
+        tests.append(QuantileTest(quantile, float(limits[j - 1]), count, j * n / (m + 1),
+                                  float(p_value_of(count, n, m, j))))
     best = min(tests, key=lambda test: test.p_value)
     together = min(1.0, len(tests) * best.p_value)
     found = (distance < best.distance) & (together <= LEVEL)
-    return NearCopies(tuple(tests), together, n, m, sets.leaked, sets.tolerance, views, found, sets.index[index],
+    return NearCopies(tuple(tests), together, n, m, sets.leaked, sets.tolerance, sets.views, found, sets.index[index],
                       distance)
 
 

@@ -177,7 +177,7 @@ class Watch:
         distance, _ = nearest_points(rows, self.training.points, 1, self.training.views, device=self.device)
         rows = rows[distance[:, 0] > self.training.tolerance]
         try:
-            return distinct_sets(rows, chosen, rows, self.training.tolerance, self.training.views, device=self.device)
+            return distinct_sets(chosen, rows, self.training.tolerance, self.training.views, device=self.device)
         except InputError:
             return None
 

@@ -202,7 +202,7 @@ def swap_experiment(models: Mapping[str, nn.Module], rows: Sequence[SwapRow], da
     report = quality_report(unswapped, dataset.train, dataset.test, device=device)
     compared, floor = None, None
     try:
-        compared = distinct_sets(unswapped, dataset.train, dataset.test, tolerance, training.views, device=device)
+        compared = distinct_sets(dataset.train, dataset.test, tolerance, training.views, device=device)
         floor = leaning_of_heldout(compared, device=device)
     except InputError as error:
         _LOG.warning(f"warning: whether samples lean on the training points cannot be said: {error}")
