@@ -23,6 +23,7 @@ are not, and there is no verdict but ``copies``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,8 +175,7 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     if told is not None:
         tests.append(_membership(told, level))
     if of_classes:
-        tests += [_ratio_rule_by_class(of_classes, level, class_names),
-                  _leaning_by_class(of_classes, level, class_names)]
+        tests += _by_class(of_classes, level, class_names)
     verdict, reasons = _weigh(tests, level, _unfit(leans))
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
                  of_classes, quality_report(samples, train, heldout, features=space, seed=seed, device=device),
@@ -196,17 +196,20 @@ def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...]) -> tupl
 
 def _unfit(leans: Leaning) -> tuple[str, ...]:
     """A sentence for each sign that the held-out points are no points that the model could have been trained on."""
-    signs = []
-    floor = leans.floor
+    signs, floor = [], leans.floor
     if floor is not None and 2 * min(floor.p_value, 1 - floor.p_value) < _UNFIT_LEVEL:
-        signs.append(f"The held-out points follow another law than the training points, or share sources with them: "
-                     f"{floor.share:.1%} [{floor.low:.1%}, {floor.high:.1%}] of them are nearer to the training points "
-                     "than to as many other held-out points, where 50% would be. Split the data again, at random.")
+        signs.append("The held-out points follow another law than the training points, or share sources with them: "
+                     f"{_percent(floor.share, floor)} of them are nearer to the training points than to as many other "
+                     "held-out points, where 50% would be. Split the data again, at random.")
     if 1 - leans.p_value < _UNFIT_LEVEL:
-        signs.append(f"The samples are nearer to the held-out points than to the training points: only "
-                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] are nearer to the latter. Was the model "
-                     "trained on the held-out points, or are the two sets exchanged?")
+        signs.append("The samples are nearer to the held-out points than to the training points: only "
+                     f"{_percent(leans.share, leans)} are nearer to the latter. Was the model trained on the held-out "
+                     "points, or are the two sets exchanged?")
     return tuple(signs)
+
+
+def _percent(value: float, interval: Any) -> str:
+    return f"{value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 
 def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float | None:
@@ -222,89 +225,84 @@ def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float 
     return float(betaincinv(c, n - c + 1, POWER))
 
 
-def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, level: float) -> AuditTest:
-    n, m, other = rate.n, floor.n, floor.count
-    smallest = _smallest_share(n, lambda count: excess_p_value(count, n, other, m) <= level)
-    return AuditTest(name, "copies", float(excess_p_value(rate.count, n, other, m)), smallest,
-                     f"By the ratio rule {rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {n:,} samples are copies "
-                     f"of {in_words(rate.views.to_dict())}; of {m:,} held-out points {floor.rate:.1%} "
-                     f"[{floor.low:.1%}, {floor.high:.1%}] are.")
+def _smallest_excess(n: int, other: int, m: int, level: float) -> float | None:
+    """Of n samples, beside ``other`` of m held-out points."""
+    return _smallest_share(n, lambda count: excess_p_value(count, n, other, m) <= level)
 
 
-def _smallest_leaning(leans: Leaning, level: float) -> float | None:
-    smallest = 0.5 + float(norm.isf(level) + norm.ppf(POWER)) * leans.null_stderr
+def _smallest_above_half(stderr: float, level: float) -> float | None:
+    """The smallest share or area that is found where an honest one is 1/2 with this standard error."""
+    smallest = 0.5 + float(norm.isf(level) + norm.ppf(POWER)) * stderr
     return smallest if smallest < 1 else None
 
 
+def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, level: float) -> AuditTest:
+    return AuditTest(name, "copies", float(excess_p_value(rate.count, rate.n, floor.count, floor.n)),
+                     _smallest_excess(rate.n, floor.count, floor.n, level),
+                     f"By the ratio rule {_percent(rate.rate, rate)} of {rate.n:,} samples are copies of "
+                     f"{in_words(rate.views.to_dict())}; of {floor.n:,} held-out points {_percent(floor.rate, floor)} "
+                     "are.")
+
+
 def _leaning(leans: Leaning, level: float) -> AuditTest:
-    return AuditTest("leaning", "leans", leans.p_value, _smallest_leaning(leans, level),
-                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples are nearer to the training "
-                     f"points than to as many held-out points; 50% owe them nothing.")
+    return AuditTest("leaning", "leans", leans.p_value, _smallest_above_half(leans.null_stderr, level),
+                     f"{_percent(leans.share, leans)} of the samples are nearer to the training points than to as many "
+                     "held-out points; 50% owe them nothing.")
 
 
 def _near_copies(near: NearCopies, level: float) -> AuditTest:
-    test = min(near.tests, key=lambda test: test.p_value)
-    nearest = near.tests[0]
-    single = level / len(near.tests)
+    test, single = min(near.tests, key=lambda test: test.p_value), level / len(near.tests)
     smallest = _smallest_share(near.n, lambda count: p_value_of(count, near.n, near.n_heldout, 1) <= single)
+    beyond = ("any held-out point is" if test == near.tests[0] else
+              f"all but {test.quantile:.0%} of the held-out points are")
     return AuditTest("near_copies", "leans", near.p_value, smallest,
-                     f"{test.count / near.n:.1%} of the samples are nearer to a training point than "
-                     + ("any held-out point is" if test == nearest else
-                        f"all but {test.quantile:.0%} of the held-out points are")
-                     + f"; {test.expected / near.n:.1%} would be expected.")
+                     f"{test.count / near.n:.1%} of the samples are nearer to a training point than {beyond}; "
+                     f"{test.expected / near.n:.1%} would be expected.")
 
 
 def _membership(told: Membership, level: float) -> AuditTest:
     m, n, strongest = told.n_train, told.n_heldout, told.strongest
     spread = float(np.sqrt((m + n + 1) / (12 * m * n)))  # of the area where both kinds have one law
-    smallest = 0.5 + float(norm.isf(level / len(told.attacks)) + norm.ppf(POWER)) * spread
-    area = strongest.area
-    return AuditTest("membership", "leans", told.p_value, smallest if smallest < 1 else None,
-                     f"Whoever has the model tells training from held-out points by its errors at sigma = "
-                     f"{strongest.sigma:.3g} with an area under the curve of {area.value:.1%} [{area.low:.1%}, "
-                     f"{area.high:.1%}], at best; 50% is chance.")
+    return AuditTest("membership", "leans", told.p_value, _smallest_above_half(spread, level / len(told.attacks)),
+                     "Whoever has the model tells training from held-out points by its errors at sigma = "
+                     f"{strongest.sigma:.3g} with an area under the curve of "
+                     f"{_percent(strongest.area.value, strongest.area)}, at best; 50% is chance.")
 
 
-def _ratio_rule_by_class(classes: tuple[ClassResult, ...], level: float, names: Sequence[str]) -> AuditTest:
-    first = min(classes, key=lambda part: part.ratio_rule_p_value)
-    effects = [_smallest_share(part.n, lambda count, part=part: excess_p_value(  # type: ignore[misc]
-        count, part.n, part.heldout_count, part.n_heldout) <= level / len(classes)) for part in classes]
-    return AuditTest("ratio_rule_by_class", "copies", first.ratio_rule_p_value, _in_any(effects),
-                     f"Of {first.n:,} samples of class {_named(first.label, names)} {first.rate:.1%} "
-                     f"[{first.low:.1%}, {first.high:.1%}] are copies of training points by the ratio rule; of "
-                     f"{first.n_heldout:,} held-out points of it {first.heldout_count / first.n_heldout:.1%} are. This "
-                     f"is the worst of {len(classes)} classes.")
+def _by_class(classes: tuple[ClassResult, ...], level: float, names: Sequence[str]) -> list[AuditTest]:
+    """The ratio rule and leaning, each in the class where it is worst; the effect is found in whichever class it is."""
+    single, worst = level / len(classes), f"This is the worst of {len(classes)} classes."
+    shares = [_smallest_excess(part.n, part.heldout_count, part.n_heldout, single) for part in classes]
+    leanings = [_smallest_above_half(part.leaning.null_stderr, single) for part in classes]
+    copied = min(classes, key=lambda part: part.ratio_rule_p_value)
+    near = min(classes, key=lambda part: part.leaning_p_value)
+    return [
+        AuditTest("ratio_rule_by_class", "copies", copied.ratio_rule_p_value, _largest(shares),
+                  f"Of {copied.n:,} samples of class {_named(copied.label, names)} {_percent(copied.rate, copied)} are "
+                  f"copies of training points by the ratio rule; of {copied.n_heldout:,} held-out points of it "
+                  f"{copied.heldout_count / copied.n_heldout:.1%} are. {worst}"),
+        AuditTest("leaning_by_class", "leans", near.leaning_p_value, _largest(leanings),
+                  f"{_percent(near.leaning.share, near.leaning)} of the samples of class {_named(near.label, names)} "
+                  f"are nearer to its training points than to as many held-out points of it; 50% owe them nothing. "
+                  f"{worst}")]
 
 
-def _leaning_by_class(classes: tuple[ClassResult, ...], level: float, names: Sequence[str]) -> AuditTest:
-    first = min(classes, key=lambda part: part.leaning_p_value)
-    leans = first.leaning
-    return AuditTest("leaning_by_class", "leans", first.leaning_p_value,
-                     _in_any([_smallest_leaning(part.leaning, level / len(classes)) for part in classes]),
-                     f"{leans.share:.1%} [{leans.low:.1%}, {leans.high:.1%}] of the samples of class "
-                     f"{_named(first.label, names)} are nearer to its training points than to as many held-out points "
-                     f"of it; 50% owe them nothing. This is the worst of {len(classes)} classes.")
+def _largest(effects: list[float | None]) -> float | None:
+    known = [effect for effect in effects if effect is not None]
+    return max(known) if len(known) == len(effects) else None
 
 
 def _named(label: int, names: Sequence[str]) -> str:
     return names[label] if 0 <= label < len(names) else str(label)
 
 
-def _in_any(effects: list[float | None]) -> float | None:
-    """What is found in whichever class it is: the largest of them."""
-    known = [effect for effect in effects if effect is not None]
-    return max(known) if len(known) == len(effects) else None
-
-
 def _peers(samples: Array, train: Array, heldout: Array, space: FeatureSpace | None, seed: int,
            device: str | torch.device) -> dict[str, float | None]:
     if space is not None:
         samples, train, heldout = (space(part) for part in (samples, train, heldout))
-    figures: dict[str, float | None] = {"auth_pct": auth_pct(samples, train, device=device)}
-    try:
+    figures: dict[str, float | None] = {"auth_pct": auth_pct(samples, train, device=device), "c_t": None}
+    with suppress(InputError):  # too few points for its cells
         figures["c_t"] = c_t(samples, train, heldout, seed=seed, device=device)
-    except InputError:
-        figures["c_t"] = None
     return figures if space is None else {**figures, "mifid": mifid(samples, train)}
 
 
