@@ -70,6 +70,13 @@ def test_copies_alone_have_a_share_of_one():
     assert result.low > 0.9
 
 
+def test_what_lies_beyond_the_neighbours_that_are_looked_at_is_neglected():
+    """300 training points are nearer than any of the 100 others; none of the first 23 in a random 100 of them: 1e-4."""
+    train, heldout = points(1, 300, 3), points(2, 100, 3) + 20
+    result = leaning_of(train[:50], train, heldout, relabelings=9)
+    assert 1 - 1e-4 <= result.share < 1
+
+
 def test_samples_as_near_to_all_points_say_nothing():
     """So far away that all distances round to one."""
     result = leaning(np.full((5, 3), 1e30), points(1, 10, 3), points(2, 10, 3))

@@ -14,6 +14,8 @@ random subset of m with probability
 
     u(j) = C(L - j, m) / C(L, m).
 
+Neighbours from which on u is below 1e-4 are not looked at.
+
 **Error.** Which points happen to be training and which held-out matters as much as which samples were drawn, and does
 not fall with their number. Where model and points are independent, all labelings of the pooled points by "training" and
 "held-out" are equally likely given the samples; the p value is the share of random relabelings with an s at least as
@@ -43,8 +45,8 @@ from geomem.statistics import wilson
 
 RELABELINGS = 999
 LARGER = 8  # points of the larger set for each of the smaller one, at most: more hardly make s more certain
-_UNSEEN = 1e-6  # chance that no point of the smaller set is among the neighbours that are looked at
-_FIRST_LOOK = 8
+_NEGLECTED = 1e-4  # u(j) from which on neighbours are not looked at: by so much the share of a sample may be off
+_FEWEST = 20  # neighbours that are looked at, for ties
 _NO_VARIANCE = 1e-12  # all samples are so far away that rounding makes all points as near
 
 
@@ -117,15 +119,17 @@ def leaning_against(samples: np.ndarray, sets: DistinctSets, *, floor: Leaning |
         chosen = np.sort(generator(seed, "leaning subset").permutation(max(len(train), len(heldout)))[:larger])
         train, heldout = (part[chosen] if len(part) > larger else part for part in (train, heldout))
     pooled = np.concatenate([train, heldout])
-    looked_at = min(len(pooled), int(np.ceil(np.log(_UNSEEN) / np.log(larger / (larger + m)))))
+    unseen = _chance_unseen(larger, m, len(pooled))
+    looked_at = min(len(pooled), max(_FEWEST, int((unseen <= _NEGLECTED).argmax())))
     distances, neighbours = nearest_points(samples, pooled, looked_at, sets.views, device=device)
     train_is_smaller = len(train) == m
     smaller = (np.arange(len(pooled)) < len(train)) == train_is_smaller
-    unseen = _chance_unseen(larger, m, looked_at)
     ties = (np.diff(distances, axis=1) == 0).any()
 
     def of_labels(labels: np.ndarray) -> np.ndarray:
-        wins = _with_ties(labels[neighbours], distances, unseen) if ties else unseen[_first(labels, neighbours)]
+        seen = labels[neighbours]
+        wins = _with_ties(seen, distances, unseen) if ties else unseen[
+            np.where(seen.any(axis=1), seen.argmax(axis=1), looked_at)]
         return wins if train_is_smaller else 1 - wins
 
     per_sample = of_labels(smaller)
@@ -161,23 +165,8 @@ def _chance_unseen(larger: int, m: int, most: int) -> np.ndarray:
     return np.where(left >= m, np.exp(np.minimum(log_u - log_u[0], 0)), 0.0)  # rounding must not exceed a chance
 
 
-def _first(labels: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Position of the first neighbour with a true label, (n,); the number of neighbours where there is none."""
-    n, k = neighbours.shape
-    position = np.full(n, k)
-    open_rows = np.arange(n)
-    for start in range(0, k, _FIRST_LOOK):
-        known = labels[neighbours[open_rows, start:start + _FIRST_LOOK]]
-        seen = known.any(axis=1)
-        position[open_rows[seen]] = start + known[seen].argmax(axis=1)
-        open_rows = open_rows[~seen]
-        if not len(open_rows):
-            break
-    return position
-
-
 def _with_ties(labels: np.ndarray, distances: np.ndarray, unseen: np.ndarray) -> np.ndarray:
-    """``unseen`` at the first true label, with one half where points of the other kind are just as near."""
+    """``unseen`` at the first true label (n, k), with one half where points of the other kind are just as near."""
     first = np.where(labels.any(axis=1), labels.argmax(axis=1), labels.shape[1] - 1)
     nearest_smaller = np.where(labels.any(axis=1), np.take_along_axis(distances, first[:, None], 1)[:, 0], np.inf)
     nearer = (~labels & (distances < nearest_smaller[:, None])).sum(axis=1)
