@@ -181,7 +181,7 @@ def test_memorization_benchmark_runs_and_its_samples_are_what_they_say(tmp_path,
         assert part["geomem"]["largest_relative_error"] < 1e-7
         assert part["faiss_over_geomem"] > 0
         assert part["leaning_over_rule"] == part["leaning_seconds"]["processor"] / part["seconds"]["processor"]
-    assert parts["near-copies"]["leaning"] > 0.99
+    assert parts["near-copies"]["leaning"] > 0.6
     assert parts["mix"]["memorized"] == pytest.approx(0.2, abs=0.01)  # a fifth are copies
     assert (parts["near-copies"]["memorized"], parts["noisy"]["memorized"]) == (1, 0)
 
