@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -182,6 +184,15 @@ def test_a_header_that_lies(tmp_path, shape):
         header(folder / "b.npy", shape, 8)
     refused(tmp_path / "b.npy", "b.npy")
     refused(tmp_path / "shards", "b.npy")
+
+
+def test_a_header_that_python_2_wrote(tmp_path):
+    header(tmp_path / "a.npy", "(8L, 2L)", 8)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.write(tmp_path / "a.npy", "train.npy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_data(tmp_path / "a.npy").dim == load_data(tmp_path / "a.npz").dim == 2
 
 
 def test_pickle_is_never_run(tmp_path):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,20 @@ def read_shards(folder: Path, paths: list[Path]) -> Source:
 
 
 def _memory_map(path: Path) -> np.ndarray:
-    with as_input_error(path, "a NumPy array", _ADVICE):
+    with as_input_error(path, "a NumPy array", _ADVICE), _quiet():
         if not path.is_file():
             raise file_error(path, "is not a file; remove it or give the file itself")
         with open(path, "rb") as file:
             _check_header(file, path, path.stat().st_size)
         return np.lib.format.open_memmap(path, mode="r")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """NumPy warns of headers that Python 2 wrote, with whole numbers like ``8L``; they are read all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _check_header(file: Any, where: object, size: int) -> None:
@@ -112,7 +122,7 @@ def arrays_of(path: Path, choose: Callable[[Iterable[str]], Iterable[str]]) -> d
         refuse_bomb(path, path.stat().st_size, sum(info.file_size for info in wanted.values()))
         arrays = {}
         for key, info in wanted.items():
-            with as_input_error(f"{path}: {key}", "a NumPy array", _ADVICE):
+            with as_input_error(f"{path}: {key}", "a NumPy array", _ADVICE), _quiet():
                 with archive.open(info) as file:
                     _check_header(file, f"{path}: {key}", info.file_size)
                 with archive.open(info) as file:
