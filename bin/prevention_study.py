@@ -129,7 +129,7 @@ def load_set(name: str, folder: Path, out: Path) -> DataSet:
         if name.startswith("digits"):
             return load_data("digits", n_train=chosen.n_train)
         return load_data(str(folder / "ECG5000_TRAIN.txt"), heldout=str(folder / "ECG5000_TEST.txt"),
-                         n_train=chosen.n_train)
+                         n_train=chosen.n_train, shuffle=chosen.n_train < 500)  # the file is sorted by class
     path = out / f"{_file_name(name)}.npz"
     if not path.exists():
         train, heldout_points = chosen.images(folder)

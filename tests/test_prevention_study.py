@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,6 +78,16 @@ def test_closed_levels_have_the_teachers_estimate_as_their_target(trainers):
     loss, other = (denoising_loss(closing.teacher, batch.clean[closed], batch.noise[closed], sigma[closed])
                    for batch in (found, expected))
     assert loss < 1e-9 < 1e-2 < other
+
+
+def test_fewer_beats_than_a_file_sorted_by_class_holds_are_of_all_classes(tmp_path, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(40, 8))
+    for part in ("TRAIN", "TEST"):
+        np.savetxt(tmp_path / f"ECG5000_{part}.txt", np.column_stack([np.repeat([1, 2], 20), rows]))
+    monkeypatch.setitem(study.SETS, "ecg200", replace(study.SETS["ecg200"], n_train=20))
+    dataset = study.load_set("ecg200", tmp_path, tmp_path)
+    assert len(dataset.train) == 20
+    assert 4 < np.isin(dataset.train, rows[:20].astype(np.float32)).all(1).sum() < 16
 
 
 def test_nothing_closed_is_the_plain_training(trainers):
