@@ -87,7 +87,7 @@ def test_fewer_beats_than_a_file_sorted_by_class_holds_are_of_all_classes(tmp_pa
     monkeypatch.setitem(study.SETS, "ecg200", replace(study.SETS["ecg200"], n_train=20))
     dataset = study.load_set("ecg200", tmp_path, tmp_path)
     assert len(dataset.train) == 20
-    assert 4 < np.isin(dataset.train, rows[:20].astype(np.float32)).all(1).sum() < 16
+    assert 4 < np.isin(dataset.train.reshape(20, 8), rows[:20].astype(np.float32)).all(1).sum() < 16
 
 
 def test_nothing_closed_is_the_plain_training(trainers):
