@@ -43,7 +43,7 @@ def test_zone_is_that_of_the_refined_curves_and_the_curves_those_asked_for(capsy
     body = json.loads(json.dumps(report.to_dict()))
     assert {**body, "data": body["data"] | own, "seconds": document["seconds"]} == document
     assert (report.reason, report.notes, report.thresholds) == (None, (), report.curves.thresholds)
-    assert len(report.plot().axes[0].patches) == 4
+    assert len(report.plot().axes[0].patches) == 5  # zone, crossing, two edges, the legend's entry of the intervals
     assert "coverage" in geomem.danger_zone(data.train, data.heldout, sigmas=[0.05, 0.1]).reason
     curves = geometry_curves(data.train, data.heldout, sigmas=12)
     zone = find_danger_zone(refined_curves(data.train, data.heldout, curves))
@@ -119,8 +119,8 @@ def test_per_class(tmp_path, capsys):
     assert status("plot-curves", tmp_path / "zone", "--out", tmp_path / "again.png") == 0
     axes, = plot_curves([("a", document)]).axes
     plain, = plot_curves([("a", whole)]).axes
-    assert len(axes.lines) == len(plain.lines) + 4  # W and C of two classes
-    assert len(axes.patches) == 4  # zone, crossing, two edges
+    assert len(axes.lines) == len(plain.lines) + 5  # W and C of two classes, their entry in the legend
+    assert len(axes.patches) == len(plain.patches) == 5
 
 
 def test_class_without_a_zone_has_a_reason(tmp_path, capsys):
