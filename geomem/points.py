@@ -354,8 +354,10 @@ def _join_close(points: Points, root: np.ndarray, tolerance: float) -> None:
         for pairs in points.select(low).blocks(BLOCK_VALUES):
             apart = root[low[pairs]] != root[high[pairs]]  # of many in one group most pairs are joined by now
             first, second = low[pairs][apart], high[pairs][apart]
-            difference = points.take(first).astype(np.float64) - points.take(second)
-            close = np.sqrt(np.einsum("nd,nd->n", difference, difference)) <= tolerance
+            close = np.empty(len(first), dtype=bool)
+            for few in runs(0, len(first), max(1, BLOCK_VALUES // 8 // points.dim)):
+                difference = points.take(first[few]).astype(np.float64) - points.take(second[few])
+                close[few] = np.sqrt(np.einsum("nd,nd->n", difference, difference)) <= tolerance
             if close.any():
                 ends = root[first[close]], root[second[close]]
                 joined = coo_array((np.ones(len(ends[0])), ends), shape=(len(root), len(root)))
