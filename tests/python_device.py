@@ -4,6 +4,7 @@ Its tensors live elsewhere as far as torch knows (PrivateUse1, here called ``rem
 a CPU tensor is refused, NumPy cannot read one, and only a copy brings values back. Each holds a CPU tensor on which
 everything is computed, so the results are the CPU's. ``counted`` gives what would cost time on a GPU: ``waits`` of
 the host for the device (a copy back, ``.item()``, a size that depends on values) and ``copies`` to the device.
+``present(float64=False)`` is a device like Apple's mps: any float64 on it, or on either side of a copy, is refused.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+import geomem.devices
 
 NAME = "remote"
 aten = torch.ops.aten
@@ -30,6 +33,7 @@ class Counts:
 
 
 _counts = Counts()
+_float64 = True  # whether the device has it
 
 
 class Remote(torch.Tensor):
@@ -37,6 +41,7 @@ class Remote(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held):
+        _refuse_float64(held)
         with torch.inference_mode(False):  # in that mode torch makes no views of a tensor that wraps another
             return torch.Tensor._make_wrapper_subclass(cls, held.shape, strides=held.stride(), dtype=held.dtype,
                                                        storage_offset=held.storage_offset(), device=f"{NAME}:0")
@@ -58,6 +63,8 @@ def on_the_device(op, *args, **kwargs):
     wanted = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
     home = name in (aten._to_copy, aten.to) and wanted is not None and wanted.type == "cpu"
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if name in (aten._to_copy, aten.to, aten.copy_):
+        _refuse_float64(*tensors, kwargs.get("dtype"))
     here = [tensor for tensor in tensors if not isinstance(tensor, Remote)]
     if name is aten.copy_ and here:
         home = args[0] is here[0]
@@ -81,6 +88,12 @@ def on_the_device(op, *args, **kwargs):
     if name is aten.copy_ and home:
         return args[0]
     return results if home else tree_map(lambda r: wrapped(r) if isinstance(r, torch.Tensor) else r, results)
+
+
+def _refuse_float64(*values):
+    if not _float64 and any(getattr(value, "dtype", value) == torch.float64 for value in values):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
+                        "Please use float32 instead.")
 
 
 def _held(value):
@@ -116,20 +129,24 @@ def counted():
 
 
 @contextlib.contextmanager
-def present():
-    """Within it torch has the device."""
+def present(*, float64=True):
+    """Within it torch has the device, and geomem knows it as one with or without float64."""
+    global _float64
     if not hasattr(torch, NAME):
         _register()
     with torch.autograd.set_multithreading_enabled(False), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "Generator", _Generator)
-        patch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self)
+        patch.setattr(geomem.devices, "WITHOUT_FLOAT64", {"mps"} if float64 else {"mps", NAME})
         for name in ("tensor", "as_tensor"):  # torch's own cannot write to a backend in Python
             patch.setattr(torch, name, _by_copy(getattr(torch, name)))
+        before = _float64, torch.__future__.get_swap_module_params_on_conversion()
+        _float64 = float64
         torch.__future__.set_swap_module_params_on_conversion(True)  # .data = ... would leave ``held`` behind
         try:
             yield
         finally:
-            torch.__future__.set_swap_module_params_on_conversion(False)
+            _float64 = before[0]
+            torch.__future__.set_swap_module_params_on_conversion(before[1])
 
 
 def _register():

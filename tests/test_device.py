@@ -33,23 +33,32 @@ from geomem.models import (
     VelocityDenoiser,
     build_network,
 )
-from geomem.noise import GapSampler, LogitNormalSampler, LogNormalSampler, UniformTimestepSampler
+from geomem.models.denoiser import TimestepOfSigma
+from geomem.noise import DDPMSchedule, GapSampler, LogitNormalSampler, LogNormalSampler, UniformTimestepSampler
 from geomem.quality import precision_recall
 from geomem.theory import pixel_sensitivity
 from geomem.training import Monitor, Trainer, TrainingSettings
+from geomem.training.trainer import bfloat16_products
 
 RNG = np.random.default_rng(0)
 TRAIN, HELDOUT = (RNG.standard_normal((n, 1, 8, 8), dtype=np.float32) for n in (60, 50))
 SAMPLES = np.concatenate([TRAIN[:6] + np.float32(0.01) * RNG.standard_normal((6, 1, 8, 8), dtype=np.float32),
                           RNG.standard_normal((30, 1, 8, 8), dtype=np.float32)])
 LABELS = np.arange(60) % 3
+WITHOUT_FLOAT64 = "without float64"  # the device in Python as Apple's mps is
 
 
-@pytest.fixture(scope="module", params=[NAME, pytest.param("cuda", marks=[
+@pytest.fixture
+def without_float64():
+    with python_device.present(float64=False):
+        yield
+
+
+@pytest.fixture(scope="module", params=[NAME, WITHOUT_FLOAT64, pytest.param("cuda", marks=[
     pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")])])
 def device(request):
-    with python_device.present():
-        yield request.param
+    with python_device.present(float64=request.param != WITHOUT_FLOAT64):
+        yield NAME if request.param == WITHOUT_FLOAT64 else request.param
 
 
 @contextmanager
@@ -98,6 +107,18 @@ def test_waits_are_counted(what, waits):
     with counted() as counts:
         what(x)
     assert sum(counts.waits.values()) == waits
+
+
+@pytest.mark.usefixtures("without_float64")
+def test_it_has_no_float64():
+    here, there = torch.ones(3, dtype=torch.float64), torch.ones(3, device=NAME)
+    for wide in (lambda: here.to(NAME), lambda: there.double(), lambda: here.to(NAME, torch.float32),
+                 lambda: there.to("cpu", torch.float64), lambda: torch.zeros(3, dtype=torch.float64, device=NAME),
+                 lambda: torch.nn.BatchNorm1d(3).double().to(NAME), lambda: there.sum(dtype=torch.float64),
+                 lambda: torch.rand(3, dtype=torch.float64, device=NAME), lambda: there.copy_(here)):
+        with pytest.raises(TypeError, match="float64"):
+            wide()
+    assert (2.0 * there).cpu().double().tolist() == [2] * 3
 
 
 # Geometry, memorization, quality
@@ -195,13 +216,17 @@ def denoisers(device):
                                   "cross-fitted"])
 @pytest.mark.parametrize("sigma", [0.7, torch.linspace(0.3, 2.0, 50)])
 def test_a_forward_pass_does_not_wait(name, sigma, device):
-    """But a cross-fitted denoiser asks once which of its networks are needed."""
+    """But a cross-fitted denoiser asks once which of its networks are needed, and one in closed form computes on the
+    CPU where the device has no float64.
+    """
     x, there = torch.from_numpy(HELDOUT), denoisers(device)[name]
     level = sigma.to(device) if isinstance(sigma, torch.Tensor) else sigma
     with torch.inference_mode():
         remote = x.to(device)
         there(remote, level)  # what is done once only
-        with nullcontext() if name == "cross-fitted" else no_wait(device):
+        closed = geomem.devices.widest_float(remote.device) == torch.float32 and name in (
+            "empirical", "gaussian", "piecewise")
+        with nullcontext() if name == "cross-fitted" or closed else no_wait(device):
             result = there(remote, level)
         assert result.device.type == device
         torch.testing.assert_close(result.cpu(), denoisers("cpu")[name](x, sigma), rtol=2e-5, atol=2e-6)
@@ -278,6 +303,69 @@ def test_what_a_wait_or_a_tensor_on_the_host_would_do(monkeypatch):
                         denoise(self, x, sigma, *rest) + torch.zeros(6, 1, 8, 8))
     with pytest.raises(RuntimeError, match="same device"):
         trainer.step()
+
+
+@pytest.mark.usefixtures("without_float64")
+def test_float64_in_the_training_step(monkeypatch):
+    trainer = trainer_on(NAME)
+    denoise = EDMDenoiser.forward
+    monkeypatch.setattr(EDMDenoiser, "forward", lambda self, x, sigma, *rest: denoise(self, x, sigma.double(), *rest))
+    with pytest.raises(TypeError, match="float64"):
+        trainer.step()
+
+
+@pytest.mark.usefixtures("without_float64")
+@pytest.mark.parametrize("law", [LogNormalSampler(), UniformTimestepSampler(), LogitNormalSampler()])
+def test_noise_levels_without_float64(law):
+    """One in each of the cells of equal probability, as everywhere."""
+    drawn = law.sample(20, torch.Generator(NAME).manual_seed(0))
+    assert (drawn.device.type, drawn.dtype) == (NAME, torch.float32)
+    cells = law.cdf(np.sort(drawn.cpu().double().numpy()) * (1 + 1e-6)) * 20
+    assert (cells >= np.arange(20)).all()
+    assert (law.cdf(np.sort(drawn.cpu().double().numpy()) * (1 - 1e-6)) * 20 <= np.arange(1, 21)).all()
+
+
+@pytest.mark.usefixtures("without_float64")
+def test_timesteps_without_float64():
+    """Tables come back from the device as they were."""
+    schedule = DDPMSchedule()
+    sigma = np.r_[schedule.sigmas, np.sqrt(schedule.sigmas[1:] * schedule.sigmas[:-1])].astype(np.float32)
+    table = TimestepOfSigma(schedule).to(NAME)
+    there = table(torch.from_numpy(sigma).to(NAME)).cpu().numpy()
+    np.testing.assert_allclose(there, schedule.timestep(sigma.astype(np.float64)), atol=2e-4)
+    assert torch.equal(table.cpu()(torch.from_numpy(sigma)), TimestepOfSigma(schedule)(torch.from_numpy(sigma)))
+
+
+@pytest.mark.usefixtures("without_float64")
+def test_the_edges_between_denoisers_without_float64():
+    """The levels of float32 at an edge and on both sides of it have the denoiser that they have on the CPU."""
+    edges = [0.1, 0.3, 0.7, 1.0]
+    near = torch.tensor(edges)
+    sigma = torch.cat([near, near.nextafter(near + 1), near.nextafter(near - 1)])
+    points = torch.from_numpy(TRAIN)
+    parts = [GaussianDenoiser(points + k) for k in range(5)]
+    x = torch.zeros(len(sigma), 1, 8, 8)
+    here = PiecewiseDenoiser(parts, edges)(x, sigma)
+    torch.testing.assert_close(PiecewiseDenoiser(parts, edges).to(NAME)(x.to(NAME), sigma.to(NAME)).cpu(), here)
+
+
+def test_the_device_of_auto(monkeypatch):
+    """A network is put on mps where there is no CUDA, but not by several processes; geometry stays on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert geomem.devices.resolve_device().type == "mps"
+    geomem.geometry_curves(TRAIN, HELDOUT, sigmas=[1.0])  # would fail here, where mps is not
+    assert memorization_rate(SAMPLES, TRAIN).n == len(SAMPLES)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert geomem.devices.resolve_device().type == "cpu"
+    with bfloat16_products(torch.device("mps")):
+        assert torch.is_autocast_enabled("mps")
+
+
+def test_a_network_elsewhere_than_the_distances(device):
+    found = [numbers(memorization_per_noise_level(denoiser_on(on), TRAIN, HELDOUT, [0.5], device=other))
+             for on, other in (("cpu", device), (device, "cpu"))]
+    np.testing.assert_allclose(*found, rtol=2e-5, atol=2e-6)
 
 
 def test_monitor(device):

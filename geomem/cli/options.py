@@ -113,7 +113,7 @@ tolerance_option = click.option("--tolerance", type=Number(0), metavar="DISTANCE
                                 help="Training points this close (Euclidean, data units) count as one.  [default: "
                                      "0.001 of the median distance to the tenth nearest other]")
 device_option = click.option("--device", default="auto", show_default=True, metavar="NAME",
-                             help="auto (CUDA where there is one), cpu or cuda.")
+                             help="auto (CUDA, or mps for networks, where there is one), cpu, cuda or mps.")
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="Print exactly one JSON object on stdout and everything else on stderr.")
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomem.data.points import Values
-from geomem.devices import resolve_device
+from geomem.devices import resolve_device, widest_float
 from geomem.errors import InputError, file_error, reason
 from geomem.files import read_json, require_file
 from geomem.rng import torch_generator
@@ -100,7 +100,8 @@ class Autoencoder:
                              for i in range(len(value))]
                     value = value + posterior.std * torch.stack(noise).to(self.device)
                 parts.append(((value - self._centre) * self._scale).float().cpu().numpy())
-                variance += float((posterior.std * self._scale).double().square().mean()) * len(value) / len(pictures)
+                variance += float((posterior.std * self._scale).to(widest_float(self.device)).square().mean()
+                                  ) * len(value) / len(pictures)
         latents = np.concatenate(parts)
         if not np.isfinite(latents).all() or not math.isfinite(variance):
             raise file_error(self.folder, "gives latents that are not finite; its weights are damaged")

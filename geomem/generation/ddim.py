@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.devices import widest_float
 from geomem.errors import InputError, counted
 from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
@@ -39,20 +40,20 @@ def ddim_sample(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndar
     """Sample from ``x_VP = latent`` at ``sigmas[0]`` down to noise level 0.
 
     ``latent`` (B, ...) is standard normal; ``sigmas`` decrease and leave out the final 0. ``noise(k)`` gives the
-    standard normal Z of step k = 0.., of the shape of the latent; only eta > 0 needs it. The state is kept in float64.
-    Returns float32 of the shape of the latent. Raises InputError unless 0 <= eta <= 1, with noise where eta > 0.
+    standard normal Z of step k = 0.., of the latent's shape; only eta > 0 needs it. The state is float64, on mps
+    float32. Returns float32 of latent's shape. Raises InputError unless 0 <= eta <= 1, with noise where eta > 0.
     """
     if not 0 <= eta <= 1:
         raise InputError(f"eta must lie in [0, 1], not {eta}")
     if eta and noise is None:
         raise InputError("eta > 0 draws noise at every step; give noise(k)")
     levels = [*sigmas.tolist(), 0.0]
-    x = latent.double() * (1 + levels[0] ** 2) ** 0.5
+    x = latent.to(widest_float(latent.device)) * (1 + levels[0] ** 2) ** 0.5
     for k, (current, following) in enumerate(pairwise(levels)):
-        clean = denoiser(x.float(), current, labels).double()
+        clean = denoiser(x.float(), current, labels).to(x.dtype)
         ratio = following / current
         fresh = eta * following * (1 - ratio**2) ** 0.5
         x = clean + (following**2 - fresh**2) ** 0.5 * (x - clean) / current
         if fresh and noise is not None:
-            x = x + fresh * noise(k).double()
+            x = x + fresh * noise(k).to(x.dtype)
     return x.float()

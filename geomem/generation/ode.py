@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.devices import widest_float
 from geomem.errors import InputError
 from geomem.noise.schedules import edm_steps
 
@@ -25,7 +26,7 @@ def edm_sample(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndarr
     """EDM's deterministic sampler: integrate over sigma from ``sigmas[0] * latent`` to noise level 0.
 
     ``latent`` (B, ...) is standard normal; ``sigmas`` decrease and leave out the final 0 (default: 18 EDM steps).
-    The state is kept in float64. Returns float32 of the shape of the latent. Raises InputError for an unknown method.
+    The state is float64 (mps: float32). Returns float32 of the latent's shape. Raises InputError for an unknown method.
     """
     if method not in ("heun", "euler"):
         raise InputError(f"unknown sampler {method!r}; choose heun or euler")
@@ -49,10 +50,10 @@ def _integrate(denoiser: Callable[..., Tensor], latent: Tensor, sigmas: np.ndarr
         return sigma / scale(sigma)
 
     def slope(x: Tensor, sigma: float) -> Tensor:
-        return (x - denoiser((x * scale(sigma)).float(), sigma, labels).double()) / time(sigma)
+        return (x - denoiser((x * scale(sigma)).float(), sigma, labels).to(x.dtype)) / time(sigma)
 
     levels = [*sigmas.tolist(), 0.0]
-    x = latent.double() * time(levels[0])
+    x = latent.to(widest_float(latent.device)) * time(levels[0])
     for current, following in pairwise(levels):
         step = time(following) - time(current)
         d = slope(x, current)

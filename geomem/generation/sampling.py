@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.devices import device_of
 from geomem.errors import InputError
 from geomem.generation.ddim import ddim_sample, timestep_levels
 from geomem.generation.ode import edm_sample, flow_sample
@@ -76,7 +76,7 @@ def generate(denoiser: torch.nn.Module, seeds: Sequence[int], shape: Sequence[in
     if min(batch, len(seeds)) * math.prod(shape) > MAX_BATCH_VALUES:
         raise InputError(f"{min(batch, len(seeds)):,} samples at a time of shape {tuple(shape)} are too many for one "
                          f"batch; take at most {max(1, MAX_BATCH_VALUES // math.prod(shape)):,}")
-    device = next((t.device for t in chain(denoiser.parameters(), denoiser.buffers())), torch.device("cpu"))
+    device = device_of(denoiser)
     sigmas = sampler_levels(method, schedule=own_schedule(denoiser)) if sigmas is None else sigmas
 
     parts = []

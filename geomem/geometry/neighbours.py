@@ -68,7 +68,7 @@ def nearest(queries: Array, points: Array, k: int, *,
     """The k nearest points of every query, exactly.
 
     queries: (Q, ...) and points: (N, ...), numpy, torch or stored elsewhere, flattened to d values each.
-    device: where the products are made.
+    device: where the products are made; the CPU in the place of mps, which has no float64.
 
     Returns distances (Q, k) float64, Euclidean, ascending, and indices (Q, k) int64; equal distances are
     ordered by index. Raises InputError if k is not in 1..N, the dimensions differ or a value is not finite.
@@ -76,8 +76,7 @@ def nearest(queries: Array, points: Array, k: int, *,
     asked, among = _checked(queries, points, k)
     distances = np.empty((len(asked), k))
     indices = np.empty((len(asked), k), dtype=np.int64)
-    on = resolve_device(device)
-    on = torch.device("cpu") if on.type == "mps" else on  # which has no float64
+    on = resolve_device(device, float64=True)
     centre = sampled(among).mean(axis=0).astype(np.promote_types(asked.dtype, among.dtype))
     left, size, precision = np.arange(len(asked)), k + _EXTRA, product_precision(on)
     while len(left) and size < len(among):

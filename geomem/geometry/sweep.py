@@ -183,8 +183,8 @@ class Sweep:
     def of(cls, train: Any, heldout: Any, options: Options, *, reuse: bool = False) -> Sweep:
         """``train`` (N, ...), N >= 2, ``heldout`` (M, ...) or None. Raises InputError for what are no such points."""
         train, heldout = (as_points("train", train), None) if heldout is None else as_train_and_heldout(train, heldout)
-        device, merged, leaked, weight, duplicates = resolve_device(options.device), (0, 0), 0, None, 0
-        nothing_unseen = False
+        device, merged, leaked = resolve_device(options.device, float64=True), (0, 0), 0
+        weight, duplicates, nothing_unseen = None, 0, False
         reference = train
         if options.duplicates == "merge":
             groups = near_groups(train)

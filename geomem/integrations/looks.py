@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch import nn
 
+from geomem.devices import device_of
 from geomem.memorization import MemorizationCheck
 from geomem.training.monitor import Monitor
 
@@ -22,8 +22,7 @@ def look_together(monitor: Monitor, denoiser: nn.Module, step: int,
         return None, False
     look = None
     if first:
-        device = next((parameter.device for parameter in denoiser.parameters()), torch.device("cpu"))
-        look = monitor(step, denoiser.to(device))
+        look = monitor(step, denoiser.to(device_of(denoiser)))
     stop = [monitor.should_stop]
     if dist.is_available() and dist.is_initialized():
         dist.broadcast_object_list(stop, src=0)

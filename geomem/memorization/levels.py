@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.devices import evaluation_mode, resolve_device
+from geomem.devices import device_of, evaluation_mode, resolve_device
 from geomem.errors import InputError
 from geomem.memorization.ratio import RATIO, DistinctTraining, apply_ratio_rule, distinct_training
 from geomem.models.denoiser import rows_of
@@ -71,7 +71,7 @@ def memorization_per_noise_level(denoiser: Callable[..., Tensor], train: Array, 
                                  device: str | torch.device = "auto") -> PerNoiseLevel:
     """Memorization rate and denoising error of a denoiser at each of ``sigmas`` (module docstring).
 
-    denoiser: ``net(x, sigma, labels=None) -> x0``, on ``device``; modules are run in evaluation mode.
+    denoiser: ``net(x, sigma, labels=None) -> x0``; a module runs where it is, in evaluation mode, else on ``device``.
     train: (N, ...), all points the denoiser was trained on; neighbours are looked up among all of them.
     heldout: (M, ...), points it has not seen.
     n: at most so many training and so many held-out points are denoised, a random choice by ``seed``.
@@ -131,7 +131,7 @@ def denoise(denoiser: Callable[..., Tensor], points: Tensor, noise: Tensor, sigm
     """Estimates (n, d) of ``points + sigma noise`` for points (n, ...) and at least as many noise vectors, and their
     squared errors per value (n,), float64. classes: (n,) or None. conditioning: tensors with n entries, or None.
     """
-    noisy = points + sigma * noise[:len(points)]
+    noisy, device = points + sigma * noise[:len(points)], device_of(denoiser, device)
     parts = [slice(start, start + batch_size) for start in range(0, len(points), batch_size)]
     outputs = []
     for part in parts:

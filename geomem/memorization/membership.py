@@ -91,7 +91,7 @@ def membership(denoiser: Callable[..., Tensor], train: Array, heldout: Array, si
                device: str | torch.device = "auto", progress: Callable[[int, int], None] | None = None) -> Membership:
     """Attack ``denoiser`` by its errors at each of ``sigmas`` (module docstring).
 
-    denoiser: ``net(x, sigma, labels=None) -> x0``, on ``device``; modules are run in evaluation mode.
+    denoiser: as in ``memorization_per_noise_level``.
     train: (N, ...), the training points. heldout: (M, ...), points of the same law that neither trained nor selected
     the model; those within ``tolerance`` of a training point are left out, as in ``leaning``.
     n: at most so many points of each kind, a random choice by ``seed``. labels: classes (N,) and (M,) of the points.

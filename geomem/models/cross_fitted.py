@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.geometry.posterior import log2_total
-from geomem.models.denoiser import expand_sigma, rows_of
+from geomem.models.denoiser import ClosedForm, expand_sigma, rows_of
 from geomem.points import Array, as_points, runs
 
 NEGLIGIBLE = 2.0**-26
@@ -31,7 +31,7 @@ NEGLIGIBLE = 2.0**-26
 BLOCK_VALUES = 1 << 22  # float64 distances held at a time (32 MiB)
 
 
-class CrossFittedDenoiser(nn.Module):
+class CrossFittedDenoiser(ClosedForm):
     """Routes every noisy point to the networks that have not seen the training points near it (module docstring).
 
     It holds the training points, so it serves those who publish samples; it is no model to publish.
@@ -49,7 +49,6 @@ class CrossFittedDenoiser(nn.Module):
     networks and points do not fit.
     """
 
-    mean: Tensor
     points: Tensor
     squares: Tensor
 
@@ -78,6 +77,7 @@ class CrossFittedDenoiser(nn.Module):
 
     def shares(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """q (B, K), float64: how much of the answer at the noisy points (B, ...) each network gives; rows sum to 1."""
+        x = x.to(self.mean.device)
         query = x.double().flatten(1) - self.mean
         level = expand_sigma(sigma, x).double().flatten(1)
         block = max(1, BLOCK_VALUES // max(len(x), query.shape[1]))
@@ -101,7 +101,7 @@ class CrossFittedDenoiser(nn.Module):
             raise InputError(f"points of shape {tuple(x.shape[1:])}; the training points of this cross-fitted denoiser "
                              f"have {tuple(self.point_shape)}")
         shares = self.shares(x, sigma)
-        needed = (shares > NEGLIGIBLE).cpu()
+        needed, shares = (shares > NEGLIGIBLE).cpu(), shares.float().to(x.device)
         result = torch.zeros_like(x, dtype=torch.float32)
         for k, denoiser in enumerate(self.denoisers):
             rows = needed[:, k].nonzero()[:, 0].to(x.device)
@@ -112,7 +112,7 @@ class CrossFittedDenoiser(nn.Module):
             if estimate.shape[1:] != x.shape[1:]:
                 raise InputError(f"network {k} answers points of shape {tuple(x.shape[1:])} with "
                                  f"{tuple(estimate.shape[1:])}; all networks must denoise the training points")
-            share = shares[rows, k].float().reshape(-1, *[1] * (x.ndim - 1))
+            share = shares[rows, k].reshape(-1, *[1] * (x.ndim - 1))
             result.index_add_(0, rows, share * estimate.float())
         return result
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomem.devices import widest_float
 from geomem.noise.schedules import DDPMSchedule, NoiseSchedule
 
 
@@ -28,32 +29,44 @@ def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
     """sigma, a number, () or (B,), as float32 of shape (B, 1, ...) that broadcasts against x, (B, ...)."""
     if isinstance(sigma, int | float):
         sigma = torch.full((), sigma, dtype=torch.float32, device=x.device)  # is filled on the device
-    sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+    sigma = torch.as_tensor(sigma, dtype=torch.float32).to(x.device)  # mps takes no float64
     return sigma.expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
-class TimestepOfSigma(nn.Module):
-    """The real-valued DDPM timestep of sigma (B,), float64: linear in log sigma, clipped to [0, T-1]."""
+class ClosedForm(nn.Module):
+    """Computes in float64 from its buffers: they keep their precision, and stay on the CPU for a device without it."""
 
-    log_sigmas: Tensor
-    slopes: Tensor
+    mean: Tensor
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> ClosedForm:
+        for module in self.children():
+            module._apply(fn)
+        on = fn(torch.empty(0, device=self.mean.device)).device
+        for name, buffer in self.named_buffers(recurse=False):
+            self._buffers[name] = buffer.to(on if widest_float(on) == torch.float64 else "cpu")
+        return self
+
+
+class TimestepOfSigma(nn.Module):
+    """The real-valued DDPM timestep of sigma (B,): linear in log sigma, clipped to [0, T-1]; float64 (mps: float32)."""
+
+    table: Tensor
 
     def __init__(self, schedule: DDPMSchedule) -> None:
         super().__init__()
         levels = np.log(schedule.sigmas)
-        self.register_buffer("log_sigmas", torch.from_numpy(levels), persistent=False)
-        self.register_buffer("slopes", torch.from_numpy(np.append(1 / np.diff(levels), 0.0)), persistent=False)
+        self._table = torch.from_numpy(np.stack([levels, np.append(1 / np.diff(levels), 0.0)]))
+        self.register_buffer("table", self._table, persistent=False)
 
     def forward(self, sigma: Tensor) -> Tensor:
-        level = sigma.double().log()
-        below = (torch.searchsorted(self.log_sigmas, level, right=True) - 1).clamp(min=0)
-        return (self.slopes[below] * (level - self.log_sigmas[below]) + below).clamp(min=0)
+        levels, slopes = self.table
+        level = sigma.to(levels.dtype).log()
+        below = (torch.searchsorted(levels, level, right=True) - 1).clamp(min=0)
+        return (slopes[below] * (level - levels[below]) + below).clamp(min=0)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TimestepOfSigma:
-        tables = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, table in tables.items():  # another device, but never another precision
-            self._buffers[name] = None if table is None else table.to(getattr(self, name).device)
+        on = fn(self.table[:0].float()).device  # another device, but no precision that is asked for
+        self.table = self._table.to(widest_float(on)).to(on)
         return self
 
 

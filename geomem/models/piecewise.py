@@ -37,16 +37,17 @@ class PiecewiseDenoiser(nn.Module):
         distinct = list({id(denoiser): denoiser for denoiser in denoisers}.values())
         place = {id(denoiser): k for k, denoiser in enumerate(distinct)}
         self.denoisers = nn.ModuleList(distinct)
-        # Twice, so that numbers are compared on the host and tensors where they are.
+        # Twice: numbers are compared on the host, tensors where they are, with edges rounded up to float32.
         self._host_edges = torch.tensor(list(edges), dtype=torch.float64, device="cpu")
         self._host_choice = torch.tensor([place[id(denoiser)] for denoiser in denoisers], device="cpu")
-        self.register_buffer("edges", self._host_edges.clone())
+        edge = self._host_edges.float()
+        self.register_buffer("edges", torch.where(edge < self._host_edges, edge.nextafter(edge + torch.inf), edge))
         self.register_buffer("choice", self._host_choice.clone(), persistent=False)
 
     def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
         if isinstance(sigma, Tensor) and sigma.device.type != "cpu":
-            chosen = self.choice[torch.bucketize(sigma.double(), self.edges, right=True).expand(len(x))]
+            chosen = self.choice[torch.bucketize(sigma.float(), self.edges, right=True).expand(len(x))]
             chosen = chosen.reshape(-1, *[1] * (x.ndim - 1))
             result = self.denoisers[0](x, sigma, labels, **conditioning)
             for k, denoiser in enumerate(self.denoisers[1:], start=1):

@@ -11,20 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geomem.geometry.posterior import posterior_weights
-from geomem.models.denoiser import expand_sigma
+from geomem.models.denoiser import ClosedForm, expand_sigma
 
 
-class EmpiricalDenoiser(nn.Module):
+class EmpiricalDenoiser(ClosedForm):
     """Empirical optimal denoiser of a training set (Dodson et al. 2026, Eq. 2, 3): the minimizer of the training loss.
 
     ``train`` has shape (N, ...). Distances are formed in float64 on centred points, so the weights hold down to
     sigma far below the spacing of the points.
     """
 
-    mean: Tensor
     points: Tensor
 
     def __init__(self, train: Tensor) -> None:
@@ -36,19 +35,19 @@ class EmpiricalDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
+        home, x = x.device, x.to(self.mean.device)
         query = x.double().flatten(1) - self.mean
         s = expand_sigma(sigma, x).double().flatten(1)
         squared = self.points.square().sum(1) - 2 * query @ self.points.T  # without |x|^2, which drops out
-        return (posterior_weights(squared, None, s) @ self.points + self.mean).reshape(x.shape).float()
+        return (posterior_weights(squared, None, s) @ self.points + self.mean).reshape(x.shape).float().to(home)
 
 
-class GaussianDenoiser(nn.Module):
+class GaussianDenoiser(ClosedForm):
     """Optimal linear denoiser (Dodson et al. 2026, Eq. 7), through the SVD of the centred data: rank x d, never d x d.
 
     ``train`` has shape (N, ...); Sigma is the covariance with 1/N, that of the uniform law on the training set.
     """
 
-    mean: Tensor
     variances: Tensor
     directions: Tensor
 
@@ -64,7 +63,8 @@ class GaussianDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         """Clean estimate; the denoiser contract of ``geomem.models.denoiser``."""
+        home, x = x.device, x.to(self.mean.device)
         s = expand_sigma(sigma, x).double().flatten(1)
         scores = (x.double().flatten(1) - self.mean) @ self.directions.T
         shrunk = scores * self.variances / (self.variances + s**2)
-        return (shrunk @ self.directions + self.mean).reshape(x.shape).float()
+        return (shrunk @ self.directions + self.mean).reshape(x.shape).float().to(home)

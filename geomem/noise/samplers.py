@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from geomem.devices import widest_float
 from geomem.errors import InputError
 from geomem.noise.flow_schedule import schedule_from_dict, schedule_of
 from geomem.noise.gaps import Gap, Zone, merged_gaps, number
@@ -154,10 +155,12 @@ def _drawn(n: int, generator: Generator, of: Callable[[np.ndarray], np.ndarray])
     if not isinstance(generator, torch.Generator):
         raise InputError(f"draws need a generator, numpy.random.default_rng(0) or torch.Generator(), not a "
                          f"{type(generator).__name__}")
-    where: Any = {"generator": generator, "device": generator.device}
+    on, precision = generator.device, widest_float(generator.device)
+    where: Any = {"generator": generator, "device": on}
     cells = torch.randperm(n, **where).cpu().numpy()
-    inside = torch.rand(n, dtype=torch.float64, **where).cpu().numpy()
-    return torch.from_numpy(of(np.clip((cells + inside) / max(n, 1), _TINY, _BELOW_ONE))).to(generator.device)
+    inside = torch.rand(n, dtype=precision, **where).cpu().numpy()
+    drawn = torch.from_numpy(of(np.clip((cells + inside) / max(n, 1), _TINY, _BELOW_ONE)))
+    return (drawn.to(precision) if drawn.dtype == torch.float64 else drawn).to(on)
 
 
 class LogNormalSampler(NoiseLevelSampler):

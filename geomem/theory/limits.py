@@ -225,7 +225,7 @@ def pixel_sensitivity(denoiser: Callable[..., Tensor], x: Any, sigma: float,
     with torch.enable_grad():
         query = x.detach().clone().requires_grad_()
         output = denoiser(query, sigma).flatten(1)[:, flat].sum()
-        jacobian = torch.autograd.grad(output, query)[0].double().cpu().numpy()
+        jacobian = torch.autograd.grad(output, query)[0].cpu().double().numpy()
     space = 1 if len(shape) == 1 else len(shape) - 1  # axes that are places, not channels
     distance = np.zeros(shape, dtype=np.int64)
     for axis in range(len(shape) - space, len(shape)):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomem.devices import widest_float
 from geomem.models.denoiser import Denoiser, expand_sigma, rows_of
 
 
@@ -28,17 +29,17 @@ def denoising_loss(denoiser: Denoiser, clean: Tensor, noise: Tensor, sigma: Tens
 def heldout_losses(denoiser: nn.Module, clean: Tensor, noise: Tensor, sigmas: Sequence[float],
                    labels: Tensor | None = None, conditioning: Mapping[str, Any] | None = None,
                    chunk: int = 512) -> np.ndarray:
-    """Mean squared denoising error per value at each noise level, shape (S,), float64.
+    """Mean squared denoising error per value at each noise level, shape (S,), float64; on mps the sums are float32.
 
     ``clean`` and ``noise`` have shape (M, ...), ``labels`` and the tensors of ``conditioning`` one entry for each. All
     levels use the same noise, and repeated calls with the same noise are comparable far beyond their sampling error.
     """
-    totals = torch.zeros(len(sigmas), dtype=torch.float64, device=clean.device)
+    totals = torch.zeros(len(sigmas), dtype=widest_float(clean.device), device=clean.device)
     for start in range(0, len(clean), chunk):
         part = slice(start, start + chunk)
         classes = None if labels is None else labels[part]
         given = rows_of(conditioning or {}, torch.arange(len(clean))[part], len(clean), clean.device)
         for k, sigma in enumerate(sigmas):
             estimate = denoiser(clean[part] + sigma * noise[part], sigma, classes, **given)
-            totals[k] += (estimate - clean[part]).double().square().sum()
-    return totals.cpu().numpy() / clean.numel()
+            totals[k] += (estimate - clean[part]).to(totals.dtype).square().sum()
+    return totals.cpu().double().numpy() / clean.numel()

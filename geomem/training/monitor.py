@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from geomem.devices import evaluation_mode
+from geomem.devices import device_of, evaluation_mode
 from geomem.duplicates import leaked_points
 from geomem.errors import InputError, are
 from geomem.memorization.watch import SAMPLES, MemorizationCheck, Watch
@@ -55,7 +55,7 @@ class _Scored:
 
     def losses(self, denoiser: nn.Module, sigmas: Sequence[float]) -> np.ndarray:
         """Of ``denoiser`` at the noise levels (S,), (S,); the points stay on its device."""
-        device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+        device = device_of(denoiser)
         self.clean, self.noise = self.clean.to(device), self.noise.to(device)
         self.classes = None if self.classes is None else self.classes.to(device)
         return heldout_losses(denoiser, self.clean, self.noise, sigmas, self.classes, self.conditioning)

@@ -144,7 +144,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         or ``bf16``. tensorboard : write losses for TensorBoard too.
     folds : cut the training points into so many folds and train a network without each, for ``CrossFittedDenoiser``.
     lean : limit on held-out over training loss of the best weights per noise level, None for none.
-    device : ``auto``, ``cpu`` or ``cuda``. load : reads the data.
+    device : ``auto``, ``cpu``, ``cuda`` or ``mps``. load : reads the data.
 
     Raises InputError for options that are wrong, contradict each other or do not suit the data.
     """

@@ -172,9 +172,9 @@ class Trainer:
         return Batch(clean, noise, self._moved(sigma.float()), labels)
 
     def _moved(self, values: Tensor) -> Tensor:
-        """On the device; a GPU fetches them while it still works on the step before."""
-        return values.to(self.device) if self.device.type == "cpu" else \
-            values.pin_memory().to(self.device, non_blocking=True)
+        """On the device; a CUDA GPU fetches them while it still works on the step before."""
+        return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else \
+            values.to(self.device)
 
     def step(self) -> None:
         """Train on one batch; the loss is added to ``losses``. Raises LostProcess if another process has ended."""
