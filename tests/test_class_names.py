@@ -64,6 +64,14 @@ def test_names_are_shown(tmp_path, capsys):
     assert "\n  dog  " in capsys.readouterr().out
 
 
+def test_names_are_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("geomem.files.write_figure", lambda path, figure: drawn.append(figure))
+    names = "cat", "convertible car"
+    assert status("data", "show", folders(tmp_path / "d", names), "--out", tmp_path / "d.png") == 0
+    assert [axes.get_title() for axes in drawn[0].axes[:12:6]] == ["cat", "convertib…"]
+
+
 def test_names_that_are_the_labels_themselves_are_not_listed(tmp_path, capsys):
     train = pictures(12, 4, 4)
     np.savez(tmp_path / "d.npz", train=train, train_labels=np.array(list("012")).repeat(4), heldout=255 - train[:3],

@@ -35,8 +35,15 @@ HONEST = {"share": 0.51, "low": 0.46, "high": 0.56, "p_value": 0.4, "n": 1000, "
 RUN = RunFacts("run", DATA, {}, "", None, None, [], [], None, "last", heldout=share(1, 800), leaning=HONEST)
 
 
-def run(count, n, judged=None, data=DATA):
-    return replace(RUN, trajectory=share(count, n), quality=judged, data=data)
+def audited(verdict, *fires):
+    tests = [{"name": name, "p_value": 0.001 if name in fires else 0.9, "sentence": f"Of {name}.",
+              "finding": "leans", "smallest_effect": 0.1}
+             for name in ("ratio_rule", "leaning", "near_copies", "mirrored")]
+    return {"verdict": verdict, "level": 0.0125, "tests": tests, "reasons": ["Because of the split."], "blind": []}
+
+
+def run(count, n, judged=None, data=DATA, verdict="nothing found"):
+    return replace(RUN, trajectory=share(count, n), quality=judged, data=data, audit=audited(verdict))
 
 
 @pytest.mark.parametrize(("first", "second", "low", "high"), PUBLISHED)
@@ -75,7 +82,7 @@ def test_difference_of_frechet_distances_adds_variances():
 
 
 def test_headlines():
-    copies, clean, few = judge(run(310, 1000)), judge(run(0, 1000)), judge(run(0, 20))
+    copies, clean, few = judge(run(310, 1000, verdict="copies")), judge(run(0, 1000)), judge(run(0, 20))
     assert [verdict.kind for verdict in (copies, clean, few, judge(RUN))] == ["copies", "clean", "open", "unknown"]
     assert copies.headline == "This run copies: 31.0% [28.2, 33.9] of its 1,000 samples are copies of training points."
     assert "0.1% [0.0, 0.7] of 800 held-out points" in copies.sentences[0]
@@ -83,29 +90,19 @@ def test_headlines():
     assert "up to 16.1% possible" in few.headline
 
 
-@pytest.mark.parametrize(("leaning", "kind", "words"), [
-    ({**HONEST, "share": 0.73, "low": 0.68, "high": 0.78, "p_value": 0.001}, "leans",
-     "leans on its training points: 73.0% [68.0, 78.0]"),
-    ({**HONEST, "share": 0.56, "low": 0.49, "high": 0.63, "p_value": 0.06}, "clean", "56.0% [49.0, 63.0]"),
-    ({**HONEST, "share": 0.4, "low": 0.35, "high": 0.45, "p_value": 1.0}, "clean", "40.0% [35.0, 45.0]"),
-    (None, "open", "whether it leans on its training points is not known")])
-def test_no_all_clear_without_leaning(leaning, kind, words):
-    verdict = judge(replace(run(0, 1000), leaning=leaning))
+@pytest.mark.parametrize(("found", "kind", "words"), [
+    ("leans", "leans", "leans on its training points: 73.0% [68.0, 78.0]"),
+    ("nothing found", "clean", "73.0% [68.0, 78.0] are nearer to training")])
+def test_leaning_stands_in_the_headline(found, kind, words):
+    verdict = judge(replace(run(0, 1000, verdict=found), leaning={**HONEST, "share": 0.73, "low": 0.68, "high": 0.78}))
     assert verdict.kind == kind
     assert words in verdict.headline
-    assert leaning is None or "Of held-out points themselves 50.4% [45.5, 55.3] are." in verdict.sentences
+    assert "Of held-out points themselves 50.4% [45.5, 55.3] are." in verdict.sentences
 
 
 def test_leaning_stands_beside_copies_too():
-    text = " ".join(judge(run(310, 1000)).sentences)
+    text = " ".join(judge(run(310, 1000, verdict="copies")).sentences)
     assert "51.0% [46.0, 56.0] of its samples are nearer to training points than to as many held-out ones" in text
-
-
-def audited(verdict, *fires):
-    tests = [{"name": name, "p_value": 0.001 if name in fires else 0.9, "sentence": f"Of {name}.",
-              "finding": "leans", "smallest_effect": 0.1}
-             for name in ("ratio_rule", "leaning", "near_copies", "mirrored")]
-    return {"verdict": verdict, "level": 0.0125, "tests": tests, "reasons": ["Because of the split."], "blind": []}
 
 
 @pytest.mark.parametrize(("found", "kind"), [
@@ -120,20 +117,27 @@ def test_the_audit_decides_where_there_is_one(found, kind):
 
 
 @pytest.mark.parametrize(("count", "n", "floor", "kind"), [
-    # Held out 0.1% [0.0, 0.7]: an interval from 0.2% overlaps; one that ends 5 points above 0.7% leaves nothing open.
-    (1, 100, share(1, 800), "clean"), (3, 100, share(1, 800), "copies"), (0, 63, share(1, 800), "open"),
-    (0, 64, share(1, 800), "clean"),
+    # Held out 0.1% [0.0, 0.7]: an interval from 0.2% overlaps.
+    (1, 100, share(1, 800), "open"), (3, 100, share(1, 800), "copies"),
     # Held-out data that look like copies are no verdict against a run.
-    (310, 1000, share(300, 1000), "clean"), (400, 1000, share(300, 1000), "copies")])
-def test_a_share_is_held_against_the_floor(count, n, floor, kind):
-    assert judge(replace(run(count, n), heldout=floor)).kind == kind
+    (310, 1000, share(300, 1000), "open"), (400, 1000, share(300, 1000), "copies")])
+def test_without_an_audit_intervals_tell_copies_and_give_no_all_clear(count, n, floor, kind):
+    verdict = judge(replace(run(count, n), heldout=floor, leaning=None, audit=None))
+    assert verdict.kind == kind
+    assert (kind == "copies") == ("leans on its training points is not known" not in verdict.headline)
+
+
+def test_few_samples_leave_the_question_open():
+    """Held out 0.1% [0.0, 0.7]: an interval that ends 5 points above 0.7% leaves nothing open."""
+    assert [judge(run(0, n)).kind for n in (63, 64)] == ["open", "clean"]
 
 
 def test_quality_is_held_against_the_floor():
     assert any("about as close" in line for line in judge(run(0, 1000, quality(0.85, 0.1))).sentences)
     worse = judge(run(0, 1000, quality(1.2, 0.1))).sentences
     assert any("farther" in line and "1.20 at equal numbers beside 0.800 (400 against 400" in line for line in worse)
-    assert any("does not notice copying" in line for line in judge(run(900, 1000, quality(1.2, 0.1))).sentences)
+    copies = judge(run(900, 1000, quality(1.2, 0.1), verdict="copies")).sentences
+    assert any("does not notice copying" in line for line in copies)
 
 
 def test_comparison_names_the_better_run_and_whether_the_intervals_allow_it():

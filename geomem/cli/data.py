@@ -204,6 +204,7 @@ def _draw(dataset: DataSet, out: str, n: int) -> None:
 
     index = np.sort(random_order(len(dataset.train), 0, "points to show")[:n])
     figure = plot_points(np.asarray(dataset.train[index]),
-                         None if dataset.train_labels is None else dataset.train_labels[index],
+                         None if dataset.train_labels is None else [
+                             dataset.class_name(label) or str(label) for label in dataset.train_labels[index].tolist()],
                          title=f"{dataset.name}: {len(index)} of {len(dataset.train):,} training points")
     write_figure(out, figure)

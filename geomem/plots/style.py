@@ -81,7 +81,7 @@ def curve(axes: Axes, x: ArrayLike, y: ArrayLike, low: ArrayLike | None = None,
     """A measured curve with its 95% band; ``name_bands`` puts all of them into the legend."""
     axes.plot(x, y, style, color=colour, lw=width, ms=3, label=label)
     if low is not None and high is not None:
-        axes.fill_between(x, low, high, color=colour, alpha=0.22, lw=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.22, lw=0 if np.size(x) > 1 else 6)  # one point: a bar
 
 
 def name_bands(axes: Axes) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from geomem.report.facts import RunFacts
 from geomem.statistics import newcombe_interval
 
-_LEVEL = 0.05  # of the test of leaning
 _WIDE = 0.05  # an interval that reaches this far above the held-out floor leaves the question open
 
 Figures = Mapping[str, Any]
@@ -68,8 +67,8 @@ def frechet_difference(a: Figures, b: Figures) -> tuple[float, float, float]:
 
 
 def judge(run: RunFacts, subject: str = "This run") -> Verdict:
-    """Does it copy, and how close are its samples to the data? By the audit of its samples, where there is one, else by
-    the intervals of the figures that were found.
+    """Does it copy, and how close are its samples to the data? By the audit of its samples; where there are too few
+    held-out points for one, the intervals of the shares can tell copies, but give no all-clear.
     """
     share, floor, audited = run.trajectory, run.heldout, run.audit
     if share is None or floor is None:
@@ -87,11 +86,11 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
         headline = (f"{subject} may copy: {with_interval(share)} of its {share['n']:,} samples are copies, and so few "
                     f"samples leave up to {percent(share['high'])} possible.")
         same_rule += " More samples (geomem generate --seeds 0-9999) would tell."
-    elif run.leaning is None:
+    elif audited is None or run.leaning is None:
         kind = "open"
         headline = (f"{subject} shows no copies, {with_interval(share)} of its {share['n']:,} samples, but whether it "
                     "leans on its training points is not known.")
-    elif _leans(run.leaning) if audited is None else audited["verdict"] == "leans":
+    elif audited["verdict"] == "leans":
         kind = "leans"
         headline = (f"{subject} leans on its training points: {leaning_text(run.leaning)} of its samples are nearer to "
                     f"them than to as many held-out points, where 50% owe them nothing. {with_interval(share)} of them "
@@ -106,10 +105,6 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
             "mirrored", "near_copies", "membership", "ratio_rule_by_class", "leaning_by_class")]
     return Verdict(kind, headline, (same_rule, *_leaning_sentences(run.leaning, kind), *fired,
                                     *_quality_sentences(run.quality, kind)))
-
-
-def _leans(leaning: Figures) -> bool:
-    return leaning["low"] > 0.5 and leaning["p_value"] < _LEVEL
 
 
 def leaning_text(leaning: Figures) -> str:
