@@ -101,6 +101,15 @@ def test_train_generate_memorization_quality(run_of_digits, tmp_path, capsys):
                   "--out", tmp_path / "two.npz") == 0
     with np.load(tmp_path / "two.npz") as two, np.load(tmp_path / "last.npz") as all_of_them:
         np.testing.assert_allclose(two["samples"], all_of_them["samples"][[7, 39]], atol=1e-3)
+        assert status("generate", run_of_digits, "--seeds", "7,39", "--weights", "last", "--steps", 6,
+                      "--out", tmp_path / "two.npz", "--pictures", tmp_path / "pictures") == 0
+        expected = (two["samples"][:, 0] * 127.5 + 128).clip(0, 255).astype(np.uint8)
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["000007.png", "000039.png"]
+    np.testing.assert_array_equal([np.asarray(Image.open(path)) for path in pictures], expected)
+    assert status("generate", run_of_digits, "--seeds", "7", "--out", tmp_path / "no.npz",
+                  "--pictures", tmp_path / "pictures") == 2
+    assert not (tmp_path / "no.npz").exists()
     capsys.readouterr()
     assert status("memorization", run_of_digits, "--n-samples", 50, "--sigmas", 4, "--n-points", 30, "--json",
                   "--out", tmp_path / "report") == 0

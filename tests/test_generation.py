@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.integrate import solve_ivp
 
 from geomem.errors import InputError
-from geomem.generation import edm_sample, generate, latents
+from geomem.generation import Samples, edm_sample, generate, latents
 from geomem.models import EDMDenoiser, EmpiricalDenoiser, GaussianDenoiser, build_network
 from geomem.noise import edm_steps
 
@@ -87,3 +88,15 @@ def test_latents_are_standard_normal():
 def test_unknown_method():
     with pytest.raises(InputError, match="heun or euler"):
         edm_sample(gaussian(1.0), torch.zeros(1, 1), method="rk4")
+
+
+def test_pictures_are_the_samples_and_nothing_else_becomes_one(tmp_path):
+    values = np.random.default_rng(0).uniform(-1.2, 1.2, (3, 3, 5, 4)).astype(np.float32)
+    Samples(values, {}).save_pictures(tmp_path / "colour")
+    for name, value in zip(("000000", "000001", "000002"), values, strict=True):
+        drawn = np.asarray(Image.open(tmp_path / "colour" / f"{name}.png")).transpose(2, 0, 1) / 127.5 - 1
+        assert np.abs(drawn - value.clip(-1, 1)).max() <= 0.5 / 127.5 + 1e-6
+    for shape in ((7,), (2, 7), (4, 5, 4)):
+        with pytest.raises(InputError, match="no images of 1 or 3 channels"):
+            Samples(np.zeros((2, *shape), np.float32), {}).save_pictures(tmp_path / "other")
+        assert not (tmp_path / "other").exists()

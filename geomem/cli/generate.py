@@ -52,13 +52,17 @@ if TYPE_CHECKING:
 @device_option
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
               help="Written with the keys samples, seeds, about (JSON) and, of a class-conditional run, labels.")
+@click.option("--pictures", metavar="DIR", type=click.Path(file_okay=False),
+              help="Write each sample as a PNG, too, named by its seed; images on [-1, 1] alone.")
 def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int,
-             labels: tuple[str, ...], routing: str | None, data: str | None, device: str, out: str) -> None:
+             labels: tuple[str, ...], routing: str | None, data: str | None, device: str, out: str,
+             pictures: str | None) -> None:
     """Generate samples from RUN: a directory of geomem train or geomem export, or a diffusers folder.
 
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
     """
     require_data(data)
+    from geomem.generation.samples import require_pictures
     from geomem.training import load_denoiser
 
     if not out.endswith(".npz"):
@@ -67,8 +71,12 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
     model = load_denoiser(run, weights, routing=routing, load=load, data=None if data is None else load(data))
     if data is not None and model.routing is None:
         raise InputError("--data has no effect without a run of geomem train --folds; leave it out")
+    if pictures is not None:
+        require_pictures(model.shape, pictures)
     samples = generated(model, seeds, steps=steps, sampler=method, batch=batch, labels=labels, device=device)
     samples.save(out)
+    if pictures is not None:
+        samples.save_pictures(pictures)
     if model.class_names and model.labels:
         said = [f"{name} is label {label}" for name, label in zip(model.class_names, model.labels, strict=True)
                 if name != str(label) and (not labels or label in map(model.label_of, labels))]

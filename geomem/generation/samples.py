@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from geomem.data import DataSet, load_data
@@ -20,11 +21,12 @@ from geomem.data.arrays import arrays_of, shards
 from geomem.data.dataset import READ_AS
 from geomem.data.images import holds_images
 from geomem.data.pictures import Form
+from geomem.data.pixels import CHANNELS, to_uint8
 from geomem.data.points import Points, as_points, with_channels
 from geomem.data.readers import read_path
 from geomem.data.source import Source, read_parts
 from geomem.errors import InputError
-from geomem.files import atomic_path, parse_json, require_file
+from geomem.files import atomic_directory, atomic_path, parse_json, require_file
 from geomem.geometry.options import LARGEST
 from geomem.models.weights import refuse_pickle
 from geomem.scales import note_other_range, require_one_scale
@@ -64,6 +66,28 @@ class Samples:
                                   "about": np.asarray(json.dumps(self.about))}
         with atomic_path(path) as temporary:
             np.savez(temporary, **{name: array for name, array in arrays.items() if array is not None})
+
+    def save_pictures(self, folder: str | Path) -> None:
+        """Write each sample as a PNG into the new directory ``folder``, named by its seed, or place where it has none.
+
+        The samples are images (n, C, H, W) on [-1, 1]; values outside are clipped. Raises InputError for others, and
+        where the directory holds anything already.
+        """
+        require_pictures(self.values.shape[1:], folder)
+        names = range(len(self.values)) if self.seeds is None else self.seeds
+        with atomic_directory(folder) as temporary:
+            for name, image in zip(names, to_uint8(self.values), strict=True):
+                pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+                Image.fromarray(pixels).save(temporary / f"{name:06d}.png")
+
+
+def require_pictures(shape: tuple[int, ...], folder: str | Path) -> None:
+    """Raises InputError where samples of a shape are no images, or ``folder`` holds anything already."""
+    if len(shape) != 3 or shape[0] not in CHANNELS:
+        raise InputError(f"--pictures {folder}: samples of shape {shape} are no images of 1 or 3 channels; leave it "
+                         "out")
+    if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
+        raise InputError(f"--pictures {folder} exists and is not empty; choose another folder")
 
 
 def read_samples(path: str | Path, *, size: int | None = None, crop: bool = False) -> Samples:
