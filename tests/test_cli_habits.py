@@ -36,9 +36,11 @@ def lines(monkeypatch):
     said = []
     monkeypatch.setattr(output, "LINE_SECONDS", 0)
     monkeypatch.setattr(output, "say", said.append)
-    monkeypatch.setattr(output.LOG, "level", logging.INFO)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    return said
+    before = output.LOG.level
+    output.LOG.setLevel(logging.INFO)  # which also forgets what earlier levels let through
+    yield said
+    output.LOG.setLevel(before)
 
 
 def test_progress_without_a_terminal_is_lines_and_counts_this_session_only(lines):
