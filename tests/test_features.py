@@ -205,6 +205,22 @@ def test_command_audits_in_features(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["settings"]["features"].startswith("dinov2 ")
 
 
+def test_a_network_of_the_hub_is_taken_from_the_cache_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "models--facebook--dinov2-tiny"
+    for name in ("blobs", "refs", "snapshots/abc"):
+        (cached / name).mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).rename(cached / "blobs" / name)
+        (cached / "snapshots" / "abc" / name).symlink_to(f"../../blobs/{name}")
+    assert load_features("facebook/dinov2-tiny").name.startswith("dinov2 ")
+    for word, said in (("facebook/dinov2-other", "the Hugging Face cache"), ("../../etc", "the Hugging Face cache"),
+                       ("sscd_disc_mixup", "published as TorchScript")):
+        with pytest.raises(InputError, match=said):
+            load_features(word)
+
+
 def test_folders_that_lie_and_what_is_missing_are_one_line(folder, tmp_path, capsys, monkeypatch):
     np.savez(tmp_path / "data.npz", train=TRAIN, heldout=HELDOUT)
     np.savez(tmp_path / "samples.npz", samples=SAMPLES)
