@@ -11,9 +11,11 @@ Each test has a p value for a model that owes nothing to its training points:
                  the first and the third test within each class, corrected for their number (Holm 1979)
 
 A test *fires* where its p value is at most ``LEVEL`` over the number of tests (Bonferroni), so an honest model passes
-all of them in at least 95 of 100 cases. The verdict is ``copies`` where the ratio rule fires in either orientation,
-``leans`` where any other test does, and ``nothing found`` otherwise: then the *smallest effect* that each test would
-have found with 90% probability says how much that is worth.
+all of them in at least 95 of 100 cases. The verdict is ``copies`` where the ratio rule fires in either orientation, or
+where a sample equals a training point, up to the tolerance of the ratio rule, and no held-out point does: with few
+held-out points the tests have no power, and such a sample needs none. It is ``leans`` where any other test fires, and
+``nothing found`` otherwise: then the *smallest effect* that each test would have found with 90% probability says how
+much that is worth.
 
 All but the ratio rule take held-out points for points that the model could have been trained on as well. Where these
 are nearer to the training points than to each other or the other way round, or where samples are nearer to *them*, they
@@ -33,7 +35,7 @@ from scipy.special import betaincinv
 from scipy.stats import norm
 from torch import Tensor
 
-from geomem.errors import InputError
+from geomem.errors import InputError, are, counted
 from geomem.features import PIXELS, FeatureSpace, feature_space
 from geomem.memorization import (
     ClassResult,
@@ -176,7 +178,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
         tests.append(_membership(told, level))
     if of_classes:
         tests += _by_class(of_classes, level, class_names)
-    verdict, reasons = _weigh(tests, level, _unfit(leans))
+    equal = int((rate.nearest_distance <= rate.tolerance).sum()) if unseen.all() else 0
+    verdict, reasons = _weigh(tests, level, _unfit(leans), equal, rate.n)
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
                  of_classes, quality_report(samples, train, heldout, features=space, seed=seed, device=device),
                  _peers(samples, train, heldout, space, seed, device),
@@ -184,9 +187,15 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
                  () if verdict is None else _ADVICE[verdict])
 
 
-def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """The verdict and its reasons. unfit: why the held-out points are not fit to compare with, if they are not."""
+def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...], equal: int, n: int
+           ) -> tuple[str | None, tuple[str, ...]]:
+    """The verdict and its reasons. unfit: why the held-out points are not fit to compare with, if they are not. equal:
+    how many of the n samples are training points, where no held-out point is one.
+    """
     fired = [test for test in tests if test.p_value <= level]
+    if equal:
+        return "copies", (f"Of {counted(n, 'sample')} {equal:,} {are(equal)} equal to a training point; of the "
+                          "held-out points none is.", *(test.sentence for test in fired))
     findings = {test.finding for test in fired}
     if unfit and "copies" not in findings:
         return None, unfit

@@ -124,6 +124,17 @@ def test_no_audit_with_too_few_held_out_points():
         geomem.audit(HONEST, TRAIN, leaked)
 
 
+def test_one_sample_that_is_a_training_point_is_a_copy_however_few_the_held_out_points():
+    samples = np.concatenate([TRAIN[:1], HONEST[:40]])
+    result = geomem.audit(samples, TRAIN, HELDOUT[:12])
+    assert min(test.p_value for test in result.tests) > result.level
+    assert result.verdict == "copies"
+    assert result.reasons[0] == "Of 41 samples 1 is equal to a training point; of the held-out points none is."
+    assert geomem.audit(HONEST[:41], TRAIN, HELDOUT[:12]).verdict == "nothing found"
+    # Where held-out points equal training points too, equality is no sign.
+    assert geomem.audit(samples, TRAIN, np.concatenate([HELDOUT[:12], TRAIN[:1]])).verdict == "nothing found"
+
+
 def test_honest_models_pass():
     """At most 5% of them fail some test; of 50, at most the 99.9% quantile of that."""
     fails = sum(geomem.audit(*(points([run, k], n, 3) for k, n in enumerate((40, 30, 30)))).verdict
