@@ -12,8 +12,9 @@ Each test has a p value for a model that owes nothing to its training points:
 
 A test *fires* where its p value is at most ``LEVEL`` over the number of tests (Bonferroni), so an honest model passes
 all of them in at least 95 of 100 cases. The verdict is ``copies`` where the ratio rule fires in either orientation, or
-where a sample equals a training point, up to the tolerance of the ratio rule, and no held-out point does: with few
-held-out points the tests have no power, and such a sample needs none. It is ``leans`` where any other test fires, and
+where a sample equals a training point (or its image in a view), up to the tolerance of the ratio rule, and no held-out
+point does: with few held-out points the tests have no power, and such a sample needs none. Where held-out points do as
+well and the rule does not fire, there is no verdict. It is ``leans`` where any other test fires, and
 ``nothing found`` otherwise: then the *smallest effect* that each test would have found with 90% probability says how
 much that is worth.
 
@@ -164,7 +165,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     pictures = len(train.shape) == 4
     viewed = pictures or brightness
     either_way = memorization_rate(samples, train, mirrored=pictures, **views, **compared) if viewed else None
-    either_floor = heldout_rate(heldout, train, mirrored=pictures, **views, **compared)[0] if viewed else None
+    either_floor, either_unseen = (heldout_rate(heldout, train, mirrored=pictures, **views, **compared) if viewed else
+                                   (None, unseen))
     told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, device=device,
                                                     tolerance=tolerance if space is None else None)
     of_classes = () if classes is None else by_class(
@@ -178,8 +180,13 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
         tests.append(_membership(told, level))
     if of_classes:
         tests += _by_class(of_classes, level, class_names)
-    equal = int((rate.nearest_distance <= rate.tolerance).sum()) if unseen.all() else 0
-    verdict, reasons = _weigh(tests, level, _unfit(leans), equal, rate.n)
+    closest, among = (rate, unseen) if either_way is None else (either_way, either_unseen)
+    equal = int((closest.nearest_distance <= closest.tolerance).sum())
+    leaked = int((~among).sum())
+    same = (f"Of {counted(rate.n, 'sample')} {equal:,} {are(equal)} equal to one of "
+            f"{in_words(closest.views.to_dict())}; of the held-out points "
+            f"{f'{leaked:,} {are(leaked)}' if leaked else 'none is'}.") if equal else ""
+    verdict, reasons = _weigh(tests, level, _unfit(leans), same, leaked)
     return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
                  of_classes, quality_report(samples, train, heldout, features=space, seed=seed, device=device),
                  _peers(samples, train, heldout, space, seed, device),
@@ -187,18 +194,19 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
                  () if verdict is None else _ADVICE[verdict])
 
 
-def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...], equal: int, n: int
+def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...], same: str, leaked: int
            ) -> tuple[str | None, tuple[str, ...]]:
-    """The verdict and its reasons. unfit: why the held-out points are not fit to compare with, if they are not. equal:
-    how many of the n samples are training points, where no held-out point is one.
+    """The verdict and its reasons. unfit: why the held-out points are not fit to compare with, if they are not. same:
+    how many samples are training points in some view, if any. leaked: how many held-out points are.
     """
     fired = [test for test in tests if test.p_value <= level]
-    if equal:
-        return "copies", (f"Of {counted(n, 'sample')} {equal:,} {are(equal)} equal to a training point; of the "
-                          "held-out points none is.", *(test.sentence for test in fired))
+    if same and not leaked:
+        return "copies", (same, *(test.sentence for test in fired))
     findings = {test.finding for test in fired}
     if unfit and "copies" not in findings:
         return None, unfit
+    if same and "copies" not in findings:  # of what repeats itself, or has leaked
+        return None, (f"{same} Take those out of the held-out points.", *(test.sentence for test in fired))
     return next((kind for kind in VERDICTS if kind in findings), VERDICTS[-1]), tuple(
         test.sentence for test in fired or tests)
 

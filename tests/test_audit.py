@@ -129,10 +129,14 @@ def test_one_sample_that_is_a_training_point_is_a_copy_however_few_the_held_out_
     result = geomem.audit(samples, TRAIN, HELDOUT[:12])
     assert min(test.p_value for test in result.tests) > result.level
     assert result.verdict == "copies"
-    assert result.reasons[0] == "Of 41 samples 1 is equal to a training point; of the held-out points none is."
+    assert result.reasons[0] == ("Of 41 samples 1 is equal to one of training points or their mirror images; of the "
+                                 "held-out points none is.")
     assert geomem.audit(HONEST[:41], TRAIN, HELDOUT[:12]).verdict == "nothing found"
-    # Where held-out points equal training points too, equality is no sign.
-    assert geomem.audit(samples, TRAIN, np.concatenate([HELDOUT[:12], TRAIN[:1]])).verdict == "nothing found"
+    mirrored = geomem.audit(samples[..., ::-1].copy(), TRAIN, HELDOUT[:12])
+    assert (mirrored.verdict, mirrored.reasons[0]) == ("copies", result.reasons[0])
+    leaked = geomem.audit(samples, TRAIN, np.concatenate([HELDOUT[:12], TRAIN[:1]]))
+    assert leaked.verdict is None
+    assert "of the held-out points 1 is. Take those out" in leaked.reasons[0]
 
 
 def test_honest_models_pass():
