@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from prevention_study import judged, options_of, told
+from prevention_study import judged, load_set, options_of, told
 
 from geomem import __version__
 from geomem.data import DataSet
@@ -21,10 +21,11 @@ from geomem.run_training import start_training
 from geomem.training import Interrupted, Run, TrainingPlan, load_denoiser, plan_training
 
 LEAN = 1.2
-SETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # how the data are loaded, and trained on
-    "digits": ({"data": "digits", "n_train": 200}, {"iterations": 1500, "batch": 256, "decay": 1.0}),
-    "ecg": ({"data": "ECG5000_TRAIN.txt", "heldout": "ECG5000_TEST.txt"},
-            {"iterations": 2500, "batch": 256, "decay": 1.0, "network": "mlp"}),
+SETS: dict[str, dict[str, Any]] = {  # how a network is trained on a set of bin/prevention-study
+    "digits": {"iterations": 1500, "batch": 256, "network": "unet-tiny"},
+    "ecg": {"iterations": 2500, "batch": 256, "network": "mlp"},
+    **{name: {"iterations": 600, "batch": 128, "network": "unet-tiny"}
+       for name in ("faces16", "cars16", "pokemon16", "flowers16")},
 }
 FORMAT = "geomem.folds-study/2"
 
@@ -74,13 +75,14 @@ def main() -> None:
     parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    how, settings = SETS[given.set]
-    how = {name: str(given.data / value) if str(value).endswith(".txt") else value for name, value in how.items()}
+    settings = SETS[given.set]
+    given.out.mkdir(parents=True, exist_ok=True)
+    dataset = load_set(given.set, given.data, given.out)
     until = given.until or settings["iterations"]
     rows: list[dict[str, Any]] = []
     steps_done: dict[str, int | None] = {}
     for seed in given.seeds:
-        options: dict[str, Any] = {**how, "seed": seed, "device": "cpu", **settings}
+        options: dict[str, Any] = {"data": dataset, "seed": seed, "device": "cpu", "decay": 1.0, **settings}
         single, limited, folds = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean", f"folds-{given.folds}"))
         trained(plan_training(**options), single, until)
         trained(plan_training(lean=LEAN, **options), limited, until)

@@ -139,16 +139,16 @@ def load_set(name: str, folder: Path, out: Path) -> DataSet:
     return load_data(str(path))
 
 
-def plan_of(name: str, way: str, seed: int, dataset: DataSet) -> TrainingPlan:
+def plan_of(name: str, way: str, seed: int, dataset: DataSet, precision: str = "bf16") -> TrainingPlan:
     """The training of a set by a way."""
     options = {option: value for option, value in WAYS[way].items() if option not in ("edges", "closes", "stops")}
     if "edges" in WAYS[way]:
-        (low, high), = plan_of(name, "gap auto", seed, dataset).law.gaps
+        (low, high), = plan_of(name, "gap auto", seed, dataset, precision).law.gaps
         factor_low, factor_high = WAYS[way]["edges"]
         options["gap"] = f"{low * factor_low:.6g}:{high * factor_high:.6g}"
     chosen = SETS[name]
     return plan_training(dataset, network=chosen.network, iterations=chosen.iterations, batch=chosen.batch,
-                         precision="bf16", seed=seed, device="cpu", **options)
+                         precision=precision, seed=seed, device="cpu", **options)
 
 
 class ClosingTrainer(Trainer):
@@ -199,9 +199,9 @@ def told(row: dict[str, Any]) -> str:
             f"distance {row['quality']['frechet']:.3f}")
 
 
-def study(name: str, way: str, seed: int, dataset: DataSet) -> dict[str, Any]:
+def study(name: str, way: str, seed: int, dataset: DataSet, precision: str = "bf16") -> dict[str, Any]:
     """Train one way and judge it."""
-    plan = plan_of(name, way, seed, dataset)
+    plan = plan_of(name, way, seed, dataset, precision)
     classes, settings, denoiser = plan.classes, plan.settings, plan.denoiser()
     trainer_class = ClosingTrainer if WAYS[way].get("closes") else Trainer
     trainer = trainer_class(denoiser, plan.law.law, classes.train, settings, classes.labels)
@@ -295,6 +295,8 @@ def options_of(name: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GEOMEM_TEST_DATA", "../shared/data")),
                         metavar="DIR", help="the real data (%(default)s)")
     parser.add_argument("--seeds", default=[0, 1, 2], type=seeds_of, metavar="0,1,2", help="separated by commas")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16",
+                        help="bf16 is slow on a CPU without units for it (%(default)s)")
     return parser
 
 
@@ -334,7 +336,7 @@ def main() -> None:
                     if not ours:
                         continue
                     try:
-                        cell = study(name, way, seed, dataset)
+                        cell = study(name, way, seed, dataset, given.precision)
                     except ValueError as error:
                         cell = {"format": FORMAT, "set": name, "way": way, "seed": seed, "refused": str(error)}
                     write_json(path, cell)
