@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from prevention_study import judged, load_set, options_of, told
+from prevention_study import SAMPLES, judged_samples, load_set, options_of, told
 
 from geomem import __version__
 from geomem.data import DataSet
 from geomem.files import write_json
-from geomem.memorization import membership
+from geomem.generation import generate
+from geomem.memorization import membership, risk_report
 from geomem.models import GaussianDenoiser
 from geomem.run_training import start_training
 from geomem.training import Interrupted, Run, TrainingPlan, load_denoiser, plan_training
@@ -27,7 +28,7 @@ SETS: dict[str, dict[str, Any]] = {  # how a network is trained on a set of bin/
     **{name: {"iterations": 600, "batch": 128, "network": "unet-tiny"}
        for name in ("faces16", "cars16", "pokemon16", "flowers16")},
 }
-FORMAT = "geomem.folds-study/2"
+FORMAT = "geomem.folds-study/3"
 
 
 def trained(plan: TrainingPlan, run: Run, until: int) -> None:
@@ -58,9 +59,14 @@ def denoisers(single: Run, limited: Run, folds: Run, data: DataSet) -> Iterator[
 
 
 def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
-    """Of 1,000 samples, and of the model's errors at training and test points."""
-    found = membership(denoiser, data.train, data.test)
-    return {**judged(denoiser, data),
+    """Of 1,000 samples, and of the model's errors at training and test points.
+
+    risk: rank correlation of what ``geomem risk`` says of a training point with how many samples it is nearest to.
+    """
+    samples = generate(denoiser, range(SAMPLES), data.train.shape[1:])
+    found, report = membership(denoiser, data.train, data.test), risk_report(data.train, samples)
+    return {**judged_samples(samples, data),
+            "risk": report.to_dict()["samples"]["correlations"]["score"]["nearest_samples"],
             "membership": {"p_value": found.p_value, "strongest": found.strongest.to_dict(),
                            "n_train": found.n_train, "n_heldout": found.n_heldout,
                            "loss_area": {f"{attack.sigma:.3g}": attack.area.value for attack in found.attacks

@@ -182,11 +182,13 @@ class ClosingTrainer(Trainer):
 
 
 def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes | None = None) -> dict[str, Any]:
-    """1,000 samples: their memorized share, their leaning, and their distances to held-out points as ``geomem quality``
-    has them.
-    """
+    """What ``judged_samples`` finds of 1,000 samples."""
     labels = None if classes is None else classes.in_turns(SAMPLES)
-    samples = generate(denoiser, range(SAMPLES), dataset.train.shape[1:], labels=labels)
+    return judged_samples(generate(denoiser, range(SAMPLES), dataset.train.shape[1:], labels=labels), dataset)
+
+
+def judged_samples(samples: np.ndarray, dataset: DataSet) -> dict[str, Any]:
+    """Their memorized share, their leaning, and their distances to held-out points as ``geomem quality`` has them."""
     memorized = memorization_rate(samples, dataset.train)
     report = quality_report(samples, dataset.train, dataset.test)
     return {"memorized": {name: getattr(memorized, name) for name in ("rate", "low", "high", "n", "count")},
