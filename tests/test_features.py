@@ -255,6 +255,57 @@ def test_features_of_transformers_own_network(tmp_path):
     np.testing.assert_allclose(space((2 * inputs - 1).numpy()), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def exported(tmp_path):
+    """Writes a product with a matrix, of pictures of the shape that is named, as ONNX."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    make, kind = onnx.helper, onnx.TensorProto
+
+    def write(shape, values, weights=None, of=kind.FLOAT, name="network.onnx"):
+        weights = onnx.numpy_helper.from_array(values, "weights") if weights is None else weights
+        nodes = [make.make_node("Flatten", ["x"], ["flat"]), make.make_node("MatMul", ["flat", "weights"], ["y"])]
+        graph = make.make_graph(nodes, "graph", [make.make_tensor_value_info("x", of, shape)],
+                                [make.make_tensor_value_info("y", of, [shape[0], values.shape[1]])], [weights])
+        path = tmp_path / name
+        path.write_bytes(make.make_model(
+            graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8).SerializeToString())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("batch", ["n", 1])
+def test_a_network_in_onnx_is_a_feature_space(exported, batch):
+    space = load_features(str(exported([batch, 2, 6, 6], LINEAR)))
+    np.testing.assert_allclose(space(SAMPLES), SAMPLES.reshape(-1, 72) @ LINEAR, rtol=1e-5, atol=1e-5)
+    assert space.name.startswith("network ")
+
+
+def test_pictures_take_the_size_and_channels_that_a_network_in_onnx_asks_for(exported):
+    """A constant picture stays one when it is resized."""
+    path = exported(["n", 3, 8, 8], np.ones((192, 2), np.float32))
+    found = load_features(str(path))(np.full((5, 1, 6, 6), 0.5, np.float32))
+    np.testing.assert_allclose(found, 96, rtol=1e-5)
+    with pytest.raises(InputError, match=r"takes points of shape \(3, 8, 8\), not \(2, 8, 8\)"):
+        load_features(str(path))(SAMPLES)
+
+
+def test_what_is_no_extractor_in_onnx_is_refused(exported, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    away = onnx.TensorProto(name="weights", dims=LINEAR.shape, data_type=1, data_location=1)
+    away.external_data.add(key="location", value="elsewhere.bin")
+    (tmp_path / "rubbish.onnx").write_bytes(b"rubbish")
+    double = exported(["n", 2, 6, 6], LINEAR.astype(float), of=onnx.TensorProto.DOUBLE, name="double.onnx")
+    for path, said in ((exported(["n", 2, 6, 6], LINEAR, away), "export it into one file"), (double, "one float32"),
+                       (tmp_path / "rubbish.onnx", "onnxruntime can read")):
+        with pytest.raises(InputError, match=said):
+            load_features(str(path))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"geomem\[features\]"):
+        load_features(str(path))
+
+
 def test_the_name_of_a_space_is_that_of_its_extractor():
     assert [FeatureSpace(extractor).name for extractor in (Network(), mapped, torch.nn.Identity())] == [
         "six", "mapped", "Identity"]

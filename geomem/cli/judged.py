@@ -52,7 +52,8 @@ judged_options = together(
                       "scale."),
     click.option("--features", metavar="inception|FOLDER|FILE", help=(
         "Compare by the features of a network in place of pixels: Inception (weights in torch's cache, or a FILE of "
-        "them), or a DINOv2 in a FOLDER as transformers saves it (config.json, model.safetensors).")))
+        "them), any network in an .onnx FILE, or a DINOv2 in a FOLDER as transformers saves it (config.json, "
+        "model.safetensors).")))
 
 
 class Judged(NamedTuple):
