@@ -36,6 +36,7 @@ from scipy.special import betaincinv
 from scipy.stats import norm
 from torch import Tensor
 
+from geomem.data.table import encoded
 from geomem.errors import InputError, are, counted
 from geomem.features import PIXELS, FeatureSpace, feature_space
 from geomem.memorization import (
@@ -142,7 +143,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
-    numpy or torch; the ratio rule looks at mirror images as well where points are pictures (C, H, W).
+    numpy or torch, or all of them DataFrames; the ratio rule looks at mirror images as well where points are pictures
+    (C, H, W).
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
     class_names: of 0, 1, ..., for the sentences.
@@ -153,6 +155,7 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
     too few distinct points of a kind.
     """
+    train, samples, heldout = encoded(train, samples=samples, heldout=heldout)
     if classes is not None:
         require_labels(classes, samples, train, heldout)
     space = feature_space(features)

@@ -360,7 +360,7 @@ BIG = {"bytes": png(np.zeros((1000, 1000), np.uint8)), "path": ""}
 
 
 @pytest.mark.parametrize(("columns", "words"), [
-    ({"x": [1, 2, 3]}, ("no column", "x")), ({"x": [[1.0], [1.0, 2.0, 3.0]]}, ("several lengths",)),
+    ({"x": [[1, 2], [3, 4]]}, ("column x", "neither numbers")), ({"x": [[1.0], [1.0, 2.0, 3.0]]}, ("several lengths",)),
     ({"x": [[1.0]] * 5 + [[1.0, 2.0]]}, ("length",)), ({"x": [[1.0], None]}, ("missing",)),
     ({"img": [b"not an image"] * 3}, ("row 0", "image")), ({"img": [None, b"x" * 99]}, ("row 0", "missing")),
     ({"img": [CELL, {"bytes": None, "path": "/etc/passwd"}, CELL]}, ("row 1", "missing")),

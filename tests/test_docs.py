@@ -94,6 +94,9 @@ def stand_ins(tmp_path_factory):
         (folder / where).mkdir()
         for k in range(120):
             Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / where / f"{k}.png")
+    for name in ("train", "test", "synthetic"):
+        rows = np.column_stack([rng.normal(size=60), rng.choice(["yes", "no"], 60)]).tolist()
+        (folder / f"{name}.csv").write_text("\n".join(map(",".join, [["height", "smokes"], *rows])))
     np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32))
     DDPMPipeline(unet_of(3), DDPMScheduler()).save_pretrained(folder / "ddpm-folder")
     AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).save_pretrained(folder / "vae")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -34,6 +34,7 @@ SHOWN_FILES = 5
 judged_options = together(
     click.argument("target", type=click.Path(), metavar="RUN|SAMPLES.npz"),
     click.option("--data", metavar="DATA", help="The training data; the default is what the run or the file names."),
+    click.option("--heldout", metavar="DATA", help="With --data: held-out points in place of its own."),
     reading_options,
     click.option("--n-samples", type=click.IntRange(1, MAX_SAMPLES), default=1000, show_default=True, metavar="N",
                  help="For a RUN: samples to generate, seeds 0..N-1."),
@@ -66,12 +67,15 @@ class Judged(NamedTuple):
     head: dict[str, Any]
 
 
-def judged(out: str | None, made: str, *, target: str, data: str | None, n_samples: int, weights: str | None,
-           steps: int | None, method: str, device: str, features: str | None, **how: Any) -> Judged:
+def judged(out: str | None, made: str, *, target: str, data: str | None, heldout: str | None, n_samples: int,
+           weights: str | None, steps: int | None, method: str, device: str, features: str | None,
+           **how: Any) -> Judged:
     """The samples of ``target``: a file, a folder of pictures, or what a model makes of seeds 0..n_samples - 1, kept in
     the directory ``out``, which must not yet hold the file ``made``.
     """
-    require_data(data)
+    require_data(data, heldout)
+    if heldout is not None and data is None:
+        raise InputError(f"--heldout {heldout} needs --data, the training data; give both, or leave it out")
     from geomem.features import load_features
     from geomem.generation import data_of, holds_samples, require_comparable
     from geomem.training import load_denoiser
@@ -79,11 +83,11 @@ def judged(out: str | None, made: str, *, target: str, data: str | None, n_sampl
     if out:
         require_new_directory(out, made)
     how |= {"device": device, "features": load_features(features, device=device) if features else None}
-    read = cache(load)  # a cross-fitted denoiser asks for the same data
+    read = cache(partial(load, heldout=heldout) if heldout else load)  # more than one asks for the same data
     model = (load_denoiser(target, weights, load=read, data=None if data is None else read(data))
              if os.path.isdir(target) and not holds_samples(target) else None)
     if model is None:
-        samples = load_samples(target)
+        samples = load_samples(target, lambda: None if data is None else read(data))
         if steps is not None or method != "heun":
             raise InputError(f"--sampler and --steps have no effect on the samples in {target}; leave them out or give "
                              "a run")

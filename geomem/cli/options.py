@@ -198,11 +198,11 @@ def load_chosen(options: dict[str, Any], **more: Any) -> DataSet:
     return load(**chosen, seed=options["seed"], **more)
 
 
-def load_samples(path: str) -> Samples:
-    """Read samples; pictures at the size at which ``--size`` reads those of DATA."""
+def load_samples(path: str, data: Callable[[], DataSet | None]) -> Samples:
+    """Read samples; pictures at the size at which ``--size`` reads those of DATA, tables as ``data()`` encodes them."""
     from geomem.generation import read_samples
 
-    return read_samples(path, size=_said_of_data("size"), crop=bool(_said_of_data("crop")))
+    return read_samples(path, size=_said_of_data("size"), crop=bool(_said_of_data("crop")), data=data)
 
 
 def require_data(*specs: str | None) -> None:

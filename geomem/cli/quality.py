@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 
 import click
 
@@ -82,8 +83,9 @@ def quality(samples: tuple[str, ...], data: str | None, labels: tuple[str, ...],
         raise InputError(f"--fid-weights has no effect without --metric {', '.join(INCEPTION)}, or --all")
     space = features if of_pixels else load_features(features, device=device)
     inception = inception_features(fid_weights, device=device) if set(metrics) & set(INCEPTION) else None
-    files = [load_samples(path) for path in samples]
-    dataset = data_of(files[0].about, data, files[0].name, load=load)
+    read = cache(load)
+    files = [load_samples(path, lambda: None if data is None else read(data)) for path in samples]
+    dataset = data_of(files[0].about, data, files[0].name, load=read)
     for file in files:
         require_comparable(file, dataset)
         made_with = file.about.get("data")

@@ -63,8 +63,8 @@ def risk(top: int, samples: str | None, as_json: bool, out: str | None, **option
 
     if out:
         require_new_directory(out, "risk.json")
-    generated = None if samples is None else load_samples(samples)
     dataset = load_chosen(options)
+    generated = None if samples is None else load_samples(samples, lambda: dataset)
     if generated is not None:
         require_comparable(generated, dataset)
         recorded = generated.about.get("data")

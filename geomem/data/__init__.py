@@ -10,6 +10,7 @@ from geomem.data.folds import cut_into_folds
 from geomem.data.load import load_data
 from geomem.data.pixels import from_uint8, to_uint8
 from geomem.data.points import StoredPoints
+from geomem.data.table import Table, TableEncoder
 
-__all__ = ["DataSet", "StoredPoints", "cut_into_folds", "from_uint8", "load_data", "to_uint8"]
+__all__ = ["DataSet", "StoredPoints", "Table", "TableEncoder", "cut_into_folds", "from_uint8", "load_data", "to_uint8"]
 __getattr__ = renamed(__name__)

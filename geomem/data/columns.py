@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geomem.data.points import MAX_CLASS_NAME
+from geomem.data.table import points_columns
 from geomem.errors import file_error
 
 IMAGE_COLUMNS = ("image", "img")
@@ -18,7 +19,8 @@ PATH_COLUMNS = (*IMAGE_COLUMNS, "file_name", "image_path", "path", "file", "file
 
 @dataclass(frozen=True)
 class Columns:
-    """``points`` is a column of encoded images or paths to them, or of numbers; ``others`` could be it as well.
+    """``points`` is a column of encoded images or paths to them, or of lists of numbers, and ``others`` could be it as
+    well; "" where each row is a point and ``others`` are its values: a plain table.
 
     classes: names of the labels 0, 1, ... where the table has them.
     """
@@ -33,14 +35,15 @@ class Columns:
     def notes(self) -> tuple[str, ...]:
         """What to say where another column could have been meant."""
         return (f"points from column {self.points}; --column takes another: {', '.join(self.others)}",
-                ) if self.others else ()
+                ) if self.others and self.points else ()
 
 
 def choose_columns(where: object, schema: Any, wanted: str | None = None, label: str | None = None) -> Columns:
     """Those of an Arrow schema: ``wanted``, else of the columns of images the first of a usual name, else the first;
-    without images the same of those of lists of floats, then of paths. ``label``, or the first of a usual name.
+    without images the same of those of lists of floats, then of paths, else all. ``label``, or the first of a usual
+    name.
 
-    Raises InputError where there is none, or not the one that is wanted.
+    Raises InputError where there is not the one that is wanted.
     """
     from pyarrow import types
 
@@ -53,9 +56,11 @@ def choose_columns(where: object, schema: Any, wanted: str | None = None, label:
     elif not images and not numbers:
         images = [name for name in PATH_COLUMNS if name in texts]
     found = images or numbers
-    if not found or (wanted is not None and wanted not in images + numbers):
-        raise file_error(where, f"has no column {'' if wanted is None else f'{wanted} '}of images or of lists of "
-                                f"floats; there are {', '.join(kinds)}")
+    if wanted is not None and wanted not in images + numbers:
+        raise file_error(where, f"has no column {wanted} of images or of lists of floats; there are "
+                                f"{', '.join(kinds)}")
+    if not found:
+        return Columns("", tuple(points_columns(schema)), False, None, None)
     points = wanted or next((name for name in IMAGE_COLUMNS if name in found), found[0])
     others = [name for name in (images if points in images else numbers) if name != points]
     if label is not None and label not in kinds:

@@ -17,6 +17,7 @@ import numpy as np
 
 from geomem.data.autoencoder import Latents
 from geomem.data.points import Names, Values
+from geomem.data.table import TableEncoder
 from geomem.errors import InputError
 from geomem.points import first_equal, points_of
 from geomem.rng import random_order
@@ -44,6 +45,7 @@ class DataSet:
     train_names, heldout_names : what the files of the points are called, sequences ``(N,)`` and ``(M,)`` that make each
         name when it is asked for; None where points have no files of their own.
     latents : where pictures were encoded, by what and how; None for points in data units.
+    table : where points are rows of a table, what makes points of other rows; else None.
     read_as : those of the options ``READ_AS`` of ``load_data`` that were given.
     """
 
@@ -60,6 +62,7 @@ class DataSet:
     train_names: Names | None = None
     heldout_names: Names | None = None
     latents: Latents | None = None
+    table: TableEncoder | None = None
 
     def files(self, index: Iterable[int]) -> list[str] | None:
         """Names of these training points, None where they have none."""

@@ -18,6 +18,7 @@ from geomem.data.columns import Columns, choose_columns, numbers_of, stored_valu
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import as_labels, joined_points
 from geomem.data.source import HELDOUT_SPLITS, TRAIN_SPLITS, Part, Source
+from geomem.data.table import Table
 from geomem.errors import as_input_error, file_error
 
 HUB_PREFIX = "hf:"
@@ -104,6 +105,8 @@ def _part(where: str, rows: Any, columns: Columns, datasets: Any) -> Part:
     """The points of a split, with their labels where none is missing."""
     values = [] if columns.label is None else rows[columns.label][:]
     labels = as_labels(values) if values and None not in values else None
+    if not columns.points:
+        return Table.of(rows.with_format("arrow")[:], where)
     if not columns.images:
         arrays = rows.with_format("arrow", columns=[columns.points])[:][columns.points].chunks
         return joined_points([numbers_of(stored_values(array)) for array in arrays], where, labels)

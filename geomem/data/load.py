@@ -22,10 +22,11 @@ from geomem.data.child import one_child
 from geomem.data.dataset import DataSet
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
 from geomem.data.pictures import MAX_SIZE, Form
-from geomem.data.points import Points, as_points, with_channels
+from geomem.data.points import Points, Values, as_points, with_channels
 from geomem.data.readers import FORMS, read_path, refuse_column
 from geomem.data.recipes import known_recipes, read_recipe
 from geomem.data.source import Part, Source, read_parts
+from geomem.data.table import Table, TableEncoder, is_table
 from geomem.duplicates import leaked_points, near_groups
 from geomem.errors import InputError, are, counted, file_error, one_line
 from geomem.rng import random_order
@@ -46,9 +47,9 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
     Parameters
     ----------
     spec : a recipe name (``digits``); a path to a recipe ``.toml`` or to data of a form that
-        :mod:`geomem.data.readers` lists; ``hf:NAME[:CONFIG]``, a data set on the Hugging Face hub; or an array or
-        tensor ``(N, ...)``, uint8 images or floats. Training points in ``.npy`` files, and decoded images, stay on
-        disk when they take more than 1 GiB.
+        :mod:`geomem.data.readers` lists; ``hf:NAME[:CONFIG]``, a data set on the Hugging Face hub; an array or
+        tensor ``(N, ...)``, uint8 images or floats; or a DataFrame, see :mod:`geomem.data.table`. Training points in
+        ``.npy`` files, and decoded images, stay on disk when they take more than 1 GiB.
     heldout : a second spec, whose training part becomes the held-out part, in place of any in ``spec``.
     n_train, n_heldout : take only the first so many points.
     shuffle : put each part in a random order before that; smaller subsets are nested in larger ones.
@@ -81,19 +82,25 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         second = _read(heldout, root, read_as)
         parts = [source.train, second.train]
     elif len(parts) == 1:
-        (whole,), told = read_parts(parts, form)  # all of them, since any may equal another
-        notes += told
-        parts, merged = _split(whole, seed)
+        whole = parts[0]
+        if isinstance(whole, Table):
+            values = TableEncoder.of(whole).points(whole).values
+        else:
+            (whole,), told = read_parts(parts, form)  # all of them, since any may equal another
+            notes, values = notes + told, whole.values
+        parts, merged = _split(whole, values, seed)
     parts, class_names = _numbered_classes(parts, source.classes)
     chosen = [_cut(where, "train", parts[0], n_train, 2, shuffle, seed),
               _cut(where, "heldout", parts[1], n_heldout, 1, shuffle, seed)]
-    if heldout is None:
+    table = TableEncoder.of(chosen[0]) if isinstance(chosen[0], Table) else None
+    told_of_second: list[str] = []
+    if heldout is None or any(isinstance(part, Table) for part in chosen):
         (train, held), told = read_parts(chosen, form)
-        notes += told
     else:
         (train,), told = read_parts(chosen[:1], form)
         (held,), told_of_second = read_parts(chosen[1:], form)
-        notes += told
+    notes += told
+    if heldout is not None:
         if source.heldout is not None:
             notes.append(f"held-out points from {second.name} in place of those of {source.name}")
         notes += [f"{second.name}: {note}" for note in (*second.notes, *told_of_second)]
@@ -119,7 +126,7 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         train, heldout_values, latents, told = _as_latents(train, heldout_values, vae, vae_sample, seed)
         notes += told
     return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents)
+                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents, table)
 
 
 def _require_alike(where: object, train: Points, held: Points) -> None:
@@ -180,7 +187,7 @@ def _read(spec: Any, root: str | os.PathLike[str] | None, read_as: dict[str, Any
         if hasattr(spec, "detach"):  # a tensor, recognised without importing torch
             spec = spec.detach().cpu()
             spec = (spec.float() if spec.is_floating_point() else spec).numpy()
-        source = Source("array", [as_points(spec, "array")])
+        source = Source("array", [Table.of(spec, "table") if is_table(spec) else as_points(spec, "array")])
     elif str(spec).startswith(HUB_PREFIX):
         source = read_hub_spec(str(spec), column)
     else:
@@ -195,7 +202,11 @@ def _read(spec: Any, root: str | os.PathLike[str] | None, read_as: dict[str, Any
     parts: list[Part] = []
     notes: dict[str, None] = dict.fromkeys(source.notes)
     for part in source.parts:
-        if isinstance(part, Points):
+        if isinstance(part, Table):
+            if read_as:
+                raise file_error(source.name, "is a table of numbers and categories, which is read whole; leave out "
+                                              f"{', '.join(f'--{name}' for name in read_as)}")
+        elif isinstance(part, Points):
             if "size" in read_as:
                 raise file_error(source.name, "holds arrays, and --size scales encoded pictures only; leave it out")
             part, note = with_channels(part, channels, source.name)
@@ -206,15 +217,15 @@ def _read(spec: Any, root: str | os.PathLike[str] | None, read_as: dict[str, Any
     return replace(source, parts=parts, notes=tuple(notes))
 
 
-def _split(points: Points, seed: int) -> tuple[list[Points], int]:
+def _split(points: Points | Table, values: Values, seed: int) -> tuple[list[Part], int]:
     """A training part in the order of the file, a held-out part in random order, so that its first points are fair;
-    and how many points stay with one that they equal or nearly equal.
+    and how many points stay with one that they equal or nearly equal. values: of all of them, (N, ...).
 
     Such points are held out together, where as many are still wanted, or not at all.
     """
     n_heldout = min(MAX_HELDOUT, max(1, len(points) // HELDOUT_SHARE))
     order = random_order(len(points), seed, "split")
-    found = near_groups(points.values)
+    found = near_groups(values)
     size = np.bincount(found.group)
     chosen, left = np.zeros(len(size), dtype=bool), max(n_heldout, int(size.min()))
     for group in found.group[order]:

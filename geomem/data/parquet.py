@@ -1,5 +1,5 @@
 """Parquet and Arrow files: tables with a column of encoded images or of paths to them, or of lists of floats, and
-perhaps one of labels.
+perhaps one of labels; or plain ones, of numbers and categories.
 
 pyarrow reads them in a child process, some rows at a time: it makes room for whatever a file says of itself, and ends
 the process over some of it. ``train-...parquet`` beside ``test-...`` or ``validation-...`` in a folder, or in folders
@@ -24,6 +24,7 @@ from geomem.data.labels import METADATA_FILES
 from geomem.data.pictures import MAX_ENCODED_BYTES, Pictures
 from geomem.data.points import as_labels, joined_points
 from geomem.data.source import HELDOUT_SPLITS, TRAIN_SPLITS, Part, Source, split_word
+from geomem.data.table import Column, Table, as_column
 from geomem.data.unpacking import refuse_bomb
 from geomem.errors import InputError, as_input_error, file_error
 from geomem.files import require_file
@@ -63,12 +64,11 @@ def table_files(folder: Path) -> list[Path]:
 
 
 def holds_points(path: Path) -> bool:
-    """Whether a table has a column of points; some lie beside images and describe them."""
+    """Whether a table has a column of points, or is damaged; some lie beside images and describe them."""
     try:
-        _table(path, None, path.parent)
-    except InputError as error:
-        return "has no column" not in str(error)
-    return True
+        return bool(_table(path, None, path.parent).columns.points)
+    except InputError:
+        return True
 
 
 def read_tables(paths: list[Path], where: Path, column: str | None = None) -> Source:
@@ -87,9 +87,14 @@ def read_tables(paths: list[Path], where: Path, column: str | None = None) -> So
 def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, Columns]:
     root = where if where.is_dir() else where.parent
     tables = [_table(path, wanted, root) for path in paths]
-    columns = tables[0].columns
-    if len({(table.columns.points, table.columns.images, table.columns.label) for table in tables}) > 1:
+    columns, size = tables[0].columns, sum(table.packed for table in tables)
+    if len({(table.columns.points or table.columns.others, table.columns.images, table.columns.label)
+            for table in tables}) > 1:
         raise file_error(where, "holds tables with other columns than each other; give them one by one")
+    if not columns.points:
+        with as_input_error(where, "a table of numbers and categories", _ADVICE):
+            return Table.made_of(str(where), in_child(_plain, paths, columns.others, str(where), file_bytes=size),
+                                 size), columns
     known = [table.labels for table in tables if table.labels is not None]
     labels = np.concatenate(known) if known else None
     if not columns.images:
@@ -103,7 +108,6 @@ def _part(paths: list[Path], where: Path, wanted: str | None) -> tuple[Part, Col
                 for contents in _from_child(path, _images, columns.points, inside, root):
                     yield from contents
 
-    size = sum(table.packed for table in tables)
     return Pictures(str(where), read, lambda _: size, lambda i: f"row {i}", np.arange(starts[-1]), labels), columns
 
 
@@ -199,6 +203,15 @@ def _describe(path: Path, wanted: str | None, root: Path) -> Iterator[_Table]:
 def _numbers(path: Path, column: str) -> Iterator[np.ndarray]:
     """Floats ``(rows, ...)``, those of some rows at a time."""
     yield from map(numbers_of, filter(len, _open(path).values(column)))
+
+
+def _plain(paths: list[Path], names: tuple[str, ...], where: str) -> Iterator[tuple[str, Column]]:
+    """The columns of several files that follow each other."""
+    import pyarrow as pa
+
+    for name in names:
+        values = pa.chunked_array([part for path in paths for part in _open(path).values(name)])
+        yield name, as_column(f"{where}: column {name}", values)
 
 
 def _file_named(value: Any, path: Path, root: Path) -> Path | None:

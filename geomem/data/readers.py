@@ -5,6 +5,7 @@
 a folder, ``.zip``, ``.tar``, ``.tar.gz`` of images    :mod:`geomem.data.images`
 a folder of tar files, as webdataset has them          :mod:`geomem.data.images`
 UCR text, ``.ts``, ``.arff``, a folder with X_TRAIN    :mod:`geomem.data.series`
+``.csv``, ``.tsv`` whose first line is no numbers      :mod:`geomem.data.table`
 CIFAR-10 batches, python and binary                    :mod:`geomem.data.cifar`
 IDX, plain or ``.gz``, a folder with train-images      :mod:`geomem.data.idx`
 CelebA's and Flowers-102's folders                     :mod:`geomem.data.official`
@@ -37,6 +38,7 @@ from geomem.data.official import celeba_files, flowers_files, read_celeba, read_
 from geomem.data.parquet import holds_points, read_tables, table_files
 from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
+from geomem.data.table import read_csv
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 
@@ -72,19 +74,23 @@ def _read_table(path: Path) -> Source:
     return read_tables([path], path)
 
 
+def _read_csv(path: Path) -> Source:
+    return Source(path.stem, [read_csv(path)])
+
+
 def _read_tar(path: Path) -> Source:
     return read_tars([path], path)
 
 
 _BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
     ".npz": read_npz, ".npy": read_npy, ".zip": read_zip, ".tar": _read_tar, ".gz": read_idx, ".parquet": _read_table,
-    ".arrow": _read_table, **dict.fromkeys(SUFFIXES, read_series)}
+    ".arrow": _read_table, **dict.fromkeys(SUFFIXES, read_series), ".csv": _read_csv, ".tsv": _read_csv}
 
 
 def refuse_column(where: object, column: str | None) -> None:
     """Raise InputError for a column of what is no table."""
     if column is not None:
-        raise file_error(where, f"is no table, so it has no column {column}; leave out --column")
+        raise file_error(where, f"is no table of pictures or lists, so it has no column {column}; leave out --column")
 
 
 def _read_folder(folder: Path, column: str | None) -> Source:
@@ -149,6 +155,7 @@ def _is_series(path: Path, start: bytes) -> bool:
         line = next((line for line in lines if line.strip() and line.lstrip()[0] not in "#%"), "")
         if line.lstrip().startswith(_HEADS):
             return True
-        return len([float(word) for word in line.replace(",", " ").split()[:-1]]) > 1
+        words = [float(word) for word in line.replace(",", " ").split()[:-1]]
+        return len(words) > (path.suffix.lower() not in (".csv", ".tsv"))
     except ValueError:
         return False

@@ -41,6 +41,7 @@ from geomem.data.pictures import MAX_SIZE, Form, Pictures
 from geomem.data.points import Points, as_points
 from geomem.data.readers import read_path
 from geomem.data.source import Part, Source, read_parts
+from geomem.data.table import Table
 from geomem.errors import as_input_error, file_error
 from geomem.files import require_file
 from geomem.rng import random_order
@@ -242,6 +243,7 @@ def _pooled(parts: Sequence[Part]) -> Part:
     """Both parts as one: images in the order in which they lie, other points those of the first part first."""
     if len(parts) == 1:
         return parts[0]
+    assert not isinstance(parts[0], Table), "tables are not pooled"
     known = [part.labels for part in parts if part.labels is not None]
     labels = np.concatenate(known) if len(known) == len(parts) else None
     if isinstance(parts[0], Pictures):

@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 from geomem.data.pictures import Form, Pictures, decoded
 from geomem.data.points import Points, in_memory_if_small
+from geomem.data.table import Table, TableEncoder
 
-Part: TypeAlias = Points | Pictures
+Part: TypeAlias = Points | Pictures | Table
 TRAIN_SPLITS = ("train", "training")
 HELDOUT_SPLITS = ("test", "validation", "valid", "val")
 
@@ -46,8 +47,12 @@ class Source:
 def read_parts(parts: Sequence[Part], form: Form | None = None) -> tuple[list[Points], list[str]]:
     """The parts as points, in memory where they are small, and what a person should be told about them.
 
-    Pictures of one reader are decoded together: all of them become grey, or all RGB.
+    Pictures of one reader are decoded together: all of them become grey, or all RGB. Rows of tables become points by
+    what the first part has.
     """
+    if any(isinstance(part, Table) for part in parts):
+        encoder = TableEncoder.of(parts[0])
+        return [encoder.points(part) for part in parts], [encoder.note]
     done: dict[int, Points] = {i: part for i, part in enumerate(parts) if isinstance(part, Points)}
     notes: list[str] = []
     for read in dict.fromkeys(part.read for part in parts if isinstance(part, Pictures)):

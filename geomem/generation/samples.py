@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from geomem.data.pixels import CHANNELS, to_uint8
 from geomem.data.points import Points, as_points, with_channels
 from geomem.data.readers import read_path
 from geomem.data.source import Source, read_parts
+from geomem.data.table import Table
 from geomem.errors import InputError
 from geomem.files import atomic_directory, atomic_path, parse_json, require_file
 from geomem.geometry.options import LARGEST
@@ -32,7 +33,8 @@ from geomem.models.weights import refuse_pickle
 from geomem.scales import note_other_range, require_one_scale
 
 FORMAT = "geomem.samples/1"
-_AS_DATA = (".npy", ".zip", ".tar", ".gz", ".tgz", ".parquet")  # read as a data set is, and so are folders
+# Read as a data set is, and so are folders.
+_AS_DATA = (".npy", ".zip", ".tar", ".gz", ".tgz", ".parquet", ".csv", ".tsv")
 _LOG = logging.getLogger("geomem")
 
 
@@ -90,13 +92,14 @@ def require_pictures(shape: tuple[int, ...], folder: str | Path) -> None:
         raise InputError(f"--pictures {folder} exists and is not empty; choose another folder")
 
 
-def read_samples(path: str | Path, *, size: int | None = None, crop: bool = False) -> Samples:
+def read_samples(path: str | Path, *, size: int | None = None, crop: bool = False,
+                 data: Callable[[], DataSet | None] = lambda: None) -> Samples:
     """Read an ``.npz`` with the key ``samples`` (or ``arr_0``), perhaps ``labels`` and, from geomem, ``about`` and
     ``seeds``.
 
     A folder or zip file of pictures, or a folder of ``.npy`` files, is read as a data set is. uint8 images become
-    [-1, 1]; nothing is unpickled. size, crop: of encoded pictures, as ``load_data`` has them. Raises InputError for
-    whatever holds no samples.
+    [-1, 1]; nothing is unpickled. size, crop: of encoded pictures, as ``load_data`` has them. data: gives the data set
+    whose encoder makes points of rows of a table. Raises InputError for whatever holds no samples.
     """
     def choose(there: Iterable[str]) -> tuple[str, ...]:
         there = list(there)
@@ -110,7 +113,13 @@ def read_samples(path: str | Path, *, size: int | None = None, crop: bool = Fals
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such samples file; make one with geomem generate")
     if os.path.isdir(path) or Path(path).suffix.lower() in _AS_DATA:
-        return Samples(_values(read_path(Path(path)), str(path), Form(size=size, crop=crop)), {}, name=str(path))
+        source = read_path(Path(path))
+        if isinstance(source.train, Table):
+            known = data()
+            if known is None or known.table is None:
+                raise InputError(f"{path} is a table; name the training table with --data")
+            source = replace(source, parts=[known.table.points(part) for part in source.parts])
+        return Samples(_values(source, str(path), Form(size=size, crop=crop)), {}, name=str(path))
     require_file(path, "give an .npz of samples")
     refuse_pickle(Path(path))
     arrays = arrays_of(Path(path), choose)

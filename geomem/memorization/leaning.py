@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
+from geomem.data.table import encoded
 from geomem.memorization.heldout import SMALLEST_SET, DistinctSets, comparable
 from geomem.memorization.views import Views, nearest_points
 from geomem.points import Array
@@ -94,7 +95,8 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     """How far ``samples`` lean on the training points (module docstring).
 
     samples: (n, ...). train: (N, ...), the training points. heldout: (M, ...), points of the same law that neither
-    trained nor selected the model. All in one scale and shape, numpy or torch.
+    trained nor selected the model. All in one scale and shape, numpy or torch, or all of them DataFrames
+    (``geomem.data.table``).
     tolerance, mirrored, shifts, brightness, features: as in ``memorization_rate``; held-out points are looked at in the
     same way. relabelings: of the permutation test. seed: of them, of the choice of points where one kind has more than
     eight times as many as the other, and of the split for the floor.
@@ -102,6 +104,7 @@ def leaning(samples: Array, train: Array, heldout: Array, *, tolerance: float | 
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, or fewer
     than 10 distinct points of a kind remain.
     """
+    train, samples, heldout = encoded(train, samples=samples, heldout=heldout)
     asked, sets = comparable(samples, train, heldout, tolerance, mirrored=mirrored, shifts=shifts,
                              brightness=brightness, features=features, device=device)
     floor = leaning_of_heldout(sets, relabelings=relabelings, seed=seed, device=device)

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from geomem import duplicates
+from geomem.data.table import encoded
 from geomem.errors import InputError, counted
 from geomem.geometry.neighbours import nearest
 from geomem.memorization.views import AS_THEY_ARE, Views, distinct, nearest_points
@@ -95,7 +96,7 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     """Share of ``samples`` that are memorized from ``train`` by the ratio rule, Dodson et al. 2026, section 3.
 
     samples: (n, ...), generated points; for the floor, held-out ones.
-    train: (N, ...), the training points, in the same scale and shape.
+    train: (N, ...), the training points, in the same scale and shape; or both DataFrames (``geomem.data.table``).
     ratio: the rule fires when ``d_1 < ratio * d_2``.
     tolerance: training points within this distance (data units) count as one; None for the default of the
         module docstring, 0 for exact duplicates only.
@@ -107,6 +108,7 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
     Raises InputError if shapes or usual ranges of values differ (``geomem.scales``), a value is not finite, a parameter
     is out of range, or fewer than two distinct training points remain.
     """
+    train, samples = encoded(train, samples=samples)
     if samples.shape[1:] != train.shape[1:]:
         raise InputError(f"samples have shape {tuple(samples.shape[1:])} each and training points "
                          f"{tuple(train.shape[1:])}; bring both to one shape")

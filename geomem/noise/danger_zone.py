@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geomem.data.table import encoded
 from geomem.errors import are, counted
 from geomem.geometry.curves import Curves, levels_of, measured
 from geomem.geometry.options import MEMORY, QUERIES, Options
@@ -103,16 +104,17 @@ def danger_zone(train: Any, heldout: Any, *, sigmas: Any = 40, posterior_draws: 
     """The noise levels where a model trained on ``train`` is in danger of memorizing it (Two Calm Ends and the Wild
     Middle, sections 4.2 and 5). No training is needed.
 
-    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), points of one shape, NumPy, torch or stored;
-    ``threshold``: the zone is where W and C are both at least this high; ``resolution``: levels are added until the
-    zone and the crossing are read between two no farther apart in log sigma; ``tolerance``: raise the draws, up to
-    ``max_draws`` per point, until every 95% interval of both curves has at most this half-width, where draws can do
-    that; ``progress`` called as ``progress(done, total)``, in queries, from 0 again for each pass; the others as in
-    ``geometry_curves``.
+    Arguments: ``train`` (N, ...), N >= 2, and ``heldout`` (M, ...), points of one shape, NumPy, torch or stored, or
+    DataFrames (``geomem.data.table``); ``threshold``: the zone is where W and C are both at least this high;
+    ``resolution``: levels are added until the zone and the crossing are read between two no farther apart in log sigma;
+    ``tolerance``: raise the draws, up to ``max_draws`` per point, until every 95% interval of both curves has at most
+    this half-width, where draws can do that; ``progress`` called as ``progress(done, total)``, in queries, from 0 again
+    for each pass; the others as in ``geometry_curves``.
     Raises InputError for input that is not as described.
     """
     options = Options(posterior_draws, coverage_draws, shell_t, queries, seed, device, memory, group, progress,
                       duplicates)
+    train, heldout = encoded(train, heldout=heldout)
     sweep, sigma = Sweep.of(train, heldout, options, reuse=True), levels_of(sigmas)
     if tolerance is None:
         curves, notes = measured(sweep, sigma), []
