@@ -1,88 +1,41 @@
-"""Memorization and leaning against quality, for each way. Reads results/prevention.json, computes nothing."""
+"""Leaning against quality, for each way. Reads results/prevention.json, computes nothing."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from geomem.plots.style import COLOURS, GREY, look, new_figure, plain_log_axis
 
 HERE = Path(__file__).parent
-WAYS = {"none": "0.35", "gap auto": "C3", "ci auto": "C0", "dummy class": "C1"}
-CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
-    ("none", "per level"): {"marker": "D", "ms": 7, "color": "C2", "label": "none, best weights per level"},
-    ("stop at 3% copies", "half the steps"): {"marker": "^", "ms": 8, "color": "C4",
-                                              "label": "none, half the steps until copies appear"},
-    ("closed levels", "last"): {"marker": "s", "ms": 6, "color": "C5", "label": "levels closed while training"}}
-LEANING: dict[tuple[str, str], dict[str, Any]] = {
+WAYS: dict[tuple[str, str], dict[str, Any]] = {
     ("none", "last"): {"marker": "o", "ms": 6, "color": "0.25", "label": "no gap, last weights, after checkpoints"},
     ("none", "early stop"): {"marker": "s", "ms": 7, "color": COLOURS[0], "label": "no gap, one early stop"},
     ("none", "per level"): {"marker": "D", "ms": 7, "color": COLOURS[2], "label": "no gap, best weights per level"},
     ("stop at 3% copies", "half the steps"): {"marker": "^", "ms": 8, "color": COLOURS[1],
                                               "label": "half the steps at which copies appear"},
-    ("gap auto", "last"): {"marker": "X", "ms": 8, "color": COLOURS[4], "label": "gap auto, last weights"}}
+    ("gap auto", "last"): {"marker": "X", "ms": 8, "color": COLOURS[4], "label": "gap auto, last weights"},
+    ("ci auto", "last"): {"marker": "P", "ms": 8, "color": COLOURS[3], "label": "ci auto, last weights"},
+    ("dummy class", "last"): {"marker": "v", "ms": 7, "color": COLOURS[5], "label": "dummy class, last weights"}}
 TITLES = {"digits": "200 digits, 8 x 8", "ecg": "500 beats of ECG5000", "faces16": "256 grey faces, 16 x 16",
           "cars16": "128 cars of CIFAR-10, 16 x 16", "pokemon16": "128 Pokemon, 16 x 16",
           "flowers16": "128 flowers, 16 x 16"}
 
 
-def panels(figure: Figure, rows: list[dict[str, Any]], xlabel: str, ylabel: str, legend_columns: int
-           ) -> Iterator[tuple[Axes, list[dict[str, Any]]]]:
-    """Axes and rows of each set that has some."""
-    for axes, name in zip(figure.subplots(2, 3).flat, TITLES, strict=True):
-        of_set = [row for row in rows if row["set"] == name]
-        seeds = " or ".join(map(str, sorted({len(row["seeds"]) for row in of_set})))
-        axes.set_title(f"{TITLES[name]}; " + (f"{seeds} seed{'s' * (seeds != '1')}" if of_set else "not measured"))
-        if of_set:
-            yield axes, of_set
-    for axes in figure.axes[3:]:
-        axes.set_xlabel(xlabel)
-    for axes in figure.axes[::3]:
-        axes.set_ylabel(ylabel)
-    named = {label: handle for axes in reversed(figure.axes)
-             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=legend_columns, fontsize=8.5)
-
-
-def draw(rows: list[dict[str, Any]]) -> Figure:
-    """A panel for each set, means over the seeds: a line along the checkpoints of each way, the last one large; a
-    star for held-out data, whose halves are smaller than what the others are made of.
-    """
-    shown = [row for row in rows if row["way"] in WAYS or (row["way"], row["weights"]) in CHOSEN]
-    with look():
-        figure = new_figure(10.5, 6.8)
-        for axes, of_set in panels(figure, shown, "Frechet distance in pixels", "memorized share", 4):
-            for row in of_set:
-                at = row["along"] + [row]
-                x, y = ([point[part]["mean"] for point in at] for part in ("frechet", "memorized"))
-                if row["weights"] == "last" and row["way"] in WAYS:
-                    colour = WAYS[row["way"]]
-                    axes.plot(x, y, "-", lw=1, color=colour, marker=".", ms=5)
-                    axes.plot(x[-1], y[-1], "o", ms=7, color=colour, label=row["way"])
-                elif (row["way"], row["weights"]) in CHOSEN:
-                    axes.plot(x[-1], y[-1], **CHOSEN[row["way"], row["weights"]], ls="", zorder=4)
-            axes.plot(of_set[0]["floor"], 0, "*", ms=12, color="0.1", label="two halves of the held-out data", ls="")
-            axes.set(xscale="log", ylim=(-0.04, 1.04))
-            plain_log_axis(axes.xaxis)
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    return figure
-
-
-def draw_leaning(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) -> Figure:
+def draw(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) -> Figure:
     """A panel for each set: Frechet distance against leaning, means over the seeds large, single seeds faint; a thin
     line along the checkpoints of the plain training. Trainings of versions that did not measure leaning are left out.
     """
-    shown = [row for row in rows if (row["way"], row["weights"]) in LEANING and row.get("leaning")]
+    shown = [row for row in rows if (row["way"], row["weights"]) in WAYS and row.get("leaning")]
     with look():
         figure = new_figure(10.5, 6.8)
-        for axes, of_set in panels(figure, shown, "nearer to training than to unseen points",
-                                   "Frechet distance in pixels", 3):
-            for row in sorted(of_set, key=lambda row: list(LEANING).index((row["way"], row["weights"]))):
-                kind = LEANING[row["way"], row["weights"]]
+        for axes, name in zip(figure.subplots(2, 3).flat, TITLES, strict=True):
+            of_set = [row for row in shown if row["set"] == name]
+            axes.set_title(TITLES[name] + ("" if of_set else "; not measured"))
+            for row in sorted(of_set, key=lambda row: list(WAYS).index((row["way"], row["weights"]))):
+                kind = WAYS[row["way"], row["weights"]]
                 seeds = [ends[-1] for training in trainings
                          if (training["set"], training["way"]) == (row["set"], row["way"])
                          and (ends := [at for at in training.get("rows", []) if at["weights"] == row["weights"]])]
@@ -93,6 +46,8 @@ def draw_leaning(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) ->
                 x, y = ([at[part]["mean"] for at in path] for part in ("leaning", "frechet"))
                 axes.plot(x, y, "-o", ms=3, lw=.8, color=kind["color"])
                 axes.plot(x[-1], y[-1], **kind, ls="", zorder=4)
+            if not of_set:
+                continue
             axes.axvline(.5, color=GREY, ls="--", lw=1, label="owes the training points nothing")
             axes.axhline(of_set[0]["floor"], color=GREY, ls=":", lw=1.2, label="two halves of the held-out data")
             axes.set_yscale("log")
@@ -101,11 +56,16 @@ def draw_leaning(rows: list[dict[str, Any]], trainings: list[dict[str, Any]]) ->
         left = min(axes.get_xlim()[0] for axes in figure.axes)
         for axes in figure.axes:
             axes.set_xlim(left, 1.02)
+        for axes in figure.axes[3:]:
+            axes.set_xlabel("nearer to training than to unseen points")
+        for axes in figure.axes[::3]:
+            axes.set_ylabel("Frechet distance in pixels")
+        named = {label: handle for axes in reversed(figure.axes)
+                 for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(named.values(), named, loc="outside lower center", ncols=3, fontsize=8.5)
     return figure
 
 
 if __name__ == "__main__":
     document = json.loads((HERE / "results" / "prevention.json").read_text())
-    draw(document["rows"]).savefig(HERE / "prevention.png", dpi=140)
-    if any(row.get("leaning") for row in document["rows"] if row["set"] in TITLES):
-        draw_leaning(document["rows"], document["trainings"]).savefig(HERE / "prevention-leaning.png", dpi=140)
+    draw(document["rows"], document["trainings"]).savefig(HERE / "prevention-leaning.png", dpi=140)

@@ -253,15 +253,15 @@ def test_figure_of_leaning():
                 "along": along if weights == "last" else []}
 
     rows = [row("none", "per level", [point(0.6, 0.9)]), row("none", "last", [point(0.7, 0.8), point(0.9, 1.2)]),
-            row("gap auto", "last", [point(0.5, 4.0), point(0.6, 2.0)]), row("ci auto", "last", [point(0.6, 3.0)]),
+            row("gap auto", "last", [point(0.5, 4.0), point(0.6, 2.0)]), row("gap zone", "last", [point(0.6, 3.0)]),
             row("none", "early stop", [{"leaning": None, "frechet": {"mean": 1.0}}])]
     trainings = [{"set": "ecg", "way": "none", "seed": seed, "rows": [
         {"weights": "last", "quality": {"frechet": frechet}, **({"leaning": {"share": share}} if share else {})}
         for share, frechet in ((0.7, 0.8), (share, 1.2))]} for seed, share in ((0, 0.88), (1, 0.92), (2, None))]
-    drawn = figure.draw_leaning(rows, trainings)
+    drawn = figure.draw(rows, trainings)
     axes = drawn.axes[1]
     assert [a.get_title() for a in drawn.axes[:2]] == ["200 digits, 8 x 8; not measured",
-                                                      "500 beats of ECG5000; 2 seeds"]
+                                                      "500 beats of ECG5000"]
     assert (axes.get_xlabel(), drawn.axes[4].get_xlabel()) == ("", "nearer to training than to unseen points")
     lines = [np.array(line.get_xydata()).tolist() for line in axes.lines]
     assert lines[:3] == [[[0.88, 1.2], [0.92, 1.2]], [[0.7, 0.8], [0.9, 1.2]], [[0.9, 1.2]]]
