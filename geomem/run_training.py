@@ -22,6 +22,7 @@ from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
 from geomem.training.checkpoint import tidy
 from geomem.training.cost import hours_advice
+from geomem.training.distillation import plan_distillation
 from geomem.training.loop import Interrupted, TrainingState, train_steps
 from geomem.training.monitor import Monitor
 from geomem.training.plan import TrainingPlan, plan_training
@@ -66,12 +67,32 @@ def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callabl
     return run
 
 
-def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
-                   group: ProcessGroup | None = None) -> Generator[TrainingState]:
+def distil(teacher: str | Path, out: str | Path, *, resume: bool = False,
+           progress: Callable[[int, int], None] | None = None, **options: Any) -> Run:
+    """Train one network on samples and answers of ``teacher``, a run, and leave it in the new directory ``out``, as
+    ``geomem distil`` does.
+
+    ``options``: those of the command, as ``training.plan_distillation`` describes them. resume, progress, errors: as
+    ``train`` has them; where sampling the teacher is interrupted, ``resume`` goes on with it.
+    """
+    run = Run(out)
+    if not resume:
+        run.require_new()
+    plan = plan_distillation(teacher, **options)
+    with closing(start_training(plan, run, resume=resume)) as states:
+        for state in states:
+            if progress is not None:
+                progress(state.step, plan.settings.iterations)
+    return run
+
+
+def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False, group: ProcessGroup | None = None,
+                   sampling: Callable[[int, int], None] | None = None) -> Generator[TrainingState]:
     """Make the run directory, or check that it is of the same plan, and return the steps of the training.
 
     The steps are those of ``training.train_steps``; between them pictures are drawn and people are told what they
-    should know. Whoever may leave them early closes them.
+    should know. Whoever may leave them early closes them. Before the steps of a distillation its teacher is sampled,
+    and ``sampling(done, total)`` is called after each batch of samples.
     """
     denoiser = plan.denoiser()
     if group is not None:
@@ -93,6 +114,9 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
             run.write_folds(plan.fold_of)
     if plan.fold_of is not None:
         return _without_each_fold(plan, run, group)
+    if plan.teaching is not None:
+        tidy(run)
+        plan = replace(plan, lessons=plan.teaching.samples(run, plan.device, sampling))
     trainer = plan.trainer(denoiser, group)
     monitor = plan.monitor(trainer) if first else None
     dataset = plan.dataset
@@ -104,7 +128,9 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False,
         lacks = can_be_pipeline(denoiser, tuple(dataset.train.shape[1:]))
         if lacks:
             LOG.info(f"note: geomem export will make no DDPMPipeline of this run: {lacks}; unet-small is a UNet2DModel")
-    LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {len(dataset.train):,} points of "
+    points = f"{len(dataset.train):,} points of" if plan.teaching is None else (
+        f"{counted(plan.teaching.count, 'sample')} and answers of {plan.teaching.teacher.path}, for")
+    LOG.info(f"{plan.config['network']} ({parameters / 1e6:.2f}M parameters) on {points} "
              f"{dataset.name}; {len(plan.validation):,} validation and {counted(dataset.n_test, 'test point')}")
     names, labels = plan.classes.class_names, plan.classes.names
     said = [f"{name} is label {label}" for name, label in zip(names or [], labels or [], strict=False)

@@ -41,6 +41,7 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "bounds": "--n-train 30 --sigmas 3 --queries 20 --points 4",
     "risk": "--n-train 30",
     "train": "--n-train 30 --iterations 2 --batch 8",
+    "distil": "--samples 8 --iterations 2 --batch 8 --network mlp --watch-every 0",
     "generate": "--seeds 0-7 --steps 3",
     "memorization": "--n-samples 8 --sigmas 2 --n-points 8",
     "audit": "--n-samples 8 --fail-over 1",

@@ -107,7 +107,8 @@ def test_help_answers_at_once():
 
 MISSPELT = {"danger-zone": "digts", "bounds": "digts", "risk": "digts", "train": "digts --out run",
             "memorization": "run --data digts", "audit": "run --data digts", "swap": "run gaussian --data digts",
-            "quality": "s.npz --data digts", "generate": "run --data digts --out s.npz",
+            "quality": "s.npz --data digts", "distil": "run --data digts --out new",
+            "generate": "run --data digts --out s.npz",
             "report": "run --data digts --out page.html", "data show": "digts"}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from geomem.cli.options import data_options, device_option, load, require_data
 from geomem.cli.output import progress_bar, warn
 from geomem.cli.values import MAX_SAMPLES, Number
 from geomem.processes import is_first, process_group
+
+if TYPE_CHECKING:
+    from geomem.training import TrainingPlan, TrainingState
 
 
 @click.command()
@@ -90,7 +94,7 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
     """
     require_data(data, options["heldout"])
     from geomem.run_training import start_training
-    from geomem.training import Interrupted, Run, TrainingDiverged, plan_training
+    from geomem.training import Run, plan_training
 
     context = click.get_current_context()
     group = context.with_resource(process_group())
@@ -104,10 +108,17 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
         if is_first():
             click.echo(json.dumps({"config": plan.config, "noise_levels": plan.law.summary()}, indent=1))
         return
-    states = start_training(plan, run, resume=resume, group=group)
+    follow(start_training(plan, run, resume=resume, group=group), plan, (run.steps_done or 0) if resume else 0)
+
+
+def follow(states: Generator[TrainingState], plan: TrainingPlan, done: int) -> None:
+    """Take the steps of a training that begins after ``done`` of them, with a progress bar; a signal and a loss that is
+    not finite become exit statuses.
+    """
+    from geomem.training import Interrupted, TrainingDiverged
+
     shares: dict[str, str] = {}
     try:
-        done = (run.steps_done or 0) if resume else 0
         with closing(states), progress_bar(plan.trainings * plan.settings.iterations, "training", "step", done) as bar:
             for state in states:
                 if state.fold is not None:

@@ -39,36 +39,44 @@ def reading_arguments(data: Mapping[str, Any]) -> list[str]:
 
 
 def training_command(config: Mapping[str, Any], out: str, root: str | None = None) -> str:
-    """``geomem train`` with the options of a run. Raises InputError where the config does not hold them.
+    """``geomem train`` or ``distil`` with the options of a run. Raises InputError where the config does not hold them.
 
     A gap that came from a file is written out as its range of sigma, so that the file is not needed.
     """
     try:
-        settings, engine = config["settings"], config.get("engine", {})
+        settings, engine, taught = config["settings"], config.get("engine", {}), config.get("distilled")
         processes = int(engine.get("processes", 1))
         arguments = ["torchrun", "--nproc-per-node", processes, "-m"] if processes > 1 else []
-        arguments += ["geomem", "train", *data_arguments(config["data"], root), "--out", out]
+        arguments += ["geomem", *_distil_arguments(taught, settings["seed"])] if taught else [
+            "geomem", "train", *data_arguments(config["data"], root)]
+        arguments += ["--out", out]
         arguments += [] if config.get("init") is None else ["--init", config["init"]]
         if config["network"] != "diffusers":  # else --init decides both
             arguments += ["--network", config["network"], "--objective", config["objective"]]
-        arguments += _law_arguments(config["sampler"], config.get("gap", ["none"]))
+        arguments += [] if taught else _law_arguments(config["sampler"], config.get("gap", ["none"]))
         for name, value, usual in (("iterations", settings["iterations"], None), ("batch", settings["batch"], None),
                                    ("learning-rate", settings["learning_rate"], None),
                                    ("decay", settings["decay"], 0), ("dropout", config["dropout"], 0),
                                    ("precision", settings["precision"], "fp32"),
                                    ("snapshots", config.get("snapshots", "fp32"), "fp32"),
                                    ("dummy-class", config.get("dummy_class", 0), 0),
-                                   ("accumulate", engine.get("accumulate", 1), 1),
+                                   ("accumulate", 1 if taught else engine.get("accumulate", 1), 1),
                                    ("watch-every", engine.get("watch_every"), None),
                                    ("stop-at-memorization", engine.get("stop_at"), None),
                                    ("folds", config.get("folds"), None), ("lean", config.get("lean"), None)):
             arguments += [f"--{name}", value] if value != usual else []
         for name, wanted in (("flip", settings["flip"]), ("conditional", config.get("labels") is not None),
                              ("compile", engine.get("compiled")), ("channels-last", engine.get("channels_last"))):
-            arguments += [f"--{name}"] if wanted else []
+            arguments += [f"--{name}"] if wanted and not taught else []
         return shell(*arguments)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"config.json lacks an option of the training ({error!r})") from None
+
+
+def _distil_arguments(taught: Mapping[str, Any], seed: int) -> list[Any]:
+    routing = [] if taught["routing"] is None else ["--routing", taught["routing"]]
+    return ["distil", taught["from"] or "RUN", "--weights", taught["weights"], *routing,
+            "--samples", taught["samples"], "--seed", seed]
 
 
 def _law_arguments(sampler: Mapping[str, Any], words: Sequence[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from geomem._renamed import renamed
 from geomem.training.best_weights import BestWeights, trained_state
 from geomem.training.classes import Classes, WithNoiseImages, classes_of
+from geomem.training.distillation import plan_distillation
 from geomem.training.earlier import EarlierWeights
 from geomem.training.export import export_run
 from geomem.training.level_files import load_best
@@ -47,6 +48,7 @@ __all__ = [
     "initial_denoiser",
     "load_best",
     "load_denoiser",
+    "plan_distillation",
     "plan_training",
     "train",
     "train_steps",

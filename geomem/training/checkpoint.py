@@ -10,7 +10,7 @@ from geomem.models.weights import open_tensors, read_tensors, write_tensors
 from geomem.training.best_weights import BestWeights, Snapshot
 from geomem.training.earlier import EarlierWeights
 from geomem.training.monitor import Monitor
-from geomem.training.run import BEFORE_FORMAT, LEVELS_FORMAT, Run
+from geomem.training.run import BEFORE_FORMAT, LEVELS_FORMAT, TEACHER_SAMPLES, Run
 from geomem.training.trainer import Trainer
 
 
@@ -84,7 +84,7 @@ def rewind(run: Run, steps_done: int) -> None:
 
 def tidy(run: Run) -> None:
     """Remove the half-written files of a run that was killed."""
-    for folder in (run.path, run.path / "weights"):
+    for folder in (run.path, run.path / "weights", run.path / TEACHER_SAMPLES):
         for leftover in (*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(".tmp??????")):  # ours, safetensors'
             if leftover.is_file():
                 leftover.unlink()

@@ -101,7 +101,8 @@ def export_run(run: Run, out: str | Path, *, weights: str | None = None, form: s
 
     with atomic_directory(out) as temporary:
         write_json(temporary / "config.json", {
-            **config, "data": {name: data[name] for name in ("name", "sha256") if name in data}, "init": None})
+            **config, "data": {name: data[name] for name in ("name", "sha256") if name in data}, "init": None,
+            **({"distilled": {**config["distilled"], "from": None}} if "distilled" in config else {})})
         if levels is None:
             write(temporary / "model.safetensors", run.denoiser_of_classes(weights).state_dict())
         else:

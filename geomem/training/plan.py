@@ -18,7 +18,7 @@ from geomem.data import DataSet, cut_into_folds, load_data
 from geomem.data.dataset import MAX_VALIDATION
 from geomem.data.hub import HUB_PREFIX
 from geomem.data.load import expanded
-from geomem.data.points import Points
+from geomem.data.points import Points, Values
 from geomem.data.recipes import known_recipes
 from geomem.devices import resolve_device
 from geomem.duplicates import near_groups
@@ -33,11 +33,12 @@ from geomem.training.loop import heldout_monitor, watch_steps
 from geomem.training.monitor import Monitor
 from geomem.training.pretrained import InitialWeights
 from geomem.training.run import initial_denoiser, untrained_denoiser
-from geomem.training.trainer import Trainer, TrainingSettings, require_compiler, require_divisible
+from geomem.training.trainer import TaughtTrainer, Trainer, TrainingSettings, require_compiler, require_divisible
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+    from geomem.training.distillation import Teaching
 
 LOG = logging.getLogger("geomem")
 FEWEST_IN_FOLD = 5  # distinct points: fewer choose no weights
@@ -49,7 +50,8 @@ class TrainingPlan:
 
     config: what config.json holds. validation: the points (M, ...) that choose weights. watch_every: images between two
     looks, 0 for none. fold_of: (N,) the fold 0, 1, ... of each training point where one network is trained without each
-    fold, else None. The others are options as ``plan_training`` has them.
+    fold, else None. teaching: the teacher of a network that is distilled, whose samples (n, ...) are the ``lessons``
+    once they are there. The others are options as ``plan_training`` has them.
     """
 
     config: dict[str, Any]
@@ -66,6 +68,8 @@ class TrainingPlan:
     tensorboard: bool
     lean: float | None = None
     fold_of: np.ndarray | None = None
+    teaching: Teaching | None = None
+    lessons: Values | None = None
 
     @property
     def trainings(self) -> int:
@@ -97,8 +101,12 @@ class TrainingPlan:
     def trainer(self, denoiser: Denoiser, group: ProcessGroup | None = None) -> Trainer:
         """The trainer of ``denoiser``, which is moved to the device."""
         division = {name: self.config["engine"][name] for name in ("accumulate", "compiled", "channels_last")}
-        return Trainer(denoiser.to(self.device), self.law.law, self.classes.train, self.settings, self.classes.labels,
-                       group=group, **division)
+        denoiser, division["group"] = denoiser.to(self.device), group
+        if self.teaching is not None:
+            assert self.lessons is not None, "the teacher is sampled first"
+            return TaughtTrainer(denoiser, self.law.law, self.lessons, self.settings, self.teaching.labels,
+                                 teacher=self.teaching.teacher.denoiser, **division)
+        return Trainer(denoiser, self.law.law, self.classes.train, self.settings, self.classes.labels, **division)
 
     def monitor(self, trainer: Trainer) -> Monitor:
         """Held-out losses and, unless ``watch_every`` is 0, looks."""

@@ -10,6 +10,7 @@
                           (squared data units per value), seconds since this start of the training
     watch.jsonl           one line per look at the training: memorization of a few samples
     samples-N.png         samples during training
+    teacher-samples/N.npy samples of the teacher that a distilled network was trained on
 
 Where a network was trained without each of K folds there are config.json and ``folds.json``, the fold of each training
 point, and such a directory ``fold-0``, ``fold-1``, ... of each network, whose config.json says ``without_fold``.
@@ -51,6 +52,7 @@ from geomem.training.best_weights import stitch
 
 FORMAT, LEVELS_FORMAT, BEFORE_FORMAT = "geomem.run/1", "geomem.levels/1", "geomem.before-copies/1"
 FOLDS_FORMAT = "geomem.folds/1"
+TEACHER_SAMPLES = "teacher-samples"
 OBJECTIVES = "edm", "ddpm", "flow"
 DIFFUSERS = "diffusers"
 """Network name of a run that fine-tunes a diffusers folder; its config holds the folder's two descriptions."""

@@ -19,16 +19,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.data.points import Values
 from geomem.errors import InputError
-from geomem.models.denoiser import Denoiser
+from geomem.models.denoiser import Denoiser, expand_sigma
 from geomem.noise.samplers import NoiseLevelSampler
 from geomem.processes import reduce
 from geomem.rng import generator, key, torch_generator
@@ -258,6 +258,25 @@ class Trainer:
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.losses = list(tensors["losses"].to(self.device).unbind()) if "losses" in tensors else []
         self.steps_done = steps_done
+
+
+class TaughtTrainer(Trainer):
+    """The target is not the clean point but what ``teacher`` makes of the noisy one.
+
+    The loss compares D(clean + sigma noise, sigma) with clean. With the teacher's answer in the place of clean, and the
+    noise that leads from it to the same noisy point, the same loss distils.
+    """
+
+    def __init__(self, *given: Any, teacher: nn.Module, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.teacher = teacher.to(self.device).eval()
+
+    def _add_gradient(self, piece: Batch, start: int) -> Tensor:
+        spread = expand_sigma(piece.sigma, piece.clean)
+        noisy = piece.clean + spread * piece.noise
+        with torch.no_grad():
+            target = self.teacher(noisy, piece.sigma, piece.labels)
+        return super()._add_gradient(Batch(target, (noisy - target) / spread, piece.sigma, piece.labels), start)
 
 
 def require_divisible(batch: int, divisions: int) -> None:
