@@ -20,7 +20,10 @@ much that is worth.
 
 All but the ratio rule take held-out points for points that the model could have been trained on as well. Where these
 are nearer to the training points than to each other or the other way round, or where samples are nearer to *them*, they
-are not, and there is no verdict but ``copies``.
+are not, and there is no verdict but ``copies``. The same is so where fewer than 10 of them, or of the training points,
+are left: then the ratio rule and equality are all there is, and what was not measured is named (``left_out``). Fisher's
+test is exact with few held-out points as well, and sees only large shares then: with 3 of them, none memorized, it
+fires where more than about 71% of many samples of pictures are.
 """
 
 from __future__ import annotations
@@ -32,8 +35,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
-from scipy.stats import norm
 from torch import Tensor
 
 from geomem.data.table import encoded
@@ -55,43 +56,36 @@ from geomem.memorization import (
     near_copies,
 )
 from geomem.memorization.classes import Labels, require_labels
-from geomem.memorization.near_copies import p_value_of
+from geomem.memorization.evidence import (
+    AuditTest,
+    class_tests,
+    leaning_test,
+    membership_test,
+    near_copies_test,
+    percent,
+    ratio_rule_test,
+)
+from geomem.memorization.heldout import TooFewPoints
 from geomem.memorization.views import Views, in_words, pixels
 from geomem.points import Array
 from geomem.quality import QualityReport, mifid, quality_report
-from geomem.statistics import excess_p_value
 
 FORMAT = "geomem.audit/1"
 LEVEL = 0.05  # of all tests together
-POWER = 0.9
 _UNFIT_LEVEL = 0.005  # of each test of whether the held-out points are fit to compare with
 VERDICTS = ("copies", "leans", "nothing found")
 HEADLINES = {"copies": "copies: it copies training points", "leans": "leans on its training points",
              "nothing found": "nothing found by these tests at this power", None: "none can be given"}
 
 
-@dataclass(frozen=True)
-class AuditTest:
-    """One test. finding: ``copies`` or ``leans``, what it shows where it fires. p_value: of a model that owes nothing.
-
-    smallest_effect: what the test would have found with 90% probability, a share of samples (``ratio_rule``,
-    ``mirrored``, ``near_copies``), a leaning or an AUC; of tests by class, in any of the classes alone. None where no
-    effect is large enough.
-    """
-
-    name: str
-    finding: str
-    p_value: float
-    smallest_effect: float | None
-    sentence: str
-
-
 @dataclass(frozen=True, eq=False)
 class Audit:
     """What the tests found of n samples; fields that could not be measured are None.
 
-    verdict: one of ``VERDICTS``, or None where the held-out points are not fit to compare with. reasons: a sentence for
-    each test that fired, for all where none did, or why there is no verdict.
+    verdict: one of ``VERDICTS``, or None where the held-out points are too few or not fit to compare with. reasons: a
+    sentence for each test that fired, for all where none did; or why there is no verdict, and what fired all the same.
+    left_out: what was not measured because too few points are left, and why: then leaning, near_copies, membership and
+    quality are None, and the verdict is ``copies`` or None.
     trajectory, heldout: the ratio rule on samples and on held-out points; mirrored, mirrored_heldout: the same with
     mirror images. membership: of the model, None where only samples are known. classes: each class with enough points,
     empty where no classes are known. quality: against the held-out points.
@@ -105,18 +99,29 @@ class Audit:
     reasons: tuple[str, ...]
     tests: tuple[AuditTest, ...]
     level: float
+    left_out: dict[str, str]
     trajectory: MemorizationRate
-    heldout: MemorizationRate
+    heldout: MemorizationRate | None
     mirrored: MemorizationRate | None
     mirrored_heldout: MemorizationRate | None
-    leaning: Leaning
-    near_copies: NearCopies
+    leaning: Leaning | None
+    near_copies: NearCopies | None
     membership: Membership | None
     classes: tuple[ClassResult, ...]
-    quality: QualityReport
+    quality: QualityReport | None
     peers: dict[str, float | None]
     blind: tuple[str, ...]
     advice: tuple[str, ...]
+
+    @property
+    def closest(self) -> MemorizationRate:
+        """The ratio rule over as many views as were looked through."""
+        return self.mirrored or self.trajectory
+
+    @property
+    def copied(self) -> np.ndarray:
+        """(n,) bool, the samples that are copies by ``closest``, or equal to a training point."""
+        return self.closest.memorized | (self.closest.nearest_distance <= self.closest.tolerance)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, of the format geomem.audit/1."""
@@ -126,20 +131,20 @@ class Audit:
                 **{name: None if part is None else part.to_dict() for name, part in measured.items()},
                 "classes": [part.to_dict() for part in self.classes],
                 "peers": self.peers, "tests": [vars(test) for test in self.tests], "level": self.level,
-                "blind": list(self.blind), "advice": list(self.advice)}
+                "left_out": self.left_out, "blind": list(self.blind), "advice": list(self.advice)}
 
     def exceeds(self, share: float) -> bool:
         """Whether a script should stop: it copies, no verdict can be given, or more than ``share`` of the samples are
         nearer to training.
         """
-        return self.verdict in ("copies", None) or self.leaning.share > share
+        return self.verdict in ("copies", None) or self.leaning is None or self.leaning.share > share
 
 
 def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..., Tensor] | None = None,
           labels: tuple[np.ndarray, np.ndarray] | None = None, classes: Labels | None = None,
           tolerance: float | None = None, mirrored: bool = False, shifts: int = 0, brightness: bool = False,
           features: Callable[..., Any] | None = None, seed: int = 0, device: str | torch.device = "auto",
-          class_names: Sequence[str] = ()) -> Audit:
+          class_names: Sequence[str] = (), leaked: int = 0) -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
@@ -147,13 +152,14 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     (C, H, W).
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
-    class_names: of 0, 1, ..., for the sentences.
+    class_names: of 0, 1, ..., for the sentences. leaked: held-out points that were left out beforehand because they
+    equal training points.
     mirrored: whether leaning and near-copies do, for models that were trained on them. shifts, brightness: other views
     for these two and for the second ratio rule. features: for all but membership, whose attack is in pixels. tolerance,
     features: as in ``memorization_rate``. seed: of the relabelings and subsets.
 
-    Raises InputError as ``leaning`` and ``quality_report`` do: for shapes that differ, values that are not finite, or
-    too few distinct points of a kind.
+    Raises InputError as ``memorization_rate`` and ``quality_report`` do: for shapes that differ, values that are not
+    finite, a single sample, or fewer than two distinct training points.
     """
     train, samples, heldout = encoded(train, samples=samples, heldout=heldout)
     if classes is not None:
@@ -161,57 +167,84 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     space = feature_space(features)
     compared: dict[str, Any] = {"tolerance": tolerance, "features": space, "device": device}
     views: dict[str, Any] = {"shifts": shifts, "brightness": brightness}
-    leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **views, **compared)
-    near = near_copies(samples, train, heldout, mirrored=mirrored, **views, **compared)
-    rate = memorization_rate(samples, train, **compared)
-    floor, unseen = heldout_rate(heldout, train, **compared)
     pictures = len(train.shape) == 4
     viewed = pictures or brightness
+    rate = memorization_rate(samples, train, **compared)
+    floor, unseen = _floor(heldout, train, **compared)
+    fresh = heldout if unseen.all() else heldout[unseen]
     either_way = memorization_rate(samples, train, mirrored=pictures, **views, **compared) if viewed else None
-    either_floor, either_unseen = (heldout_rate(heldout, train, mirrored=pictures, **views, **compared) if viewed else
-                                   (None, unseen))
-    told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed, device=device,
-                                                    tolerance=tolerance if space is None else None)
-    of_classes = () if classes is None else by_class(
-        rate, floor, samples, train, heldout[unseen], (*classes[:2], classes[2][unseen]), mirrored=mirrored, **views,
-        seed=seed, **{**compared, "tolerance": leans.tolerance})
-    level = LEVEL / (3 + viewed + (told is not None) + 2 * bool(of_classes))
-    tests = [_ratio_rule("ratio_rule", rate, floor, level), _leaning(leans, level), _near_copies(near, level)]
-    if either_way is not None and either_floor is not None:
-        tests.insert(1, _ratio_rule("mirrored", either_way, either_floor, level))
-    if told is not None:
-        tests.append(_membership(told, level))
-    if of_classes:
-        tests += _by_class(of_classes, level, class_names)
-    closest, among = (rate, unseen) if either_way is None else (either_way, either_unseen)
-    equal = int((closest.nearest_distance <= closest.tolerance).sum())
-    leaked = int((~among).sum())
+    either_floor, among = (_floor(heldout, train, mirrored=pictures, **views, **compared) if viewed else
+                           (None, unseen))
+    leans = near = told = quality = None
+    of_classes: tuple[ClassResult, ...] = ()
+    why = ""
+    try:
+        if not len(heldout):
+            raise TooFewPoints("no held-out points are given; give at least 10 that neither trained nor selected the "
+                               "model")
+        leans = leaning(samples, train, heldout, seed=seed, mirrored=mirrored, **views, **compared)
+        near = near_copies(samples, train, heldout, mirrored=mirrored, **views, **compared)
+        told = None if denoiser is None else membership(denoiser, train, heldout, labels=labels, seed=seed,
+                                                        device=device, tolerance=None if space else tolerance)
+    except TooFewPoints as error:
+        leans = near = told = None
+        why = str(error)
+    else:
+        quality = quality_report(samples, train, fresh, features=space, seed=seed, device=device)
+        if classes is not None and floor is not None:
+            of_classes = by_class(rate, floor, samples, train, fresh, (*classes[:2], classes[2][unseen]),
+                                  mirrored=mirrored, **views, seed=seed, **{**compared, "tolerance": leans.tolerance})
+    level = LEVEL / (1 + viewed + 2 * (leans is not None) + (told is not None) + 2 * bool(of_classes))
+    tests = [ratio_rule_test("ratio_rule", rate, floor, level)]
+    tests += [ratio_rule_test("mirrored", either_way, either_floor, level)] if either_way else []
+    tests += [leaning_test(leans, level), near_copies_test(near, level)] if leans and near else []
+    tests += [membership_test(told, level)] if told else []
+    tests += class_tests(of_classes, level, class_names) if of_classes else []
+    closest = either_way or rate
+    equal, leaked = int((closest.nearest_distance <= closest.tolerance).sum()), leaked + int((~among).sum())
     same = (f"Of {counted(rate.n, 'sample')} {equal:,} {are(equal)} equal to one of "
             f"{in_words(closest.views.to_dict())}; of the held-out points "
             f"{f'{leaked:,} {are(leaked)}' if leaked else 'none is'}.") if equal else ""
-    verdict, reasons = _weigh(tests, level, _unfit(leans), same, leaked)
-    return Audit(verdict, reasons, tuple(tests), level, rate, floor, either_way, either_floor, leans, near, told,
-                 of_classes, quality_report(samples, train, heldout, features=space, seed=seed, device=device),
-                 _peers(samples, train, heldout, space, seed, device),
-                 _blind(leans.views, pictures, told is not None),
-                 () if verdict is None else _ADVICE[verdict])
+    verdict, reasons = _weigh(tests, leans, why, same, leaked)
+    return Audit(verdict, reasons, tuple(tests), level,
+                 {name: why for name, asked in (
+                     ("leaning", True), ("near_copies", True), ("membership", denoiser is not None),
+                     ("classes", classes is not None), ("quality", True)) if why and asked},
+                 rate, floor, either_way, either_floor, leans, near, told, of_classes, quality,
+                 _peers(samples, train, fresh if leans else None, space, seed, device),
+                 _blind(closest.views, pictures, told is not None), () if verdict is None else _ADVICE[verdict])
 
 
-def _weigh(tests: list[AuditTest], level: float, unfit: tuple[str, ...], same: str, leaked: int
+def _floor(heldout: Array, train: Array, **how: Any) -> tuple[MemorizationRate | None, np.ndarray]:
+    """``heldout_rate``, None where no held-out point is left."""
+    if not len(heldout):
+        return None, np.zeros(0, dtype=bool)
+    found, unseen = heldout_rate(heldout, train, **how)
+    return found if unseen.any() else None, unseen
+
+
+def _weigh(tests: list[AuditTest], leans: Leaning | None, why: str, same: str, leaked: int
            ) -> tuple[str | None, tuple[str, ...]]:
-    """The verdict and its reasons. unfit: why the held-out points are not fit to compare with, if they are not. same:
-    how many samples are training points in some view, if any. leaked: how many held-out points are.
+    """The verdict and its reasons. why: leaning and what else needs held-out points was not measured. same: how many
+    samples are training points in some view, if any. leaked: how many held-out points are.
     """
-    fired = [test for test in tests if test.p_value <= level]
+    fired = [test for test in tests if test.fires]
+    sentences = tuple(test.sentence for test in fired)
     if same and not leaked:
-        return "copies", (same, *(test.sentence for test in fired))
+        return "copies", (same, *sentences)
     findings = {test.finding for test in fired}
-    if unfit and "copies" not in findings:
-        return None, unfit
-    if same and "copies" not in findings:  # of what repeats itself, or has leaked
-        return None, (f"{same} Take those out of the held-out points.", *(test.sentence for test in fired))
-    return next((kind for kind in VERDICTS if kind in findings), VERDICTS[-1]), tuple(
-        test.sentence for test in fired or tests)
+    if "copies" in findings:
+        return "copies", sentences
+    again = f"{same} Take those out of the held-out points." if same else ""
+    if leans is None:
+        least = tests[-1].smallest_effect
+        weak = f" With so few points they are found from {least:.0%} of the samples on." if least else ""
+        return None, (f"Only copies were looked for: {why}.{weak}", *([again] if same else []),
+                      *(test.sentence for test in tests))
+    if signs := (*_unfit(leans), *([again] if same else [])):
+        return None, (*signs, *(f"Beside that, and no verdict for that reason, {test.name.replace('_', ' ')} fires: "
+                                f"{test.sentence}" for test in fired))
+    return ("leans", sentences) if fired else ("nothing found", tuple(test.sentence for test in tests))
 
 
 def _unfit(leans: Leaning) -> tuple[str, ...]:
@@ -219,110 +252,23 @@ def _unfit(leans: Leaning) -> tuple[str, ...]:
     signs, floor = [], leans.floor
     if floor is not None and 2 * min(floor.p_value, 1 - floor.p_value) < _UNFIT_LEVEL:
         signs.append("The held-out points follow another law than the training points, or share sources with them: "
-                     f"{_percent(floor.share, floor)} of them are nearer to the training points than to as many other "
+                     f"{percent(floor.share, floor)} of them are nearer to the training points than to as many other "
                      "held-out points, where 50% would be. Split the data again, at random.")
     if 1 - leans.p_value < _UNFIT_LEVEL:
         signs.append("The samples are nearer to the held-out points than to the training points: only "
-                     f"{_percent(leans.share, leans)} are nearer to the latter. Was the model trained on the held-out "
+                     f"{percent(leans.share, leans)} are nearer to the latter. Was the model trained on the held-out "
                      "points, or are the two sets exchanged?")
     return tuple(signs)
 
 
-def _percent(value: float, interval: Any) -> str:
-    return f"{value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
-
-
-def _smallest_share(n: int, fires: Callable[[np.ndarray], np.ndarray]) -> float | None:
-    """The smallest share of n samples for which a test is POWER sure to fire. fires: whether it does, by count of them.
-
-    With c the smallest count at which it fires, P(Binomial(n, s) >= c) = I_s(c, n - c + 1), solved for s.
-    """
-    counts = np.arange(1, n + 1)
-    firing = fires(counts)
-    if not firing.any():
-        return None
-    c = int(counts[firing.argmax()])
-    return float(betaincinv(c, n - c + 1, POWER))
-
-
-def _smallest_excess(n: int, other: int, m: int, level: float) -> float | None:
-    """Of n samples, beside ``other`` of m held-out points."""
-    return _smallest_share(n, lambda count: excess_p_value(count, n, other, m) <= level)
-
-
-def _smallest_above_half(stderr: float, level: float) -> float | None:
-    """The smallest share or area that is found where an honest one is 1/2 with this standard error."""
-    smallest = 0.5 + float(norm.isf(level) + norm.ppf(POWER)) * stderr
-    return smallest if smallest < 1 else None
-
-
-def _ratio_rule(name: str, rate: MemorizationRate, floor: MemorizationRate, level: float) -> AuditTest:
-    return AuditTest(name, "copies", float(excess_p_value(rate.count, rate.n, floor.count, floor.n)),
-                     _smallest_excess(rate.n, floor.count, floor.n, level),
-                     f"By the ratio rule {_percent(rate.rate, rate)} of {rate.n:,} samples are copies of "
-                     f"{in_words(rate.views.to_dict())}; of {floor.n:,} held-out points {_percent(floor.rate, floor)} "
-                     "are.")
-
-
-def _leaning(leans: Leaning, level: float) -> AuditTest:
-    return AuditTest("leaning", "leans", leans.p_value, _smallest_above_half(leans.null_stderr, level),
-                     f"{_percent(leans.share, leans)} of the samples are nearer to the training points than to as many "
-                     "held-out points; 50% owe them nothing.")
-
-
-def _near_copies(near: NearCopies, level: float) -> AuditTest:
-    test, single = min(near.tests, key=lambda test: test.p_value), level / len(near.tests)
-    smallest = _smallest_share(near.n, lambda count: p_value_of(count, near.n, near.n_heldout, 1) <= single)
-    beyond = ("any held-out point is" if test == near.tests[0] else
-              f"all but {test.quantile:.0%} of the held-out points are")
-    return AuditTest("near_copies", "leans", near.p_value, smallest,
-                     f"{test.count / near.n:.1%} of the samples are nearer to a training point than {beyond}; "
-                     f"{test.expected / near.n:.1%} would be expected.")
-
-
-def _membership(told: Membership, level: float) -> AuditTest:
-    m, n, strongest = told.n_train, told.n_heldout, told.strongest
-    spread = float(np.sqrt((m + n + 1) / (12 * m * n)))  # of the area where both kinds have one law
-    return AuditTest("membership", "leans", told.p_value, _smallest_above_half(spread, level / len(told.attacks)),
-                     "Whoever has the model tells training from held-out points by its errors at sigma = "
-                     f"{strongest.sigma:.3g} with an area under the curve of "
-                     f"{_percent(strongest.area.value, strongest.area)}, at best; 50% is chance.")
-
-
-def _by_class(classes: tuple[ClassResult, ...], level: float, names: Sequence[str]) -> list[AuditTest]:
-    """The ratio rule and leaning, each in the class where it is worst; the effect is found in whichever class it is."""
-    single, worst = level / len(classes), f"This is the worst of {len(classes)} classes."
-    shares = [_smallest_excess(part.n, part.heldout_count, part.n_heldout, single) for part in classes]
-    leanings = [_smallest_above_half(part.leaning.null_stderr, single) for part in classes]
-    copied = min(classes, key=lambda part: part.ratio_rule_p_value)
-    near = min(classes, key=lambda part: part.leaning_p_value)
-    return [
-        AuditTest("ratio_rule_by_class", "copies", copied.ratio_rule_p_value, _largest(shares),
-                  f"Of {copied.n:,} samples of class {_named(copied.label, names)} {_percent(copied.rate, copied)} are "
-                  f"copies of training points by the ratio rule; of {copied.n_heldout:,} held-out points of it "
-                  f"{copied.heldout_count / copied.n_heldout:.1%} are. {worst}"),
-        AuditTest("leaning_by_class", "leans", near.leaning_p_value, _largest(leanings),
-                  f"{_percent(near.leaning.share, near.leaning)} of the samples of class {_named(near.label, names)} "
-                  f"are nearer to its training points than to as many held-out points of it; 50% owe them nothing. "
-                  f"{worst}")]
-
-
-def _largest(effects: list[float | None]) -> float | None:
-    known = [effect for effect in effects if effect is not None]
-    return max(known) if len(known) == len(effects) else None
-
-
-def _named(label: int, names: Sequence[str]) -> str:
-    return names[label] if 0 <= label < len(names) else str(label)
-
-
-def _peers(samples: Array, train: Array, heldout: Array, space: FeatureSpace | None, seed: int,
+def _peers(samples: Array, train: Array, heldout: Array | None, space: FeatureSpace | None, seed: int,
            device: str | torch.device) -> dict[str, float | None]:
     if space is not None:
-        samples, train, heldout = (space(part) for part in (samples, train, heldout))
+        samples, train, heldout = space(samples), space(train), None if heldout is None else space(heldout)
     figures: dict[str, float | None] = {"auth_pct": auth_pct(samples, train, device=device), "c_t": None}
-    with suppress(InputError):  # too few points for its cells
-        figures["c_t"] = c_t(samples, train, heldout, seed=seed, device=device)
+    if heldout is not None:
+        with suppress(InputError):  # too few points for its cells
+            figures["c_t"] = c_t(samples, train, heldout, seed=seed, device=device)
     return figures if space is None else {**figures, "mifid": mifid(samples, train)}
 
 

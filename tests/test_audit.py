@@ -1,6 +1,7 @@
 """One verdict from all tests: what each situation is called, that honest models pass, and what could not be seen."""
 
 import json
+from math import comb
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from test_report import require_sound
 
 import geomem
 from geomem.errors import InputError
+from geomem.memorization.evidence import _smallest_share
 from geomem.models import EmpiricalDenoiser, GaussianDenoiser
-from geomem.run_audit import LEVEL, _smallest_share
+from geomem.run_audit import LEVEL
 from geomem.statistics import excess_p_value, holm
 
 
@@ -39,6 +41,7 @@ def test_verdict_of_a_situation(samples, verdict, fires):
     found = geomem.audit(samples.copy(), TRAIN, HELDOUT)
     assert found.verdict == verdict
     assert {test.name for test in found.tests if test.p_value <= found.level} == fires
+    assert {test.name for test in found.tests if test.fires} == fires
     assert len(found.reasons) == (len(fires) or len(found.tests))
     assert found.exceeds(0.6) == (verdict != "nothing found")
     assert found.level == LEVEL / 4
@@ -118,10 +121,111 @@ def test_no_verdict_where_held_out_points_follow_another_law_but_copies_stay_cop
     assert geomem.audit(repeated(TRAIN), TRAIN, elsewhere).verdict == "copies"
 
 
-def test_no_audit_with_too_few_held_out_points():
-    leaked = np.concatenate([TRAIN[:50], HELDOUT[:9]])
-    with pytest.raises(InputError, match="give at least 10 of each"):
-        geomem.audit(HONEST, TRAIN, leaked)
+NOISY = repeated(TRAIN) + 0.01 * points(4, 150, 1, 4, 4)
+HALF = np.concatenate([NOISY[:75], HONEST[:75]])
+LEAKED = np.concatenate([TRAIN[:50], HELDOUT[:3]])
+
+
+@pytest.mark.parametrize(("samples", "heldout", "verdict", "left"), [
+    (NOISY, HELDOUT[:1], "copies", 1), (NOISY[..., ::-1].copy(), HELDOUT[:3], "copies", 3),
+    (NOISY, LEAKED, "copies", 3), (HALF, HELDOUT[:3], None, 3), (HALF, HELDOUT[:9], "copies", 9),
+    (HONEST, HELDOUT[:9], None, 9), (NOISY, HELDOUT[:0], None, 0), (repeated(TRAIN), HELDOUT[:0], "copies", 0),
+    (NOISY, TRAIN[:20], None, 0), (TRAIN[:2], TRAIN[:20], None, 0),
+    (np.repeat(HONEST[:1], 50, axis=0), HELDOUT[:9], None, 9)],
+    ids=["copies, one point", "mirrored copies, three points", "copies, three points and leaks", "half of them, three",
+         "half of them, nine", "honest", "copies, no point", "equal, no point", "copies, leaks only",
+         "equal, leaks only", "one honest sample many times"])
+def test_few_held_out_points_tell_copies_and_give_no_all_clear(samples, heldout, verdict, left):
+    """The ratio rule by Fisher's test, and equality; what needs more points is named."""
+    found = geomem.audit(samples, TRAIN, heldout)
+    assert found.verdict == verdict
+    assert found.exceeds(1.0)
+    assert [found.leaning, found.near_copies, found.membership, found.quality] == [None] * 4
+    assert list(found.left_out) == ["leaning", "near_copies", "quality"]
+    assert ("no held-out points are given" if not len(heldout) else f"60 distinct training points and {left} held-out "
+            f"point{'s' * (left != 1)} that selected nothing are left") in found.left_out["leaning"]
+    assert [test.name for test in found.tests] == ["ratio_rule", "mirrored"]
+    assert found.level == LEVEL / 2
+    if verdict is None:
+        assert found.left_out["leaning"] in found.reasons[0]
+        assert found.reasons[-1] == found.tests[-1].sentence
+    if left:  # none of them is memorized: all of them among the samples that are not
+        count, n = found.mirrored.count, len(samples)
+        assert found.tests[1].p_value == pytest.approx(comb(n + left - count, left) / comb(n + left, left))
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_few_training_points_and_classes_are_no_obstacle_either():
+    found = geomem.audit(HONEST, TRAIN[:4], HELDOUT, classes=classes_of(150, 4, 80))
+    assert (found.verdict, found.classes) == (None, ())
+    assert list(found.left_out) == ["leaning", "near_copies", "classes", "quality"]
+    assert geomem.audit(np.tile(TRAIN[:4], (5, 1, 1, 1)), TRAIN[:4], HELDOUT).verdict == "copies"
+
+
+def test_few_held_out_points_raise_no_wrong_alarm():
+    """In two dimensions, where the ratio rule takes one point in nine for a copy; at most the 99.9% quantile of 5%."""
+    alarms = sum(geomem.audit(*(points([run, k], n, 2) for k, n in enumerate((40, 30, 1 + 4 * (run % 3))))
+                              ).verdict == "copies" for run in range(60))
+    assert alarms <= binom(60, LEVEL).ppf(0.999)
+
+
+def test_what_fires_is_said_where_there_is_no_verdict():
+    """Near-copies among held-out points of another law: no verdict for that reason, but they are named."""
+    blends = 0.75 * repeated(TRAIN) + 0.25 * repeated(np.roll(TRAIN, 1, axis=0))
+    found = geomem.audit(blends, TRAIN, HELDOUT + 3)
+    fired = [test for test in found.tests if test.fires]
+    assert found.verdict is None
+    assert "near_copies" in {test.name for test in fired}
+    assert found.reasons[-len(fired):] == tuple(
+        f"Beside that, and no verdict for that reason, {test.name.replace('_', ' ')} fires: {test.sentence}"
+        for test in fired)
+
+
+def test_held_out_points_that_were_left_out_beforehand_count_as_equal_ones():
+    samples = np.concatenate([TRAIN[:1], HONEST[:40]])
+    assert geomem.audit(samples, TRAIN, HELDOUT).verdict == "copies"
+    found = geomem.audit(samples, TRAIN, HELDOUT, leaked=2)
+    assert found.verdict is None
+    assert "of the held-out points 2 are" in found.reasons[0]
+    plain = geomem.audit(HONEST, TRAIN, np.concatenate([HELDOUT, TRAIN[:5]]))
+    assert plain.quality == geomem.audit(HONEST, TRAIN, HELDOUT).quality
+
+
+def test_input_that_is_wrong_is_named_however_few_the_held_out_points():
+    broken = np.full_like(HELDOUT[:3], np.nan)
+    for heldout, message in ((HELDOUT[:3, ..., :2], "held-out points have shape"), (broken, "heldout holds NaN")):
+        with pytest.raises(InputError, match=message):
+            geomem.audit(HONEST, TRAIN, heldout)
+    with pytest.raises(InputError, match="only 1 distinct"):
+        geomem.audit(HONEST, np.zeros_like(TRAIN), HELDOUT)
+
+
+def test_a_folder_of_twenty_pictures(tmp_path, capsys):
+    """Split by the command, four are held out and three test: the samples are found out, and honest ones not cleared.
+    """
+    rng, out = np.random.default_rng(0), tmp_path / "out"
+    (tmp_path / "photos").mkdir()
+    for k in range(20):
+        Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).save(tmp_path / "photos" / f"{k}.png")
+    known = geomem.load_data(str(tmp_path / "photos")).train
+    moved = known[np.arange(200) % 16, ..., ::-1] + 0.02 * points(1, 200, 1, 6, 6)
+    for samples, verdict in ((moved, "copies"), (points(2, 200, 1, 6, 6).clip(-1, 1), None)):
+        np.savez(tmp_path / "samples.npz", samples=samples.astype(np.float32))
+        words = "audit", tmp_path / "samples.npz", "--data", tmp_path / "photos", "--fail-over", 1
+        assert status(*words, "--json", "--out", out / str(verdict)) == 3
+        document = json.loads(capsys.readouterr().out)
+        assert document["verdict"] == verdict
+        assert [test["fires"] for test in document["tests"]] == [False, verdict == "copies"]
+        assert "1 went to the choice of weights, 3 are left" in document["advice"][-1]
+        page = require_sound((out / str(verdict) / "audit.html").read_text(encoding="utf-8"))
+        for part in (*document["reasons"], *document["advice"], *document["left_out"].values()):
+            assert part in page.text
+        assert ("copies by the ratio rule, 200 in all" in page.text) == (verdict == "copies")
+        assert len([row for row in page.all("li") if row.get("class") == "memorized"]) == 24 * (verdict == "copies")
+        assert status(*words) == 3
+        text = capsys.readouterr().out
+        assert "leaning             not measured" in text
+        assert document["advice"][-1] in text
 
 
 def test_one_sample_that_is_a_training_point_is_a_copy_however_few_the_held_out_points():
@@ -188,6 +292,24 @@ def test_command_writes_what_scripts_rely_on(tmp_path, capsys):
     assert "verdict: nothing found by these tests at this power" in capsys.readouterr().out
 
 
+def test_memorization_and_audit_give_one_share_of_near_copies(tmp_path, capsys):
+    """Significant or not."""
+    np.savez(tmp_path / "data.npz", train=TRAIN, heldout=HELDOUT)
+    for samples, significant in ((HONEST, False), (NOISY, True)):
+        np.savez(tmp_path / "samples.npz", samples=samples)
+        found = {}
+        for command in ("memorization", "audit"):
+            words = command, tmp_path / "samples.npz", "--data", tmp_path / "data.npz"
+            assert status(*words, "--json") == 0
+            found[command] = json.loads(capsys.readouterr().out)["near_copies"]
+            assert status(*words) == 0
+            text = capsys.readouterr().out
+            assert f"{found[command]['share']:.1%}" in text
+        assert found["memorization"] == found["audit"]
+        assert found["audit"]["significant"] == significant
+        assert found["audit"]["count"] == significant * round(found["audit"]["share"] * len(samples))
+
+
 def test_page_of_a_file_of_samples(tmp_path, capsys):
     """Figures, pictures and sentences are those of the JSON, and names of files are text."""
     data, samples, out = tmp_path / "data.npz", tmp_path / "<b>&.npz", tmp_path / "out"
@@ -201,7 +323,8 @@ def test_page_of_a_file_of_samples(tmp_path, capsys):
     for words in ("May these samples be published?", "Verdict: copies: it copies training points.", "<b>&.npz",
                   *document["reasons"], *document["blind"], *document["advice"], data.stem,
                   f"{100 * leans['share']:.1f}% [{100 * leans['low']:.1f}, {100 * leans['high']:.1f}]",
-                  f"{document['quality']['frechet_at_floor_size']:#.3g}", "near-copies , 150 in all"):
+                  f"{document['quality']['frechet_at_floor_size']:#.3g}", "copies by the ratio rule, 150 in all",
+                  "near-copies , 150 in all"):
         assert " ".join(words.split()) in page.text, words
     assert [part["label"] for part in document["classes"]] == [0, 1, 2]
     assert "Class by class" in page.text

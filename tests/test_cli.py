@@ -65,6 +65,17 @@ def test_zone_on_a_single_level_has_no_crossing_and_is_still_drawn(tmp_path, cap
     assert status("plot-curves", tmp_path / "one", tmp_path / "one" / "danger-zone.json", "--label", "a", "--label",
                   "b", "--out", tmp_path / "two.png") == 0
     assert Image.open(tmp_path / "two.png").size[0] > 500
+    assert status("plot-curves", tmp_path / "one", tmp_path / "one" / "danger-zone.json", "--out",
+                  tmp_path / "two.svg") == 0
+    drawn = (tmp_path / "two.svg").read_text()  # text is in it as paths, and as comments
+    assert all(f"digits ({path})" in drawn for path in (tmp_path / "one", tmp_path / "one" / "danger-zone.json"))
+
+
+def test_a_run_is_no_data(run_of_digits, capsys):
+    for command in (["risk"], ["data", "show"], ["danger-zone"]):
+        assert status(*command, run_of_digits) == 2
+        assert "is a run, and its pictures are no data; give the data that it was trained on, digits" in (
+            capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("train", [np.zeros((2, 3)), np.ones((2, 3)) * [[1], [2]], np.arange(3.0)[:, None]])

@@ -47,6 +47,9 @@ def test_counts_and_distances_are_those_of_a_loop():
         limit = sorted(near[1])[max(1, int(np.ceil(test.quantile * 50))) - 1]
         assert test.distance == pytest.approx(limit, rel=1e-5)
         assert test.count == sum(d < limit for d in near[0])
+    best = min(result.tests, key=lambda test: test.p_value)
+    assert (result.share, result.expected) == (best.count / result.n, best.expected / result.n)
+    assert result.to_dict()["significant"] == (result.p_value <= 0.05)
     assert result.found[:25].all()
     assert result.nearest[:25].tolist() == list(range(25))
     assert set(result.to_dict()["samples"]) == set(np.flatnonzero(result.found))

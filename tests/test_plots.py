@@ -10,7 +10,7 @@ import pytest
 
 from geomem import InputError, geometry_curves
 from geomem.geometry import DangerZone
-from geomem.plots import plot_curves, plot_noise_levels, plot_samples, plot_training
+from geomem.plots import plot_closest, plot_curves, plot_noise_levels, plot_samples, plot_training
 from geomem.plots.style import COLOURS, RED
 
 SIGMA = np.geomspace(0.02, 80, 12)
@@ -116,6 +116,14 @@ def test_noise_levels(zone):
     memorizing = levels(1) | {"mse_train": list(1e-30 * SIGMA**2)}  # an error of almost 0 leaves the others readable
     error = plot_noise_levels([("empirical optimal", memorizing)]).axes[1]
     assert error.get_ylim()[0] == pytest.approx(1.5 * SIGMA[0] ** 2 / 100)
+
+
+def test_copies_among_the_closest_samples_are_framed():
+    images = np.random.default_rng(0).standard_normal((5, 1, 4, 4))
+    figure = plot_closest(images, images, np.arange(5.0), 9, copied=np.array([True, False, True, False, False]))
+    assert red_frames(figure) == 2
+    assert figure.get_suptitle().endswith("red frame: copies, 2 of these")
+    assert red_frames(plot_closest(images, images, np.arange(5.0), 9)) == 0
 
 
 def red_frames(figure):

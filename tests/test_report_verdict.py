@@ -36,7 +36,8 @@ RUN = RunFacts("run", DATA, {}, "", None, None, [], [], None, "last", heldout=sh
 
 
 def audited(verdict, *fires):
-    tests = [{"name": name, "p_value": 0.001 if name in fires else 0.9, "sentence": f"Of {name}.",
+    tests = [{"name": name, "p_value": 0.001 if name in fires else 0.9, "fires": name in fires,
+              "sentence": f"Of {name}.",
               "finding": "leans", "smallest_effect": 0.1}
              for name in ("ratio_rule", "leaning", "near_copies", "mirrored")]
     return {"verdict": verdict, "level": 0.0125, "tests": tests, "reasons": ["Because of the split."], "blind": []}

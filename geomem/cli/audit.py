@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geomem.cli.judged import judged, judged_options, near_copy_lines
+from geomem.cli.judged import judged, judged_options, more_heldout, near_copy_lines
 from geomem.cli.options import device_option, directory_option, json_option
 from geomem.cli.output import answer, say
 from geomem.cli.values import Number
@@ -34,7 +34,8 @@ def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **
     membership in the model of a RUN, and give one verdict: copies, leans, or nothing found, with the smallest effect
     that would have been found.
 
-    Samples are compared with held-out points that were never used for model selection, at least 10 of them.
+    Samples are compared with held-out points that were never used for model selection. With fewer than 10 of them only
+    copies can be found, and no all-clear is given.
 
     Example: geomem audit runs/digits --out runs/digits/audit --fail-over 0.6
     """
@@ -45,35 +46,40 @@ def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **
 
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
-                    class_names=dataset.class_names or (), **how, seed=seed)
+                    class_names=dataset.class_names or (), leaked=dataset.n_leaked, **how, seed=seed)
     document = {**found.to_dict(), "target": asked["target"], **head}
     for part in document["classes"]:
         part["name"] = dataset.class_name(part["label"])
-    document["near_copies"]["file"] = dataset.files(document["near_copies"]["nearest"])
+    if found.near_copies:
+        document["near_copies"]["file"] = dataset.files(document["near_copies"]["nearest"])
+    else:
+        document["advice"].append(more_heldout(dataset))
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
-        write_text(os.path.join(out, "audit.html"), render_audit(document, samples.values, dataset.train,
-                                                                 found.near_copies, dataset.files))
-        _picture(os.path.join(out, "closest.png"), samples.values, found.near_copies, dataset.train)
+        write_text(os.path.join(out, "audit.html"), render_audit(document, samples.values, dataset.train, found,
+                                                                 dataset.files))
+        _picture(os.path.join(out, "closest.png"), samples.values, found, dataset.train)
         say(f"wrote {out}")
     answer(document, _text, as_json)
     if fail_over is not None and found.exceeds(fail_over):
         raise SystemExit(3)
 
 
-def _picture(path: str, samples: Any, near: Any, train: Any) -> None:
+def _picture(path: str, samples: Any, found: Any, train: Any) -> None:
     from geomem.files import draw_figure
     from geomem.plots import plot_closest
 
-    closest = near.nearest_distance.argsort(kind="stable")[:SHOWN]
-    draw_figure(path, lambda: plot_closest(samples[closest], train[near.nearest[closest]],
-                                           near.nearest_distance[closest], near.n))
+    rate = found.closest
+    order = rate.nearest_distance.argsort(kind="stable")[:SHOWN]
+    draw_figure(path, lambda: plot_closest(samples[order], train[rate.nearest[order]], rate.nearest_distance[order],
+                                           rate.n, copied=found.copied[order]))
 
 
 def _text(document: dict[str, Any]) -> str:
     from geomem.run_audit import HEADLINES
 
-    quality, level, near = document["quality"], document["level"], near_copy_lines(document["near_copies"])
+    quality, level = document["quality"], document["level"]
+    near = near_copy_lines(document["near_copies"]) if document["near_copies"] else []
     lines = [f"verdict: {HEADLINES[document['verdict']]}", "", *document["reasons"], "",
              f"{'test':19} {'p value':>9}   would have found, with 90% probability"]
     for test in document["tests"]:
@@ -81,12 +87,13 @@ def _text(document: dict[str, Any]) -> str:
         what = "nothing of any size" if effect is None else (
             f"{_EFFECTS[test['name']]} {effect:.1%}" if test["name"] in _EFFECTS else f"{effect:.1%} of the samples")
         lines.append(f"{test['name'].replace('_', ' '):19} {test['p_value']:9.2g}   {what}"
-                     + ("   <- fires" if test["p_value"] <= level else ""))
+                     + ("   <- fires" if test["fires"] else ""))
+    lines += [f"{name.replace('_', ' '):19} not measured" for name in document["left_out"]]
     lines += [f"A test fires at p <= {level:.3g}: all of them together are wrong about an honest model in at most 5% "
               "of cases.", "",
-              f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
-              f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", "",
-              *near, *([""] if near else []), *_class_lines(document["classes"], level),
+              *([f"Frechet distance at equal numbers: {quality['frechet_at_floor_size']:.3g} beside "
+                 f"{quality['frechet_floor']:.3g} of held-out points, n = {quality['floor_n'][0]:,}", ""]
+                if quality else []), *near, *([""] if near else []), *_class_lines(document["classes"], level),
               "What this cannot see:", *(f"  {sentence}" for sentence in document["blind"]),
               *(["", "What to do next:"] if document["advice"] else []),
               *(f"  {sentence}" for sentence in document["advice"])]

@@ -22,7 +22,7 @@ from geomem.cli.options import (
 )
 from geomem.cli.output import require_new_directory
 from geomem.cli.values import MAX_SAMPLES
-from geomem.errors import InputError
+from geomem.errors import InputError, are, counted
 
 if TYPE_CHECKING:
     from geomem.data import DataSet
@@ -109,3 +109,12 @@ def near_copy_lines(near: dict[str, Any]) -> list[str]:
     """The nearest of the near-copies that were found, each with the file of its training point."""
     pairs = list(zip(near["samples"], near["file"] or [], strict=False))
     return [f"sample {sample} is nearest to {file}" for sample, file in pairs[:SHOWN_FILES]]
+
+
+def more_heldout(dataset: DataSet) -> str:
+    """Where the held-out points of a data set went, and how to give more."""
+    told = [f"{dataset.n_validation:,} went to the choice of weights", f"{dataset.n_test:,} {are(dataset.n_test)} left"]
+    if dataset.n_leaked:
+        told.insert(1, f"{dataset.n_leaked:,} {are(dataset.n_leaked)} equal or nearly equal to training points")
+    return (f"Of {counted(len(dataset.heldout), 'held-out point')} in {dataset.name} {', '.join(told)} to test with; "
+            "give more by --data, as an .npz with train and heldout or a folder with train and test in it.")

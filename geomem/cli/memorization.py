@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from geomem.cli.judged import judged, judged_options, near_copy_lines
+from geomem.cli.judged import judged, judged_options, more_heldout, near_copy_lines
 from geomem.cli.options import device_option, directory_option, json_option
 from geomem.cli.output import answer, progress_bar, say, warn
 from geomem.cli.values import Sigmas
-from geomem.errors import InputError, counted
+from geomem.errors import counted
 
 MEMORIZATION_FILE = "memorization.json"
 
@@ -41,6 +41,7 @@ def memorization(sigmas: int | list[float], n_points: int, seed: int, as_json: b
     samples, dataset, model, how, head = judged(out, MEMORIZATION_FILE, **asked)
     from geomem.files import write_json
     from geomem.memorization import heldout_rate, leaning, memorization_rate, near_copies
+    from geomem.memorization.heldout import TooFewPoints
     from geomem.training.levels import levels_beside_references
 
     trajectory = memorization_rate(samples.values, dataset.train, **how)
@@ -52,9 +53,9 @@ def memorization(sigmas: int | list[float], n_points: int, seed: int, as_json: b
         document["leaning"] = leaning(*compared, seed=seed, **how).to_dict()
         document["near_copies"] = near = near_copies(*compared, **how).to_dict()
         near["file"] = dataset.files(near["nearest"])
-    except InputError as error:
+    except TooFewPoints as error:
         document["leaning"] = document["near_copies"] = None
-        warn(f"warning: whether samples lean on the training points cannot be said: {error}")
+        warn(f"warning: whether samples lean on the training points cannot be said: {error}. {more_heldout(dataset)}")
     if model is not None:
         with progress_bar(3, "noise levels", "denoiser") as bar:
             levels = {name: part.to_dict() for name, part in levels_beside_references(
@@ -87,8 +88,9 @@ def _leaning_lines(leaning: dict[str, Any], near: dict[str, Any]) -> list[str]:
              f"many test points, m = {leaning['m']:,}; 50% where nothing is owed to training points"
              + (f", test points themselves {floor['share']:.1%} [{floor['low']:.1%}, {floor['high']:.1%}]"
                 if floor else ""),
-             f"near-copies        {near['count'] / near['n']:7.1%}  nearer to a training point than (nearly) all test "
-             f"points are; p = {near['p_value']:.2g} for a model that copies nothing"]
+             f"near-copies        {near['share']:7.1%}  nearer to a training point than (nearly) all test points are; "
+             f"{near['expected']:.1%} expected, {'' if near['significant'] else 'not '}significant: p = "
+             f"{near['p_value']:.2g}"]
     lines += [f"    {line}" for line in near_copy_lines(near)]
     if leaning["leaked"]:
         lines.append(f"{leaning['leaked']:,} test points within {leaning['tolerance']:.3g} of a training point are not "

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from geomem.data.arrays import read_npy, read_npz, read_shards, shards
 from geomem.data.cifar import batches, is_binary_batch, read_batch_file, read_cifar
@@ -39,8 +41,8 @@ from geomem.data.parquet import holds_points, read_tables, table_files
 from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
 from geomem.data.table import read_csv
-from geomem.errors import as_input_error, file_error
-from geomem.files import require_file
+from geomem.errors import InputError, as_input_error, file_error
+from geomem.files import read_json, require_file
 
 FORMS = (".npz, .npy, a folder of .npy files, a folder, .zip, .tar or .tar.gz of images, a UCR .txt, .tsv, .csv, .ts "
          "or .arff, CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet or .arrow")
@@ -94,6 +96,7 @@ def refuse_column(where: object, column: str | None) -> None:
 
 
 def _read_folder(folder: Path, column: str | None) -> Source:
+    _refuse_run(folder)
     with as_input_error(folder, "a folder of data", "check its permissions"):
         tables = table_files(folder)
         if tables and (not holds_images(folder) or holds_points(tables[0])):
@@ -116,6 +119,17 @@ def _read_folder(folder: Path, column: str | None) -> Source:
     tars = sorted(path for path in folder.iterdir()
                   if path.name.lower().endswith(TARS) and not path.name.startswith("."))
     return _said(read_tars(tars, folder), folder, tars) if tars else read_folder(folder)
+
+
+def _refuse_run(folder: Path) -> None:
+    """Its pictures of samples would be read as data."""
+    config: Any = None
+    with suppress(InputError):
+        config = read_json(folder / "config.json", "")
+    if isinstance(config, dict) and str(config.get("format")).startswith("geomem.run/"):
+        known = config.get("data")
+        raise file_error(folder, "is a run, and its pictures are no data; give the data that it was trained on"
+                         + (f", {known['spec']}" if isinstance(known, dict) and known.get("spec") else ""))
 
 
 def _said(source: Source, folder: Path, read: list[Path]) -> Source:

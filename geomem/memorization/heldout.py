@@ -17,6 +17,10 @@ from geomem.scales import require_one_scale
 SMALLEST_SET = 10  # distinct points of each kind, below which nothing is said
 
 
+class TooFewPoints(InputError):
+    """Fewer than ``SMALLEST_SET`` distinct points of a kind are left."""
+
+
 @dataclass(frozen=True, eq=False)
 class DistinctSets:
     """Distinct training points (N, d) and held-out points (M, d) that are not among them, as ``views`` compares them.
@@ -70,9 +74,10 @@ def distinct_sets(train: Array, heldout: Array, tolerance: float | None, views: 
     index, rest = found.index[is_train], found.index[~is_train] - len(known)
     leaked = int(is_train[found.group[len(known):]].sum())
     if min(len(index), len(rest)) < SMALLEST_SET:
-        raise InputError(f"{counted(len(index), 'distinct training point')} and "
-                         f"{counted(len(rest), 'held-out point')} not among them ({leaked} {are(leaked)}); give at "
-                         f"least {SMALLEST_SET} of each")
+        apart = f" ({leaked:,} more {are(leaked)} equal or nearly equal to training points)" if leaked else ""
+        raise TooFewPoints(f"a comparison with held-out points takes at least {SMALLEST_SET} of each; "
+                           f"{counted(len(index), 'distinct training point')} and "
+                           f"{counted(len(rest), 'held-out point')} that selected nothing are left{apart}; give more")
     merged = len(known) + len(unseen) - leaked - len(index) - len(rest)
     return DistinctSets(compared.take(index), compared.take(found.index[~is_train]), unseen[rest], index, rest, merged,
                         leaked, float(tolerance), views)

@@ -69,6 +69,20 @@ class NearCopies:
     nearest_distance: np.ndarray
 
     @property
+    def best(self) -> QuantileTest:
+        """The test with the smallest p value, the first of equal ones."""
+        return min(self.tests, key=lambda test: test.p_value)
+
+    @property
+    def share(self) -> float:
+        """Of the samples, by ``best``, significant or not. Beside it ``expected``, of an honest model."""
+        return self.best.count / self.n
+
+    @property
+    def expected(self) -> float:
+        return self.best.expected / self.n
+
+    @property
     def count(self) -> int:
         """Samples in ``found``; of an honest model there are none in 95 of 100 cases."""
         return int(self.found.sum())
@@ -76,8 +90,9 @@ class NearCopies:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the numbers, and the indices of the samples found, those nearest to a training point first."""
         order = np.flatnonzero(self.found)[np.argsort(self.nearest_distance[self.found], kind="stable")]
-        return {"p_value": self.p_value, "count": self.count, "n": self.n, "n_heldout": self.n_heldout,
-                "leaked": self.leaked, "tolerance": self.tolerance, **self.views.to_dict(),
+        return {"p_value": self.p_value, "significant": self.p_value <= LEVEL, "share": self.share,
+                "expected": self.expected, "count": self.count, "n": self.n,
+                "n_heldout": self.n_heldout, "leaked": self.leaked, "tolerance": self.tolerance, **self.views.to_dict(),
                 "tests": [vars(test) for test in self.tests],
                 "samples": order.tolist(), "nearest": self.nearest[order].tolist()}
 

@@ -120,12 +120,17 @@ def memorization_rate(samples: Array, train: Array, *, ratio: float = RATIO, tol
 
 def heldout_rate(heldout: Array, train: Array, **how: Any) -> tuple[MemorizationRate, np.ndarray]:
     """The floor: ``memorization_rate`` of held-out points (M, ...) without those that are training points, or views of
-    some, and which are left, (M,) bool; of all where all are. how: as ``memorization_rate`` takes it.
+    some, and which are left, (M,) bool. Where none is, the rate is that of all. how: as ``memorization_rate`` takes it.
     """
+    train, heldout = encoded(train, heldout=heldout)
+    if heldout.shape[1:] != train.shape[1:]:
+        raise InputError(f"held-out points have shape {tuple(heldout.shape[1:])} each and training points "
+                         f"{tuple(train.shape[1:])}; bring both to one shape")
+    require_one_scale("held-out points", as_rows(heldout, "heldout"), train)
     found = memorization_rate(heldout, train, **how)
     unseen = found.nearest_distance > found.tolerance
     if unseen.all() or not unseen.any():
-        return found, np.ones(len(unseen), dtype=bool)
+        return found, unseen
     return memorization_rate(heldout[unseen], train, **how), unseen
 
 

@@ -38,16 +38,20 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
                       width=6.2)
 
 
-def plot_closest(samples: np.ndarray, nearest: np.ndarray, distances: np.ndarray, n: int) -> Figure:
+def plot_closest(samples: np.ndarray, nearest: np.ndarray, distances: np.ndarray, n: int, *,
+                 copied: np.ndarray | None = None) -> Figure:
     """The samples nearest to a training point, out of n, in the order given, each beside that point.
 
     samples, nearest: (k, ...) as for ``plot_samples``. distances: (k,) between them in data units, written above.
+    copied: (k,) bool, those in a red frame.
     Raises InputError as ``plot_samples`` does.
     """
     kind = _kind(samples, nearest)
     title = f"the {len(samples)} of {n:,} samples nearest to a training point\n{_PAIR[kind]}; above: distance"
+    title += "" if copied is None else f"; red frame: copies, {int(copied.sum()):,} of these"
     return draw_pairs(samples, nearest, [f"{distance:.3g}" for distance in distances], title,
-                      drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind], width=6.2)
+                      framed=copied, drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind],
+                      width=6.2)
 
 
 def _kind(samples: np.ndarray, nearest: np.ndarray) -> str:

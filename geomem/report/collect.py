@@ -196,10 +196,12 @@ class _Subject:
         known = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
         found: Audit | None = self.attempt("leaning and the verdict", lambda: audit(
             *compared, **known, classes=samples.classes(dataset), class_names=dataset.class_names or (),
-            mirrored=samples.flip, device=device))
-        rate, heldout = (found.trajectory, found.heldout) if found else (
+            leaked=dataset.n_leaked, mirrored=samples.flip, device=device))
+        rate, heldout = (found.trajectory, found.heldout) if found and found.heldout else (
             memorization_rate(part, dataset.train, device=device) for part in (samples.values, dataset.test))
-        quality = found.quality if found else self.attempt("quality", lambda: quality_report(*compared, device=device))
+        if found and found.left_out:
+            self.missing.append(Missing("leaning and near-copies", found.left_out["leaning"]))
+        quality = (found and found.quality) or self.attempt("quality", lambda: quality_report(*compared, device=device))
         self.used.append("memorized share, leaning and quality: measured for this page from these samples")
         chosen = np.concatenate([np.arange(min(n, _SHOWN_FIRST)),
                                  np.argsort(rate.ratios, kind="stable")[:_SHOWN_CLOSEST]])
@@ -207,7 +209,7 @@ class _Subject:
                             rate.ratios[chosen], rate.memorized[chosen], min(n, _SHOWN_FIRST))
         method, steps = (str(samples.about.get(key, "unknown"))[:40] for key in ("method", "steps"))
         return {"sampling": f"{method}, {steps} noise levels", "trajectory": rate.to_dict(),
-                "heldout": heldout.to_dict(), "leaning": found and found.leaning.to_dict(),
+                "heldout": heldout.to_dict(), "leaning": found and found.leaning and found.leaning.to_dict(),
                 "audit": found and found.to_dict(), "quality": quality and quality.to_dict(), "samples": shown}
 
     def _per_level(self, reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def judge(run: RunFacts, subject: str = "This run") -> Verdict:
         headline = (f"{subject} shows neither copies nor leaning, as far as {share['n']:,} samples can tell: "
                     f"{with_interval(share)} of them are copies of training points, no more than of held-out data, and "
                     f"{leaning_text(run.leaning)} are nearer to training than to as many held-out points.")
-    fired = [] if audited is None else [test["sentence"] for test in audited["tests"] if test["p_value"] <= audited[
-        "level"] and test["name"] in (
+    fired = [] if audited is None else [
+        test["sentence"] for test in audited["tests"] if test["fires"] and test["name"] in (
             "mirrored", "near_copies", "membership", "ratio_rule_by_class", "leaning_by_class")]
     return Verdict(kind, headline, (same_rule, *_leaning_sentences(run.leaning, kind), *fired,
                                     *_quality_sentences(run.quality, kind)))
