@@ -117,4 +117,4 @@ def more_heldout(dataset: DataSet) -> str:
     if dataset.n_leaked:
         told.insert(1, f"{dataset.n_leaked:,} {are(dataset.n_leaked)} equal or nearly equal to training points")
     return (f"Of {counted(len(dataset.heldout), 'held-out point')} in {dataset.name} {', '.join(told)} to test with; "
-            "give more by --data, as an .npz with train and heldout or a folder with train and test in it.")
+            "give more that the model never saw with --data and --heldout.")
