@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 
+import distil_study
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from test_training import NETWORK, assert_same_run
 
 import geomem
 from geomem.generation import generate
-from geomem.models import NETWORKS, GaussianDenoiser
+from geomem.models import NETWORKS, CrossFittedDenoiser, GaussianDenoiser
 from geomem.noise import LogNormalSampler
 from geomem.report.commands import training_command
 from geomem.run_training import start_training
@@ -195,3 +196,21 @@ def test_what_cannot_be_is_refused_in_one_line(one, teacher, tmp_path, monkeypat
     said, = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("note:")]
     assert refusal in said
     assert not (tmp_path / "new").exists()
+
+
+def test_the_study_tells_routed_answers_from_their_average():
+    """And compares errors with those written out."""
+    data = geomem.load_data("digits", n_train=40)
+    networks = [GaussianDenoiser(torch.from_numpy(data.train[k::2])) for k in (1, 0)]
+    routed = CrossFittedDenoiser(networks, np.arange(40) % 2, data.train)
+
+    class Mixed(torch.nn.Module):
+        def forward(self, x, sigma, labels=None):
+            return 0.7 * (networks[0](x, sigma) + networks[1](x, sigma)) / 2 + 0.3 * routed(x, sigma)
+
+    for denoiser, expected in ((routed, 0), (Mixed(), 0.7)):
+        for share in distil_study.towards_average(denoiser, routed, data).values():
+            assert share == pytest.approx(expected, abs=1e-4)  # float32 answers
+    shrunk = distil_study.error_ratios(lambda x, sigma, labels=None: 0 * x, data)
+    expected = (data.test[:40] ** 2).mean() / (data.train**2).mean()
+    assert list(shrunk.values()) == pytest.approx([expected] * 6, rel=1e-5)
