@@ -1,6 +1,7 @@
 """Latents of an autoencoder: as diffusers' training scripts make them, and the same zone as of latents in a file."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -30,11 +31,12 @@ def save_vae(folder, seed=0, quiet=None, **config):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """photos/ (40 of 16 x 16) and vae/, scaled and shifted, with a narrow posterior."""
+    """photos/ (40 of 16 x 16), others/ (18) and vae/, scaled and shifted, with a narrow posterior."""
     folder = tmp_path_factory.mktemp("latents")
-    (folder / "photos").mkdir()
-    for k in range(40):
-        Image.fromarray(RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"photos/{k:02d}.png")
+    for where, count in (("photos", 40), ("others", 18)):
+        (folder / where).mkdir()
+        for k in range(count):
+            Image.fromarray(RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{where}/{k:02d}.png")
     save_vae(folder / "vae", quiet=-12.0, scaling_factor=1.5, shift_factor=0.1)
     return folder
 
@@ -118,9 +120,69 @@ def test_the_zone_is_that_of_the_same_latents_in_a_file(tmp_path, place, capsys)
     assert encoded["zone"] is not None
     for name in ("curves", "zone", "thresholds", "settings", "notes"):
         assert encoded[name] == stored[name]
-    assert encoded["data"]["sha256"] == stored["data"]["sha256"]
     assert encoded["latents"]["of"] == "mean"
     assert "latents" not in stored
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """A training of two steps in latents."""
+    assert status("train", place / "photos", "--heldout", place / "others", "--vae", place / "vae", "--iterations", 2,
+                  "--batch", 8, "--watch-every", 0, "--quiet", "--out", place / "run") == 0
+    return place / "run"
+
+
+def test_a_run_in_latents_remembers_its_autoencoder(place, run):
+    given = {"heldout": place / "others", "vae": place / "vae"}
+    data, config = load_data(place / "photos", **given), json.loads((run / "config.json").read_text())
+    assert config["shape"] == [2, 8, 8]
+    assert config["data"]["vae"] == str(place / "vae")
+    assert config["data"]["vae_sha256"] == data.latents.sha256
+    assert config["data"]["sha256"] == data.sha256 != load_data(place / "photos").sha256
+    draws = [load_data(place / "photos", **given, vae_sample=True, seed=seed).sha256 for seed in (0, 1)]
+    assert len({data.sha256, *draws}) == 3
+
+
+def test_samples_are_latents_and_their_pictures_are_decoded(tmp_path, place, run):
+    from diffusers import AutoencoderKL
+
+    assert status("generate", run, "--seeds", "3-5", "--steps", 3, "--pictures", tmp_path / "p", "--out",
+                  tmp_path / "s.npz", "--quiet") == 0
+    samples = np.load(tmp_path / "s.npz")["samples"]
+    assert samples.shape == (3, 2, 8, 8)
+    vae = AutoencoderKL.from_pretrained(place / "vae")
+    with torch.no_grad():
+        pictures = vae.decode(torch.from_numpy(samples) / 1.5 + 0.1).sample.clamp(-1, 1).numpy()
+    for k, picture in enumerate(pictures, start=3):
+        written = np.asarray(Image.open(tmp_path / f"p/{k:06d}.png"), dtype=float).transpose(2, 0, 1)
+        np.testing.assert_allclose(written, (picture + 1) * 127.5, atol=0.51)
+
+
+def test_reports_in_latents_draw_pictures(tmp_path, place, run, monkeypatch, capsys):
+    decoded = []
+    monkeypatch.setattr("geomem.data.autoencoder.Autoencoder.decoded",
+                        lambda self, latents: decoded.append(len(latents)) or np.zeros((len(latents), 3, 16, 16)))
+    few = "--n-samples", 12, "--steps", 2, "--quiet"
+    for command in (["audit", run, *few], ["memorization", run, *few, "--sigmas", 2, "--n-points", 8],
+                    ["risk", place / "photos", "--vae", place / "vae"]):
+        decoded.clear()
+        assert status(*command, "--out", tmp_path / command[0]) in (0, 3)
+        assert sum(decoded) >= 12
+    assert json.loads((tmp_path / "audit/audit.json").read_text())["leaning"]["n"] == 12
+
+
+def test_a_changed_or_missing_autoencoder_is_one_line(tmp_path, place, run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    changed(place, tmp_path / "vae", scaling_factor=1.4)
+    for vae, message in ((tmp_path / "vae", "is no longer the autoencoder that"), (tmp_path / "gone", "config.json")):
+        config["data"]["vae"] = str(vae)
+        (copy / "config.json").write_text(json.dumps(config))
+        for command in (["generate", copy, "--pictures", tmp_path / "p", "--out", tmp_path / "s.npz"], ["audit", copy]):
+            assert message in refused(capsys, *command)
+    assert "--flip mirrors images" in refused(capsys, "train", place / "photos", "--vae", place / "vae", "--flip",
+                                              "--quiet", "--out", tmp_path / "flip")
 
 
 def test_a_wide_posterior_is_a_warning_beside_the_zone(tmp_path, place, capsys):

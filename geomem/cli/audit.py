@@ -56,16 +56,16 @@ def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **
         document["advice"].append(more_heldout(dataset))
     if out:
         write_json(os.path.join(out, AUDIT_FILE), document)
-        write_text(os.path.join(out, "audit.html"), render_audit(document, samples.values, dataset.train, found,
-                                                                 dataset.files))
-        _picture(os.path.join(out, "closest.png"), samples.values, found, dataset.train)
+        drawn = dataset.drawn(samples.values), dataset.drawn(dataset.train)
+        write_text(os.path.join(out, "audit.html"), render_audit(document, *drawn, found, dataset.files))
+        _picture(os.path.join(out, "closest.png"), *drawn, found)
         say(f"wrote {out}")
     answer(document, _text, as_json)
     if fail_over is not None and found.exceeds(fail_over):
         raise SystemExit(3)
 
 
-def _picture(path: str, samples: Any, found: Any, train: Any) -> None:
+def _picture(path: str, samples: Any, train: Any, found: Any) -> None:
     from geomem.files import draw_figure
     from geomem.plots import plot_closest
 

@@ -41,11 +41,6 @@ class Space(Parsed):
 
 @click.command("danger-zone")
 @data_options
-@click.option("--vae", metavar="FOLDER", type=click.Path(), help=(
-    "Encode the pictures of DATA by a diffusers AutoencoderKL; W and C are those of its latents, scaled as training "
-    "scripts scale them."))
-@click.option("--vae-sample", is_flag=True,
-              help="With --vae: a draw from each posterior, as training scripts take, in place of its mean.")
 @curves_options
 @click.option("--posterior-draws", type=click.IntRange(1, MAX_DRAWS), default=4, show_default=True,
               help="Per training point.")
@@ -84,10 +79,7 @@ def danger_zone(components: int | None, per_class: bool, as_json: bool, out: str
     """
     if out and is_first():
         require_new_directory(out, "danger-zone.json")
-    vae = {name: options.pop(name) for name in ("vae", "vae_sample")}
-    if vae["vae_sample"] and vae["vae"] is None:
-        raise InputError("--vae-sample needs --vae FOLDER; leave it out, or give the autoencoder")
-    dataset = load_chosen(options, **vae)
+    dataset = load_chosen(options)
     if per_class and (dataset.train_labels is None or dataset.heldout_labels is None):
         raise InputError(f"{dataset.name}: --per-class needs labels of the training and the held-out points; leave it "
                          "out or give an .npz with train_labels and heldout_labels, a folder per class, or a UCR file")

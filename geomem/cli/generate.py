@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, metavar="FILE.npz", type=click.Path(dir_okay=False),
               help="Written with the keys samples, seeds, about (JSON) and, of a class-conditional run, labels.")
 @click.option("--pictures", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write each sample as a PNG, too, named by its seed; images on [-1, 1] alone.")
+              help="Write each sample as a PNG, too, named by its seed: images on [-1, 1], or decoded latents.")
 def generate(run: str, seeds: list[int], weights: str | None, steps: int | None, method: str, batch: int,
              labels: tuple[str, ...], routing: str | None, data: str | None, device: str, out: str,
              pictures: str | None) -> None:
@@ -62,6 +63,7 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
     Example: geomem generate runs/digits --seeds 0-1023 --out samples.npz
     """
     require_data(data)
+    from geomem.data.autoencoder import recorded_autoencoder
     from geomem.generation.samples import require_pictures
     from geomem.training import load_denoiser
 
@@ -71,12 +73,14 @@ def generate(run: str, seeds: list[int], weights: str | None, steps: int | None,
     model = load_denoiser(run, weights, routing=routing, load=load, data=None if data is None else load(data))
     if data is not None and model.routing is None:
         raise InputError("--data has no effect without a run of geomem train --folds; leave it out")
+    decoder = None if pictures is None else recorded_autoencoder(model.data, run)
     if pictures is not None:
-        require_pictures(model.shape, pictures)
+        require_pictures(model.shape if decoder is None else decoder.picture_shape(model.shape), pictures)
     samples = generated(model, seeds, steps=steps, sampler=method, batch=batch, labels=labels, device=device)
     samples.save(out)
     if pictures is not None:
-        samples.save_pictures(pictures)
+        shown = samples if decoder is None else replace(samples, values=decoder.decoded(samples.values))
+        shown.save_pictures(pictures)
     if model.class_names and model.labels:
         said = [f"{name} is label {label}" for name, label in zip(model.class_names, model.labels, strict=True)
                 if name != str(label) and (not labels or label in map(model.label_of, labels))]

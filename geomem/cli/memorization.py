@@ -65,17 +65,18 @@ def memorization(sigmas: int | list[float], n_points: int, seed: int, as_json: b
         document["reference_denoisers"] = levels
     if out:
         write_json(os.path.join(out, MEMORIZATION_FILE), document)
-        _pictures(out, document, samples.values, trajectory, dataset.train)
+        _pictures(out, document, dataset.drawn(samples.values), trajectory,
+                  dataset.drawn(dataset.train[trajectory.nearest]))
         say(f"wrote {out}")
     answer(document, _text, as_json)
 
 
-def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, train: Any) -> None:
+def _pictures(out: str, document: dict[str, Any], samples: Any, rate: Any, nearest: Any) -> None:
     from geomem.files import draw_figure
     from geomem.plots import plot_noise_levels, plot_samples
 
     draw_figure(os.path.join(out, "samples.png"),
-                lambda: plot_samples(samples, train[rate.nearest], rate.ratios, rate.memorized))
+                lambda: plot_samples(samples, nearest, rate.ratios, rate.memorized))
     if "per_noise_level" in document:
         rows = [("model", document["per_noise_level"]),
                 *((name.replace("_", " "), levels) for name, levels in document["reference_denoisers"].items())]

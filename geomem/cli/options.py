@@ -54,7 +54,12 @@ reading_options = together(
     _of_data("--size", type=click.IntRange(1), metavar="PIXELS",
              help="Scale the pictures of DATA, and pictures given as samples, to squares of so many pixels (Lanczos)."),
     _of_data("--crop", is_flag=True, help="With --size: the square in the middle of each picture."),
-    _of_data("--column", metavar="NAME", help="Column of the pictures or numbers where DATA is a table."))
+    _of_data("--column", metavar="NAME", help="Column of the pictures or numbers where DATA is a table."),
+    _of_data("--vae", metavar="FOLDER", type=click.Path(),
+             help="Encode the pictures of DATA by a diffusers AutoencoderKL: the points are its latents, scaled as "
+                  "training scripts scale them."),
+    _of_data("--vae-sample", is_flag=True,
+             help="With --vae: a draw from each posterior, as training scripts take, in place of its mean."))
 
 
 def _said_of_data(name: str) -> Any:

@@ -98,8 +98,8 @@ def _write(out: str, document: dict[str, Any], dataset: DataSet, report: RiskRep
     top, ranking = document["top"][:MOST_DRAWN], risk.ranking()
     write_json(os.path.join(out, "risk.json"), document)
     draw_figure(os.path.join(out, "risk.png"), lambda: plot_risk(
-        dataset.train, ranking[:len(top)], risk.nearest, [_caption(row, dataset) for row in top], score=risk.score,
-        title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training points"))
+        dataset.drawn(dataset.train), ranking[:len(top)], risk.nearest, [_caption(row, dataset) for row in top],
+        score=risk.score, title=f"{dataset.name}: the {len(top)} riskiest of {len(ranking):,} training points"))
     if counts is not None:
         draw_figure(os.path.join(out, "copies.png"), lambda: plot_copies(
             risk.score[ranking], counts.copies[ranking], risk.group_size[ranking],

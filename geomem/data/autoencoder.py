@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ import numpy as np
 
 from geomem.data.points import Values
 from geomem.devices import resolve_device, widest_float
-from geomem.errors import InputError, file_error, reason
+from geomem.errors import InputError, as_input_error, file_error, reason
 from geomem.files import read_json, require_file
 from geomem.rng import torch_generator
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 MAX_PARAMETERS = 10**9
 MAX_LAYERS, MAX_LEVELS, MAX_CHANNELS = 32, 16, 4096
 BATCH_PIXELS = 2**19  # of the pictures that are encoded together: two of 512 x 512
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _ADVICE = "give the folder vae of a pipeline, saved with diffusers' save_pretrained as safetensors"
 
 
@@ -38,6 +41,7 @@ _ADVICE = "give the folder vae of a pipeline, saved with diffusers' save_pretrai
 class Latents:
     """How points were made of pictures: the folder, its factors, ``of`` the posterior's ``mean`` or a ``sample``.
 
+    sha256: of the folder's configuration and weights; pictures_sha256: of the pictures, and the seed of a sample.
     posterior_std : root mean square of the posterior's standard deviation over all values of the training points, in
         units of the latents.
     """
@@ -47,11 +51,29 @@ class Latents:
     shift_factor: float
     of: str
     posterior_std: float
+    sha256: str
+    pictures_sha256: str
+
+
+class Decoded:
+    """Latents (N, c, h, w) as the pictures (N, C, H, W) that they stand for; each is decoded where it is indexed."""
+
+    def __init__(self, latents: Values, encoder: Autoencoder) -> None:
+        self._latents, self._encoder = latents, encoder
+        self.shape = (len(latents), *encoder.picture_shape(latents.shape[1:]))
+        self.ndim = 4
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        found = np.asarray(self._latents[index])
+        return self._encoder.decoded(found) if found.ndim == 4 else self._encoder.decoded(found[None])[0]
 
 
 class Autoencoder:
-    """The encoder in a folder. Raises InputError for another class, weights that are missing or pickled, and factors
-    that are no numbers.
+    """The encoder and decoder in a folder. Raises InputError for another class, weights that are missing or pickled,
+    and factors that are no numbers.
     """
 
     def __init__(self, folder: str | Path, device: str = "auto") -> None:
@@ -107,6 +129,26 @@ class Autoencoder:
             raise file_error(self.folder, "gives latents that are not finite; its weights are damaged")
         return latents, variance
 
+    def decoded(self, latents: np.ndarray) -> np.ndarray:
+        """Pictures (N, C, H, W) float32 in [-1, 1] of latents (N, c, h, w)."""
+        import torch
+
+        shape, parts = self.picture_shape(latents.shape[1:]), []
+        with torch.no_grad():
+            for rows in np.array_split(latents, -(-len(latents) * math.prod(shape[1:]) // BATCH_PIXELS)):
+                batch = torch.from_numpy(np.array(rows)).to(self.device) / self._scale + self._centre
+                parts.append(self.network.decode(batch).sample.clamp(-1, 1).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def picture_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures of latents of a shape. Raises InputError where the folder makes no such latents."""
+        config = self.network.config
+        if len(shape) != 3 or shape[0] != config.latent_channels:
+            raise file_error(self.folder, f"makes latents of {config.latent_channels} channels, not of shape {shape}; "
+                                          "give the autoencoder that they were made with")
+        height, width = (size * 2 ** (len(config.block_out_channels) - 1) for size in shape[1:])
+        return config.out_channels, height, width
+
     def _number(self, config: dict[str, Any], name: str, usual: float) -> float:
         value = config.get(name, usual)
         if type(value) not in (int, float) or not abs(value) < 1e6:
@@ -143,7 +185,7 @@ class Autoencoder:
         import torch
 
         model: Any = import_module("diffusers").AutoencoderKL
-        weights = self.folder / "diffusion_pytorch_model.safetensors"
+        weights = self.folder / _WEIGHTS
         require_file(weights, _ADVICE)
         options = {name: config[name] for name in inspect.signature(model.__init__).parameters if name in config}
         try:
@@ -160,3 +202,26 @@ class Autoencoder:
         if left := sorted([*found["missing_keys"], *found["unexpected_keys"]]):
             raise file_error(weights, f"does not fit its config.json: {left[0]!r} is in one of them alone; {_ADVICE}")
         return network.eval()
+
+
+def recorded_autoencoder(data: Mapping[str, Any], origin: object) -> Autoencoder | None:
+    """The autoencoder that a record of data names, None for none. Raises InputError as ``require_same`` does."""
+    require_same(data, origin)
+    return Autoencoder(str(data["vae"])) if data.get("vae") else None
+
+
+def require_same(data: Mapping[str, Any], origin: object) -> None:
+    """Raises InputError where the autoencoder that a record of data names is missing, or another one now."""
+    if data.get("vae") and content_of(Path(str(data["vae"]))) != data.get("vae_sha256"):
+        raise InputError(f"{data['vae']} is no longer the autoencoder that {origin} was made with (its sha256 "
+                         "differs); put that one back")
+
+
+def content_of(folder: Path) -> str:
+    """SHA-256 of the configuration and weights in a folder."""
+    digest = sha256()
+    for name in ("config.json", _WEIGHTS):
+        require_file(folder / name, _ADVICE)
+        with as_input_error(folder, "an AutoencoderKL", _ADVICE), open(folder / name, "rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
+    return digest.hexdigest()

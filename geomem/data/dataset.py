@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from geomem.data.autoencoder import Latents
+from geomem.data.autoencoder import Autoencoder, Decoded, Latents
 from geomem.data.points import Names, Values
 from geomem.data.table import TableEncoder
 from geomem.errors import InputError
@@ -23,7 +23,8 @@ from geomem.points import first_equal, points_of
 from geomem.rng import random_order
 
 MAX_VALIDATION = 500
-READ_AS = ("channels", "size", "crop", "column")  # options of load_data that say how files are read
+# Options of load_data that say how files are read, and what is made of them.
+READ_AS = ("channels", "size", "crop", "column", "vae", "vae_sample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,20 @@ class DataSet:
     def files(self, index: Iterable[int]) -> list[str] | None:
         """Names of these training points, None where they have none."""
         return None if self.train_names is None else [self.train_names[int(i)] for i in index]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What finds and checks the data again, beside the spec and how many points were taken."""
+        made = {} if self.latents is None else {"vae_sha256": self.latents.sha256}
+        return {"name": self.name, "sha256": self.sha256, **self.read_as, **made}
+
+    def drawn(self, points: Any) -> Any:
+        """Points (n, ...) as they are looked at: latents as pictures, decoded where they are indexed."""
+        return points if self._autoencoder is None else Decoded(points, self._autoencoder)
+
+    @cached_property
+    def _autoencoder(self) -> Autoencoder | None:
+        return None if self.latents is None else Autoencoder(self.latents.vae)
 
     @property
     def dim(self) -> int:
@@ -132,7 +147,11 @@ class DataSet:
 
     @cached_property
     def sha256(self) -> str:
-        """:func:`content_hash` of ``train`` and ``heldout``; it does not depend on name and labels."""
+        """:func:`content_hash` of ``train`` and ``heldout``; it does not depend on name and labels. Of latents, whose
+        last digits depend on the device, that of the pictures, the autoencoder and what was taken of it.
+        """
+        if (made := self.latents) is not None:
+            return sha256(f"{made.pictures_sha256} {made.sha256} {made.of}".encode()).hexdigest()
         return content_hash(self.train, self.heldout)
 
     @cached_property

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from geomem.data.autoencoder import Autoencoder, Latents
+from geomem.data.autoencoder import Autoencoder, Latents, content_of
 from geomem.data.child import one_child
-from geomem.data.dataset import DataSet
+from geomem.data.dataset import DataSet, content_hash
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
 from geomem.data.pictures import MAX_SIZE, Form
 from geomem.data.points import Points, Values, as_points, with_channels
@@ -120,7 +120,10 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
             notes.append(f"{found.sum():,} of {len(found):,} held-out points {are(found.sum())} equal or nearly equal "
                          f"to training points{first}; they select and judge nothing")
     latents = None
+    if vae_sample and vae is None:
+        raise InputError("--vae-sample needs --vae FOLDER; leave it out, or give the autoencoder")
     if vae is not None:
+        read_as |= {"vae": os.path.abspath(expanded(os.fspath(vae))), **({"vae_sample": True} if vae_sample else {})}
         if not train.pixels:
             raise file_error(where, "holds no pictures, and --vae makes latents of pictures; leave it out")
         train, heldout_values, latents, told = _as_latents(train, heldout_values, vae, vae_sample, seed)
@@ -149,8 +152,9 @@ def _as_latents(train: Points, heldout: np.ndarray, vae: str | os.PathLike[str],
     encoder = Autoencoder(expanded(os.fspath(vae)))
     parts = [encoder.encoded(values, (seed, f"posterior of {name} pictures") if draw else None)
              for name, values in (("training", train.values), ("held-out", heldout))]
+    pictures = content_hash(train.values, heldout) + (f" {seed}" if draw else "")
     latents = Latents(str(encoder.folder), encoder.scaling, encoder.shift, "sample" if draw else "mean",
-                      math.sqrt(parts[0][1]))
+                      math.sqrt(parts[0][1]), content_of(encoder.folder), pictures)
     note = (f"latents of shape {parts[0][0].shape[1:]}: {'a draw from' if draw else 'the mean of'} the posterior of "
             f"{encoder.folder}, scaled by {encoder.scaling:g}")
     return replace(train, values=parts[0][0], pixels=False), parts[1][0], latents, [*encoder.notes, note]

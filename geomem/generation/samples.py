@@ -18,6 +18,7 @@ from torch import nn
 
 from geomem.data import DataSet, load_data
 from geomem.data.arrays import arrays_of, shards
+from geomem.data.autoencoder import require_same
 from geomem.data.dataset import READ_AS
 from geomem.data.images import holds_images
 from geomem.data.pictures import Form
@@ -199,6 +200,7 @@ def data_of(about: Mapping[str, Any], given: str | None, origin: str, *,
         sound = False
     if not sound:
         raise InputError(f"{origin} names its data in a way that cannot be read; name them with --data")
+    require_same(recorded, origin)
     try:
         data = load(spec, **options)
     except InputError as error:

@@ -33,7 +33,8 @@ def plot_samples(samples: np.ndarray, nearest: np.ndarray, ratios: np.ndarray, m
     count = f"{int(np.sum(memorized)):,} of {counted(len(samples), 'sample')} memorized (red frame)"
     part = f"; first {drawn} shown" if drawn < len(samples) else ""
     title = f"{count}{part}\n{_PAIR[kind]}; above: distance to nearest / second nearest"
-    return draw_pairs(samples[:drawn], nearest[:drawn], [f"{ratio:.2f}" for ratio in ratios[:drawn]], title,
+    nearest = nearest[:drawn]
+    return draw_pairs(samples[:drawn], nearest, [f"{ratio:.2f}" for ratio in ratios[:drawn]], title,
                       framed=memorized, drawn_range=image_range(nearest), columns=_COLUMNS[kind], size=_SIZE[kind],
                       width=6.2)
 

@@ -35,7 +35,7 @@ def data_arguments(data: Mapping[str, Any], root: str | None = None) -> list[str
 def reading_arguments(data: Mapping[str, Any]) -> list[str]:
     """The options that say how DATA is read, from the same."""
     return [word for name in READ_AS if data.get(name)
-            for word in (f"--{name}", *([] if data[name] is True else [str(data[name])]))]
+            for word in (f"--{name.replace('_', '-')}", *([] if data[name] is True else [str(data[name])]))]
 
 
 def training_command(config: Mapping[str, Any], out: str, root: str | None = None) -> str:

@@ -209,7 +209,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     config = {
         "geomem": __version__,
         "data": {"spec": spec, "heldout": _lasting(heldout), "n_train": n_train, "n_heldout": n_heldout,
-                 "shuffle": shuffle, "seed": seed, "name": dataset.name, "sha256": dataset.sha256, **dataset.read_as},
+                 "shuffle": shuffle, "seed": seed, **dataset.record},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
         "sigma_data": dataset.std, "sampler": law.law.to_dict(), "gap": gaps, "snapshots": snapshots,
         "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
@@ -281,6 +281,8 @@ def _require_suitable(dataset: DataSet, name: Any, flip: bool) -> None:
     shape = dataset.train.shape[1:]
     if flip and len(shape) != 3:
         raise InputError(f"--flip mirrors images; the points of {name} have shape {shape}")
+    if flip and dataset.latents is not None:
+        raise InputError("--flip mirrors images, and mirrored latents are not those of mirrored images; leave it out")
     if not 0.05 <= dataset.std <= 10:
         raise InputError(f"{name}: the standard deviation of the values is {dataset.std:.3g}, but the noise levels, "
                          "0.002 to 80, suit one near 0.5; rescale the data so that it lies in [0.05, 10]")
