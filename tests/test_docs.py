@@ -98,6 +98,8 @@ def stand_ins(tmp_path_factory):
     for name in ("train", "test", "synthetic"):
         rows = np.column_stack([rng.normal(size=60), rng.choice(["yes", "no"], 60)]).tolist()
         (folder / f"{name}.csv").write_text("\n".join(map(",".join, [["height", "smokes"], *rows])))
+    for name, count in (("volumes", 90), ("synthetic", 12)):
+        np.save(folder / f"{name}.npy", rng.normal(size=(count, 1, 3, 4, 5)).astype(np.float32))
     np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32))
     DDPMPipeline(unet_of(3), DDPMScheduler()).save_pretrained(folder / "ddpm-folder")
     AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).save_pretrained(folder / "vae")
@@ -232,7 +234,7 @@ def namespace():
     return {"data": data, "train": train, "heldout": heldout, "unet": unet, "my_unet": unet, "network": network,
             "my_network": lambda x, sigma: 0 * x, "optimizer": optimizer, "scheduler": DDPMScheduler(),
             "batches": DataLoader(torch.from_numpy(train), batch_size=8), "samples": data.test[:50],
-            "sigmas": [0.3, 1.0], "config": {"sampler": {"kind": "uniform"}}}
+            "volumes": [train[:1]] * 2, "sigmas": [0.3, 1.0], "config": {"sampler": {"kind": "uniform"}}}
 
 
 def python_blocks():

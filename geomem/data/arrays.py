@@ -52,7 +52,8 @@ def read_shards(folder: Path, paths: list[Path]) -> Source:
     first, notes = arrays[0], []
     if first.ndim > 1 and len(first) < len(arrays) and len({len(array) for array in arrays}) == 1:
         notes.append(f"each of {len(arrays):,} files is read as {counted(len(first), 'point')} of shape "
-                     f"{first.shape[1:]}; stack files that hold one point each into one array (N, ...)")
+                     f"{first.shape[1:]}; stack files that hold one point each into one array (N, ...), volumes "
+                     "(N, 1, D, H, W)")
     return Source(folder.resolve().name, [joined_points(arrays, folder)], tuple(notes))
 
 

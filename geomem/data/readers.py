@@ -10,6 +10,7 @@ CIFAR-10 batches, python and binary                    :mod:`geomem.data.cifar`
 IDX, plain or ``.gz``, a folder with train-images      :mod:`geomem.data.idx`
 CelebA's and Flowers-102's folders                     :mod:`geomem.data.official`
 ``.parquet``, ``.arrow``, a folder of them             :mod:`geomem.data.parquet`
+``.nii``, ``.nii.gz``, a folder of them                :mod:`geomem.data.volumes`
 =====================================================  ==========================================
 """
 
@@ -41,11 +42,14 @@ from geomem.data.parquet import holds_points, read_tables, table_files
 from geomem.data.series import SUFFIXES, read_series, training_file
 from geomem.data.source import Source
 from geomem.data.table import read_csv
+from geomem.data.volumes import SUFFIXES as NIFTI
+from geomem.data.volumes import read_volumes, volume_files
 from geomem.errors import InputError, as_input_error, file_error
 from geomem.files import read_json, require_file
 
 FORMS = (".npz, .npy, a folder of .npy files, a folder, .zip, .tar or .tar.gz of images, a UCR .txt, .tsv, .csv, .ts "
-         "or .arff, CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, or a .parquet or .arrow")
+         "or .arff, a .csv table, CIFAR-10 batches, IDX or IDX .gz, CelebA's or Flowers-102's folder, a .parquet or "
+         ".arrow, or a NIfTI .nii or .nii.gz")
 _FILE = "give a file or a folder"
 _HEADS = ("@relation", "@problemname", "@timestamps", "@univariate", "@classlabel", "@data")
 
@@ -80,6 +84,10 @@ def _read_csv(path: Path) -> Source:
     return Source(path.stem, [read_csv(path)])
 
 
+def _read_volume(path: Path) -> Source:
+    return read_volumes([path], path)
+
+
 def _read_tar(path: Path) -> Source:
     return read_tars([path], path)
 
@@ -112,6 +120,8 @@ def _read_folder(folder: Path, column: str | None) -> Source:
             return read_flowers(*flowers)
         if (series := training_file(folder)) is not None:
             return read_series(series)
+        if volumes := volume_files(folder):
+            return _said(read_volumes(volumes, folder), folder, volumes)
     if holds_images(folder):
         return read_folder(folder)
     if arrays := shards(folder):
@@ -145,6 +155,8 @@ def _by_content(path: Path, start: bytes) -> Callable[[Path], Source] | None:
     if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
         with as_input_error(path, "a zip file", "it may be cut short: make it again"), zipfile.ZipFile(path) as archive:
             return read_npz if any(name.endswith(".npy") for name in archive.namelist()) else read_zip
+    if path.name.lower().endswith(NIFTI):
+        return _read_volume
     if start.startswith(GZIP):
         return _read_tar if is_packed_tar(path) or path.name.lower().endswith(TARS) else read_idx
     if start.startswith((b"PAR1", b"ARROW1")):

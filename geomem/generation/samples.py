@@ -27,6 +27,7 @@ from geomem.data.points import Points, as_points, with_channels
 from geomem.data.readers import read_path
 from geomem.data.source import Source, read_parts
 from geomem.data.table import Table
+from geomem.data.volumes import volume_files
 from geomem.errors import InputError
 from geomem.files import atomic_directory, atomic_path, parse_json, require_file
 from geomem.geometry.options import LARGEST
@@ -35,7 +36,7 @@ from geomem.scales import note_other_range, require_one_scale
 
 FORMAT = "geomem.samples/1"
 # Read as a data set is, and so are folders.
-_AS_DATA = (".npy", ".zip", ".tar", ".gz", ".tgz", ".parquet", ".csv", ".tsv")
+_AS_DATA = (".npy", ".zip", ".tar", ".gz", ".tgz", ".parquet", ".csv", ".tsv", ".nii")
 _LOG = logging.getLogger("geomem")
 
 
@@ -151,12 +152,12 @@ def read_samples(path: str | Path, *, size: int | None = None, crop: bool = Fals
 
 
 def holds_samples(folder: str | Path) -> bool:
-    """Whether a folder holds pictures or arrays and no model."""
+    """Whether a folder holds pictures, arrays or volumes and no model."""
     folder = Path(folder)
     of_models = ("config.json", "model_index.json", "*.safetensors", "*/config.json")
     if any(True for pattern in of_models for _ in folder.glob(pattern)):
         return False
-    return holds_images(folder) or bool(shards(folder))
+    return holds_images(folder) or bool(shards(folder) or volume_files(folder))
 
 
 def _values(source: Source, path: str, form: Form | None = None) -> np.ndarray:
