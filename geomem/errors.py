@@ -60,6 +60,12 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}" + ("" if n == 1 else "es" if what.endswith("s") else "s")
 
 
+def duration(seconds: float) -> str:
+    """``0.42 s``, ``90 s``, ``45 minutes``, ``7.5 hours``."""
+    return (f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.2g} minutes" if seconds < 6000 else
+            f"{seconds / 3600:,.2g} hours" if seconds < 360_000 else f"{seconds / 86400:,.0f} days")
+
+
 def are(n: int) -> str:
     """The verb that goes with ``counted``."""
     return "is" if n == 1 else "are"

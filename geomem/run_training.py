@@ -21,7 +21,7 @@ from geomem.plots import plot_density, plot_samples, plot_watch
 from geomem.plots.samples import drawable
 from geomem.processes import process_group, require_same
 from geomem.training.checkpoint import tidy
-from geomem.training.cost import hours_advice
+from geomem.training.cost import PICTURES, hours_advice
 from geomem.training.distillation import plan_distillation
 from geomem.training.loop import Interrupted, TrainingState, train_steps
 from geomem.training.monitor import Monitor
@@ -59,7 +59,7 @@ def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callabl
     with process_group() as group:
         if not resume and (group is None or group.rank() == 0):
             run.require_new()
-        plan = plan_training(data, group=group, **options)
+        plan = plan_training(data, group=group, **run.as_begun(options) if resume else options)
         with closing(start_training(plan, run, resume=resume, group=group)) as states:
             for state in states:
                 if progress is not None:
@@ -171,7 +171,8 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
     board: Any = None
     warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
     is_one_of_many = "without_fold" in plan.config
-    began, judged = 0.0, False
+    began, judged, drawing = 0.0, False, 0.0
+    started = time.monotonic()
     with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every,
                              another_follows=is_one_of_many)) as states:
         for count, state in enumerate(states):
@@ -190,8 +191,11 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
             if state.look is not None and state.look.has_set_in and not warned:
                 warned = True
                 LOG.warning(f"warning: memorization has set in: {_words(state.step, state.look)}")
-            if state.saved:
+            now = time.monotonic()
+            last = state.step == plan.settings.iterations or (monitor is not None and monitor.should_stop)
+            if state.saved and (last or plan.checkpoint_every or drawing <= PICTURES * (now - started)):
                 _draw(plan, run, trainer)
+                drawing += time.monotonic() - now
             yield state
     if monitor is not None:
         _tell(plan, run, trainer, monitor)

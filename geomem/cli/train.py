@@ -34,6 +34,9 @@ if TYPE_CHECKING:
               help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
                    "which also decide the network and the objective, or from a file of weights of the same network.")
 @click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
+@click.option("--minutes", type=Number(0, min_open=True), metavar="M",
+              help="In place of --iterations: time some steps and choose the number of steps that this machine does in "
+                   "M minutes, without --network the network too; said, and kept in config.json.")
 @click.option("--batch", type=click.IntRange(1, MAX_SAMPLES), default=128, show_default=True, help="Points per step.")
 @click.option("--learning-rate", type=Number(0, min_open=True),
               help="Of AdamW, after a warm-up of 100 steps.  [default: by network]")
@@ -101,6 +104,10 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
     run = Run(out)
     if not resume and is_first():
         run.require_new()
+    if options["minutes"] and context.get_parameter_source("iterations") is click.core.ParameterSource.DEFAULT:
+        options["iterations"] = None
+    if resume:
+        options = run.as_begun(options)
     said = context.get_parameter_source("objective") is click.core.ParameterSource.COMMANDLINE
     plan = plan_training(data, objective=objective if said or not options["init"] else None, group=group, load=load,
                          **options)

@@ -276,6 +276,13 @@ def default_network(shape: Sequence[int]) -> str:
     return {1: "mlp", 2: "unet1d"}.get(len(shape), "mlp")
 
 
+def networks_for(shape: Sequence[int]) -> list[str]:
+    """The default preset for points of this shape, and for images the smaller one that takes its place where time is
+    short.
+    """
+    return list(dict.fromkeys([default_network(shape), *(["unet-tiny"] if len(shape) == 3 else [])]))
+
+
 def build_network(name: str, shape: Sequence[int], *, dropout: float = 0.0,
                   classes: int | None = None) -> nn.Module:
     """Untrained network of a preset for points of ``shape`` (without the batch axis).

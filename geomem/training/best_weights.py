@@ -31,6 +31,8 @@ from geomem.errors import InputError
 from geomem.models.piecewise import PiecewiseDenoiser
 from geomem.noise.schedules import SIGMA_MAX, SIGMA_MIN
 
+BANDS = 20  # of noise levels, by default
+
 Snapshot = dict[str, Tensor]
 
 
@@ -71,7 +73,7 @@ class BestWeights:
         self.snapshots: dict[int, Snapshot] = {}
 
     @classmethod
-    def log_spaced(cls, bands: int = 20, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX,
+    def log_spaced(cls, bands: int = BANDS, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX,
                    **options: Any) -> BestWeights:
         """Bands of equal width in log sigma between the ends of the EDM schedule."""
         return cls(np.geomspace(sigma_min, sigma_max, bands + 1), **options)

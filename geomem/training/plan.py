@@ -22,14 +22,17 @@ from geomem.data.points import Points, Values
 from geomem.data.recipes import known_recipes
 from geomem.devices import resolve_device
 from geomem.duplicates import near_groups
-from geomem.errors import InputError
+from geomem.errors import InputError, counted, duration
 from geomem.memorization import default_watch_every
+from geomem.memorization.watch import EVALUATIONS, TRAINING_EVALUATIONS
 from geomem.models import NETWORKS, Denoiser, build_network, default_network
+from geomem.models.networks import networks_for
 from geomem.noise import SIGMA_MAX, SIGMA_MIN, FlowSchedule, ResolvedLaw, resolve_law
 from geomem.rng import random_order
+from geomem.training.best_weights import BANDS
 from geomem.training.classes import Classes, classes_of
-from geomem.training.cost import activation_bytes, pieces_for
-from geomem.training.loop import heldout_monitor, watch_steps
+from geomem.training.cost import PICTURES, activation_bytes, most_within, pieces_for, seconds_per_step
+from geomem.training.loop import MAX_VALIDATION_POINTS, evaluation_steps, heldout_monitor, watch_steps
 from geomem.training.monitor import Monitor
 from geomem.training.pretrained import InitialWeights
 from geomem.training.run import initial_denoiser, untrained_denoiser
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from geomem.training.distillation import Teaching
 
 LOG = logging.getLogger("geomem")
+ITERATIONS = 4000
+FEWEST_IMAGES = 100_000  # that a network should see; one that cannot gives way to a smaller one
 FEWEST_IN_FOLD = 5  # distinct points: fewer choose no weights
 
 
@@ -75,6 +80,11 @@ class TrainingPlan:
     def trainings(self) -> int:
         """How many networks are trained, one after another."""
         return 1 if self.fold_of is None else int(self.fold_of.max()) + 1
+
+    def watched(self, iterations: int) -> int:
+        """``watch_every`` of so many steps."""
+        given = self.config["engine"]["watch_every"]
+        return default_watch_every(iterations * self.settings.batch) if given is None else int(given)
 
     def without_fold(self, fold: int) -> TrainingPlan:
         """The plan of the network that never sees a fold: those points choose its weights."""
@@ -123,14 +133,15 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
                   shuffle: bool = False, seed: int = 0, gap: str | Sequence[str] = "none", gap_keep: float = 0.0,
                   sampler: str | None = None, ci: tuple[float, float] | str | None = None,
                   objective: str | None = None, flow_shift: float | None = None, network: str | None = None,
-                  init: str | os.PathLike[str] | None = None, iterations: int = 4000, batch: int = 128,
-                  learning_rate: float | None = None, decay: float = 0.0, dropout: float = 0.0, flip: bool = False,
-                  precision: str = "fp32", accumulate: int | None = None, compile: bool = False,
-                  channels_last: bool = False, conditional: bool = False, dummy_class: int = 0,
-                  watch_every: int | None = None, stop_at_memorization: float | None = None,
-                  checkpoint_every: int | None = None, snapshots: str = "fp32", tensorboard: bool = False,
-                  folds: int | None = None, lean: float | None = None, device: str | torch.device = "auto",
-                  group: ProcessGroup | None = None, load: Callable[..., DataSet] = load_data) -> TrainingPlan:
+                  init: str | os.PathLike[str] | None = None, iterations: int | None = None,
+                  minutes: float | None = None, batch: int = 128, learning_rate: float | None = None,
+                  decay: float = 0.0, dropout: float = 0.0, flip: bool = False, precision: str = "fp32",
+                  accumulate: int | None = None, compile: bool = False, channels_last: bool = False,
+                  conditional: bool = False, dummy_class: int = 0, watch_every: int | None = None,
+                  stop_at_memorization: float | None = None, checkpoint_every: int | None = None,
+                  snapshots: str = "fp32", tensorboard: bool = False, folds: int | None = None,
+                  lean: float | None = None, device: str | torch.device = "auto", group: ProcessGroup | None = None,
+                  load: Callable[..., DataSet] = load_data) -> TrainingPlan:
     """Resolve and check the options of ``geomem train``; nothing is written.
 
     Parameters
@@ -141,7 +152,10 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     objective : ``edm`` (default), ``ddpm`` or ``flow``. flow_shift : time shift of flow matching, in the law and in the
         schedule of generation; None for none. network : one of ``models.NETWORKS``; None chooses by shape.
     init : a run, a diffusers folder or a safetensors file whose weights the training begins with.
-    iterations, batch, learning_rate, decay, flip, precision : as in ``TrainingSettings``. dropout : share of features.
+    iterations, batch, learning_rate, decay, flip, precision : as in ``TrainingSettings``; 4,000 iterations by default.
+        dropout : share of features.
+    minutes : choose as many iterations, and unless it is given the network, as this machine does in that time: some
+        steps are timed. What is chosen is said and part of the plan, as if it had been given.
     accumulate, compile, channels_last, group : as in ``Trainer``; accumulate None for as many pieces as keep the
         activations of a step below 4 GiB.
     conditional : train with the labels of the data. dummy_class : that many noise images as one more class, -1 for as
@@ -160,6 +174,9 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     if stop_at_memorization and watch_every == 0:
         raise InputError("--stop-at-memorization needs --watch-every above 0")
     require_divisible(batch, (accumulate or 1) * processes)
+    if iterations is not None and minutes is not None:
+        raise InputError(f"--minutes {minutes:g} chooses the number of steps; leave it out, or "
+                         f"--iterations {iterations}")
     if compile:
         require_compiler()
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -177,7 +194,8 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
         if value is not None and taken.get(option, value) != value:
             raise InputError(f"--init {init} has the {option.replace('_', ' ')} {taken[option]}; leave out "
                              f"--{option.replace('_', '-')} {value}")
-    network = taken.get("network", network or default_network(shape))
+    candidates = [network] if network else networks_for(shape) if minutes else [default_network(shape)]
+    network = taken.get("network", candidates[0])
     objective = taken.get("objective", objective or "edm")
     if objective == "flow":
         taken.setdefault("flow_shift", flow_shift or 1.0)
@@ -203,25 +221,63 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     law = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
                       device=device, schedule=FlowSchedule(shift=taken["flow_shift"]) if objective == "flow" else
                       None if initial is None else initial.schedule)
-    usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
-    settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
-                                learning_rate=learning_rate or usual_rate, flip=flip)
     config = {
         "geomem": __version__,
         "data": {"spec": spec, "heldout": _lasting(heldout), "n_train": n_train, "n_heldout": n_heldout,
                  "shuffle": shuffle, "seed": seed, **dataset.record},
         "shape": list(shape), "objective": objective, "network": network, "dropout": dropout, **classes.record,
         "sigma_data": dataset.std, "sampler": law.law.to_dict(), "gap": gaps, "snapshots": snapshots,
-        "settings": asdict(settings), **taken, "init": None if init is None else os.path.abspath(init),
+        "settings": {}, **taken, "init": None if init is None else os.path.abspath(init),
         **({} if folds is None else {"folds": folds}), **({} if lean is None else {"lean": lean}),
-        "engine": {"accumulate": accumulate, "compiled": compile, "channels_last": channels_last,
-                   "processes": processes, "watch_every": watch_every, "stop_at": stop_at_memorization},
     }
-    if accumulate is None:
-        config["engine"]["accumulate"] = _pieces(config, batch, processes)
-    every = default_watch_every(iterations * batch) if watch_every is None else watch_every
-    return TrainingPlan(config, dataset, dataset.validation, classes, law, settings, initial, on, every,
-                        stop_at_memorization, checkpoint_every, tensorboard, lean, fold_of)
+    engine = {"accumulate": accumulate, "compiled": compile, "channels_last": channels_last, "processes": processes,
+              "watch_every": watch_every, "stop_at": stop_at_memorization}
+
+    def plan_of(network: str, iterations: int) -> TrainingPlan:
+        usual_rate = NETWORKS[network].learning_rate if network in NETWORKS else 1e-4
+        settings = TrainingSettings(iterations=iterations, batch=batch, precision=precision, seed=seed, decay=decay,
+                                    learning_rate=learning_rate or usual_rate, flip=flip)
+        resolved = {**config, "network": network, "settings": asdict(settings), "engine": dict(engine)}
+        if accumulate is None:
+            resolved["engine"]["accumulate"] = _pieces(resolved, batch, processes)
+        plan = TrainingPlan(resolved, dataset, dataset.validation, classes, law, settings, initial, on, 0,
+                            stop_at_memorization, checkpoint_every, tensorboard, lean, fold_of)
+        return replace(plan, watch_every=plan.watched(iterations))
+
+    if minutes is None:
+        return plan_of(network, iterations or ITERATIONS)
+    return plan_within(60 * minutes, plan_of, [network] if "network" in taken else candidates, group)
+
+
+def plan_within(seconds: float, plan_of: Callable[[str, int], TrainingPlan], networks: Sequence[str],
+                group: ProcessGroup | None = None) -> TrainingPlan:
+    """The plan of the first of the networks that sees ``FEWEST_IMAGES`` in so many seconds on this machine, else of the
+    last, with the steps that it makes in them; some steps of each are timed.
+    """
+    for place, network in enumerate(networks, start=1):
+        plan = plan_of(network, 1)
+        each = seconds_per_step(plan.trainer(plan.denoiser(), group))
+        points = len(plan.validation) if plan.fold_of is None else len(plan.fold_of) // plan.trainings
+        scored, batch = BANDS * min(points, MAX_VALIDATION_POINTS), plan.settings.batch
+
+        def seconds_of(iterations: int, plan: TrainingPlan = plan, each: float = each, scored: int = scored) -> float:
+            every = plan.watched(iterations)
+            looks = len(watch_steps(iterations, plan.settings.batch, every)) if every else 0
+            beside = (len(evaluation_steps(iterations)) * scored + looks * EVALUATIONS) / TRAINING_EVALUATIONS
+            return plan.trainings * each * (iterations + beside / plan.settings.batch) / (1 - PICTURES)
+
+        iterations = most_within(seconds, seconds_of)
+        if place == len(networks) or iterations * batch >= FEWEST_IMAGES:
+            break
+        LOG.info(f"{network} would see {iterations * batch:,} images in {duration(seconds)}, fewer than "
+                 f"{FEWEST_IMAGES:,}; a smaller network is taken (--network {network} for this one)")
+    folds = "" if plan.fold_of is None else f" for each of {plan.trainings} networks"
+    LOG.info(f"{network}, {counted(iterations, 'step')}{folds}: about {duration(seconds_of(iterations))} at "
+             f"{duration(each)} a step, with held-out losses, looks and pictures; the same training again: --network "
+             f"{network} --iterations {iterations}, without --minutes")
+    settings = replace(plan.settings, iterations=iterations)
+    return replace(plan, config={**plan.config, "settings": asdict(settings)}, settings=settings,
+                   watch_every=plan.watched(iterations))
 
 
 def _pieces(config: dict[str, Any], batch: int, processes: int) -> int:

@@ -99,6 +99,14 @@ class Run:
         write_json(self.path / "config.json", {**kept, "settings": config["settings"]})
         return before
 
+    def as_begun(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a training that goes on here: what ``minutes`` chose at its beginning stays."""
+        if not (options.get("minutes") and self.exists):
+            return dict(options)
+        config = self.config
+        return {**options, "minutes": None, "network": config["network"],
+                "iterations": config["settings"]["iterations"]}
+
     @property
     def folds(self) -> int | None:
         """K where a network is trained without each of K folds, else None."""
