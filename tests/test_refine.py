@@ -124,7 +124,7 @@ def test_what_is_kept_between_passes_changes_nothing(points, coarse, refined, mo
     monkeypatch.setattr(projections, "CENTRE_ROWS", 16)
     kept = refined_curves(*points, coarse, threshold=0.7)
     assert len(draws) == 1
-    monkeypatch.setattr(sweep, "_passes", lambda *args, passes=sweep._passes: (passes(*args)[0], False))
+    monkeypatch.setattr(sweep, "_passes", lambda *args, passes=sweep._passes: (passes(*args)[0], False, 0))
     anew = refined_curves(*points, coarse, threshold=0.7)
     assert len(draws) > 2
     for name in ("sigma", "weight_per_point", "coverage_per_point", "coverage_upper_bound"):

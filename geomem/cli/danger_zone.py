@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
-from geomem.cli.danger_zone_table import text_of
+from geomem.cli.danger_zone_table import cost_text, text_of
 from geomem.cli.options import (
     curves_options,
     data_options,
@@ -59,10 +59,13 @@ class Space(Parsed):
               help="Equal and near-equal points count as one with their summed weight, or each is a point of its own, "
                    "as published.")
 @click.option("--per-class", is_flag=True, help="The zone of each class too, its points against their own class.")
+@click.option("--dry-run", is_flag=True, help="Print what that would take, seconds and memory on this machine, measure "
+              "no curves and write nothing.")
 @device_option
 @json_option
 @directory_option("danger-zone.json, curves.json, curves.csv and curves.png")
-def danger_zone(components: int | None, per_class: bool, as_json: bool, out: str | None, **options: Any) -> None:
+def danger_zone(components: int | None, per_class: bool, dry_run: bool, as_json: bool, out: str | None,
+                **options: Any) -> None:
     """Find the noise levels where a model trained on DATA is in danger of memorizing it.
 
     DATA is a recipe (see geomem data list), an .npz with train and heldout, an .npy or a folder of them, a folder
@@ -75,6 +78,7 @@ def danger_zone(components: int | None, per_class: bool, as_json: bool, out: str
       geomem danger-zone digits
       geomem danger-zone digits --per-class --tolerance 0.02
       geomem danger-zone photos/ --n-train 1000 --out photos-zone
+      geomem danger-zone huge.npy --dry-run
       torchrun --nproc-per-node 4 -m geomem danger-zone huge.npy
     """
     if out and is_first():
@@ -96,6 +100,10 @@ def danger_zone(components: int | None, per_class: bool, as_json: bool, out: str
                  "variance_kept": projection.variance_kept}
     classes = None
     with process_group() as group:
+        if dry_run:
+            if is_first():
+                answer(_cost(dataset.name, *points, 1 if group is None else group.size(), options), cost_text, as_json)
+            return
         options["group"] = group
         with progress_bar(0, "curves", "point") as bar:
             report = measure(*points, progress=bar.to, **options)
@@ -114,6 +122,28 @@ def danger_zone(components: int | None, per_class: bool, as_json: bool, out: str
         _write(out, document)
         say(f"wrote {out}")
     answer(document, text_of, as_json)
+
+
+def _cost(name: str, train: Any, heldout: Any, processes: int, options: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from geomem.duplicates import search_bytes
+    from geomem.geometry.cost import curves_cost, rates
+    from geomem.geometry.curves import levels_of
+    from geomem.geometry.options import Options
+    from geomem.geometry.sweep import Sweep
+    from geomem.points import as_points
+
+    given = {name: options[name] for name in ("posterior_draws", "coverage_draws", "shell_t", "queries", "seed",
+                                              "device", "memory")}
+    # The search for near-copies is left out: it takes longer than the estimate may.
+    sweep = replace(Sweep.of(train, heldout, Options(**given, duplicates="keep"), reuse=True),
+                    searched=0 if options["duplicates"] == "keep" else search_bytes(as_points("train", train)))
+    cost, here = curves_cost(sweep, len(levels_of(options["sigmas"])), processes), rates(sweep)
+    return {"format": "geomem.danger-zone-cost/1", "data": {
+                "name": name, "n_train": len(train), "n_heldout": len(heldout), "dim": cost.dim},
+            "device": str(sweep.centres.device), "threads": torch.get_num_threads(), "processes": processes,
+            **asdict(cost), "work": cost.work()._asdict(), "rates": here._asdict(), "seconds": cost.seconds(here)}
 
 
 def _write(out: str, document: dict[str, Any]) -> None:

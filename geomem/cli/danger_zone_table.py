@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from geomem.errors import counted
+from geomem.errors import counted, duration
 
 
 def text_of(document: dict[str, Any]) -> str:
@@ -33,6 +33,24 @@ def text_of(document: dict[str, Any]) -> str:
                  + (f", no longer above {above['mean']:.3g}" if above else "")
                  + (f"; shells disjoint below {disjoint:.3g}" if disjoint is not None else ""))
     return "\n".join(lines + _class_table(document.get("classes", [])))
+
+
+def cost_text(document: dict[str, Any]) -> str:
+    """What ``--dry-run`` found, for people."""
+    data, work, rates = document["data"], document["work"], document["rates"]
+    products = ", ".join(f"{work[name] / 1e9:,.3g} GFLOP of {kind} at {rates[name] / 1e9:,.3g} GFLOP/s"
+                         for name, kind in (("products32", "float32"), ("products64", "float64")))
+    return "\n".join([
+        f"{data['name']}: {data['n_train']:,} training and {counted(data['n_heldout'], 'held-out point')} of "
+        f"{counted(data['dim'], 'value')}, {counted(document['levels'], 'level')}; nothing was measured",
+        f"looks from   {document['queries'][0]:,} training and {counted(document['queries'][1], 'held-out point')}, "
+        f"{document['draws'][0]} and {document['draws'][1]} draws each; {counted(document['passes'], 'pass')}",
+        f"products     {products}",
+        f"elementwise  {work['steps'] / 1e9:,.3g} billion steps at {rates['steps'] / 1e9:,.3g} billion a second",
+        f"memory       {document['bytes'] / 2**20:,.0f} MiB at most beside points and libraries (--memory)",
+        f"time         about {duration(document['seconds'])} on {document['device']}, "
+        f"{counted(document['threads'], 'thread')}, {counted(document['processes'], 'process')}; the zone "
+        "refined; without --per-class and --tolerance"])
 
 
 def _curves_table(document: dict[str, Any]) -> list[str]:

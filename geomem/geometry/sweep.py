@@ -226,19 +226,24 @@ class Sweep:
         return np.sort(generator(self.options.seed, purpose).choice(n, self.options.queries, replace=False,
                                                                    shuffle=False))
 
-    def run(self, *, training: Sequence[Collector] = (), heldout: Sequence[Collector] = ()) -> None:
-        """Show all centres to the queries: of each kind at most one collector of distances and one of noise.
-
-        With ``reuse`` distances and products are kept for the next call where the memory has room for them: only the
-        noise levels are new then. Raises InputError if the memory is not enough for one tile of queries.
-        """
+    def plan(self, training: Sequence[Collector],
+             heldout: Sequence[Collector]) -> tuple[list[Queries], list[list[slice]], bool, int]:
+        """The queries of each kind that somebody collects from, and for them what ``_passes`` says."""
         queries = []
         if training:
             queries.append(Queries.of(self.train, self.training_rows, self.own, training))
         if heldout:
             assert self.heldout is not None
             queries.append(Queries.of(self.heldout, self.heldout_rows, None, heldout))
-        passes, room = _passes(self.centres, queries, self.options.memory, self.searched)
+        return queries, *_passes(self.centres, queries, self.options.memory, self.searched)
+
+    def run(self, *, training: Sequence[Collector] = (), heldout: Sequence[Collector] = ()) -> None:
+        """Show all centres to the queries: of each kind at most one collector of distances and one of noise.
+
+        With ``reuse`` distances and products are kept for the next call where the memory has room for them: only the
+        noise levels are new then. Raises InputError if the memory is not enough for one tile of queries.
+        """
+        queries, passes, room, _ = self.plan(training, heldout)
         with workers(self.centres.device) as run:
             if not (room and self._kept):
                 self._kept.clear()
@@ -381,9 +386,9 @@ def _noise_runs(rows: slice, noise: QueryNoise, a: torch.Tensor) -> Iterator[sli
 
 
 def _passes(centres: Centres, queries: Sequence[Queries], memory: int,
-            searched: int) -> tuple[list[list[slice]], bool]:
-    """For each pass the rows of each of the queries, as few passes as fit in the memory, and whether there is room for
-    what is measured in a single one.
+            searched: int) -> tuple[list[list[slice]], bool, int]:
+    """For each pass the rows of each of the queries, as few passes as fit in the memory, whether there is room for
+    what is measured in a single one, and the bytes that it all takes beside the points.
     """
     tiles = [-(-len(part) // TILE) for part in queries]
     rows = [min(TILE, len(part)) for part in queries]  # of a tile
@@ -412,5 +417,7 @@ def _passes(centres: Centres, queries: Sequence[Queries], memory: int,
                          f"{needed(count) / 2**20:,.0f} MiB beside the points: give more with --memory, or memory= in "
                          "Python")
     measured = 8 * vectors * len(centres) + sum(len(part) * (4 * len(centres) + 8 * draws) for part in queries)
+    room = needed(1) + measured <= memory
     return [[slice(n * i // count * TILE, min(len(part), n * (i + 1) // count * TILE))
-             for n, part in zip(tiles, queries, strict=True)] for i in range(count)], needed(1) + measured <= memory
+             for n, part in zip(tiles, queries, strict=True)] for i in range(count)], room, (
+                 needed(count) + measured * room)
