@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import geometry, inputs, measure, memorization, training
+from benchmarks import all as everything
+from benchmarks import cost, generation, geometry, inputs, measure, memorization, training
 
 TINY = geometry.Sizes(
     small=40, small_levels=4, small_runs=2, numpy_runs=1, large=400, large_queries=20, large_runs=2, huge=500, bank=64,
@@ -196,3 +197,58 @@ def test_two_nearest_in_float64():
         found, where = memorization.nearest_two(samples, train)
     np.testing.assert_allclose(found, np.sort(distances, axis=1)[:, :2], rtol=1e-9)
     np.testing.assert_array_equal(where, distances.argmin(axis=1))
+
+
+def test_cost_benchmark_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "QUICK", (cost.Size(60, 12, 20), cost.Size(80, 10, 30)))
+    monkeypatch.setattr(cost, "in_a_fresh_process", pickled_and_called)
+    path = tmp_path / "cost.json"
+    cost.main(["--quick", "--out", str(path)])
+    parts = json.loads(path.read_text())["parts"]
+    assert list(parts) == ["curves 60 x 12", "curves 80 x 10", "samples 80 x 10"]
+    for part in list(parts.values())[:2]:
+        for found in (part["unrefined"], part["refined"]):
+            assert found["estimated"] == pytest.approx(found["estimated_over_measured"] * found["seconds"])
+    assert parts["samples 80 x 10"]["leaning"]["over_products"] > 1
+    assert cost.points(5, 10, "train").shape == (5, 10)
+
+
+def test_both_sides_of_the_generation_benchmark_evaluate_the_network_as_often(tmp_path, monkeypatch):
+    from diffusers import UNet2DModel
+
+    from geomem.models.networks import ImageUNet
+
+    counted, forward = [], UNet2DModel.forward
+    monkeypatch.setattr(generation, "build_network", lambda name, shape: ImageUNet(
+        shape, channels=(32, 32), layers=1, attention=(), dropout=0, classes=None))
+    monkeypatch.setattr(UNet2DModel, "forward", lambda self, x, *given, **named: counted.append(len(x)) or forward(
+        self, x, *given, **named))
+    sizes = generation.Sizes(side=8, batch=2, steps=3, runs=1)
+    for method, calls in generation.ways(sizes, tmp_path / "model").items():
+        for call in calls:
+            counted.clear()
+            call()
+            assert counted == [2] * generation.evaluations(sizes, method)
+    monkeypatch.setattr(generation, "QUICK", sizes)
+    generation.main(["--quick", "--out", str(tmp_path / "generation.json")])
+    parts = json.loads((tmp_path / "generation.json").read_text())["parts"]
+    assert parts["ddim"]["geomem_over_diffusers"]["runs"] == 1
+
+
+def test_the_table_of_all_benchmarks():
+    some = {"median": 2.0}
+    found = {"geometry": {"machine": measure.machine(), "parts": {
+                 "cifar-1k": {"numpy_over_geomem": 20.0, "numpy_over_refined": 12.0, "numpy_seconds": some,
+                              "seconds": some, "refined_seconds": some},
+                 "50k": {"share_of_machine_rate": {"float32": 0.5}, "seconds": some}}},
+             "memorization": {"parts": {"mix": {"input": {"samples": 5000}, "faiss_over_geomem": 1.25,
+                                                "seconds": {"processor": 1.0}}}},
+             "training": {"parts": {"plain": {}, "bf16": {"speed_over_plain": 1.9, "images_per_second": some}}},
+             "generation": {"parts": {"ddim": {"geomem_over_diffusers": some, "geomem_images_per_second": some}}},
+             "cost": {"parts": {"curves 1 x 2": {"refined": {"estimated_over_measured": 0.8, "seconds": 3.0}},
+                                "samples 1 x 2": {}}}}
+    table = everything.markdown(found)
+    assert "| training, bf16: over a plain float32 loop | 1.90 | 2 images/s |" in table
+    assert "| --dry-run, 1 x 2: estimated over measured | 0.80 | 3 s |" in table
+    assert table.count("\n| ") == 8
+    assert all((Path(everything.__file__).parent / f"{name}.py").exists() for name in everything.RUNS)
