@@ -221,7 +221,7 @@ def plan_training(data: Any, *, heldout: Any = None, n_train: int | None = None,
     law = resolve_law(dataset, objective, sampler=sampler, ci=ci, gaps=gaps, gap_keep=gap_keep, seed=seed,
                       device=device, schedule=FlowSchedule(shift=taken["flow_shift"]) if objective == "flow" else
                       None if initial is None else initial.schedule)
-    config = {
+    config: dict[str, Any] = {
         "geomem": __version__,
         "data": {"spec": spec, "heldout": _lasting(heldout), "n_train": n_train, "n_heldout": n_heldout,
                  "shuffle": shuffle, "seed": seed, **dataset.record},

@@ -54,8 +54,8 @@ def ways(sizes: Sizes, folder: Path) -> dict[str, tuple[Callable[[], object], Ca
     """Of each sampler the call of geomem and that of diffusers, each of which makes a batch of images on the CPU."""
     shape, device = (3, sizes.side, sizes.side), resolve_device()
     torch.manual_seed(0)
-    network = build_network(sizes.network, shape)
-    torch.nn.init.normal_(network.unet.conv_out.weight, std=0.01)  # type: ignore[union-attr]
+    network: Any = build_network(sizes.network, shape)
+    torch.nn.init.normal_(network.unet.conv_out.weight, std=0.01)
     save_pipeline(folder, EpsilonDenoiser(network), shape, "")
     denoiser = load_denoiser(folder).denoiser.to(device)
     schedule = own_schedule(denoiser)
