@@ -19,11 +19,11 @@ well and the rule does not fire, there is no verdict. It is ``leans`` where any 
 much that is worth.
 
 All but the ratio rule take held-out points for points that the model could have been trained on as well. Where these
-are nearer to the training points than to each other or the other way round, or where samples are nearer to *them*, they
-are not, and there is no verdict but ``copies``. The same is so where fewer than 10 of them, or of the training points,
-are left: then the ratio rule and equality are all there is, and what was not measured is named (``left_out``). Fisher's
-test is exact with few held-out points as well, and sees only large shares then: with 3 of them, none memorized, it
-fires where more than about 71% of many samples of pictures are.
+are nearer to the training points than to each other or the other way round, or where samples are nearer to *them* or
+equal to some, they are not, and there is no verdict but ``copies``. The same is so where fewer than 10 of them, or of
+the training points, are left: then the ratio rule and equality are all there is, and what was not measured is named
+(``left_out``). Fisher's test is exact with few held-out points as well, and sees only large shares then: with 3 of
+them, none memorized, it fires where more than about 71% of many samples of pictures are.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ from geomem.memorization.evidence import (
     ratio_rule_test,
 )
 from geomem.memorization.heldout import TooFewPoints
-from geomem.memorization.views import Views, in_words, pixels
-from geomem.points import Array
+from geomem.memorization.views import Views, in_words, nearest_points, pixels
+from geomem.points import Array, as_points, as_rows
 from geomem.quality import QualityReport, mifid, quality_report
 
 FORMAT = "geomem.audit/1"
@@ -205,7 +205,11 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     same = (f"Of {counted(rate.n, 'sample')} {equal:,} {are(equal)} equal to one of "
             f"{in_words(closest.views.to_dict())}; of the held-out points "
             f"{f'{leaked:,} {are(leaked)}' if leaked else 'none is'}.") if equal else ""
-    verdict, reasons = _weigh(tests, leans, why, same, leaked)
+    doubts = [f"{same} Take those out of the held-out points."] if same else []
+    if floor is not None and (met := _equal(samples, fresh, closest, device)):
+        doubts.append(f"Of the samples {met:,} {are(met)} equal to held-out points, and a model that never saw them "
+                      "hardly makes such. Was it trained on them? Give others.")
+    verdict, reasons = _weigh(tests, leans, why, same if not leaked else "", doubts)
     return Audit(verdict, reasons, tuple(tests), level,
                  {name: why for name, asked in (
                      ("leaning", True), ("near_copies", True), ("membership", denoiser is not None),
@@ -223,25 +227,31 @@ def _floor(heldout: Array, train: Array, **how: Any) -> tuple[MemorizationRate |
     return found if unseen.any() else None, unseen
 
 
-def _weigh(tests: list[AuditTest], leans: Leaning | None, why: str, same: str, leaked: int
+def _equal(samples: Array, heldout: Array, rule: MemorizationRate, device: str | torch.device) -> int:
+    """How many samples are held-out points, as ``rule`` compares points."""
+    known = rule.views.reference(as_points("heldout", heldout))
+    distances, _ = nearest_points(as_rows(samples, "samples"), known, 1, rule.views, device=device)
+    return int((distances <= rule.tolerance).sum())
+
+
+def _weigh(tests: list[AuditTest], leans: Leaning | None, why: str, same: str, doubts: list[str]
            ) -> tuple[str | None, tuple[str, ...]]:
-    """The verdict and its reasons. why: leaning and what else needs held-out points was not measured. same: how many
-    samples are training points in some view, if any. leaked: how many held-out points are.
+    """The verdict and its reasons. why: leaning and what else needs held-out points was not measured. same: samples are
+    training points in some view, and no held-out point is. doubts: what else speaks against the held-out points.
     """
     fired = [test for test in tests if test.fires]
     sentences = tuple(test.sentence for test in fired)
-    if same and not leaked:
+    if same:
         return "copies", (same, *sentences)
     findings = {test.finding for test in fired}
     if "copies" in findings:
         return "copies", sentences
-    again = f"{same} Take those out of the held-out points." if same else ""
     if leans is None:
         least = tests[-1].smallest_effect
         weak = f" With so few points they are found from {least:.0%} of the samples on." if least else ""
-        return None, (f"Only copies were looked for: {why}.{weak}", *([again] if same else []),
+        return None, (f"Only copies were looked for: {why}.{weak}", *doubts,
                       *(test.sentence for test in tests))
-    if signs := (*_unfit(leans), *([again] if same else [])):
+    if signs := (*_unfit(leans), *doubts):
         return None, (*signs, *(f"Beside that, and no verdict for that reason, {test.name.replace('_', ' ')} fires: "
                                 f"{test.sentence}" for test in fired))
     return ("leans", sentences) if fired else ("nothing found", tuple(test.sentence for test in tests))

@@ -191,6 +191,17 @@ def test_held_out_points_that_were_left_out_beforehand_count_as_equal_ones():
     assert plain.quality == geomem.audit(HONEST, TRAIN, HELDOUT).quality
 
 
+@pytest.mark.parametrize("m", [6, 80])
+def test_no_all_clear_where_samples_are_held_out_points(m):
+    """Whoever trained on all pictures and lets geomem split them: exact copies of those held out are no honest samples.
+    """
+    samples = np.concatenate([HELDOUT[:2], HELDOUT[2:5, ..., ::-1], HONEST])
+    found = geomem.audit(samples, TRAIN, HELDOUT[:m])
+    assert found.verdict is None
+    assert any("Of the samples 5 are equal to held-out points" in reason for reason in found.reasons)
+    assert geomem.audit(HONEST, TRAIN, HELDOUT).verdict == "nothing found"
+
+
 def test_input_that_is_wrong_is_named_however_few_the_held_out_points():
     broken = np.full_like(HELDOUT[:3], np.nan)
     for heldout, message in ((HELDOUT[:3, ..., :2], "held-out points have shape"), (broken, "heldout holds NaN")):
