@@ -184,7 +184,7 @@ def test_what_an_adapter_holds_follows_its_network(network, monkeypatch):
 
 
 LIBRARIES = {"transformers": ["transformers"], "lightning": ["lightning", "lightning.pytorch", "pytorch_lightning"],
-             "accelerate": ["accelerate"]}
+             "accelerate": ["accelerate"], "peft": ["peft"]}
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -200,4 +200,5 @@ def test_nothing_else_imports_these_libraries():
     for path in FILES:
         if path.parent.name != "integrations":
             named = {".".join(module.split(".")[:depth]) for module in imports(path) for depth in (1, 2)}
-            assert not named & {"lightning", "pytorch_lightning", "accelerate", "torchmetrics", "geomem.integrations"}
+            assert not named & {"lightning", "pytorch_lightning", "accelerate", "torchmetrics", "peft", "monai",
+                                "geomem.integrations"}

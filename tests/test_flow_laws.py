@@ -34,7 +34,7 @@ LAWS = [LogitNormalSampler(), LogitNormalSampler(0.5, 0.8, 3), UniformFlowSample
         CosMapSampler(), UShapedFlowSampler(), UShapedFlowSampler(20, 0.3)]
 GAPPED = [GapSampler(LogitNormalSampler(shift=3), (0.3, 1.5)), GapSampler(UShapedFlowSampler(), (0.5, 2), keep=0.2),
           GapSampler(GapSampler(ModeSampler(), (0.3, 0.6)), (2, np.inf))]
-DRAWS = 100_000
+DRAWS = 1_000_000
 
 
 def name(value):
@@ -95,10 +95,10 @@ def test_own_draws_of_diffusers_have_our_probabilities(scheduler, weighting, opt
         assert p_value(drawn, wrong, schedule.times) < 1e-6
     if options.get("logit_mean"):  # of the others u and 1 - u are equally likely
         assert p_value(drawn, probabilities[::-1], schedule.times) < 1e-6  # the table read in the wrong direction
-    ours = law.timesteps(DRAWS, scheduler, torch.Generator().manual_seed(1))
+    ours = law.timesteps(100_000, scheduler, torch.Generator().manual_seed(1))
     assert ours.dtype == scheduler.timesteps.dtype
     counts = np.bincount(np.searchsorted(schedule.times, ours.numpy()), minlength=1000)
-    assert np.abs(counts - DRAWS * probabilities).max() < 2 + 1e-6  # stratified
+    assert np.abs(counts - 100_000 * probabilities).max() < 2 + 1e-6  # stratified
 
 
 @pytest.mark.parametrize("scheduler", [sd3(), flux(), flux(1.15)], ids=["sd3", "flux", "dynamic"])
@@ -135,45 +135,43 @@ def test_descending_tables_of_ddpm_and_edm():
 
 
 class RFlow:
-    """The part of MONAI's RFlowScheduler that is read, and its own draw, written after its documentation."""
+    """The part of MONAI's RFlowScheduler that is read."""
 
     num_train_timesteps, base_img_size_numel = 1000, 32**3
 
-    def __init__(self, discrete=True, transform=False, logits=None):
-        self.use_discrete_timesteps, self.use_timestep_transform, self.logits = discrete, transform, logits
+    def __init__(self, discrete=True, transform=False):
+        self.use_discrete_timesteps, self.use_timestep_transform = discrete, transform
 
-    def sample_timesteps(self, x_start, generator=None):
-        n = len(x_start)
-        u = torch.rand(n, generator=generator) if self.logits is None else torch.sigmoid(
-            torch.normal(*self.logits, (n,), generator=generator))
-        t = u * 1000
-        t = t.long() if self.use_discrete_timesteps else t
-        if self.use_timestep_transform:
-            ratio = (math.prod(x_start.shape[2:]) / self.base_img_size_numel) ** (1 / (x_start.ndim - 2))
-            t = t / 1000
-            t = 1000 * ratio * t / (1 + (ratio - 1) * t)
-        return t
+    def sample_timesteps(self, x_start):
+        raise NotImplementedError
 
 
+@pytest.mark.parametrize("method", ["logit-normal", "uniform"])
 @pytest.mark.parametrize("transform", [False, True])
 @pytest.mark.parametrize("discrete", [False, True])
-def test_own_draws_of_rflow(discrete, transform):
+def test_own_draws_of_monai(discrete, transform, method):
     """x_t = (1 - t/T) x + (t/T) noise there, so a large t is much noise, as in diffusers."""
-    scheduler = RFlow(discrete, transform, (0.5, 0.8))
+    scheduler = pytest.importorskip("monai.networks.schedulers").RFlowScheduler(
+        use_discrete_timesteps=discrete, use_timestep_transform=transform, sample_method=method, loc=0.5, scale=0.8)
     schedule = FlowSchedule.of(scheduler, size=(64, 64, 64) if transform else None)
     assert schedule.shift == (2 if transform else 1)
-    law = LogitNormalSampler(0.5, 0.8, schedule.shift)
-    x = torch.empty(20_000, 1, 64, 64, 64, device="meta")
-    drawn = scheduler.sample_timesteps(x, torch.Generator().manual_seed(0)).numpy()
+    law = UniformFlowSampler(schedule.shift) if method == "uniform" else LogitNormalSampler(0.5, 0.8, schedule.shift)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = scheduler.sample_timesteps(torch.zeros(()).expand(DRAWS, 1, 64, 64, 64)).numpy()
     ours = law.timesteps(20_000, schedule, torch.Generator().manual_seed(1))
     if discrete:
         level = np.searchsorted(schedule.times, drawn - 1e-2)
         np.testing.assert_allclose(schedule.times[level], drawn, rtol=1e-6)
-        assert p_value(schedule.times[level], law.timestep_probabilities(schedule), schedule.times) > 0.01
+        probabilities = law.timestep_probabilities(schedule)
+        assert p_value(schedule.times[level], probabilities, schedule.times) > 0.01
+        if method != "uniform":  # whose timesteps are all equally likely
+            assert p_value(schedule.times[level], probabilities[::-1], schedule.times) < 1e-6
         assert ours.dtype == (torch.float32 if transform else torch.int64)
     else:
         assert stats.kstest(drawn, lambda t: law.cdf(schedule.sigma_of(t))).pvalue > 0.01
-        assert stats.kstest(1000 - drawn, lambda t: law.cdf(schedule.sigma_of(t))).pvalue < 1e-6
+        if method != "uniform" or transform:
+            assert stats.kstest(1000 - drawn, lambda t: law.cdf(schedule.sigma_of(t))).pvalue < 1e-6
         assert stats.ks_2samp(drawn, ours.numpy()).pvalue > 0.01
         np.testing.assert_allclose(law.sigmas(5, schedule, np.random.default_rng(0)), law.timesteps(
             5, schedule, np.random.default_rng(0)) / 1000, rtol=1e-6)

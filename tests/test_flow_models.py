@@ -206,6 +206,9 @@ def test_every_adapter_passes_conditioning_on():
     images, words = torch.randn(2, 1, 8, 8), torch.randn(2, 4, 6)
     answer = TimestepDenoiser(unet, DDPMSchedule())(images, 1.0, torch.tensor([0, 2]), encoder_hidden_states=words)
     assert answer.shape == images.shape
+    with pytest.raises(InputError, match="needs encoder_hidden_states, which stands for the prompt") as refused:
+        TimestepDenoiser(unet, DDPMSchedule())(images, 1.0, torch.tensor([0, 2]))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_forward_pass_asks_the_device_for_no_value():

@@ -16,7 +16,8 @@ PACKAGE = Path(geomem.__file__).parent
 ORDER = ["_renamed", "errors", "rng", "files", "devices", "processes", "points", "duplicates", "scales", "statistics",
          "data", "geometry", "noise", "models", "features", "theory", "generation", "memorization", "quality",
          "run_audit", "training", "plots", "report", "integrations", "run_training", "cli"]
-HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas"}
+HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas",
+         "transformers", "lightning", "accelerate", "torchmetrics", "peft"}
 
 
 def imports(path):

@@ -68,4 +68,5 @@ class MemorizedShare(Metric):
         if not n:
             raise InputError("no samples yet; update the metric with some before computing it")
         low, high = wilson_interval(count, n)
-        return {"rate": torch.tensor(count / n), "low": torch.tensor(low), "high": torch.tensor(high), "n": self.n}
+        shares = {"rate": count / n, "low": low, "high": high}
+        return {**{name: torch.tensor(share, dtype=torch.float64) for name, share in shares.items()}, "n": self.n}

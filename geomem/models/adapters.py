@@ -48,7 +48,7 @@ class ForeignNetwork(nn.Module):
 
     It is given x in the precision of its weights. Of a diffusers network with twice as many output as input channels,
     which also predicts a variance, the first half is the answer. Raises InputError where the answer has another shape,
-    and for no labels where a diffusers network has classes.
+    and for no labels or no prompt where a diffusers network needs them.
     """
 
     def __init__(self, network: Callable[..., Any]) -> None:
@@ -60,11 +60,16 @@ class ForeignNetwork(nn.Module):
             names = []
         self._time_by_name = "timestep" in names and names.index("timestep") != 1
         self._labels_by_name = "class_labels" in names
+        self._prompts = [name for name in ("encoder_hidden_states", "pooled_projections")
+                         if name in names and hasattr(network, "config")]
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, **conditioning: Any) -> Tensor:
         config = getattr(self.network, "config", None)
         if labels is None and getattr(config, "num_class_embeds", None):
             raise InputError("the network is class-conditional and answers for no point without its class; give labels")
+        if missing := [name for name in self._prompts if name not in conditioning]:
+            raise InputError(f"the network needs {missing[0]}, which stands for the prompt of each point; give it by "
+                             "name (conditioning=... of Monitor and generate)")
         parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         if noise_level.is_floating_point() and dtype == torch.float64:

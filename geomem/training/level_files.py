@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,6 @@ def save_levels(folder: str | os.PathLike[str], edges: Sequence[float], steps: S
 
     The folder appears whole or not at all. Raises InputError where it exists and is not empty.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise file_error(folder, "exists and is not empty; give a new folder")
     written = {step: snapshots[step] for step in sorted({*steps, early_stop})}
     first, *others = written.values()
     unchanged = {name for name, tensor in first.items() if others and all(s[name] is tensor for s in others)}
@@ -45,7 +43,7 @@ def save_levels(folder: str | os.PathLike[str], edges: Sequence[float], steps: S
     def write(name: str, tensors: Snapshot) -> None:
         write_tensors(temporary / name, {name[len(_FOREIGN) * foreign:]: tensor for name, tensor in tensors.items()})
 
-    with atomic_directory(folder) as temporary:
+    with new_folder(folder) as temporary:
         if unchanged:
             write(UNCHANGED, {name: first[name] for name in unchanged})
         for step, snapshot in written.items():
@@ -53,6 +51,16 @@ def save_levels(folder: str | os.PathLike[str], edges: Sequence[float], steps: S
         write_json(temporary / "levels.json", {
             "format": FORMAT, "edges": list(edges), "files": [_file_of(step) for step in steps],
             "early_stop": _file_of(early_stop), "unchanged": UNCHANGED if unchanged else None})
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """``atomic_directory``. Raises InputError where the folder exists and is not empty."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise file_error(folder, "exists and is not empty; give a new folder")
+    with atomic_directory(folder) as temporary:
+        yield temporary
 
 
 def load_best(folder: str | os.PathLike[str], denoiser: nn.Module) -> PiecewiseDenoiser:

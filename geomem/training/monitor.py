@@ -226,12 +226,18 @@ class Monitor:
 
         Raises InputError where there are none yet, and for a folder that exists and is not empty.
         """
+        save_levels(folder, *self.kept())
+
+    def kept(self) -> tuple[list[float], list[int], int, dict[int, Snapshot]]:
+        """What ``save`` writes: edges (bands + 1), the step of each band, that of the early stop, the states by step.
+
+        Raises InputError as ``save`` does for weights.
+        """
         if self.best_weights is not None:
             best = self.best_weights
-            save_levels(folder, best.edges.tolist(), best.steps, best.early_stop, best.snapshots)
-        else:
-            step, snapshot = self._before_copies()
-            save_levels(folder, [SIGMA_MIN, SIGMA_MAX], [step], step, {step: snapshot})
+            return best.edges.tolist(), best.steps, best.early_stop, best.snapshots
+        step, snapshot = self._before_copies()
+        return [SIGMA_MIN, SIGMA_MAX], [step], step, {step: snapshot}
 
 
 def _require_rows(conditioning: Mapping[str, Any], points: Array, of: str) -> None:
