@@ -1,6 +1,8 @@
 """Hooks of mkdocs: pages made from code and results, and formulas as MathML, which browsers show without a script."""
 
+import base64
 import html
+import json
 import re
 import subprocess
 import sys
@@ -35,6 +37,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not kept in docs/, and the figures with their results."""
     made = {"reproduction.md": reproduction_page(), "hostile-input.md": hostile_page(), "names.md": names_page(),
             **api_pages()}
+    notebooks = {path.stem: notebook_page(path) for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))}
+    made["gallery.md"] = gallery(notebooks)
+    for name, (text, pictures) in notebooks.items():
+        made[f"notebooks/{name}.md"] = text
+        for number, picture in enumerate(pictures):
+            files.append(File.generated(config, f"notebooks/{name}-{number}.png", content=picture))
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     for path in [*(ROOT / "figures").glob("*.png"), *(ROOT / "figures").glob("results/*.json")]:
@@ -46,6 +54,32 @@ def hostile_page() -> str:
     """What the tests of hostile input try."""
     return subprocess.run([sys.executable, ROOT / "tests" / "hostile_inputs.py"], check=True, capture_output=True,
                           text=True).stdout
+
+
+def notebook_page(path: Path) -> tuple[str, list[bytes]]:
+    """A notebook as Markdown, with what its cells wrote when it was run last (``bin/notebooks``), and its pictures."""
+    parts, pictures = [], []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text'])}```")
+            else:
+                parts.append(f"![Picture {len(pictures) + 1}]({path.stem}-{len(pictures)}.png)")
+                pictures.append(base64.b64decode(output["data"]["image/png"]))
+    parts.append(f"[This page as a notebook]({path.name})")
+    return "\n\n".join(parts) + "\n", pictures
+
+
+def gallery(notebooks: dict[str, tuple[str, list[bytes]]]) -> str:
+    """Title, first paragraph and last picture of each notebook."""
+    entries = []
+    for name, (text, pictures) in notebooks.items():
+        title, paragraph = text.split("\n\n")[:2]
+        entries.append(f"#{title.replace('# ', '# [', 1)}](notebooks/{name}.md)\n\n{paragraph}\n\n"
+                       f"[![Last picture](notebooks/{name}-{len(pictures) - 1}.png)](notebooks/{name}.md)\n")
+    return "# Gallery\n\nNotebooks that stand alone, and that the tests run.\n\n" + "\n".join(entries)
 
 
 def api_pages() -> dict[str, str]:

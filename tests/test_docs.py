@@ -276,6 +276,10 @@ def test_the_documentation_builds(tmp_path):
     names = (tmp_path / "names" / "index.html").read_text(encoding="utf-8")
     for name in [*known_recipes(), "mlp", "unet1d", "unet-tiny", "unet-small", "unet-grey", "unet-cifar"]:
         assert f"<code>{name}</code>" in names
+    shown = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
+    for notebook in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        assert list(tmp_path.glob(f"notebooks/{notebook.stem}-*.png"))
+        assert f'src="../notebooks/{notebook.stem}-' in shown
     assert "DOES NOT HOLD" in (tmp_path / "reproduction" / "index.html").read_text(encoding="utf-8")
 
 
