@@ -10,6 +10,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bin"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_tests(tmp_path_factory):
+    """Latents are not kept in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOMEM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_child():
     """One child process reads the Parquet, MATLAB and pickle files of all tests of a module."""

@@ -10,6 +10,7 @@ from commands import refused, status
 from PIL import Image
 
 from geomem import load_data
+from geomem.data.autoencoder import Autoencoder
 from geomem.errors import InputError
 
 RNG = np.random.default_rng(2)
@@ -78,6 +79,30 @@ def test_batches_change_nothing(place, monkeypatch):
     for sample, expected in zip((False, True), whole, strict=True):
         parts = load_data(place / "photos", vae=place / "vae", vae_sample=sample).train
         np.testing.assert_allclose(parts, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_latents_are_encoded_once(tmp_path, place, monkeypatch):
+    """And again where a picture or the autoencoder has changed, or the file is damaged."""
+    monkeypatch.setenv("GEOMEM_CACHE", str(tmp_path / "cache"))
+    calls = []
+    encoded = Autoencoder.encoded
+    monkeypatch.setattr(Autoencoder, "encoded", lambda *given: calls.append(1) or encoded(*given))
+
+    def read(folder="vae", **options):
+        calls.clear()
+        return load_data(place / "photos", heldout=place / "others", vae=place / folder, **options), len(calls)
+
+    (first, made), (second, again) = read(), read()
+    assert (made, again) == (2, 0)
+    assert first.train.tobytes() == second.train.tobytes()
+    assert first.heldout.tobytes() == second.heldout.tobytes()
+    assert first.latents == second.latents
+    assert read(vae_sample=True)[1] == read(n_train=30)[1] == 2
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(b"rubbish")
+    assert read()[1] == 2
+    monkeypatch.setenv("GEOMEM_CACHE", str(place / "photos" / "00.png"))  # no folder
+    assert [read()[1], read()[1]] == [2, 2]
 
 
 def test_a_draw_is_seeded_and_has_the_spread_that_is_told(tmp_path, place):

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from geomem.data.points import Values
 from geomem.devices import resolve_device, widest_float
 from geomem.errors import InputError, as_input_error, file_error, reason
-from geomem.files import read_json, require_file
+from geomem.files import atomic_path, read_json, require_file
 from geomem.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -225,3 +228,17 @@ def content_of(folder: Path) -> str:
         with as_input_error(folder, "an AutoencoderKL", _ADVICE), open(folder / name, "rb") as file:
             digest.update(file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def cached(key: tuple[str, ...], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What ``make`` gives, kept for later commands in a file of ``GEOMEM_CACHE`` (~/.cache/geomem) that ``key`` names,
+    where that can be written.
+    """
+    folder = Path(os.environ.get("GEOMEM_CACHE") or Path.home() / ".cache" / "geomem")
+    path = folder / f"latents-{sha256(' '.join(key).encode()).hexdigest()[:32]}.npz"
+    with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path) as file:  # none yet, or a damaged one
+        return dict(file)
+    arrays = make()
+    with suppress(OSError), atomic_path(path) as temporary:  # no such place, or no room
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    return arrays

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geomem.data.autoencoder import Autoencoder, Latents, content_of
+from geomem.data.autoencoder import Autoencoder, Latents, cached, content_of
 from geomem.data.child import one_child
 from geomem.data.dataset import DataSet, content_hash
 from geomem.data.hub import HUB_PREFIX, read_hub_spec
@@ -150,14 +150,20 @@ def _as_latents(train: Points, heldout: np.ndarray, vae: str | os.PathLike[str],
                 seed: int) -> tuple[Points, np.ndarray, Latents, list[str]]:
     """Both parts through the encoder; equal pictures were found before."""
     encoder = Autoencoder(expanded(os.fspath(vae)))
-    parts = [encoder.encoded(values, (seed, f"posterior of {name} pictures") if draw else None)
-             for name, values in (("training", train.values), ("held-out", heldout))]
-    pictures = content_hash(train.values, heldout) + (f" {seed}" if draw else "")
+    pictures, content = content_hash(train.values, heldout) + (f" {seed}" if draw else ""), content_of(encoder.folder)
+
+    def made() -> dict[str, np.ndarray]:
+        (known, variance), (unseen, _) = (
+            encoder.encoded(values, (seed, f"posterior of {name} pictures") if draw else None)
+            for name, values in (("training", train.values), ("held-out", heldout)))
+        return {"train": known, "heldout": unseen, "variance": np.array(variance)}
+
+    parts = cached((pictures, content, encoder.device.type), made)
     latents = Latents(str(encoder.folder), encoder.scaling, encoder.shift, "sample" if draw else "mean",
-                      math.sqrt(parts[0][1]), content_of(encoder.folder), pictures)
-    note = (f"latents of shape {parts[0][0].shape[1:]}: {'a draw from' if draw else 'the mean of'} the posterior of "
+                      math.sqrt(parts["variance"]), content, pictures)
+    note = (f"latents of shape {parts['train'].shape[1:]}: {'a draw from' if draw else 'the mean of'} the posterior of "
             f"{encoder.folder}, scaled by {encoder.scaling:g}")
-    return replace(train, values=parts[0][0], pixels=False), parts[1][0], latents, [*encoder.notes, note]
+    return replace(train, values=parts["train"], pixels=False), parts["heldout"], latents, [*encoder.notes, note]
 
 
 def expanded(spec: Any) -> Any:
