@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from geomem.noise.danger_zone import danger_zone as danger_zone
     from geomem.run_audit import Audit as Audit
     from geomem.run_audit import audit as audit
+    from geomem.run_forecast import forecast as forecast
     from geomem.run_training import distil as distil
     from geomem.run_training import train as train
     from geomem.training import Monitor as Monitor
@@ -58,6 +59,7 @@ _NAMES = {  # of each package, loaded on first use
     "geomem.memorization": ("memorization_rate",),
     "geomem.memorization.leaning": ("leaning", "Leaning"),
     "geomem.run_audit": ("audit", "Audit"),
+    "geomem.run_forecast": ("forecast",),
     "geomem.run_training": ("train", "distil"),
     "geomem.errors": ("InputError",),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from geomem.errors import counted
+from geomem.errors import InputError, counted
 from geomem.files import draw_figure, write_json
 from geomem.generation import generate
 from geomem.memorization import MemorizationCheck, memorization_rate
@@ -23,6 +23,7 @@ from geomem.processes import process_group, require_same
 from geomem.training.checkpoint import tidy
 from geomem.training.cost import PICTURES, hours_advice
 from geomem.training.distillation import plan_distillation
+from geomem.training.forecast import EVENTS, place_in_forecast, read_forecast, words
 from geomem.training.loop import Interrupted, TrainingState, train_steps
 from geomem.training.monitor import Monitor
 from geomem.training.plan import TrainingPlan, plan_training
@@ -44,13 +45,14 @@ MAX_NAMED = 20  # classes, whose names are said
 
 
 def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callable[[int, int], None] | None = None,
-          **options: Any) -> Run:
+          forecast: str | Path | None = None, **options: Any) -> Run:
     """Train a denoiser on ``data`` and leave it in the new directory ``out``, as ``geomem train`` does.
 
     ``data``: a DataSet, DATA as ``load_data`` takes it, or arrays (train, heldout); ``options``: those of the command,
     as ``training.plan_training`` describes them. ``resume`` goes on from the last checkpoint in ``out`` and ends like
     an uninterrupted run; with more ``iterations`` than before it extends the run. ``progress(done, total)`` is called
-    after each step. Processes that torchrun started share the work.
+    after each step. ``forecast``: the file of a ``geomem.forecast`` of this training, which is then told where it is in
+    it. Processes that torchrun started share the work.
 
     Raises InputError for options that are wrong, ``training.Interrupted`` where a signal stopped the training, which is
     saved then, and ``training.TrainingDiverged``.
@@ -60,7 +62,7 @@ def train(data: Any, out: str | Path, *, resume: bool = False, progress: Callabl
         if not resume and (group is None or group.rank() == 0):
             run.require_new()
         plan = plan_training(data, group=group, **run.as_begun(options) if resume else options)
-        with closing(start_training(plan, run, resume=resume, group=group)) as states:
+        with closing(start_training(plan, run, resume=resume, group=group, forecast=forecast)) as states:
             for state in states:
                 if progress is not None:
                     progress(state.step, plan.trainings * plan.settings.iterations)
@@ -87,14 +89,19 @@ def distil(teacher: str | Path, out: str | Path, *, resume: bool = False,
 
 
 def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False, group: ProcessGroup | None = None,
-                   sampling: Callable[[int, int], None] | None = None) -> Generator[TrainingState]:
+                   sampling: Callable[[int, int], None] | None = None,
+                   forecast: str | Path | None = None) -> Generator[TrainingState]:
     """Make the run directory, or check that it is of the same plan, and return the steps of the training.
 
     The steps are those of ``training.train_steps``; between them pictures are drawn and people are told what they
     should know. Whoever may leave them early closes them. Before the steps of a distillation its teacher is sampled,
     and ``sampling(done, total)`` is called after each batch of samples.
     """
-    denoiser = plan.denoiser()
+    denoiser, foreseen = plan.denoiser(), None
+    if forecast is not None:
+        if plan.fold_of is not None:
+            raise InputError("--forecast is of one network that sees all points; it says nothing of --folds")
+        foreseen = read_forecast(forecast, plan.config)
     if group is not None:
         require_same(plan.config, group)
     first = group is None or group.rank() == 0
@@ -137,7 +144,7 @@ def start_training(plan: TrainingPlan, run: Run, *, resume: bool = False, group:
             if name != str(label)]
     if said:
         LOG.info(f"classes: {', '.join(said[:MAX_NAMED])}{', ...' if len(said) > MAX_NAMED else ''}")
-    return _steps(plan, run, trainer, monitor)
+    return _steps(plan, run, trainer, monitor, foreseen)
 
 
 def _without_each_fold(plan: TrainingPlan, run: Run, group: ProcessGroup | None) -> Generator[TrainingState]:
@@ -167,11 +174,13 @@ def _tell_longer(plan: TrainingPlan, run: Run, before: int) -> None:
                     f"the weights will not be those of a training planned for {settings.iterations:,} steps")
 
 
-def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | None) -> Generator[TrainingState]:
+def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | None,
+           foreseen: dict[str, Any] | None = None) -> Generator[TrainingState]:
     board: Any = None
-    warned = any(line["has_set_in"] for line in run.lines("watch.jsonl"))
-    is_one_of_many = "without_fold" in plan.config
-    began, judged, drawing = 0.0, False, 0.0
+    of_forecast = "part" in plan.config  # which says itself what it saw
+    warned = of_forecast or any(line["has_set_in"] for line in run.lines("watch.jsonl"))
+    is_one_of_many = of_forecast or "without_fold" in plan.config
+    began, judged, placed, drawing = 0.0, of_forecast, -1, 0.0
     started = time.monotonic()
     with closing(train_steps(run, trainer, monitor, checkpoint_every=plan.checkpoint_every,
                              another_follows=is_one_of_many)) as states:
@@ -182,6 +191,9 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
                 advice, judged = hours_advice(seconds / count, plan.settings.iterations - state.step), True
                 if advice is not None and monitor is not None:
                     LOG.info(advice)
+            if foreseen is not None and monitor is not None and (count == 0 or state.evaluation is not None):
+                _tell_place(foreseen, placed, state.step, plan.settings.iterations)
+                placed = state.step
             if plan.tensorboard and monitor is not None and state.evaluation is not None:
                 board = board or tensorboard_writer(run, state.step)
                 board.add_scalar("loss", state.evaluation["loss"], state.step)
@@ -197,10 +209,23 @@ def _steps(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor | No
                 _draw(plan, run, trainer)
                 drawing += time.monotonic() - now
             yield state
-    if monitor is not None:
+    if monitor is not None and not of_forecast:
         _tell(plan, run, trainer, monitor)
     if not is_one_of_many:
         _tell_next(plan, run)
+
+
+def _tell_place(foreseen: dict[str, Any], before: int, step: int, iterations: int) -> None:
+    """Where the training is in its forecast, wherever that changes, and at first what its last step means."""
+    for line in place_in_forecast(foreseen, step, before, iterations):
+        LOG.info(line)
+    for event in EVENTS if before < 0 else ():
+        onset = foreseen[event]
+        if onset["step"] is None:
+            LOG.info(f"forecast: cannot tell when {event} sets in: {onset['reason']}")
+        elif iterations > onset["low"]:
+            LOG.warning(f"warning: --iterations {iterations:,} goes beyond {words(onset)}, where the forecast has "
+                        f"{event} set in")
 
 
 def tensorboard_writer(run: Run, step: int) -> Any:
@@ -231,8 +256,8 @@ def _grid(samples: np.ndarray, train: Values) -> Figure:
 def _tell(plan: TrainingPlan, run: Run, trainer: Trainer, monitor: Monitor) -> None:
     """How the training ended and which weights it kept."""
     if monitor.should_stop:
-        LOG.info(f"{run.path}: stopped and saved, as --stop-at-memorization {plan.stop_at:g} asks: "
-                 f"{_words(*monitor.looks[-1])}")
+        asked = "" if plan.stop_at is None else f", as --stop-at-memorization {plan.stop_at:g} asks"
+        LOG.info(f"{run.path}: stopped and saved{asked}: {_words(*monitor.looks[-1])}")
     LOG.info(f"{run.path}: {counted(trainer.steps_done, 'step')} done")
     if monitor.looks and not monitor.should_stop:
         LOG.info(f"memorized by the last weights: {_words(*monitor.looks[-1])}")

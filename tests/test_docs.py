@@ -40,6 +40,7 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "danger-zone": "--n-train 30 --sigmas 3 --queries 30",
     "bounds": "--n-train 30 --sigmas 3 --queries 20 --points 4",
     "risk": "--n-train 30",
+    "forecast": "--n-train 80 --n-heldout 60 --network mlp --iterations 60 --batch 8",
     "train": "--n-train 30 --iterations 2 --batch 8",
     "distil": "--samples 8 --iterations 2 --batch 8 --network mlp --watch-every 0",
     "generate": "--seeds 0-7 --steps 3",

@@ -15,7 +15,7 @@ from geomem.cli.main import cli
 PACKAGE = Path(geomem.__file__).parent
 ORDER = ["_renamed", "errors", "rng", "files", "devices", "processes", "points", "duplicates", "scales", "statistics",
          "data", "geometry", "noise", "models", "features", "theory", "generation", "memorization", "quality",
-         "run_audit", "training", "plots", "report", "integrations", "run_training", "cli"]
+         "run_audit", "training", "plots", "report", "integrations", "run_training", "run_forecast", "cli"]
 HEAVY = {"torch", "faiss", "seaborn", "matplotlib", "datasets", "diffusers", "sklearn", "scipy", "pandas",
          "transformers", "lightning", "accelerate", "torchmetrics", "peft"}
 
@@ -107,9 +107,9 @@ def test_help_answers_at_once():
 
 
 MISSPELT = {"danger-zone": "digts", "bounds": "digts", "risk": "digts", "train": "digts --out run",
-            "memorization": "run --data digts", "audit": "run --data digts", "swap": "run gaussian --data digts",
-            "quality": "s.npz --data digts", "distil": "run --data digts --out new",
-            "generate": "run --data digts --out s.npz",
+            "forecast": "digts --out run", "memorization": "run --data digts", "audit": "run --data digts",
+            "swap": "run gaussian --data digts", "quality": "s.npz --data digts",
+            "distil": "run --data digts --out new", "generate": "run --data digts --out s.npz",
             "report": "run --data digts --out page.html", "data show": "digts"}
 
 

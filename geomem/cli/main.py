@@ -22,6 +22,7 @@ from geomem.cli.danger_zone import danger_zone
 from geomem.cli.data import data
 from geomem.cli.distil import distil
 from geomem.cli.export import export
+from geomem.cli.forecast import forecast
 from geomem.cli.generate import generate
 from geomem.cli.law import law
 from geomem.cli.memorization import memorization
@@ -84,8 +85,8 @@ def cli() -> None:
 
 
 cli.params += everywhere()
-for command in (data, danger_zone, bounds, risk, plot_curves, train, distil, generate, memorization, audit, swap,
-                quality, report, export, law, config, completion):
+for command in (data, danger_zone, bounds, risk, plot_curves, forecast, train, distil, generate, memorization, audit,
+                swap, quality, report, export, law, config, completion):
     cli.add_command(command)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geomem.cli.noise_levels import noise_level_options
-from geomem.cli.options import data_options, device_option, load, require_data
+from geomem.cli.options import data_options, device_option, load, require_data, together
 from geomem.cli.output import progress_bar, warn
 from geomem.cli.values import MAX_SAMPLES, Number
 from geomem.processes import is_first, process_group
@@ -18,48 +18,54 @@ from geomem.processes import is_first, process_group
 if TYPE_CHECKING:
     from geomem.training import TrainingPlan, TrainingState
 
+training_options = together(
+    noise_level_options,
+    click.option("--objective", type=click.Choice(["edm", "ddpm", "flow"]), default="edm", show_default=True,
+                 help="edm predicts the preconditioned clean point, ddpm the noise, flow the velocity of flow "
+                      "matching."),
+    click.option("--flow-shift", type=Number(0, min_open=True), metavar="A",
+                 help="With --objective flow: shift of the flow times towards noise, sigma by the factor A, in "
+                      "training and in the steps of flow-euler and flow-heun.  [default: 1]"),
+    click.option("--network", metavar="NAME",
+                 help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]"),
+    click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),
+                 help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
+                      "which also decide the network and the objective, or from a file of weights of the same "
+                      "network."),
+    click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps."),
+    click.option("--batch", type=click.IntRange(1, MAX_SAMPLES), default=128, show_default=True,
+                 help="Points per step."),
+    click.option("--learning-rate", type=Number(0, min_open=True),
+                 help="Of AdamW, after a warm-up of 100 steps.  [default: by network]"),
+    click.option("--decay", type=Number(0, 1), default=0.0, show_default=True, metavar="SHARE",
+                 help="Share of the steps, at the end, over which the learning rate falls to zero."),
+    click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
+                 help="Share of the features dropped in training; it hides memorization."),
+    click.option("--flip", is_flag=True, help="Mirror every image left to right with probability one half in training; "
+                 "it hides memorization."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+                 help="bf16 is slow on processors without bf16 units."),
+    click.option("--accumulate", type=click.IntRange(1), metavar="N",
+                 help="Put each batch through the network in N pieces: less memory, the same training.  [default: as "
+                     "many as keep the activations of a step below 4 GiB]"),
+    click.option("--compile", is_flag=True,
+                 help="Fuse the network's operations (torch.compile); needs a C++ compiler."),
+    click.option("--channels-last", is_flag=True, help="Keep the channels of images innermost in memory; faster on "
+                 "some GPUs, slower on most CPUs."),
+    click.option("--conditional", is_flag=True, help="Train class by class, with the labels of the data."))
+
 
 @click.command()
 @data_options
 @click.option("--out", required=True, metavar="RUN", type=click.Path(file_okay=False), help="Run directory to make.")
-@noise_level_options
-@click.option("--objective", type=click.Choice(["edm", "ddpm", "flow"]), default="edm", show_default=True,
-              help="edm predicts the preconditioned clean point, ddpm the noise, flow the velocity of flow matching.")
-@click.option("--flow-shift", type=Number(0, min_open=True), metavar="A",
-              help="With --objective flow: shift of the flow times towards noise, sigma by the factor A, in training "
-                   "and in the steps of flow-euler and flow-heun.  [default: 1]")
-@click.option("--network", metavar="NAME",
-              help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]")
-@click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),
-              help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
-                   "which also decide the network and the objective, or from a file of weights of the same network.")
-@click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
+@training_options
 @click.option("--minutes", type=Number(0, min_open=True), metavar="M",
               help="In place of --iterations: time some steps and choose the number of steps that this machine does in "
                    "M minutes, without --network the network too; said, and kept in config.json.")
-@click.option("--batch", type=click.IntRange(1, MAX_SAMPLES), default=128, show_default=True, help="Points per step.")
-@click.option("--learning-rate", type=Number(0, min_open=True),
-              help="Of AdamW, after a warm-up of 100 steps.  [default: by network]")
-@click.option("--decay", type=Number(0, 1), default=0.0, show_default=True, metavar="SHARE",
-              help="Share of the steps, at the end, over which the learning rate falls to zero.")
-@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
-              help="Share of the features dropped in training; it hides memorization.")
-@click.option("--flip", is_flag=True, help="Mirror every image left to right with probability one half in training; "
-              "it hides memorization.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-              help="bf16 is slow on processors without bf16 units.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume. "
               "More --iterations than before extend the run.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
               "write nothing.")
-@click.option("--accumulate", type=click.IntRange(1), metavar="N",
-             help="Put each batch through the network in N pieces: less memory, the same training.  [default: as "
-                  "many as keep the activations of a step below 4 GiB]")
-@click.option("--compile", is_flag=True,
-             help="Fuse the network's operations (torch.compile); needs a C++ compiler.")
-@click.option("--channels-last", is_flag=True, help="Keep the channels of images innermost in memory; faster on "
-             "some GPUs, slower on most CPUs.")
-@click.option("--conditional", is_flag=True, help="Train class by class, with the labels of the data.")
 @click.option("--dummy-class", is_flag=False, flag_value=-1, type=int, default=0, metavar="[COUNT]",
              help="Add COUNT images of Gaussian noise as one more class (as many as training points, without "
                   "COUNT); samples are made of the data's class.")
@@ -77,9 +83,12 @@ if TYPE_CHECKING:
 @click.option("--lean", type=Number(1), metavar="RATIO",
               help="Of the best weights per noise level: take none whose validation loss is more than RATIO times the "
                    "loss of training points. 1.2 leans less on them than the best; nearer to 1 costs quality.")
+@click.option("--forecast", metavar="FILE", type=click.Path(),
+              help="The forecast.json of geomem forecast: say where in it the training is.")
 @click.option("--tensorboard", is_flag=True, help="Write losses for TensorBoard too.")
 @device_option
-def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **options: Any) -> None:
+def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, forecast: str | None,
+          **options: Any) -> None:
     """Train a denoiser on DATA.
 
     A third of the held-out points, at most 500, are validation points: their denoising loss per noise level picks the
@@ -115,7 +124,8 @@ def train(data: str, out: str, objective: str, resume: bool, dry_run: bool, **op
         if is_first():
             click.echo(json.dumps({"config": plan.config, "noise_levels": plan.law.summary()}, indent=1))
         return
-    follow(start_training(plan, run, resume=resume, group=group), plan, (run.steps_done or 0) if resume else 0)
+    states = start_training(plan, run, resume=resume, group=group, forecast=forecast)
+    follow(states, plan, (run.steps_done or 0) if resume else 0)
 
 
 def follow(states: Generator[TrainingState], plan: TrainingPlan, done: int) -> None:

@@ -4,6 +4,7 @@ from geomem._renamed import renamed
 from geomem.plots.bounds import plot_bounds
 from geomem.plots.curves import plot_curves
 from geomem.plots.density import plot_density
+from geomem.plots.forecast import plot_forecast
 from geomem.plots.levels import plot_noise_levels
 from geomem.plots.pareto import plot_pareto
 from geomem.plots.points import plot_points
@@ -19,6 +20,7 @@ __all__ = [
     "plot_copies",
     "plot_curves",
     "plot_density",
+    "plot_forecast",
     "plot_noise_levels",
     "plot_pareto",
     "plot_points",

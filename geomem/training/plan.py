@@ -75,6 +75,7 @@ class TrainingPlan:
     fold_of: np.ndarray | None = None
     teaching: Teaching | None = None
     lessons: Values | None = None
+    stop_at_leaning: float | None = None
 
     @property
     def trainings(self) -> int:
@@ -89,17 +90,22 @@ class TrainingPlan:
     def without_fold(self, fold: int) -> TrainingPlan:
         """The plan of the network that never sees a fold: those points choose its weights."""
         assert self.fold_of is not None
-        dataset, labels = self.dataset, self.classes.labels
-        points, left_out = Points(dataset.train, dataset.train_labels), np.flatnonzero(self.fold_of == fold)
-        kept = np.flatnonzero(self.fold_of != fold)
+        left_out = np.flatnonzero(self.fold_of == fold)
         left_out = left_out[random_order(len(left_out), 0, "validation points")[:MAX_VALIDATION]]
-        train = points.take(kept)
-        classes = replace(self.classes, train=train.values) if labels is None else replace(
-            self.classes, train=train.values, labels=labels[kept], validation_labels=labels[left_out])
+        part, labels = self.on_part(np.flatnonzero(self.fold_of != fold)), self.classes.labels
+        classes = part.classes if labels is None else replace(part.classes, validation_labels=labels[left_out])
         config = {name: value for name, value in self.config.items() if name != "folds"}
-        return replace(self, config={**config, "without_fold": fold}, classes=classes, fold_of=None,
-                       dataset=replace(dataset, train=train.values, train_labels=train.labels),
-                       validation=np.asarray(points.take(left_out).values))
+        return replace(part, config={**config, "without_fold": fold}, classes=classes, fold_of=None,
+                       validation=np.asarray(Points(self.dataset.train).take(left_out).values))
+
+    def on_part(self, rows: np.ndarray) -> TrainingPlan:
+        """The plan of a training on some of the training points alone, of these rows (n,), ascending; the scale and the
+        law of the noise levels are those of all points.
+        """
+        labels, part = self.classes.labels, Points(self.dataset.train, self.dataset.train_labels).take(rows)
+        classes = replace(self.classes, train=part.values, labels=None if labels is None else labels[rows])
+        return replace(self, classes=classes,
+                       dataset=replace(self.dataset, train=part.values, train_labels=part.labels))
 
     def denoiser(self) -> Denoiser:
         """With the weights that the training begins with. Raises InputError where those of ``init`` do not fit."""
@@ -124,8 +130,9 @@ class TrainingPlan:
         looks = watch_steps(settings.iterations, settings.batch, self.watch_every) if self.watch_every else None
         return heldout_monitor(
             trainer, dataset.train, self.validation, every=looks, test=dataset.test if dataset.n_test else None,
-            sigmas=levels_to_watch(self.law, self.config["sigma_data"]), labels=self.classes.of_points,
-            stop_at=self.stop_at, lean=self.lean, device=self.device,
+            sigmas=[] if "part" in self.config else levels_to_watch(self.law, self.config["sigma_data"]),
+            labels=self.classes.of_points,
+            stop_at=self.stop_at, stop_at_leaning=self.stop_at_leaning, lean=self.lean, device=self.device,
             dtype=torch.bfloat16 if self.config["snapshots"] == "bf16" else None)
 
 
