@@ -18,6 +18,12 @@ def cache_of_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def no_accelerator(monkeypatch):
+    """Trainers of other libraries pin memory for the device in Python that ``test_device`` registers with torch."""
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+
+
 @pytest.fixture(scope="module")
 def one_child():
     """One child process reads the Parquet, MATLAB and pickle files of all tests of a module."""

@@ -16,6 +16,8 @@ from geomem.errors import InputError
 from geomem.integrations.looks import look_together
 from geomem.models import EmpiricalDenoiser
 
+pytestmark = pytest.mark.usefixtures("no_accelerator")
+
 RNG = np.random.default_rng(11)
 TRAIN, HELDOUT = (RNG.standard_normal((n, 6)).astype(np.float32) for n in (30, 80))
 SHARES = {"memorized", "memorized_low", "memorized_high", "memorized_heldout", "leaning", "leaning_low", "leaning_high"}

@@ -244,7 +244,7 @@ def python_blocks():
 
 
 @pytest.mark.parametrize(("page", "number"), python_blocks())
-def test_every_block_of_python_runs(page, number, here):
+def test_every_block_of_python_runs(page, number, here, no_accelerator):
     source = blocks(page, "python")[number]
     for package in re.findall(r"^(?:from|import) ([a-z_]+)", source, re.M):
         if importlib.util.find_spec(package) is None:

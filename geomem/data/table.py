@@ -181,7 +181,7 @@ def _fitted(where: str, column: Column, rows: np.ndarray) -> Numbers | Categorie
         found = np.unique(column.codes[rows]).tolist()
         if len(found) == len(rows) > _DISTINCT:
             raise file_error(where, f"holds {len(found):,} texts that all differ and are no categories; leave it out")
-        return tuple(sorted(column.names[code] for code in found if code >= 0)) + (None,) * (found[0] < 0)
+        return tuple(sorted(column.names[code] for code in found if code >= 0)) + (None,) * (-1 in found)
     values = column[rows]
     there = values[~np.isnan(values)]
     if not len(there):
