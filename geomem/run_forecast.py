@@ -86,8 +86,8 @@ def forecast(data: Any, out: str | Path, *, parts: Sequence[int] = PARTS, until:
     leaning, copies = (onset_at(n, found, event, plan.settings) for event in EVENTS)
     until_then = (leaning if until == "leaning" else copies).step
     best_from = max((part.early_stop for part in found if part.early_stop is not None), default=None)
-    result = Forecast(n, until=until, leaning=leaning, copies=copies, best_from=best_from, parts=tuple(found), price=price,
-                      share=None if until_then is None else price / until_then, config=plan.config)
+    result = Forecast(n, until=until, leaning=leaning, copies=copies, best_from=best_from, parts=tuple(found),
+                      price=price, share=None if until_then is None else price / until_then, config=plan.config)
     write_json(Path(out) / FILE, result.to_dict())
     draw_figure(Path(out) / "forecast.png", lambda: plot_forecast(result))
     return result
