@@ -45,3 +45,12 @@ def test_a_notebook_ends_with_a_picture_and_is_small(path):
     assert cells(path)[-1]["outputs"][0]["output_type"] in ("display_data", "stream")
     assert max(map(len, pictures)) < 60_000
     assert len(cells(path)) < 12
+
+
+def test_the_loop_of_monai_has_at_most_five_new_lines():
+    training = "\n".join("".join(cell["source"]) for cell in cells(ROOT / "docs/notebooks/monai-volumes.ipynb")[:2])
+    new = [line for line in training.splitlines() if "# new" in line]
+    assert len(new) <= 5
+    plain = "\n".join(line for line in training.splitlines() if line not in new)
+    assert not re.search("geomem|monitor|denoiser|Denoiser", plain)
+    compile(plain, "the plain loop", "exec")
