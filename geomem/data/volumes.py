@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _volume(path: Path) -> Iterator[np.ndarray]:
     """In the child: its values (C, D, H, W) float32."""
     import nibabel
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     shape, kind = image.shape, image.get_data_dtype()
     if kind.kind not in "iuf":
         raise ValueError(f"it holds values of type {kind}, no intensities")
