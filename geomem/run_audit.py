@@ -20,15 +20,17 @@ much that is worth.
 
 All but the ratio rule take held-out points for points that the model could have been trained on as well. Where these
 are nearer to the training points than to each other or the other way round, or where samples are nearer to *them* or
-equal to some, they are not, and there is no verdict but ``copies``. The same is so where fewer than 10 of them, or of
-the training points, are left: then the ratio rule and equality are all there is, and what was not measured is named
-(``left_out``). Fisher's test is exact with few held-out points as well, and sees only large shares then: with 3 of
-them, none memorized, it fires where more than about 71% of many samples of pictures are.
+equal to some, they are not, and there is no verdict but ``copies``. Nor is there an all-clear where samples lie on
+another scale, are too few, or equal training points where some of these are equal to each other. Where fewer than 10
+held-out or training points are left, the ratio rule and equality are all there is, there is no verdict but ``copies``,
+and what was not measured is named (``left_out``). Fisher's test is exact with few held-out points as well, and sees
+only large shares then: with 3 of them, none memorized, it fires where more than about 71% of many samples of pictures
+are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -69,12 +71,14 @@ from geomem.memorization.heldout import TooFewPoints
 from geomem.memorization.views import Views, in_words, nearest_points, pixels
 from geomem.points import Array, as_points, as_rows
 from geomem.quality import QualityReport, mifid, quality_report
+from geomem.scales import values_apart
 
 FORMAT = "geomem.audit/1"
 LEVEL = 0.05  # of all tests together
 _UNFIT_LEVEL = 0.005  # of each test of whether the held-out points are fit to compare with
 VERDICTS = ("copies", "leans", "nothing found")
-HEADLINES = {"copies": "copies: it copies training points", "leans": "leans on its training points",
+_FEWEST = 10  # samples for an all-clear
+HEADLINES = {"copies": "copies of training points", "leans": "leans on its training points",
              "nothing found": "nothing found by these tests at this power", None: "none can be given"}
 
 
@@ -144,7 +148,7 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
           labels: tuple[np.ndarray, np.ndarray] | None = None, classes: Labels | None = None,
           tolerance: float | None = None, mirrored: bool = False, shifts: int = 0, brightness: bool = False,
           features: Callable[..., Any] | None = None, seed: int = 0, device: str | torch.device = "auto",
-          class_names: Sequence[str] = (), leaked: int = 0) -> Audit:
+          class_names: Sequence[str] = (), leaked: int = 0, limits: Sequence[str] = ()) -> Audit:
     """Hold ``samples`` (n, ...) against the training points (N, ...) by every test of the module docstring.
 
     heldout: (M, ...), points of the same law that neither trained nor selected the model. All in one scale and shape,
@@ -153,13 +157,13 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     denoiser: the model, where it is known: attacked by ``membership``, with the classes ``labels`` of the points.
     classes: integers (n,), (N,) and (M,), of the samples, training and held-out points, to look at each class alone.
     class_names: of 0, 1, ..., for the sentences. leaked: held-out points that were left out beforehand because they
-    equal training points.
+    equal training points. limits: sentences on why "nothing found" could not be relied on; then that is not said.
     mirrored: whether leaning and near-copies do, for models that were trained on them. shifts, brightness: other views
     for these two and for the second ratio rule. features: for all but membership, whose attack is in pixels. tolerance,
     features: as in ``memorization_rate``. seed: of the relabelings and subsets.
 
     Raises InputError as ``memorization_rate`` and ``quality_report`` do: for shapes that differ, values that are not
-    finite, a single sample, or fewer than two distinct training points.
+    finite, or fewer than two distinct training points.
     """
     train, samples, heldout = encoded(train, samples=samples, heldout=heldout)
     if classes is not None:
@@ -190,30 +194,37 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
         leans = near = told = None
         why = str(error)
     else:
-        quality = quality_report(samples, train, fresh, features=space, seed=seed, device=device)
+        if rate.n > 1:
+            quality = quality_report(samples, train, fresh, features=space, seed=seed, device=device)
         if classes is not None and floor is not None:
             of_classes = by_class(rate, floor, samples, train, fresh, (*classes[:2], classes[2][unseen]),
                                   mirrored=mirrored, **views, seed=seed, **{**compared, "tolerance": leans.tolerance})
     level = LEVEL / (1 + viewed + 2 * (leans is not None) + (told is not None) + 2 * bool(of_classes))
-    tests = [ratio_rule_test("ratio_rule", rate, floor, level)]
-    tests += [ratio_rule_test("mirrored", either_way, either_floor, level)] if either_way else []
+    tests = [ratio_rule_test("ratio_rule", rate, floor, level, leaked + int((~unseen).sum()))]
+    leaked += int((~among).sum())
+    tests += [ratio_rule_test("mirrored", either_way, either_floor, level, leaked)] if either_way else []
     tests += [leaning_test(leans, level), near_copies_test(near, level)] if leans and near else []
     tests += [membership_test(told, level)] if told else []
     tests += class_tests(of_classes, level, class_names) if of_classes else []
     closest = either_way or rate
-    equal, leaked = int((closest.nearest_distance <= closest.tolerance).sum()), leaked + int((~among).sum())
+    plain = np.ptp(as_rows(samples, "samples"), axis=1) == 0  # blank pictures are no evidence
+    equal = int(((closest.nearest_distance <= closest.tolerance) & ~plain).sum())
     same = (f"Of {counted(rate.n, 'sample')} {equal:,} {are(equal)} equal to one of "
             f"{in_words(closest.views.to_dict())}; of the held-out points "
             f"{f'{leaked:,} {are(leaked)}' if leaked else 'none is'}.") if equal else ""
-    doubts = [f"{same} Take those out of the held-out points."] if same else []
+    doubts = [f"{same} Take those out of the held-out points."] if same and leaked else []
     if floor is not None and (met := _equal(samples, fresh, closest, device)):
         doubts.append(f"Of the samples {met:,} {are(met)} equal to held-out points, and a model that never saw them "
                       "hardly makes such. Was it trained on them? Give others.")
-    verdict, reasons = _weigh(tests, leans, why, same if not leaked else "", doubts)
+    limits = [*limits, *_limits(samples, train, heldout, tests)]
+    if same and rate.merged:  # of data that repeat themselves, new points are equal to old ones
+        limits, same = [same, *limits], ""
+    verdict, reasons = _weigh(tests, leans, why, same if not leaked else "", doubts, limits)
     return Audit(verdict, reasons, tuple(tests), level,
                  {name: why for name, asked in (
                      ("leaning", True), ("near_copies", True), ("membership", denoiser is not None),
-                     ("classes", classes is not None), ("quality", True)) if why and asked},
+                     ("classes", classes is not None), ("quality", True)) if why and asked} | (
+                         {"quality": "one sample has no covariance"} if rate.n == 1 else {}),
                  rate, floor, either_way, either_floor, leans, near, told, of_classes, quality,
                  _peers(samples, train, fresh if leans else None, space, seed, device),
                  _blind(closest.views, pictures, told is not None), () if verdict is None else _ADVICE[verdict])
@@ -234,10 +245,22 @@ def _equal(samples: Array, heldout: Array, rule: MemorizationRate, device: str |
     return int((distances <= rule.tolerance).sum())
 
 
-def _weigh(tests: list[AuditTest], leans: Leaning | None, why: str, same: str, doubts: list[str]
+def _limits(samples: Array, train: Array, heldout: Array, tests: list[AuditTest]) -> Iterator[str]:
+    """A sentence for each reason why tests that do not fire say nothing."""
+    for name, points in (("samples", samples), ("held-out points", heldout)):
+        if len(points) and (apart := values_apart(points, train)):
+            yield (f"The {name} have {apart}: on another scale no point is near another. Bring all to the scale of the "
+                   "training points.")
+    blind = any(test.name == "leaning" and test.smallest_effect is None for test in tests)
+    if len(samples) < _FEWEST or blind:
+        yield "So few samples and points show no leaning, however large; give more, 1,000 samples if you can."
+
+
+def _weigh(tests: list[AuditTest], leans: Leaning | None, why: str, same: str, doubts: list[str], limits: list[str]
            ) -> tuple[str | None, tuple[str, ...]]:
     """The verdict and its reasons. why: leaning and what else needs held-out points was not measured. same: samples are
     training points in some view, and no held-out point is. doubts: what else speaks against the held-out points.
+    limits: what speaks against an all-clear alone.
     """
     fired = [test for test in tests if test.fires]
     sentences = tuple(test.sentence for test in fired)
@@ -249,12 +272,14 @@ def _weigh(tests: list[AuditTest], leans: Leaning | None, why: str, same: str, d
     if leans is None:
         least = tests[-1].smallest_effect
         weak = f" With so few points they are found from {least:.0%} of the samples on." if least else ""
-        return None, (f"Only copies were looked for: {why}.{weak}", *doubts,
+        return None, (f"Only copies were looked for: {why}.{weak}", *doubts, *limits,
                       *(test.sentence for test in tests))
     if signs := (*_unfit(leans), *doubts):
-        return None, (*signs, *(f"Beside that, and no verdict for that reason, {test.name.replace('_', ' ')} fires: "
-                                f"{test.sentence}" for test in fired))
-    return ("leans", sentences) if fired else ("nothing found", tuple(test.sentence for test in tests))
+        return None, (*signs, *limits, *(f"Beside that, and no verdict for that reason, "
+                                         f"{test.name.replace('_', ' ')} fires: {test.sentence}" for test in fired))
+    if fired:
+        return "leans", sentences
+    return None if limits else "nothing found", (*limits, *(test.sentence for test in tests))
 
 
 def _unfit(leans: Leaning) -> tuple[str, ...]:
@@ -279,7 +304,7 @@ def _peers(samples: Array, train: Array, heldout: Array | None, space: FeatureSp
     if heldout is not None:
         with suppress(InputError):  # too few points for its cells
             figures["c_t"] = c_t(samples, train, heldout, seed=seed, device=device)
-    return figures if space is None else {**figures, "mifid": mifid(samples, train)}
+    return figures if space is None or len(samples) < 2 else {**figures, "mifid": mifid(samples, train)}
 
 
 def _blind(views: Views, pictures: bool, model: bool) -> tuple[str, ...]:

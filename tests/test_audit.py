@@ -1,7 +1,6 @@
 """One verdict from all tests: what each situation is called, that honest models pass, and what could not be seen."""
 
 import json
-from math import comb
 
 import numpy as np
 import pytest
@@ -149,9 +148,10 @@ def test_few_held_out_points_tell_copies_and_give_no_all_clear(samples, heldout,
     if verdict is None:
         assert found.left_out["leaning"] in found.reasons[0]
         assert found.reasons[-1] == found.tests[-1].sentence
-    if left:  # none of them is memorized: all of them among the samples that are not
-        count, n = found.mirrored.count, len(samples)
-        assert found.tests[1].p_value == pytest.approx(comb(n + left - count, left) / comb(n + left, left))
+    if left:  # of the held-out points those that equal training points are memorized alone
+        count, n, equal = found.mirrored.count, len(samples), len(heldout) - left
+        assert found.tests[1].p_value == pytest.approx(fisher_exact(
+            [[count, n - count], [equal, left]], alternative="greater").pvalue)
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -331,7 +331,7 @@ def test_page_of_a_file_of_samples(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     page = require_sound((out / "audit.html").read_text(encoding="utf-8"))
     leans = document["leaning"]
-    for words in ("May these samples be published?", "Verdict: copies: it copies training points.", "<b>&.npz",
+    for words in ("May these samples be published?", "Verdict: copies of training points.", "<b>&.npz",
                   *document["reasons"], *document["blind"], *document["advice"], data.stem,
                   f"{100 * leans['share']:.1f}% [{100 * leans['low']:.1f}, {100 * leans['high']:.1f}]",
                   f"{document['quality']['frechet_at_floor_size']:#.3g}", "copies by the ratio rule, 150 in all",
@@ -386,3 +386,53 @@ def test_a_model_that_tells_its_training_points_is_no_clean_one():
     honest = geomem.audit(HONEST, TRAIN, HELDOUT, denoiser=GaussianDenoiser(torch.from_numpy(HONEST)))
     assert honest.verdict == "nothing found"
     assert 0.5 < honest.tests[-1].smallest_effect < 0.9
+
+
+RAW = [1000 * part + 5000 for part in (points([7, 1], 60, 1, 8), points([7, 2], 80, 1, 8), points([7, 3], 150, 1, 8))]
+
+
+@pytest.mark.parametrize(("samples", "train", "heldout", "said"), [
+    ((RAW[0] - 5000) / 1000, *RAW[:2], "The samples have values from"),
+    (np.full_like(RAW[2], 5000), *RAW[:2], "The samples have values from"),
+    (RAW[2], RAW[0], 3 * RAW[1], "The held-out points have values from"),
+    (HONEST[:2], TRAIN, HELDOUT, "So few samples"), (HONEST[:9], TRAIN, HELDOUT, "So few samples")],
+    ids=["standardized copies", "constant", "held-out points on another scale", "two samples", "nine samples"])
+def test_no_all_clear_where_no_test_could_fire(samples, train, heldout, said):
+    found = geomem.audit(samples, train, heldout)
+    assert found.verdict is None
+    assert any(reason.startswith(said) for reason in found.reasons)
+    assert found.exceeds(1.0)
+
+
+def test_a_single_sample_is_judged():
+    copied, honest = (geomem.audit(part[:1], TRAIN, HELDOUT) for part in (TRAIN, HONEST))
+    assert (copied.verdict, honest.verdict) == ("copies", None)
+    assert copied.quality is honest.quality is None
+    assert honest.left_out == {"quality": "one sample has no covariance"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_honest_samples_of_data_that_repeat_themselves_are_no_copies(seed):
+    """Categories, of which most are equal by chance; and pictures of which some are blank."""
+    rng = np.random.default_rng(seed)
+    train, heldout, samples = (rng.integers(0, 3, (n, 3)).astype(np.float32) for n in (100, 100, 200))
+    assert geomem.audit(samples, train, heldout).verdict != "copies"
+    train, heldout, samples = (points([8, k, seed], n, 1, 4, 4) for k, n in enumerate((60, 60, 200)))
+    train[:2] = samples[:3] = 0
+    found = geomem.audit(samples, train, heldout)
+    assert found.verdict != "copies"
+    samples[4] = train[4]
+    assert geomem.audit(samples, train[1:], heldout).verdict == "copies"
+
+
+def test_held_out_points_that_were_set_aside_now_clear_no_samples_from_elsewhere(tmp_path, capsys):
+    np.save(tmp_path / "all.npy", np.concatenate([TRAIN, HELDOUT]))
+    np.save(tmp_path / "unseen.npy", points([9, 1], 60, 1, 4, 4))
+    np.savez(tmp_path / "samples.npz", samples=HONEST)
+    asked = "audit", tmp_path / "samples.npz", "--data", tmp_path / "all.npy", "--fail-over", "0.9", "--json"
+    assert status(*asked) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] is None
+    assert "--heldout" in document["reasons"][0]
+    assert status(*asked, "--heldout", tmp_path / "unseen.npy") == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "nothing found"

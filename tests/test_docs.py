@@ -45,7 +45,7 @@ SMALLER = {  # appended to a documented command: the last of an option counts
     "distil": "--samples 8 --iterations 2 --batch 8 --network mlp --watch-every 0",
     "generate": "--seeds 0-7 --steps 3",
     "memorization": "--n-samples 8 --sigmas 2 --n-points 8",
-    "audit": "--n-samples 8 --fail-over 1",
+    "audit": "--n-samples 12 --fail-over 1",
     "swap": "--n-samples 8 --controls 0",
     "report": "--seeds 0-7",
 }
@@ -101,7 +101,7 @@ def stand_ins(tmp_path_factory):
         (folder / f"{name}.csv").write_text("\n".join(map(",".join, [["height", "smokes"], *rows])))
     for name, count in (("volumes", 90), ("synthetic", 12)):
         np.save(folder / f"{name}.npy", rng.normal(size=(count, 1, 3, 4, 5)).astype(np.float32))
-    np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32))
+    np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (12, 3, 8, 8)).astype(np.float32))
     DDPMPipeline(unet_of(3), DDPMScheduler()).save_pretrained(folder / "ddpm-folder")
     AutoencoderKL(block_out_channels=(4,), norm_num_groups=2).save_pretrained(folder / "vae")
     with contextlib.chdir(folder):

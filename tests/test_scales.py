@@ -107,7 +107,7 @@ def test_ranges_that_do_not_fit_are_said_whichever_way_round(caplog):
     for factor, shift, told in ((1, 0, False), (1.2, 0.1, False), (0.2, 0, True), (6, 0, True), (1, 8, True)):
         for a, b in ((train, factor * train + shift), (factor * train + shift, train)):
             caplog.clear()
-            note_other_range("samples", a, b, "training points")
+            note_other_range("samples", a, b)
             assert ("never taken for copies" in caplog.text) == told, (factor, shift)
 
 

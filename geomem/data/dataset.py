@@ -46,6 +46,7 @@ class DataSet:
     train_names, heldout_names : what the files of the points are called, sequences ``(N,)`` and ``(M,)`` that make each
         name when it is asked for; None where points have no files of their own.
     latents : where pictures were encoded, by what and how; None for points in data units.
+    split : whether the held-out points were set aside from all points when these were read.
     table : where points are rows of a table, what makes points of other rows; else None.
     read_as : those of the options ``READ_AS`` of ``load_data`` that were given.
     """
@@ -64,6 +65,7 @@ class DataSet:
     heldout_names: Names | None = None
     latents: Latents | None = None
     table: TableEncoder | None = None
+    split: bool = False
 
     def files(self, index: Iterable[int]) -> list[str] | None:
         """Names of these training points, None where they have none."""

@@ -129,7 +129,8 @@ def load_data(spec: Any, *, heldout: Any = None, n_train: int | None = None, n_h
         train, heldout_values, latents, told = _as_latents(train, heldout_values, vae, vae_sample, seed)
         notes += told
     return DataSet(one_line(source.name), train.values, heldout_values, train.labels, held.labels, train.pixels,
-                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents, table)
+                   tuple(notes), leaked, read_as, class_names, train.names, held.names, latents, table,
+                   merged is not None)
 
 
 def _require_alike(where: object, train: Points, held: Points) -> None:

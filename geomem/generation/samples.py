@@ -234,7 +234,7 @@ def require_comparable(samples: Samples, data: DataSet) -> None:
         raise InputError(f"{samples.name}: samples have shape {shape}, the points of {data.name} {expected}; {advice}")
     names = f"{samples.name}: samples", f"the training points of {data.name}"
     require_one_scale(names[0], samples.values, data.train, names[1])
-    note_other_range(names[0], samples.values, data.train, names[1])
+    note_other_range(names[0], samples.values, data.train)
 
 
 def fingerprint(denoiser: nn.Module) -> str:

@@ -72,19 +72,22 @@ def _smallest_above_half(stderr: float, level: float) -> float | None:
     return smallest if smallest < 1 else None
 
 
-def ratio_rule_test(name: str, rate: MemorizationRate, floor: MemorizationRate | None, level: float) -> AuditTest:
+def ratio_rule_test(name: str, rate: MemorizationRate, floor: MemorizationRate | None, level: float,
+                    equal: int) -> AuditTest:
     """Fisher's exact test. With m held-out points, none of them memorized, it fires where the share of many samples is
-    above about 1 - level^(1/m), and without any (floor None) never.
+    above about 1 - level^(1/m), and without any (floor None) never. equal: held-out points that ``floor`` leaves out
+    because they equal training points; here they count as memorized, as samples do.
     """
     found = (f"By the ratio rule {percent(rate.rate, rate)} of {counted(rate.n, 'sample')} are copies of "
              f"{in_words(rate.views.to_dict())}")
     if floor is None:
         return AuditTest(name, "copies", 1.0, False, None, f"{found}; no held-out point is left to say how many would "
                          "be of a model that copies nothing.")
-    p_value = float(excess_p_value(rate.count, rate.n, floor.count, floor.n))
+    p_value = float(excess_p_value(rate.count, rate.n, floor.count + equal, floor.n + equal))
     return AuditTest(name, "copies", p_value, p_value <= level,
-                     _smallest_excess(rate.n, floor.count, floor.n, level),
-                     f"{found}; of {counted(floor.n, 'held-out point')} {percent(floor.rate, floor)} are.")
+                     _smallest_excess(rate.n, floor.count + equal, floor.n + equal, level),
+                     f"{found}; of {counted(floor.n, 'held-out point')} {percent(floor.rate, floor)} are"
+                     + (f", beside {equal:,} that equal training points." if equal else "."))
 
 
 def leaning_test(leans: Leaning, level: float) -> AuditTest:
