@@ -249,8 +249,8 @@ def _limits(samples: Array, train: Array, heldout: Array, tests: list[AuditTest]
     """A sentence for each reason why tests that do not fire say nothing."""
     for name, points in (("samples", samples), ("held-out points", heldout)):
         if len(points) and (apart := values_apart(points, train)):
-            yield (f"The {name} have {apart}: on another scale no point is near another. Bring all to the scale of the "
-                   "training points.")
+            yield (f"The {name} have {apart}: so far apart, no copy would be near its original. Are they on another "
+                   "scale?")
     blind = any(test.name == "leaning" and test.smallest_effect is None for test in tests)
     if len(samples) < _FEWEST or blind:
         yield "So few samples and points show no leaning, however large; give more, 1,000 samples if you can."

@@ -99,7 +99,7 @@ def stand_ins(tmp_path_factory):
     for name in ("train", "test", "synthetic"):
         rows = np.column_stack([rng.normal(size=60), rng.choice(["yes", "no"], 60)]).tolist()
         (folder / f"{name}.csv").write_text("\n".join(map(",".join, [["height", "smokes"], *rows])))
-    for name, count in (("volumes", 90), ("synthetic", 12)):
+    for name, count in (("volumes", 90), ("unseen", 60), ("synthetic", 12)):
         np.save(folder / f"{name}.npy", rng.normal(size=(count, 1, 3, 4, 5)).astype(np.float32))
     np.savez(folder / "samples.npz", samples=rng.uniform(-1, 1, (12, 3, 8, 8)).astype(np.float32))
     DDPMPipeline(unet_of(3), DDPMScheduler()).save_pretrained(folder / "ddpm-folder")

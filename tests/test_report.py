@@ -146,7 +146,7 @@ def test_one_run(runs, tmp_path, capsys):
     words = require_sound(text).text
     assert sorted(runs.rglob("*")) == before, "the run was written into"
     assert len(text) < 1_500_000
-    assert "of its 40 samples" in words or "as far as 40 samples can tell" in words
+    require_words(words, "This run: no verdict can be given.", "The samples have values from")  # after 30 steps
     require_words(
         words, "Does this model copy its training data?",
         "60 training points of 64 values each (1 x 8 x 8), 1,200 held-out points, of which 400 are for model selection",

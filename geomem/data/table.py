@@ -110,6 +110,8 @@ class TableEncoder:
     def of(cls, train: Any) -> TableEncoder:
         """Fitted on training rows. Raises InputError for a column that is empty, or of names in place of categories."""
         _require_table(train)
+        if not len(train.rows):
+            raise file_error(train.where, "has no training rows; at least 2 are needed")
         return cls({name: _fitted(f"{train.where}: column {name}", column, train.rows)
                     for name, column in train.columns.items()})
 
