@@ -153,15 +153,14 @@ def test_one_run(runs, tmp_path, capsys):
         "samples: 40 generated for this page", "Curves: computed for this page", "Nothing is missing.",
         f"geomem memorization {runs / 'plain'} --weights per-level --n-samples 40",
         f"Made by geomem {geomem.__version__}.")
-    assert "40 samples" in out.out
+    assert "no verdict can be given" in out.out
     # the figures are those of the commands
     assert status("generate", runs / "plain", *SEEDS, "--out", tmp_path / "s.npz") == 0
     assert status("quality", tmp_path / "s.npz", "--json") == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]
     share, quality = row["memorization"], row["quality"]
     require_words(words, in_percent(share),
-                  f"{quality['frechet']:#.3g} [{quality['frechet_low']:#.3g}, {quality['frechet_high']:#.3g}]",
-                  f"{quality['frechet_floor']:#.3g} ({quality['floor_n'][0]} against")
+                  f"{quality['frechet']:#.3g} [{quality['frechet_low']:#.3g}, {quality['frechet_high']:#.3g}]")
 
 
 def in_percent(share):
