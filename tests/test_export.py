@@ -167,6 +167,7 @@ def test_commands_take_a_diffusers_folder(folder, data, tmp_path, sampler, capsy
     assert "leave out --weights" in refused(capsys, "generate", folder, "--weights", "per-level", "--out", out)
 
 
+@pytest.mark.slow
 def test_init_starts_from_the_given_weights(ddpm_run, edm_run, folder, data, tmp_path):
     """With a learning rate of 1e-12 the new run ends with the weights it began with."""
     still = ("--learning-rate", "1e-12", "--iterations", 3)

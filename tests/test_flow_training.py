@@ -71,6 +71,7 @@ def test_what_speaks_sigma_works_on_it(words, run, tmp_path, monkeypatch):
     assert status(*[str(run) if word == "RUN" else word for word in words]) == 0
 
 
+@pytest.mark.slow
 def test_exported_folder_is_a_pipeline_of_diffusers_and_can_be_trained_on(run, data, tmp_path, capsys):
     folder = tmp_path / "folder"
     assert status("export", run, "--out", folder, "--weights", "last") == 0

@@ -224,6 +224,7 @@ def test_parts_that_are_missing_or_of_another_shape_are_refused(run, tmp_path):
         load_denoiser(other.path)
 
 
+@pytest.mark.slow
 def test_what_judges_a_run_judges_this_one(run, tmp_path, capfd):
     assert status("audit", run.path, "--n-samples", 32, "--device", "cpu", "--json") == 0
     assert json.loads(capfd.readouterr().out)["about"]["weights"] == "cross-fitted"

@@ -210,6 +210,7 @@ def test_engine_options_of_the_command_line_may_change_on_resuming(tmp_path):
     assert status(*command, "--snapshots", "bf16", "--resume") == 2
 
 
+@pytest.mark.slow
 def test_command_line_shares_one_run_among_processes(tmp_path):
     words = ["train", "digits", "--n-train", "40", "--network", "mlp", "--batch", "9", "--iterations", "2", "--gap",
              "0.3:1", "--watch-every", "0", "--out", str(tmp_path / "run")]

@@ -162,6 +162,7 @@ def test_enough_saves_and_ends(tmp_path, monkeypatch):
     assert again.steps_done == 75
 
 
+@pytest.mark.slow
 def test_stop_at_memorization_from_the_command_line(tmp_path, capsys):
     """Eight far-apart points are copied within a few hundred steps."""
     train_points = 3 * np.sign(np.random.default_rng(0).standard_normal((8, 24))).astype(np.float32)
