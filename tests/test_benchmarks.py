@@ -171,6 +171,7 @@ def test_training_benchmark_runs_and_its_ways_are_what_they_say(tmp_path, monkey
     assert training.step_of("bf16", tiny, images)[1].settings.precision == "bf16"
 
 
+@pytest.mark.slow
 def test_memorization_benchmark_runs_and_its_samples_are_what_they_say(tmp_path, monkeypatch):
     tiny = memorization.Sizes(train=300, heldout=100, samples=200, faiss=40, exact=20)
     monkeypatch.setattr(memorization, "QUICK", tiny)

@@ -167,6 +167,7 @@ def test_the_steps_are_those_that_fit(folds, monkeypatch):
     assert plan.config["settings"]["iterations"] == steps
 
 
+@pytest.mark.slow
 def test_minutes_choose_steps_that_can_be_asked_for_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("geomem.training.cost._TIMED_SECONDS", 0.02)
     monkeypatch.setattr("geomem.run_training._draw", lambda *_: None)

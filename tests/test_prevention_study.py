@@ -124,6 +124,7 @@ def test_levels_close_where_the_loss_has_risen_and_open_again(trainers):
     assert closing.teacher is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["closed levels", "dummy class"])
 def test_a_small_study(way, monkeypatch):
     """Of the same seed, all ways start from the same weights and judge the same numbers of samples and points."""
@@ -140,6 +141,7 @@ def test_a_small_study(way, monkeypatch):
     assert study.summary([cell])[0]["seeds"] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("found", "stops_at", "half"), [
     ([0.0, 0.02, 0.03], 75, 25),  # of the steps kept up to 37.5 the last is 25
     ([0.5], 25, 25)])  # none is kept before the first look: the weights of that one, as --weights before-copies

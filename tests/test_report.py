@@ -174,6 +174,7 @@ def test_same_input_same_page_and_figures(copied, tmp_path):
     assert first == again
 
 
+@pytest.mark.slow
 def test_several_runs(runs, tmp_path):
     text = page_of(tmp_path, runs / "plain", runs / "gap", *SEEDS)
     words = require_sound(text).text
