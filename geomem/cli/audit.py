@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geomem.cli.judged import Judged, judged, judged_options, more_heldout, near_copy_lines
+from geomem.cli.judged import judged, judged_options, more_heldout, near_copy_lines
 from geomem.cli.options import device_option, directory_option, json_option
 from geomem.cli.output import answer, say
 from geomem.cli.values import Number
@@ -39,15 +39,15 @@ def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **
 
     Example: geomem audit runs/digits --out runs/digits/audit --fail-over 0.6
     """
-    given = judged(out, AUDIT_FILE, **asked)
-    samples, dataset, model, how, head = given
+    samples, dataset, model, how, head = judged(out, AUDIT_FILE, **asked)
     from geomem.files import write_json, write_text
+    from geomem.generation.samples import doubts_of_split
     from geomem.report.audit import render_audit
     from geomem.run_audit import audit as audited
 
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
-                    class_names=dataset.class_names or (), leaked=dataset.n_leaked, limits=_limits(given), **how,
+                    class_names=dataset.class_names or (), leaked=dataset.n_leaked, limits=doubts_of_split(samples, dataset), **how,
                     seed=seed)
     document = {**found.to_dict(), "target": asked["target"], **head}
     for part in document["classes"]:
@@ -65,15 +65,6 @@ def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **
     answer(document, _text, as_json)
     if fail_over is not None and found.exceeds(fail_over):
         raise SystemExit(3)
-
-
-def _limits(asked: Judged) -> list[str]:
-    """Why the held-out points of the data cannot clear samples from elsewhere."""
-    made_with = asked.samples.about.get("data")
-    known = isinstance(made_with, dict) and made_with.get("sha256") == asked.dataset.sha256
-    return [] if known or not asked.dataset.split else [
-        f"The held-out points were set aside from {asked.dataset.name} only now. A model that was trained on all of it "
-        "was trained on them, too; give points that it never saw with --heldout."]
 
 
 def _picture(path: str, samples: Any, train: Any, found: Any) -> None:

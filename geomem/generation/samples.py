@@ -237,6 +237,16 @@ def require_comparable(samples: Samples, data: DataSet) -> None:
     note_other_range(names[0], samples.values, data.train)
 
 
+def doubts_of_split(samples: Samples, data: DataSet) -> list[str]:
+    """Why the held-out points of ``data`` cannot clear samples that were not made with this very split; [] if they can.
+    """
+    made_with = samples.about.get("data")
+    if not data.split or (isinstance(made_with, dict) and made_with.get("sha256") == data.sha256):
+        return []
+    return [f"The held-out points were set aside from {data.name} only now. A model that was trained on all of it was "
+            "trained on them, too; give points that it never saw with --heldout."]
+
+
 def fingerprint(denoiser: nn.Module) -> str:
     """SHA-256 of a denoiser's names, shapes and values: samples know by it whether a run has been trained on since."""
     digest = sha256()
