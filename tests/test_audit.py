@@ -418,9 +418,8 @@ def test_honest_samples_of_data_that_repeat_themselves_are_no_copies(seed):
     train, heldout, samples = (rng.integers(0, 3, (n, 3)).astype(np.float32) for n in (100, 100, 200))
     assert geomem.audit(samples, train, heldout).verdict != "copies"
     train, heldout, samples = (points([8, k, seed], n, 1, 4, 4) for k, n in enumerate((60, 60, 200)))
-    train[:2] = samples[:3] = 0
-    found = geomem.audit(samples, train, heldout)
-    assert found.verdict != "copies"
+    train[0] = samples[:3] = 0
+    assert geomem.audit(samples, train, heldout).verdict != "copies"
     samples[4] = train[4]
     assert geomem.audit(samples, train[1:], heldout).verdict == "copies"
 

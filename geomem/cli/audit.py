@@ -47,8 +47,8 @@ def audit(seed: int, fail_over: float | None, as_json: bool, out: str | None, **
 
     known: dict[str, Any] = {} if model is None else {"denoiser": model.denoiser, "labels": model.classes_of(dataset)}
     found = audited(samples.values, dataset.train, dataset.test, **known, classes=samples.classes(dataset),
-                    class_names=dataset.class_names or (), leaked=dataset.n_leaked, limits=doubts_of_split(samples, dataset), **how,
-                    seed=seed)
+                    class_names=dataset.class_names or (), leaked=dataset.n_leaked,
+                    limits=doubts_of_split(samples, dataset), **how, seed=seed)
     document = {**found.to_dict(), "target": asked["target"], **head}
     for part in document["classes"]:
         part["name"] = dataset.class_name(part["label"])
