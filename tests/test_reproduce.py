@@ -37,7 +37,6 @@ def out(tmp_path_factory):
 NAMES = [name.replace("_", "-") for name in RESULTS]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_runs(name, out):
     experiment = main.all_experiments()[name]
@@ -71,7 +70,6 @@ def test_kept_results_are_of_this_code_and_have_their_pictures():
             assert (ROOT / "figures" / f"reproduce-{name}.png").exists()
 
 
-@pytest.mark.slow
 def test_longer_run_ends_with_the_weights_of_one_long_training(out, monkeypatch):
     bench, options = Bench(out / "lengthened", "test"), SimpleNamespace(network="mlp", batch=8)
     data = sources.named(bench, "digits", 20, 12)
