@@ -148,6 +148,7 @@ def test_share_of_the_machine_rate():
     assert got["share_of_machine_rate"] == {"float32": 0.5}
 
 
+@pytest.mark.slow
 def test_training_benchmark_runs_and_its_ways_are_what_they_say(tmp_path, monkeypatch):
     tiny = training.Sizes(network="unet-tiny", side=8, images=20, batch=6, steps=2)
     monkeypatch.setattr(training, "QUICK", tiny)
@@ -200,6 +201,7 @@ def test_two_nearest_in_float64():
     np.testing.assert_array_equal(where, distances.argmin(axis=1))
 
 
+@pytest.mark.slow
 def test_cost_benchmark_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "QUICK", (cost.Size(60, 12, 20), cost.Size(80, 10, 30)))
     monkeypatch.setattr(cost, "in_a_fresh_process", pickled_and_called)

@@ -104,6 +104,7 @@ def test_a_class_by_name_or_by_number(tmp_path):
     assert model.generate([0, 1], labels=["dog", 1]).labels.tolist() == [2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["cat"], ["cat", 3], ["cat", "cat"], "ab", [None, None]])
 def test_wrong_names_in_a_run(tmp_path, names):
     run = run_of(tmp_path, ["cat", "dog"])

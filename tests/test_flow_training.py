@@ -57,6 +57,7 @@ def test_run_learns_and_is_read_again(run, data, capsys):
     assert "shift = 2.0, not 1.0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [
     ["generate", "RUN", "--seeds", "0-3", "--method", "flow-euler", "--steps", "5", "--out", "a.npz"],
     ["generate", "RUN", "--seeds", "0-3", "--method", "flow-heun", "--steps", "5", "--out", "b.npz"],

@@ -55,6 +55,7 @@ def test_counts_and_distances_are_those_of_a_loop():
     assert set(result.to_dict()["samples"]) == set(np.flatnonzero(result.found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [2, 64])
 def test_honest_models_are_seldom_suspected(dimension):
     """Bonferroni keeps the level: 200 runs at 5%, at most the 99.9% quantile of the binomial law."""

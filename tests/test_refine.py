@@ -94,6 +94,7 @@ def test_ends_of_the_intervals_are_not_read_from_the_coarse_grid(points, refined
         assert np.log(curves.sigma[after] / curves.sigma[after - 1]) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "options"), [(2, {}), (6, {"queries": 80}), (40, {"shell_t": 2.0})])
 def test_zone_is_that_of_a_dense_grid(dim, options):
     """Levels 0.0005 apart around what is read, 25% of the zone and more on either side; shells with an inner side too.

@@ -338,6 +338,7 @@ def test_leaning_along_the_training_stands_beside_the_copies(leaning, words, cop
     assert words in words_of(tmp_path, copied, "--seeds", "0-3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), [
     ("stats.jsonl", '{"step": 1, "loss": 1e999}\n'), ("stats.jsonl", '{"step": 1, "loss": "1"}\n'),
     ("stats.jsonl", '{"step": 1}\n'), ("stats.jsonl", "[" * 100_000 + "\n"), ("stats.jsonl", '{"step": 1e9}\n'),
@@ -352,6 +353,7 @@ def test_damaged_training_files_are_missing_parts(name, change, copied):
     assert [part.why for part in facts.missing if name.split(".")[0] in part.why], facts.missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     {"sampler": {"kind": "unknown"}}, {"sampler": "gap"}, {"settings": [1]}, {"settings": {}}, {"engine": 3},
     {"sampler": {"kind": "gap", "gaps": [[1, 2]] * 100_000, "base": {"kind": "uniform"}, "keep": 0}},

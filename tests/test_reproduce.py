@@ -37,6 +37,7 @@ def out(tmp_path_factory):
 NAMES = [name.replace("_", "-") for name in RESULTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_runs(name, out):
     experiment = main.all_experiments()[name]
@@ -70,6 +71,7 @@ def test_kept_results_are_of_this_code_and_have_their_pictures():
             assert (ROOT / "figures" / f"reproduce-{name}.png").exists()
 
 
+@pytest.mark.slow
 def test_longer_run_ends_with_the_weights_of_one_long_training(out, monkeypatch):
     bench, options = Bench(out / "lengthened", "test"), SimpleNamespace(network="mlp", batch=8)
     data = sources.named(bench, "digits", 20, 12)
@@ -102,6 +104,7 @@ def test_partial_results_are_kept_and_only_for_their_settings(tmp_path):
         Bench(tmp_path, "test", settings=Rows((4,))).part("a", dict)
 
 
+@pytest.mark.slow
 def test_a_stopped_experiment_goes_on(out, tmp_path, monkeypatch):
     """Interrupted in its second part: the first is kept, and the result is that of an undisturbed run."""
     once = main.all_experiments()["weight-and-coverage"]
@@ -348,6 +351,7 @@ def test_kept_results_are_drawn_again(tmp_path, monkeypatch):
                                                                     "reproduce-one-step.png"]
 
 
+@pytest.mark.slow
 def test_ours_is_what_the_commands_find(out):
     """The curves of the experiment are those of geomem's function on the same points."""
     from geomem import geometry_curves
