@@ -207,6 +207,7 @@ def test_command_audits_in_features(folder, tmp_path, capsys):
 
 def test_a_network_of_the_hub_is_taken_from_the_cache_alone(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)  # where ../../etc is no folder
     cached = tmp_path / "hub" / "models--facebook--dinov2-tiny"
     for name in ("blobs", "refs", "snapshots/abc"):
         (cached / name).mkdir(parents=True)

@@ -156,7 +156,7 @@ def test_own_draws_of_monai(discrete, transform, method):
     schedule = FlowSchedule.of(scheduler, size=(64, 64, 64) if transform else None)
     assert schedule.shift == (2 if transform else 1)
     law = UniformFlowSampler(schedule.shift) if method == "uniform" else LogitNormalSampler(0.5, 0.8, schedule.shift)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         drawn = scheduler.sample_timesteps(torch.zeros(()).expand(DRAWS, 1, 64, 64, 64)).numpy()
     ours = law.timesteps(20_000, schedule, torch.Generator().manual_seed(1))
