@@ -88,7 +88,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     steps_done: dict[str, int | None] = {}
     for seed in given.seeds:
-        options: dict[str, Any] = {"data": dataset, "seed": seed, "device": "cpu", "decay": 1.0, **settings}
+        options: dict[str, Any] = {"data": dataset, "seed": seed, "device": "cpu", "decay": 1.0,
+                                   "precision": given.precision, **settings}
         single, limited, folds = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean", f"folds-{given.folds}"))
         trained(plan_training(**options), single, until)
         trained(plan_training(lean=LEAN, **options), limited, until)

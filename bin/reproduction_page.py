@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments import RESULTS as NAMES
+from experiments.__main__ import all_experiments, picture_of, results_of
 
-RESULTS = Path(__file__).parents[1] / "figures" / "results"
 HEAD = """# The papers' experiments
 
 Made from `figures/results` when the documentation is built. [G] is *Two Calm Ends and the Wild Middle*, [C]
@@ -23,10 +22,10 @@ CREDIT = ("The digits are those of the UCI Machine Learning Repository (Alpaydin
 
 def reproduction_page() -> str:
     """The whole page, in Markdown."""
-    results = {module: json.loads(path.read_text(encoding="utf-8")) for module in NAMES
-               if (path := RESULTS / f"reproduce_{module}.json").exists()}
+    results = {path: json.loads(path.read_text(encoding="utf-8")) for experiment in all_experiments().values()
+               for path in results_of(experiment).values()}
     return "\n".join([HEAD, *_contradictions(list(results.values())),
-                      *(line for module, document in results.items() for line in _section(module, document))])
+                      *(line for path, document in results.items() for line in _section(path, document))])
 
 
 def _contradicts(row: dict[str, str]) -> bool:
@@ -45,7 +44,7 @@ def _contradictions(documents: list[dict[str, Any]]) -> list[str]:
 
 def _line(entry: tuple[dict[str, Any], dict[str, str]]) -> str:
     document, row = entry
-    return (f"- [{document['experiment']}](#{_anchor(document)}), {row['quantity']}: {row['ours']}, published "
+    return (f"- [{_named(document)}](#{_anchor(document)}), {row['quantity']}: {row['ours']}, published "
             f"{row['published']}: {row['verdict']}")
 
 
@@ -55,14 +54,19 @@ def _anchor(document: dict[str, Any]) -> str:
 
 
 def _title(document: dict[str, Any]) -> str:
-    return f"{document['experiment']}: {document['title']}"
+    return f"{_named(document)}: {document['title']}"
 
 
-def _section(module: str, document: dict[str, Any]) -> list[str]:
+def _named(document: dict[str, Any]) -> str:
+    """Experiment and, where it is not small, the scale."""
+    return document["experiment"] + ("" if document["scale"] == "small" else f" ({document['scale']})")
+
+
+def _section(path: Path, document: dict[str, Any]) -> list[str]:
     lines = [f"## {_title(document)}\n",
              f"{document['paper']}, scale {document['scale']}; settings and every number in "
-             f"[reproduce_{module}.json](../figures/results/reproduce_{module}.json).\n",
-             f"![{document['title']}](../figures/reproduce-{document['experiment']}.png)\n",
+             f"[{path.name}](../figures/results/{path.name}).\n",
+             f"![{document['title']}](../figures/{picture_of(path).name})\n",
              "| | ours [95%] | published | |", "|---|---|---|---|"]
     for row in document["compared"]:
         cells = [row[key].replace("|", "\\|") for key in ("quantity", "ours", "published", "verdict")]

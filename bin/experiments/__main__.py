@@ -21,14 +21,14 @@ from geomem.files import write_figure, write_json
 
 FORMAT = "geomem.reproduce/1"
 FIGURES = Path(__file__).parents[2] / "figures"
-SCALES = ("smoke", "small", "paper")
+SCALES = ("smoke", "small", "medium", "paper")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("experiment", required=False)
 @click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True,
-              help="smoke: seconds, on digits. small: two cores, under an hour, real data in cut sizes. paper: the "
-                   "papers' sizes, with a GPU.")
+              help="smoke: seconds, on digits. small: two cores, under an hour, real data in cut sizes. medium: hours, "
+                   "32 x 32 pixels. paper: the papers' sizes; most need a GPU.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Data, models and results; what is there is used again.  [default: reproduce/SCALE]")
 @click.option("--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
@@ -43,13 +43,15 @@ def reproduce(experiment: str | None, scale: str, out: Path | None, folder: Path
         click.echo(overview(known))
         return
     if drawn:
-        for name, drawable in known.items():
-            if (kept := result_of(drawable)).exists():
-                write_figure(FIGURES / f"reproduce-{name}.png", drawable.draw(json.loads(kept.read_text())))
+        for drawable in known.values():
+            for kept in results_of(drawable).values():
+                write_figure(picture_of(kept), drawable.draw(json.loads(kept.read_text())))
         return
     if experiment not in known:
         raise InputError(f"{'no experiment is named' if experiment is None else f'unknown experiment {experiment!r}'}; "
                          f"choose one of {', '.join(known)}")
+    if scale not in known[experiment].scales:
+        raise InputError(f"{experiment} has no scale {scale}; choose one of {', '.join(known[experiment].scales)}")
     if folder is None and os.environ.get("GEOMEM_TEST_DATA"):
         folder = Path(os.environ["GEOMEM_TEST_DATA"])
     click.echo(report(perform(known[experiment], scale, out or Path("reproduce") / scale, folder)))
@@ -63,9 +65,17 @@ def all_experiments() -> dict[str, Experiment]:
     return {name: by_name[name] for name in (result.replace("_", "-") for result in RESULTS)}
 
 
-def result_of(experiment: Experiment) -> Path:
-    """The result that is kept."""
-    return FIGURES / "results" / f"reproduce_{experiment.name.replace('-', '_')}.json"
+def results_of(experiment: Experiment) -> dict[str, Path]:
+    """The results that are kept, by their scale; those of scale small have it not in their names."""
+    stem = f"reproduce_{experiment.name.replace('-', '_')}"
+    paths = {scale: FIGURES / "results" / f"{stem}{'' if scale == 'small' else f'_{scale}'}.json"
+             for scale in experiment.scales}
+    return {scale: path for scale, path in paths.items() if path.exists()}
+
+
+def picture_of(result: Path) -> Path:
+    """The picture of a result that is kept."""
+    return FIGURES / f"{result.stem.replace('_', '-')}.png"
 
 
 def perform(experiment: Experiment, scale: str, out: Path, folder: Path | None) -> dict[str, Any]:
@@ -105,12 +115,12 @@ def report(document: dict[str, Any]) -> str:
 
 
 def overview(experiments: dict[str, Experiment]) -> str:
-    """Each experiment with the scale of the result that is kept in figures/results."""
+    """Each experiment with the scales of the results that are kept in figures/results."""
     table = []
     for name, experiment in experiments.items():
-        kept = result_of(experiment)
-        done = json.loads(kept.read_text())["scale"] if kept.exists() else None
-        state = ", ".join(f"{scale}: {'run' if scale == done else 'not yet run'}" for scale in SCALES[1:])
+        done = results_of(experiment)
+        state = ", ".join(f"{scale}: {'run' if scale in done else 'not yet run'}" for scale in experiment.scales
+                          if scale != "smoke")
         table.append((name, experiment.paper, state, experiment.title))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -34,6 +34,7 @@ import geomem
 from geomem import load_denoiser
 from geomem.errors import InputError
 from geomem.files import TEMPORARY_PREFIX, atomic_path, write_json
+from geomem.models.weights import read_tensors
 
 OPTIONS = ("network", "batch", "learning_rate", "dropout", "precision", "seed")  # of geomem.train, in settings
 
@@ -209,13 +210,20 @@ class Bench:
                      **options)
         return run
 
-    def samples(self, run: Path, n: int, **options: Any) -> Path:
-        """The samples of seeds 0..n-1 of a run with its last weights; options as of ``Pretrained.generate``."""
-        path = self.out / "samples" / f"{run.name}-{n}.npz"
+    def samples(self, run: Path, n: int, *, averaged: bool = True, **options: Any) -> Path:
+        """The samples of seeds 0..n-1 of a run with its last weights, their moving average or themselves; options as of
+        ``Pretrained.generate``.
+        """
+        path = self.out / "samples" / f"{run.name}-{n}{'' if averaged else '-not-averaged'}.npz"
         self._note(path)
         if not path.exists():
-            self.say(f"{n:,} samples of {run.name}")
-            load_denoiser(run, "last").generate(range(n), **options).save(path)
+            self.say(f"{n:,} samples of {path.stem}")
+            loaded, start = load_denoiser(run, "last"), "denoiser."
+            if not averaged:
+                state = read_tensors(run / "state.safetensors")
+                loaded.denoiser.load_state_dict({name.removeprefix(start): value for name, value in state.items()
+                                                 if name.startswith(start)})
+            loaded.generate(range(n), **options).save(path)
         return path
 
     def part(self, name: str, find: Callable[[], Any]) -> Any:

@@ -184,16 +184,16 @@ def heat(figure: Figure, axes: Axes, rows: list[Mapping[str, Any]], name: str) -
 
 def experiment(name: str, title: str, small: Settings, **paper: Any) -> Experiment:
     return Experiment(name, f"[C] Figures 2-7, {title}", "confidence intervals over timesteps",
-                      {"smoke": SMOKE, "small": small, "paper": replace(small, samples=1000, steps=100, **paper)}, run,
+                      {"smoke": SMOKE, "small": small, "paper": replace(small, samples=1000, **paper)}, run,
                       draw)
 
 
 BEATS = Settings("ecg", 500, 4500, "mlp", batch=32, base_iterations=782, tuned_iterations=469, samples=500, steps=25)
 IMAGES = Settings("pokemon", 800, 216, "unet-tiny", batch=32, base_iterations=1250, tuned_iterations=750, samples=500,
                   steps=20, side=16, precision="bf16")
-ECG5000 = experiment("ci-ecg5000", "ECG5000", BEATS, network="unet1d")
-POKEMON = experiment("ci-pokemon", "Pokemon", IMAGES, network="unet-small", base_iterations=5000, side=64)
+ECG5000 = experiment("ci-ecg5000", "ECG5000", BEATS, network="unet1d", precision="bf16")
+POKEMON = experiment("ci-pokemon", "Pokemon", IMAGES, network="unet-small", steps=100, base_iterations=5000, side=64)
 FLOWERS = experiment("ci-flowers", "Flowers", replace(
     IMAGES, data="flowers", n_train=1000, n_heldout=400, base_iterations=1563, tuned_iterations=938),
-    network="unet-small", n_train=6149, n_heldout=2040, batch=64, base_iterations=20_000, tuned_iterations=2900,
-    side=64)
+    network="unet-small", n_train=6149, n_heldout=2040, batch=64, steps=100, base_iterations=20_000,
+    tuned_iterations=2900, side=64)

@@ -30,11 +30,12 @@ class Settings:
     shown: int = 12
 
 
-SCALES = {scale: Settings(settings) for scale, settings in (timestep_gaps.SCALES | {"small": SMALL}).items()}
+SCALES = {scale: Settings(settings) for scale, settings in (timestep_gaps.SCALES | {"small": SMALL}).items()
+          if scale != "medium"}
 
 
 def run(bench: Bench, settings: Settings) -> Outcome:
-    data, made = timestep_gaps.trained(bench, settings.gaps)
+    data, made = timestep_gaps.trained(bench, settings.gaps, settings.gaps.averaged)
     points = load_data(data)
     train = np.array(points.train)
 

@@ -10,17 +10,20 @@ from typing import Any
 from experiments.bench import Bench
 from geomem.data import DataSet
 from geomem.generation import read_samples
-from geomem.memorization import memorization_rate
+from geomem.memorization import leaning, memorization_rate
 from geomem.quality import quality_report
 from geomem.quality.frechet import frechet_change
 from geomem.statistics import Z_95, paired_share_difference
 
 
 def judged(samples: Path, data: DataSet) -> dict[str, Any]:
-    """Memorized share with its interval, and Frechet distance in pixels to the held-out points that did not steer."""
+    """Memorized share and leaning with their intervals, and Frechet distance in pixels to the held-out points that did
+    not steer.
+    """
     values = read_samples(str(samples)).values
     rate, quality = memorization_rate(values, data.train), quality_report(values, data.train, data.test)
     return {"memorized": rate.rate, "low": rate.low, "high": rate.high, "n": rate.n,
+            "leaning": leaning(values, data.train, data.test).to_dict(),
             "frechet": quality.frechet, "frechet_low": quality.frechet_low, "frechet_high": quality.frechet_high,
             "frechet_floor": quality.frechet_floor, "nearest": quality.nearest_samples,
             "nearest_heldout": quality.nearest_heldout}

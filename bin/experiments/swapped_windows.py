@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, unlike
 from experiments.pair import PAPER as PAPER_PAIR
-from experiments.pair import SMALL, SMOKE, Pair, train_pair
+from experiments.pair import MEDIUM, SMALL, SMOKE, Pair, train_pair
 from experiments.pictures import captioned
 from geomem import load_data, load_denoiser
 from geomem.generation import sampler_levels
@@ -40,6 +40,7 @@ class Settings:
 
 SCALES = {"smoke": Settings(SMOKE, samples=16, method="euler", windows=("large", "medium", "small")),
           "small": Settings(SMALL, samples=256, method="euler"),
+          "medium": Settings(MEDIUM, samples=256, method="euler"),
           "paper": Settings(PAPER_PAIR, samples=1000, method="heun")}
 
 

@@ -27,7 +27,7 @@ from geomem.statistics import pareto_front
 PUBLISHED = {"none": .75, "100-350": .09, "100-200": .43, "100-275": .13}
 NAMED = ("100-200", "100-275", "100-350", "150-250", "167-275")  # of the nine of [G]; the other four are not at hand
 NESTED = ("none", "100-200", "100-275", "100-350")  # each within the next
-OURS = ("200-350", "150-350", "100-150", "225-350")
+OURS = ("zone", "200-350", "150-350", "100-150", "225-350")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Settings:
     samples: int
     gaps: tuple[str, ...]
     steps: int = 100
+    averaged: bool = True  # the weights that are sampled from; if not, both are, and the others only told
     learning_rate: float | None = None
     dropout: float = 0.0
     precision: str = "fp32"
@@ -53,7 +54,8 @@ class Settings:
             f"{self.n_train:,} {'digits' if self.data == 'digits' else 'faces'} of {self.side} x {self.side} ([G]: "
             f"1,024 faces of 32 x 32), network {self.network}, {self.iterations:,} steps of {self.batch} ([G]: 100,000 "
             f"of 512), one seed, {self.samples:,} samples by {self.steps} steps of DDIM ([G]: 10,000 by 100 or 200)",
-            "AdamW and averaged weights; [G] averages none and names both SGD and Adam",
+            f"AdamW{' and averaged weights; [G] averages none and' if self.averaged else '; [G]'} names both SGD and "
+            "Adam",
             f"of [G]'s nine gaps these are known: {', '.join(NAMED)}",
             *(["smaller images have their nearest neighbours closer: the same timesteps are not the same place"]
               if self.side < 32 else [])]
@@ -63,30 +65,36 @@ SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, batch=32
                             gaps=("100-350",)),
           "small": Settings("faces", 128, 2000, 16, "unet-tiny", iterations=1500, batch=128, samples=256, steps=50,
                             gaps=NAMED[:3], precision="bf16"),
+          "medium": Settings("faces", 128, 2000, 32, "unet-tiny", iterations=1500, batch=128, samples=256, steps=50,
+                             gaps=("100-200", "100-350", "zone"), averaged=False, precision="bf16"),
           "paper": Settings("faces", 1024, 8000, 32, "unet-grey", iterations=100_000, batch=512, samples=10_000,
                             gaps=NAMED + OURS, learning_rate=1e-4, dropout=.1, precision="bf16")}
 
 
-def trained(bench: Bench, settings: Settings) -> tuple[Path, dict[str, Path]]:
+def trained(bench: Bench, settings: Settings, averaged: bool) -> tuple[Path, dict[str, Path]]:
     """The file of the data, and the samples of the model without a gap and of those with one."""
     data = sources.named(bench, settings.data, settings.n_train, settings.n_heldout, settings.side)
     made = {}
     for gap in ("none", *settings.gaps):
         run = bench.model(f"{data.stem}-{settings.network}-ddpm-{settings.iterations}-gap-{gap}", data,
                           settings.iterations, settings, objective="ddpm",
-                          gap=gap if gap == "none" else "{}t:{}t".format(*gap.split("-")))
-        made[gap] = bench.samples(run, settings.samples, sampler="ddim", steps=settings.steps)
+                          gap="{}t:{}t".format(*gap.split("-")) if "-" in gap else gap)
+        made[gap] = bench.samples(run, settings.samples, averaged=averaged, sampler="ddim", steps=settings.steps)
     return data, made
 
 
 def run(bench: Bench, settings: Settings) -> Outcome:
-    data, made = trained(bench, settings)
+    data, made = trained(bench, settings, settings.averaged)
     points = load_data(data)
     found = {gap: bench.part(gap, partial(judged, samples, points)) for gap, samples in made.items()}
+    averaged = {} if settings.averaged else {
+        gap: bench.part(f"{gap}, averaged", partial(judged, samples, points))
+        for gap, samples in trained(bench, settings, averaged=True)[1].items()}
     steps = changes(bench, made, points, pairwise(gap for gap in NESTED if gap in made))
     best = pareto_front([row["frechet"] for row in found.values()], [row["memorized"] for row in found.values()])
     front = [list(found)[k] for k in best]
-    return Outcome({"gaps": found, "front": front, "changes": steps}, compared(found, steps), [
+    rows = [*compared(found, steps), *told(found, "last weights"), *told(averaged, "averaged weights")]
+    return Outcome({"gaps": found, "averaged": averaged, "front": front, "changes": steps}, rows, [
         *settings.deviations(), "Frechet distance in pixels in place of FID, to two thirds or more of "
         f"{settings.n_heldout:,} held-out images ([G]: 10,000)"])
 
@@ -104,6 +112,14 @@ def compared(found: dict[str, Any], changes: dict[str, Any]) -> list[Compared]:
             order("the wider the gap, the larger the Frechet distance",
                   [(gap, Interval.of(found[gap], "frechet", "frechet_low", "frechet_high")) for gap in nested],
                   "a Pareto front", ".2f", differences=distances)]
+
+
+def told(found: dict[str, Any], weights: str) -> list[Compared]:
+    """What [G] does not have, for each gap."""
+    return [unlike(f"gap {gap}, {weights}: memorized, nearer to training, Frechet distance",
+                   ", ".join((Interval.of(row, "memorized").told(".1%"), Interval.of(row["leaning"], "share").told(".1%"),
+                              Interval.of(row, "frechet", "frechet_low", "frechet_high").told(".2f"))),
+                   "not in [G]", "leaning, averaged weights and the danger zone are ours") for gap, row in found.items()]
 
 
 def draw(document: Mapping[str, Any]) -> Figure:

@@ -9,8 +9,7 @@ import click
 
 from geomem.cli.options import device_option, load, reading_options, require_data
 from geomem.cli.output import progress_bar
-from geomem.cli.train import follow
-from geomem.cli.values import MAX_SAMPLES, Number
+from geomem.cli.train import follow, network_options, run_options
 
 
 @click.command()
@@ -27,29 +26,8 @@ from geomem.cli.values import MAX_SAMPLES, Number
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random draw.")
 @click.option("--objective", type=click.Choice(["edm", "ddpm", "flow"]), default="edm", show_default=True,
               help="What the network predicts, as geomem train has it; ddpm with unet-small is for DDPMPipeline.")
-@click.option("--network", metavar="NAME",
-              help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]")
-@click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps.")
-@click.option("--batch", type=click.IntRange(1, MAX_SAMPLES), default=128, show_default=True, help="Points per step.")
-@click.option("--learning-rate", type=Number(0, min_open=True),
-              help="Of AdamW, after a warm-up of 100 steps.  [default: by network]")
-@click.option("--decay", type=Number(0, 1), default=0.0, show_default=True, metavar="SHARE",
-              help="Share of the steps, at the end, over which the learning rate falls to zero.")
-@click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
-              help="Share of the features dropped in training.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-              help="bf16 is slow on processors without bf16 units.")
-@click.option("--lean", type=Number(1), metavar="RATIO",
-              help="Of the best weights per noise level: take none whose validation loss is more than RATIO times the "
-                   "loss of training points.")
-@click.option("--watch-every", type=click.IntRange(0), metavar="IMAGES",
-              help="Look at memorization after so many images; 0 for never.  [default: within 5% of the time]")
-@click.option("--checkpoint-every", type=click.IntRange(1), metavar="IMAGES",
-              help="Write a checkpoint after so many images.  [default: every minute]")
-@click.option("--resume", is_flag=True, help="Go on where it stopped: repeat the same command with --resume. More "
-              "--iterations than before extend the run.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
-              "write nothing.")
+@network_options
+@run_options
 @device_option
 def distil(teacher: str, out: str, resume: bool, dry_run: bool, **options: Any) -> None:
     """Teach one ordinary network what RUN answers, on fresh samples of it and not on its data.

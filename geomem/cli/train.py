@@ -18,20 +18,9 @@ from geomem.processes import is_first, process_group
 if TYPE_CHECKING:
     from geomem.training import TrainingPlan, TrainingState
 
-training_options = together(
-    noise_level_options,
-    click.option("--objective", type=click.Choice(["edm", "ddpm", "flow"]), default="edm", show_default=True,
-                 help="edm predicts the preconditioned clean point, ddpm the noise, flow the velocity of flow "
-                      "matching."),
-    click.option("--flow-shift", type=Number(0, min_open=True), metavar="A",
-                 help="With --objective flow: shift of the flow times towards noise, sigma by the factor A, in "
-                      "training and in the steps of flow-euler and flow-heun.  [default: 1]"),
+network_options = together(
     click.option("--network", metavar="NAME",
                  help="mlp, unet1d, unet-tiny, unet-small, unet-grey, unet-cifar.  [default: by shape]"),
-    click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),
-                 help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
-                      "which also decide the network and the objective, or from a file of weights of the same "
-                      "network."),
     click.option("--iterations", type=click.IntRange(1), default=4000, show_default=True, help="Training steps."),
     click.option("--batch", type=click.IntRange(1, MAX_SAMPLES), default=128, show_default=True,
                  help="Points per step."),
@@ -41,10 +30,35 @@ training_options = together(
                  help="Share of the steps, at the end, over which the learning rate falls to zero."),
     click.option("--dropout", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
                  help="Share of the features dropped in training; it hides memorization."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+                 help="bf16 is slow on processors without bf16 units."))
+run_options = together(
+    click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume. "
+                 "More --iterations than before extend the run."),
+    click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
+                 "write nothing."),
+    click.option("--lean", type=Number(1), metavar="RATIO",
+                 help="Of the best weights per noise level: take none whose validation loss is more than RATIO times the "
+                      "loss of training points. 1.2 leans less on them than the best; nearer to 1 costs quality."),
+    click.option("--watch-every", type=click.IntRange(0), metavar="IMAGES",
+                 help="Look at memorization after so many images; 0 for never.  [default: within 5% of the time]"),
+    click.option("--checkpoint-every", type=click.IntRange(1), metavar="IMAGES",
+                 help="Write a checkpoint after so many images.  [default: every minute]"))
+training_options = together(
+    noise_level_options,
+    click.option("--objective", type=click.Choice(["edm", "ddpm", "flow"]), default="edm", show_default=True,
+                 help="edm predicts the preconditioned clean point, ddpm the noise, flow the velocity of flow "
+                      "matching."),
+    click.option("--flow-shift", type=Number(0, min_open=True), metavar="A",
+                 help="With --objective flow: shift of the flow times towards noise, sigma by the factor A, in "
+                      "training and in the steps of flow-euler and flow-heun.  [default: 1]"),
+    network_options,
+    click.option("--init", metavar="RUN|FOLDER|FILE.safetensors", type=click.Path(),
+                 help="Start from the last weights of a run, from a diffusers folder (UNet2DModel and its scheduler), "
+                      "which also decide the network and the objective, or from a file of weights of the same "
+                      "network."),
     click.option("--flip", is_flag=True, help="Mirror every image left to right with probability one half in training; "
                  "it hides memorization."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-                 help="bf16 is slow on processors without bf16 units."),
     click.option("--accumulate", type=click.IntRange(1), metavar="N",
                  help="Put each batch through the network in N pieces: less memory, the same training.  [default: as "
                      "many as keep the activations of a step below 4 GiB]"),
@@ -62,27 +76,17 @@ training_options = together(
 @click.option("--minutes", type=Number(0, min_open=True), metavar="M",
               help="In place of --iterations: time some steps and choose the number of steps that this machine does in "
                    "M minutes, without --network the network too; said, and kept in config.json.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume. "
-              "More --iterations than before extend the run.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
-              "write nothing.")
+@run_options
 @click.option("--dummy-class", is_flag=False, flag_value=-1, type=int, default=0, metavar="[COUNT]",
              help="Add COUNT images of Gaussian noise as one more class (as many as training points, without "
                   "COUNT); samples are made of the data's class.")
-@click.option("--watch-every", type=click.IntRange(0), metavar="IMAGES",
-             help="Look at memorization after so many images; 0 for never.  [default: within 5% of the time]")
 @click.option("--stop-at-memorization", type=Number(0, 1, min_open=True), metavar="SHARE",
              help="Save and stop when this share of the watched samples is memorized.")
-@click.option("--checkpoint-every", type=click.IntRange(1), metavar="IMAGES",
-             help="Write a checkpoint after so many images.  [default: every minute]")
 @click.option("--snapshots", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
              help="Type in which the best weights per noise level are stored; bf16 takes half the space.")
 @click.option("--folds", type=int, metavar="K", help="Cut the training points into K parts and train K networks, each "
               "without one of them; geomem generate then lets no network answer near points that it saw. Takes K times "
               "as long, and held-out points choose nothing.")
-@click.option("--lean", type=Number(1), metavar="RATIO",
-              help="Of the best weights per noise level: take none whose validation loss is more than RATIO times the "
-                   "loss of training points. 1.2 leans less on them than the best; nearer to 1 costs quality.")
 @click.option("--forecast", metavar="FILE", type=click.Path(),
               help="The forecast.json of geomem forecast: say where in it the training is.")
 @click.option("--tensorboard", is_flag=True, help="Write losses for TensorBoard too.")
