@@ -18,7 +18,7 @@ from geomem.points import BLOCK_VALUES, DistinctPoints, Points, as_points, disti
 
 RELATIVE_TOLERANCE = 1e-3
 NEIGHBOUR = 10
-ASKED = 1000  # points, enough for a median, and far cheaper than all pairs of a large training set
+ASKED = 256  # points, enough for a median, and far cheaper than all pairs of a large training set
 _SPARE = 16  # candidates beyond the nearest that are measured directly
 _SMALL = 1e-8  # of the squared norms: below it rounding could be more than 1e-7 of a squared distance
 _BLOCK_POINTS = 4096
@@ -30,7 +30,7 @@ Search: TypeAlias = Callable[[np.ndarray, Points, int], np.ndarray]
 
 def default_tolerance(train: Any, search: Search | None = None) -> float:
     """A thousandth of the median distance to the tenth nearest other of the distinct points (N, ...), in data units,
-    over at most 1,000 evenly spaced ones; without near-copies where most points have ten or more (see
+    over at most 256 evenly spaced ones; without near-copies where most points have ten or more (see
     ``_beyond_near_copies``). ``search`` finds the distances; None for one that needs NumPy alone.
     """
     points = as_points("train", train)

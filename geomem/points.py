@@ -336,7 +336,7 @@ def _join_close(points: Points, root: np.ndarray, tolerance: float) -> None:
     flat, radius = np.empty((len(index), basis.shape[1])), 0.0
     for block in points.select(index).blocks(BLOCK_VALUES):
         centred = points.take(index[block]) - centre
-        flat[block], radius = centred @ basis, max(radius, float(np.linalg.norm(centred, axis=1).max()))
+        flat[block], radius = centred @ basis, max(radius, float(np.einsum("nd,nd->n", centred, centred).max() ** 0.5))
     # A pair that lies just within the tolerance must not be lost to rounding in the projection.
     rounding = 4 * (points.dim + 8) * float(np.finfo(np.float64).eps)
     reach = tolerance + rounding * (tolerance + radius)

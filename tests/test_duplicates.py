@@ -23,7 +23,7 @@ def rows(points):
 @pytest.mark.parametrize("shape", [(2, 3), (9, 3), (300, 4), (2500, 2)])
 def test_tolerance_is_that_of_the_ratio_rule_and_of_a_direct_computation(shape):
     points = noise(*shape) + 20
-    asked = np.unique(np.linspace(0, len(points) - 1, 1000).astype(int))
+    asked = np.unique(np.linspace(0, len(points) - 1, 256).astype(int))
     tenth = np.sort(cdist(points[asked], points), axis=1)[:, min(10, len(points) - 1)]
     doubled = np.concatenate([points, points])  # a copy is no neighbour
     for given in (points, doubled):
@@ -69,7 +69,7 @@ def test_copies_of_points_with_many_near_copies_are_memorized():
 ])
 def test_without_many_near_copies_the_tolerance_is_that_of_the_tenth_nearest(points):
     tenth = nearest_distances(points, as_points("points", points), 11)[:, 10]
-    asked = np.unique(np.linspace(0, len(points) - 1, 1000).astype(int))
+    asked = np.unique(np.linspace(0, len(points) - 1, 256).astype(int))
     assert default_tolerance(points) == 1e-3 * np.median(tenth[asked])
 
 

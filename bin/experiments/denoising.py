@@ -1,7 +1,8 @@
 """[G] Figures 1 and 2: denoising error and memorization per noise level, of a model trained on few images, one trained
 on many, and the empirical optimal denoiser of the few.
 
-The models of scales small and medium were to take 1,500 steps; 1,000 were chosen before the first whole run, to save time.
+The models of scales small and medium were to take 1,500 steps; 1,000 were chosen before the first whole run, to save
+time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from matplotlib.figure import Figure
 
 import geomem
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, claim, measured, order
-from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import MEDIUM, SMALL, SMOKE, Pair, train_pair
+from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pictures import caption
 from geomem import load_data, load_denoiser
 from geomem.devices import resolve_device

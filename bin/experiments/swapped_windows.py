@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, unlike
-from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pair import MEDIUM, SMALL, SMOKE, Pair, train_pair
+from experiments.pair import PAPER as PAPER_PAIR
 from experiments.pictures import captioned
 from geomem import load_data, load_denoiser
 from geomem.generation import sampler_levels

@@ -116,10 +116,13 @@ def compared(found: dict[str, Any], changes: dict[str, Any]) -> list[Compared]:
 
 def told(found: dict[str, Any], weights: str) -> list[Compared]:
     """What [G] does not have, for each gap."""
-    return [unlike(f"gap {gap}, {weights}: memorized, nearer to training, Frechet distance",
-                   ", ".join((Interval.of(row, "memorized").told(".1%"), Interval.of(row["leaning"], "share").told(".1%"),
-                              Interval.of(row, "frechet", "frechet_low", "frechet_high").told(".2f"))),
-                   "not in [G]", "leaning, averaged weights and the danger zone are ours") for gap, row in found.items()]
+    def ours(row: dict[str, Any]) -> str:
+        parts = (Interval.of(row, "memorized").told(".1%"), Interval.of(row["leaning"], "share").told(".1%"),
+                 Interval.of(row, "frechet", "frechet_low", "frechet_high").told(".2f"))
+        return ", ".join(parts)
+
+    return [unlike(f"gap {gap}, {weights}: memorized, nearer to training, Frechet distance", ours(row), "not in [G]",
+                   "leaning, averaged weights and the danger zone are ours") for gap, row in found.items()]
 
 
 def draw(document: Mapping[str, Any]) -> Figure:

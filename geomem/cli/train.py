@@ -33,13 +33,13 @@ network_options = together(
     click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
                  help="bf16 is slow on processors without bf16 units."))
 run_options = together(
-    click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with --resume. "
-                 "More --iterations than before extend the run."),
+    click.option("--resume", is_flag=True, help="Go on from the last checkpoint: repeat the same command with "
+                 "--resume. More --iterations than before extend the run."),
     click.option("--dry-run", is_flag=True, help="Print the resolved options and the law of the noise levels as JSON, "
                  "write nothing."),
     click.option("--lean", type=Number(1), metavar="RATIO",
-                 help="Of the best weights per noise level: take none whose validation loss is more than RATIO times the "
-                      "loss of training points. 1.2 leans less on them than the best; nearer to 1 costs quality."),
+                 help="Of the best weights per noise level: take none whose validation loss is more than RATIO times "
+                      "the loss of training points. 1.2 leans less on them than the best; nearer to 1 costs quality."),
     click.option("--watch-every", type=click.IntRange(0), metavar="IMAGES",
                  help="Look at memorization after so many images; 0 for never.  [default: within 5% of the time]"),
     click.option("--checkpoint-every", type=click.IntRange(1), metavar="IMAGES",
