@@ -203,7 +203,8 @@ def test_changes_between_files_are_paired_by_seed(tmp_path):
 def test_orders_of_the_gaps_go_by_the_changes_in_their_direction():
     def row(share, distance):
         return {"memorized": share, "low": share - .3, "high": share + .3, "frechet": distance,
-                "frechet_low": distance - 5, "frechet_high": distance + 5}
+                "frechet_low": distance - 5, "frechet_high": distance + 5,
+                "leaning": {"share": .5, "low": .4, "high": .6}}
 
     def change(share, distance):
         return {"memorized": {"difference": share, "low": share - .05, "high": share + .05},
