@@ -49,7 +49,7 @@ SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, checkpoi
           "small": Settings("cars", 128, 1000, 16, "unet-tiny", iterations=800, checkpoints=4, batch=128,
                             samples=256, precision="bf16"),
           "medium": Settings("cars", 128, 1000, 32, "unet-tiny", iterations=1200, checkpoints=6, batch=128,
-                             samples=256, precision="bf16"),
+                             samples=256, precision="bf16", methods=("baseline", "gap", "gap-auto")),
           "paper": Settings("cars", 2000, 4000, 32, "unet-cifar", iterations=40_000, checkpoints=8, batch=512,
                             samples=1024, precision="bf16")}
 
