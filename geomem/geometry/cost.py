@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from geomem.duplicates import ASKED
 from geomem.geometry.bounds import BoundSums
 from geomem.geometry.coverage import CoverageSums
 from geomem.geometry.curves import DELTA, Q
@@ -37,7 +38,6 @@ ADDED_LEVELS, PASSES = 25, 3  # of refinement, and of all with it
 LOOKED_AT = 0.7  # of the first levels of W: further down a point's own weight is all
 PROJECTION, COVERAGE, BOUND, THRESHOLD = 3.0, 5.0, 15.0, 9.0  # steps of an entry
 VALUE, POINT = 38.0, 14_000.0  # steps that a value and a point take in the search for near-copies
-SEARCHED = 1000  # points among which the search for near-copies finds its tolerance, once for each set
 
 
 class Work(NamedTuple):
@@ -96,7 +96,7 @@ class Cost:
         else:
             steps += self.levels * weighed + (self.levels + added) * (covered + other)
         products = 1 if self.kept else times
-        search = 4.0 * self.dim * min(SEARCHED, self.n) ** 2
+        search = 4.0 * self.dim * min(ASKED, self.n) ** 2
         return Work(products * self.distances, products * self.noise + search, steps)
 
     def seconds(self, rates: Work, *, refined: bool = True) -> float:
