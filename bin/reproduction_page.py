@@ -48,16 +48,18 @@ def _verdict(documents: list[dict[str, Any]]) -> list[str]:
         kept += [methods["gap"][k]["memorized"] / methods["baseline"][k]["memorized"] for k in places]
     told = "It did not" if min(kept) > .5 else "It did" if max(kept) < .1 else "It depends"
     return ["**Does leaving out the danger zone prevent copies, as section 5 of [G] has it (Figure 4: 0.7% of the "
-            f"samples with the gap, 78.8% without)? {told} here.** Where the baseline first copies {COPIED:.0%}, and at "
-            "the end:\n", *lines, "",
-            "The wider range that `--gap auto` leaves out delays copies, and costs quality. Networks, steps and numbers "
-            "of images are smaller than in [G], whose batch size and gap are not published.\n"]
+            f"samples with the gap, 78.8% without)? {told} here.** Where the baseline first copies {COPIED:.0%}, and "
+            "at the end:\n", *lines, "",
+            "The wider range that `--gap auto` leaves out delays copies, and costs quality. Networks, steps and "
+            "numbers of images are smaller than in [G], whose batch size and gap are not published.\n"]
 
 
 def _share(row: dict[str, Any]) -> str:
-    leaning = row.get("leaning")
-    return f"{row['memorized']:.1%} [{row['low']:.1%}, {row['high']:.1%}]" + (
-        f" (nearer to training {leaning['share']:.0%} [{leaning['low']:.0%}, {leaning['high']:.0%}])" if leaning else "")
+    copied = f"{row['memorized']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+    if "leaning" not in row:
+        return copied
+    leaning = row["leaning"]
+    return copied + f" (nearer to training {leaning['share']:.0%} [{leaning['low']:.0%}, {leaning['high']:.0%}])"
 
 
 def _contradicts(row: dict[str, str]) -> bool:
