@@ -30,11 +30,22 @@ def assert_same(found, expected):
     assert found[1].dtype == np.int64
 
 
-@pytest.fixture(params=[torch.float32, torch.float64])
+@pytest.fixture(params=[torch.bfloat16, torch.float32, torch.float64])
 def precision(request, monkeypatch):
     """Of the products that are asked first."""
-    monkeypatch.setattr(neighbours, "product_precision", lambda device: request.param)
+    if request.param == torch.bfloat16:
+        coarse_first(monkeypatch)
+    else:
+        monkeypatch.setattr(neighbours, "product_precision", lambda device: request.param)
     return request.param
+
+
+def coarse_first(monkeypatch):
+    """As a large search is on a CPU with units for bfloat16."""
+    ones = torch.ones(8, 1024, dtype=torch.bfloat16)
+    assert (ones @ ones.T == 1024).all(), "torch sums in bfloat16 here"
+    monkeypatch.setattr(neighbours, "_LARGE", 0)
+    monkeypatch.setattr(neighbours, "_bfloat16_pays", lambda: True)
 
 
 @pytest.fixture
@@ -205,6 +216,21 @@ def test_longer_lists_for_unproven_queries_only(asked):
         assert asked == [(50, 10, torch.float32), (1, 40, torch.float64), *further]
         np.testing.assert_array_equal(found[1][0], [0, 100])
         assert_same(found, oracle(points[:50], points, 2))
+
+
+def test_float32_where_few_digits_tell_too_little(monkeypatch, asked):
+    coarse_first(monkeypatch)
+    monkeypatch.setattr(neighbours, "_BLOCK_QUERIES", 20)
+    rng = np.random.default_rng(3)
+    points = rng.standard_normal((1000, 32))
+    queries = points[:50] + 0.1
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    assert [call[:2] for call in asked[:2]] == [(20, 40), (30, 40)]
+    assert {call[2] for call in asked[:2]} == {torch.bfloat16}
+    asked.clear()
+    queries, points = queries + 100 * (np.arange(50) % 2)[:, None], points + 100 * (np.arange(1000) % 2)[:, None]
+    assert_same(nearest(queries, points, 2, device="cpu"), oracle(queries, points, 2))
+    assert asked[:2] == [(20, 40, torch.bfloat16), (50, 10, torch.float32)]
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, -1.0])
