@@ -37,6 +37,7 @@ def run(tmp_path_factory):
     return json.loads(path.read_text()), path
 
 
+@pytest.mark.slow
 def test_every_part_ran(run):
     parts = run[0]["parts"]
     assert list(parts) == list(geometry.PARTS)
@@ -53,6 +54,7 @@ def test_every_part_ran(run):
         assert parts["processes"]["2 processes"]["largest_difference"] < 1e-9
 
 
+@pytest.mark.slow
 def test_one_part_again_keeps_the_others(run, monkeypatch, capsys):
     document, path = run
     monkeypatch.setattr(geometry, "QUICK", TINY)
@@ -65,6 +67,7 @@ def test_one_part_again_keeps_the_others(run, monkeypatch, capsys):
     path.write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_figures_of_two_machines_do_not_mix(run, tmp_path, capsys):
     for content in (json.dumps(run[0] | {"machine": {"cpu": "another"}}), "[1]", "no JSON"):
         path = tmp_path / "other.json"

@@ -539,7 +539,7 @@ def test_the_cifar_recipe_reads_official_batches(tmp_path, write):
 
 @pytest.mark.parametrize(("name", "file"), [
     ("cifar10-1k", "cifar10_exact.npz"), ("celeba-gray-1024", "faces_gray32.npz"), ("pokemon", "pokemon64.zip"),
-    ("ecg5000", "ECG5000_TRAIN.txt"), ("flowers-102", "flowers64.zip")])
+    ("ecg5000", "ECG5000_TRAIN.txt"), pytest.param("flowers-102", "flowers64.zip", marks=pytest.mark.slow)])
 def test_recipes_of_files_at_hand(name, file, monkeypatch):
     """Each checks its hash on the way. One flower stands in both parts of the official split."""
     real(file)

@@ -37,7 +37,8 @@ def study(monkeypatch):
     return prevention_study, seen, losses
 
 
-@pytest.mark.parametrize("way", OPTIONS)
+@pytest.mark.parametrize("way", [
+    way if way in ("none", "gap auto, 10% kept") else pytest.param(way, marks=pytest.mark.slow) for way in OPTIONS])
 def test_same_weights_as_the_command(way, study, tmp_path):
     module, seen, losses = study
     cell = module.study("digits", way, SEED, module.load_set("digits", tmp_path, tmp_path))

@@ -56,7 +56,7 @@ def run_processes(count, what):
             process.kill()
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_give_the_curves_of_one(monkeypatch, count):
     monkeypatch.setattr(projections, "CENTRE_ENTRIES", 64 * 8)
     rng = np.random.default_rng(3)
