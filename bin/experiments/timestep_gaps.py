@@ -65,7 +65,7 @@ SCALES = {"smoke": Settings("digits", 40, 200, 8, "mlp", iterations=20, batch=32
                             gaps=("100-350",)),
           "small": Settings("faces", 128, 2000, 16, "unet-tiny", iterations=1500, batch=128, samples=256, steps=50,
                             gaps=NAMED[:3], precision="bf16"),
-          "medium": Settings("faces", 128, 2000, 32, "unet-tiny", iterations=1200, batch=128, samples=256, steps=50,
+          "medium": Settings("faces", 128, 2000, 32, "unet-tiny", iterations=2000, batch=128, samples=256, steps=50,
                              gaps=("100-350", "zone"), averaged=False, precision="bf16"),
           "paper": Settings("faces", 1024, 8000, 32, "unet-grey", iterations=100_000, batch=512, samples=10_000,
                             gaps=NAMED + OURS, learning_rate=1e-4, dropout=.1, precision="bf16")}
