@@ -97,7 +97,7 @@ def compared(found: dict[str, list[Any]], changes: dict[str, Any]) -> list[Compa
           for method, value in PUBLISHED.items() if method in last),
         *(unlike(f"nearer to training at the end, {method}", Interval.of(row["leaning"], "share").told(".1%"),
                  "not in [G]", "leaning is ours; 50% is what unseen images have") for method, row in last.items()),
-        order("memorized at the end: gap < dummy < baseline", [(method, shares[method]) for method in there],
+        order(f"memorized at the end: {' < '.join(there)}", [(method, shares[method]) for method in there],
               "0.7% < 9.0% < 78.8%", differences=[Interval.of(changes[f"{a} to {b}"]["memorized"], "difference")
                                                   for a, b in pairwise(there)]),
         *(unlike("dummy at the end beside the baseline at half the steps, which saw the data as often",
