@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from experiments import sources
 from experiments.bench import Bench, Compared, Experiment, Interval, Outcome, against, measured, ranged, unlike
 from experiments.pictures import captioned
-from geomem import ConfidenceIntervalSampler, load_data, memorization_rate
+from geomem import ConfidenceIntervalSampler, leaning, load_data, memorization_rate
 from geomem.data import DataSet
 from geomem.generation import read_samples
 from geomem.noise import UniformTimestepSampler, contribution
@@ -100,11 +100,11 @@ def figures(samples: Path, data: DataSet, judge: Judge) -> dict[str, Any]:
     """The figures of one model, with 95% intervals of those that [C] correlates."""
     values = read_samples(str(samples)).values
     w1_1, js_1, w1_2, js_2, js_values, distance = judge.measure(values)
-    rate = memorization_rate(values, data.train)
+    rate, leans = memorization_rate(values, data.train), leaning(values, data.train, data.test)
     return {"mean_distance": distance.value, "mean_distance_low": distance.low, "mean_distance_high": distance.high,
             "w1_1": w1_1.value, "js_1": js_1.value, "w1_2": w1_2.value, "js_2": js_2.value,
             "js_values": js_values.value, "nearest": rate.median_nearest_distance, "memorized": rate.rate,
-            "memorized_low": rate.low, "memorized_high": rate.high}
+            "memorized_low": rate.low, "memorized_high": rate.high, "leaning": leans.to_dict()}
 
 
 def contributions() -> dict[str, Any]:
@@ -124,6 +124,8 @@ def compared(rows: list[dict[str, Any]], correlations: dict[str, Any], heldout: 
     told = (f"{min(distances):.3g} to {max(distances):.3g}, {rows[0]['mean_distance']:.3g} before fine-tuning, "
             f"{heldout:.3g} of held-out points; memorized by the ratio rule {top['memorized']:.1%} "
             f"[{top['memorized_low']:.1%}, {top['memorized_high']:.1%}] at most (at {top['c_low']} to {top['c_high']})")
+    most, least = (pick(rows, key=lambda row: row["leaning"]["share"])["leaning"] for pick in (max, min))
+    leans = "; nearer to training " + " to ".join(Interval.of(part, "share").told(".1%") for part in (least, most))
     no_copies = "; by it no sample here is a copy, so the distance tells how far the samples miss the data"
     return [
         ranged("r of mean distance and mean location of the interval", location, "-0.83", "-0.73", "+.2f"),
@@ -131,7 +133,7 @@ def compared(rows: list[dict[str, Any]], correlations: dict[str, Any], heldout: 
         against("the same, against none", width, 0, "r = +0.32", "+.2f"),
         against("r of Wasserstein-1 of component 1 and mean location", component, 0,
                 "later steps bring the samples nearer to the data", "+.2f"),
-        unlike("what the mean distance means", told, "a smaller distance is less memorization",
+        unlike("what the mean distance means", told + leans, "a smaller distance is less memorization",
                "[C] has no ratio rule" + ("" if top["memorized"] else no_copies))]
 
 
