@@ -14,7 +14,7 @@ hours, for images of 32 x 32 as in the papers, and `paper` has the papers' sizes
 or the order of several figures, holds here or does not; where the intervals do not settle the order, it counts as not
 shown. A published figure is compared with our 95% interval only if both measure the same quantity. Memorized means by
 the ratio rule, as in the papers; leaning, which the rule [does not
-see](is-my-model-memorizing.md#what-the-rule-does-not-see), was measured at scale medium.
+see](is-my-model-memorizing.md#what-the-rule-does-not-see), was measured at the scales medium and paper.
 """
 COPIED = 0.75  # memorized share that [G]'s baselines reach
 WORDS = {"baseline": "no gap", "gap": "gap", "gap-auto": "`--gap auto`"}
