@@ -90,9 +90,12 @@ def test_light_imports(code):
     assert not loaded_by(code) & HEAVY
 
 
-def test_danger_zone_loads_no_training_packages():
-    code = "from geomem.cli.main import main\nmain(['danger-zone', 'digits', '--n-train', '50', '--sigmas', '5'])"
-    assert not loaded_by(code) & {"diffusers", "datasets", "matplotlib", "seaborn", "transformers"}
+@pytest.mark.parametrize(("out", "unneeded"), [
+    ("", {"matplotlib"}), ("'--out', {out!r}", set())], ids=["printed", "drawn"])
+def test_danger_zone_loads_nothing_that_it_does_not_need(tmp_path, out, unneeded):
+    code = ("from geomem.cli.main import main\nmain(['danger-zone', 'digits', '--n-train', '50', '--sigmas', '5', "
+            + out.format(out=str(tmp_path / "zone")) + "])")
+    assert not loaded_by(code) & ({"diffusers", "datasets", "seaborn", "pandas", "transformers"} | unneeded)
 
 
 def test_help_answers_at_once():

@@ -7,11 +7,12 @@ import matplotlib.colors
 import matplotlib.pyplot
 import numpy as np
 import pytest
+import seaborn
 
 from geomem import InputError, geometry_curves
 from geomem.geometry import DangerZone
 from geomem.plots import plot_closest, plot_curves, plot_noise_levels, plot_samples, plot_training
-from geomem.plots.style import COLOURS, RED
+from geomem.plots.style import COLOURS, LOOK, RED
 
 SIGMA = np.geomspace(0.02, 80, 12)
 
@@ -39,6 +40,16 @@ def rendered(figure):
 
 def legend_texts(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_look_is_that_of_seaborn():
+    theirs = seaborn.axes_style("ticks") | seaborn.plotting_context("paper", font_scale=1.15)
+    for key, value in LOOK.items():
+        if "color" in key and isinstance(value, str):
+            assert matplotlib.colors.same_color(value, theirs[key]), key
+        else:
+            assert value == (pytest.approx(theirs[key]) if isinstance(value, float) else theirs[key]), key
+    np.testing.assert_allclose(COLOURS, seaborn.color_palette("colorblind"))
 
 
 def test_curves_of_one_data_set():

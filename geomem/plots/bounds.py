@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -106,6 +105,8 @@ def _sensitivity(axes: Axes, document: Mapping[str, Any]) -> None:
     if not document["sensitivity"][0]["distance"]:  # points of one value
         axes.set_axis_off()
         return
+    import seaborn  # slow to import
+
     whose = document["settings"]["model"] or "Gaussian denoiser"
     colours = seaborn.color_palette("crest", len(document["sensitivity"]))
     for part, colour in zip(document["sensitivity"], colours, strict=True):
@@ -122,6 +123,8 @@ def _sensitivity(axes: Axes, document: Mapping[str, Any]) -> None:
 
 
 def _coverage_by_size(axes: Axes, document: Mapping[str, Any]) -> None:
+    import seaborn  # slow to import
+
     by_size = document["by_size"]
     colours = seaborn.color_palette("flare", len(by_size["sizes"]))
     for n, coverage, stderr, colour in zip(by_size["sizes"], by_size["coverage"], by_size["coverage_stderr"], colours,

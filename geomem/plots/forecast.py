@@ -6,8 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from geomem.plots.style import BLUE, ORANGE, Record, fields, look, new_figure, plain_log_axis
-from geomem.training.forecast import in_steps
-from geomem.training.trainer import TrainingSettings
 
 
 def plot_forecast(forecast: Record) -> Figure:
@@ -16,6 +14,9 @@ def plot_forecast(forecast: Record) -> Figure:
 
     forecast: a ``training.forecast.Forecast`` or its ``to_dict()``.
     """
+    from geomem.training.forecast import in_steps  # other figures need no training
+    from geomem.training.trainer import TrainingSettings
+
     found = fields(forecast)
     parts, n, settings = found["parts"], found["n"], TrainingSettings(**found["config"]["settings"])
     with look():
