@@ -19,13 +19,13 @@ well and the rule does not fire, there is no verdict. It is ``leans`` where any 
 much that is worth.
 
 All but the ratio rule take held-out points for points that the model could have been trained on as well. Where these
-are nearer to the training points than to each other or the other way round, or where samples are nearer to *them* or
-equal to some, they are not, and there is no verdict but ``copies``. Nor is there an all-clear where samples lie on
-another scale, are too few, or equal training points where some of these are equal to each other. Where fewer than 10
-held-out or training points are left, the ratio rule and equality are all there is, there is no verdict but ``copies``,
-and what was not measured is named (``left_out``). Fisher's test is exact with few held-out points as well, and sees
-only large shares then: with 3 of them, none memorized, it fires where more than about 71% of many samples of pictures
-are.
+are nearer to the training points than to each other or the other way round, or spread more or less widely, or where
+samples are nearer to *them* or equal to some, they are not, and there is no verdict but ``copies``. Nor is there an
+all-clear where samples lie on another scale, are too few, or equal training points where some of these are equal to
+each other. Where fewer than 10 held-out or training points are left, the ratio rule and equality are all there is,
+there is no verdict but ``copies``, and what was not measured is named (``left_out``). Fisher's test is exact with few
+held-out points as well, and sees only large shares then: with 3 of them, none memorized, it fires where more than about
+71% of many samples of pictures are.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from geomem.data.table import encoded
@@ -69,7 +70,7 @@ from geomem.memorization.evidence import (
 )
 from geomem.memorization.heldout import TooFewPoints
 from geomem.memorization.views import Views, in_words, nearest_points, pixels
-from geomem.points import Array, as_points, as_rows
+from geomem.points import Array, Points, as_points, as_rows, first_equal
 from geomem.quality import QualityReport, mifid, quality_report
 from geomem.scales import values_apart
 
@@ -215,6 +216,8 @@ def audit(samples: Array, train: Array, heldout: Array, *, denoiser: Callable[..
     if floor is not None and (met := _equal(samples, fresh, closest, device)):
         doubts.append(f"Of the samples {met:,} {are(met)} equal to held-out points, and a model that never saw them "
                       "hardly makes such. Was it trained on them? Give others.")
+    if leans is not None and (spread := _spread_apart(train, fresh)):
+        doubts.append(spread)
     limits = [*limits, *_limits(samples, train, heldout, tests)]
     if same and rate.merged:  # of data that repeat themselves, new points are equal to old ones
         limits, same = [same, *limits], ""
@@ -242,6 +245,24 @@ def _equal(samples: Array, heldout: Array, rule: MemorizationRate, device: str |
     known = rule.views.reference(as_points("heldout", heldout))
     distances, _ = nearest_points(as_rows(samples, "samples"), known, 1, rule.views, device=device)
     return int((distances <= rule.tolerance).sum())
+
+
+def _spread_apart(train: Array, heldout: Array) -> str:
+    """A sentence where distinct held-out points (M, ...) lie farther from the mean of both kinds than distinct training
+    points (N, ...), or nearer to it, by the test of Mann and Whitney; else "".
+    """
+    known, unseen = (part.select(np.unique(first_equal(part)))
+                     for part in (as_points("train", train), as_points("heldout", heldout)))
+    both = Points([known, unseen])
+    centre = sum(rows.sum(axis=0, dtype=np.float64) for _, rows in both.chunks()) / len(both)
+    distance = np.concatenate([np.linalg.norm(rows - centre, axis=1) for _, rows in both.chunks()])
+    test = mannwhitneyu(distance[len(known):], distance[:len(known)])
+    if test.pvalue >= _UNFIT_LEVEL:
+        return ""
+    farther = test.statistic / (len(known) * len(unseen))
+    return ("The held-out points follow another law than the training points: they are spread "
+            f"{'more' if farther > 0.5 else 'less'} widely, farther from the mean of both in {farther:.1%} of the "
+            "pairs, where 50% would be. Split the data again, at random.")
 
 
 def _limits(samples: Array, train: Array, heldout: Array, tests: list[AuditTest]) -> Iterator[str]:

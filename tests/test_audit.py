@@ -120,6 +120,18 @@ def test_no_verdict_where_held_out_points_follow_another_law_but_copies_stay_cop
     assert geomem.audit(repeated(TRAIN), TRAIN, elsewhere).verdict == "copies"
 
 
+@pytest.mark.parametrize(("times", "said"), [(1.5, "spread more widely"), (0.6, "spread less widely")])
+def test_no_verdict_where_held_out_vectors_are_spread_otherwise_but_copies_stay_copies(times, said):
+    train, heldout, honest = points(1, 200, 16), times * points(2, 200, 16), points(3, 300, 16)
+    found = geomem.audit(honest, train, heldout)
+    assert found.verdict is None
+    assert any(said in reason for reason in found.reasons)
+    assert geomem.audit(honest, train, heldout / np.float32(times)).verdict == "nothing found"
+    assert geomem.audit(np.repeat(honest, 3, axis=0), np.repeat(train, 9, axis=0), heldout / np.float32(times)
+                        ).verdict == "nothing found", "repeated points count once"
+    assert geomem.audit(train, train, heldout).verdict == "copies"
+
+
 NOISY = repeated(TRAIN) + 0.01 * points(4, 150, 1, 4, 4)
 HALF = np.concatenate([NOISY[:75], HONEST[:75]])
 LEAKED = np.concatenate([TRAIN[:50], HELDOUT[:3]])
