@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from experiments.sources import means_of_squares, zip_images
 from prevention_summary import over_sets, summary, text_of
+from rivals import ambient, clean, decayed, plain, slimmed, softened
 
 from geomem import __version__, load_data
 from geomem.data import DataSet
@@ -103,54 +105,6 @@ SETS |= {
         ("digits", 12000), ("ecg200", 45000), ("faces16", 13000), ("cars16", 8000), ("pokemon16", 8000),
         ("flowers16", 8000))},
 }
-# Options of ``plan_training``; ``edges``, factors by which those of the recommended gap are moved; whether noise levels
-# are closed; and the share of copies at which the training stops.
-WAYS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "gap auto": {"gap": "auto"},
-    "ci auto": {"ci": "auto"},
-    "dummy class": {"dummy_class": -1},
-    "closed levels": {"closes": True},
-    "stop at 3% copies": {"stops": 0.03},
-    "gap zone": {"gap": "zone"},
-    "gap auto, 10% kept": {"gap": "auto", "gap_keep": 0.1},
-    "gap auto, lower edge / 2": {"edges": (0.5, 1.0)},
-    "gap auto, lower edge x 2": {"edges": (2.0, 1.0)},
-    "gap auto, upper edge / 2": {"edges": (1.0, 0.5)},
-    "gap auto, upper edge x 2": {"edges": (1.0, 2.0)},
-}
-STEERED = ("none", "gap auto", "closed levels")  # also judged with weights that held-out losses choose
-
-
-def load_set(name: str, folder: Path, out: Path) -> DataSet:
-    """The data of a set; those that are made of images are written to OUT, for ``geomem train`` as well."""
-    chosen = SETS[name]
-    if chosen.images is None:
-        if name.startswith("digits"):
-            return load_data("digits", n_train=chosen.n_train)
-        return load_data(str(folder / "ECG5000_TRAIN.txt"), heldout=str(folder / "ECG5000_TEST.txt"),
-                         n_train=chosen.n_train, shuffle=chosen.n_train < 500)  # the file is sorted by class
-    path = out / f"{_file_name(name)}.npz"
-    if not path.exists():
-        train, heldout_points = chosen.images(folder)
-        temporary = out / f"{_file_name(name)}.{os.getpid()}.npz"
-        np.savez(temporary, train=train, heldout=heldout_points)
-        temporary.replace(path)
-    return load_data(str(path))
-
-
-def plan_of(name: str, way: str, seed: int, dataset: DataSet, precision: str = "bf16") -> TrainingPlan:
-    """The training of a set by a way."""
-    options = {option: value for option, value in WAYS[way].items() if option not in ("edges", "closes", "stops")}
-    if "edges" in WAYS[way]:
-        (low, high), = plan_of(name, "gap auto", seed, dataset, precision).law.gaps
-        factor_low, factor_high = WAYS[way]["edges"]
-        options["gap"] = f"{low * factor_low:.6g}:{high * factor_high:.6g}"
-    chosen = SETS[name]
-    return plan_training(dataset, network=chosen.network, iterations=chosen.iterations, batch=chosen.batch,
-                         precision=precision, seed=seed, device="cpu", **options)
-
-
 class ClosingTrainer(Trainer):
     """At closed noise levels the target is not the clean point but what ``teacher`` makes of the noisy one.
 
@@ -181,6 +135,66 @@ class ClosingTrainer(Trainer):
         self.teacher = best.stitched(self.ema) if self.closed.any() else None
 
 
+# Options of ``plan_training``; ``trainer``, what makes another trainer of a plan than the plain one; ``edges``, factors
+# by which those of the recommended gap are moved; and ``stops``, the share of copies at which the training ends.
+WAYS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "gap auto": {"gap": "auto"},
+    "ci auto": {"ci": "auto"},
+    "dummy class": {"dummy_class": -1},
+    "closed levels": {"trainer": partial(plain, kind=ClosingTrainer)},
+    "stop at 3% copies": {"stops": 0.03},
+    "gap zone": {"gap": "zone"},
+    "gap auto, 10% kept": {"gap": "auto", "gap_keep": 0.1},
+    "gap auto, lower edge / 2": {"edges": (0.5, 1.0)},
+    "gap auto, lower edge x 2": {"edges": (2.0, 1.0)},
+    "gap auto, upper edge / 2": {"edges": (1.0, 0.5)},
+    "gap auto, upper edge x 2": {"edges": (1.0, 2.0)},
+}
+RIVALS: dict[str, dict[str, Any]] = {  # of others, see rivals.py
+    "ambient": {"trainer": ambient},
+    "softened weights": {"trainer": softened},
+    "flow matching": {"objective": "flow"},
+    "flow matching, U-shaped law": {"objective": "flow", "sampler": "u-shaped"},
+    "clean prediction": {"trainer": clean},
+    "epsilon prediction": {"objective": "ddpm"},
+    "dropout 30%": {"dropout": 0.3},
+    "weight decay 1": {"trainer": decayed},
+    "a third of the width": {"trainer": slimmed},
+}
+WAYS |= RIVALS
+STEERED = ("none", "gap auto", "closed levels", *RIVALS)  # also judged with weights that held-out losses choose
+
+
+def load_set(name: str, folder: Path, out: Path) -> DataSet:
+    """The data of a set; those that are made of images are written to OUT, for ``geomem train`` as well."""
+    chosen = SETS[name]
+    if chosen.images is None:
+        if name.startswith("digits"):
+            return load_data("digits", n_train=chosen.n_train)
+        return load_data(str(folder / "ECG5000_TRAIN.txt"), heldout=str(folder / "ECG5000_TEST.txt"),
+                         n_train=chosen.n_train, shuffle=chosen.n_train < 500)  # the file is sorted by class
+    path = out / f"{_file_name(name)}.npz"
+    if not path.exists():
+        train, heldout_points = chosen.images(folder)
+        temporary = out / f"{_file_name(name)}.{os.getpid()}.npz"
+        np.savez(temporary, train=train, heldout=heldout_points)
+        temporary.replace(path)
+    return load_data(str(path))
+
+
+def plan_of(name: str, way: str, seed: int, dataset: DataSet, precision: str = "bf16") -> TrainingPlan:
+    """The training of a set by a way."""
+    options = {option: value for option, value in WAYS[way].items() if option not in ("edges", "trainer", "stops")}
+    if "edges" in WAYS[way]:
+        (low, high), = plan_of(name, "gap auto", seed, dataset, precision).law.gaps
+        factor_low, factor_high = WAYS[way]["edges"]
+        options["gap"] = f"{low * factor_low:.6g}:{high * factor_high:.6g}"
+    chosen = SETS[name]
+    return plan_training(dataset, network=chosen.network, iterations=chosen.iterations, batch=chosen.batch,
+                         precision=precision, seed=seed, device="cpu", **options)
+
+
 def judged(denoiser: torch.nn.Module, dataset: DataSet, classes: Classes | None = None) -> dict[str, Any]:
     """What ``judged_samples`` finds of 1,000 samples."""
     labels = None if classes is None else classes.in_turns(SAMPLES)
@@ -204,9 +218,8 @@ def told(row: dict[str, Any]) -> str:
 def study(name: str, way: str, seed: int, dataset: DataSet, precision: str = "bf16") -> dict[str, Any]:
     """Train one way and judge it."""
     plan = plan_of(name, way, seed, dataset, precision)
-    classes, settings, denoiser = plan.classes, plan.settings, plan.denoiser()
-    trainer_class = ClosingTrainer if WAYS[way].get("closes") else Trainer
-    trainer = trainer_class(denoiser, plan.law.law, classes.train, settings, classes.labels)
+    classes, settings = plan.classes, plan.settings
+    trainer = WAYS[way].get("trainer", plain)(plan)
     stops_at, steps = WAYS[way].get("stops"), settings.iterations
     looks = watch_steps(steps, settings.batch, default_watch_every(steps * settings.batch))
     monitor = heldout_monitor(trainer, dataset.train, dataset.validation if way in STEERED else None,
@@ -246,7 +259,7 @@ def study(name: str, way: str, seed: int, dataset: DataSet, precision: str = "bf
     return {"format": FORMAT, "geomem": __version__, "set": name, "way": way, "seed": seed,
             "data": {"name": dataset.name, "sha256": dataset.sha256, "n_train": len(dataset.train),
                      "n_test": len(dataset.test), "shape": list(dataset.train.shape[1:])},
-            "network": plan.config["network"], "parameters": sum(p.numel() for p in denoiser.parameters()),
+            "network": plan.config["network"], "parameters": sum(p.numel() for p in trainer.denoiser.parameters()),
             "settings": asdict(settings), "law": plan.law.summary(), "gaps": list(plan.law.gaps),
             "seconds": round(time.monotonic() - started), "rows": rows}
 

@@ -84,7 +84,7 @@ def run(bench: Bench, settings: Settings) -> Outcome:
     heldout = judge.measure(data.test[:settings.samples])[-1].value
     return Outcome({"rows": rows, "correlations": correlations, "contributions": contributions(),
                     "heldout_mean_distance": heldout}, compared(rows, correlations, heldout), [
-        f"network {settings.network}, batch {settings.batch}: [C] publishes neither",
+        f"network {settings.network}, batch {settings.batch}: [C] names a U-Net with attention, and no sizes",
         f"{settings.base_iterations:,} steps at {settings.base_rate:g} "
         f"({settings.base_iterations * settings.batch / settings.n_train:.0f} epochs), then "
         f"{settings.tuned_iterations:,} at {settings.tuned_rate:g} "

@@ -29,7 +29,7 @@ warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font", User
 # import seaborn takes as long as to import torch.
 COLOURS: list[tuple[float, float, float]] = [to_rgb(f"#{colour}") for colour in (
     "0173b2", "de8f05", "029e73", "d55e00", "cc78bc", "ca9161", "fbafe4", "949494", "ece133", "56b4e9")]
-LOOK: dict[str, Any] = {
+LOOK: dict[Any, Any] = {
     "text.color": "0.15", "axes.labelcolor": "0.15", "axes.edgecolor": "0.15", "xtick.color": "0.15",
     "ytick.color": "0.15", "figure.facecolor": "white", "axes.facecolor": "white", "patch.edgecolor": "white",
     "patch.force_edgecolor": True, "axes.axisbelow": True, "lines.solid_capstyle": "round",
