@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ SETS: dict[str, dict[str, Any]] = {  # how a network is trained on a set of bin/
        for name in ("faces16", "cars16", "pokemon16", "flowers16")},
 }
 FORMAT = "geomem.folds-study/3"
+ROW = "seed", "training", "weights", "routing"
 
 
 def trained(plan: TrainingPlan, run: Run, until: int) -> None:
@@ -44,18 +47,38 @@ def trained(plan: TrainingPlan, run: Run, until: int) -> None:
         pass
 
 
-def denoisers(single: Run, limited: Run, folds: Run, data: DataSet) -> Iterator[tuple[str, str, str, torch.nn.Module]]:
-    """(training, weights, routing, denoiser) of all rows of a seed."""
+class Averaged(torch.nn.Module):
+    """The mean of several denoisers. Of cross-fitted ones whose folds are cut otherwise, each training point is left
+    out by one network of each, so the subsets overlap.
+    """
+
+    def __init__(self, denoisers: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.denoisers = torch.nn.ModuleList(denoisers)
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor | float, labels: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.stack([denoiser(x, sigma, labels) for denoiser in self.denoisers]).mean(0)
+
+
+def denoisers(single: Run, limited: Run, cuts: Sequence[Run], data: DataSet
+              ) -> Iterator[tuple[str, str, str, Callable[[], torch.nn.Module]]]:
+    """(training, weights, routing, what loads the denoiser) of all rows of a seed."""
+    def of(run: Run, weights: str) -> Callable[[], torch.nn.Module]:
+        return lambda: load_denoiser(run.path, weights).denoiser
+
     if single.steps_done == single.config["settings"]["iterations"]:
-        yield "one network", "last", "", load_denoiser(single.path, "last").denoiser
+        yield "one network", "last", "", of(single, "last")
     for weights in ("early-stop", "per-level"):
-        yield "one network", weights, "", load_denoiser(single.path, weights).denoiser
-    yield f"one network, --lean {LEAN}", "per-level", "", load_denoiser(limited.path, "per-level").denoiser
+        yield "one network", weights, "", of(single, weights)
+    yield f"one network, --lean {LEAN}", "per-level", "", of(limited, "per-level")
+    training = f"{cuts[0].folds} folds" if len(cuts) == 1 else f"{len(cuts)} x {cuts[0].folds} folds"
     for weights in ("early-stop", "per-level"):
         for routing in ("argmax", "soft"):
-            loaded = load_denoiser(folds.path, weights, data=data, routing=routing)
-            yield f"{folds.folds} folds", weights, routing, loaded.denoiser
-    yield "Gaussian", "", "", GaussianDenoiser(torch.from_numpy(np.asarray(data.train)))
+            loaded = partial(load_denoiser, weights=weights, data=data, routing=routing)
+            yield training, weights, routing, lambda loaded=loaded: (
+                loaded(cuts[0].path).denoiser if len(cuts) == 1 else
+                Averaged([loaded(cut.path).denoiser for cut in cuts]))
+    yield "Gaussian", "", "", lambda: GaussianDenoiser(torch.from_numpy(np.asarray(data.train)))
 
 
 def measured(denoiser: torch.nn.Module, data: DataSet) -> dict[str, Any]:
@@ -77,40 +100,49 @@ def main() -> None:
     parser = options_of("folds-study", __doc__)
     parser.add_argument("--set", choices=SETS, default="digits")
     parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--cuts", type=int, default=1, help="average so many cross-fitted denoisers, each of as many "
+                        "folds, cut otherwise (%(default)s)")
     parser.add_argument("--until", type=int, metavar="STEP", help="end each training there, as Ctrl-C would")
-    parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json", help="rows that it has are kept")
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = SETS[given.set]
     given.out.mkdir(parents=True, exist_ok=True)
     dataset = load_set(given.set, given.data, given.out)
     until = given.until or settings["iterations"]
-    rows: list[dict[str, Any]] = []
-    steps_done: dict[str, int | None] = {}
+    document: dict[str, Any] = {"rows": [], "steps_done": {}}
+    if given.summary.exists():
+        document = json.loads(given.summary.read_text())
+    rows = document["rows"]
+    there = {tuple(row[name] for name in ROW) for row in rows}
     for seed in given.seeds:
-        options: dict[str, Any] = {"data": dataset, "seed": seed, "device": "cpu", "decay": 1.0,
-                                   "precision": given.precision, **settings}
-        single, limited, folds = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean", f"folds-{given.folds}"))
-        trained(plan_training(**options), single, until)
-        trained(plan_training(lean=LEAN, **options), limited, until)
-        plan = plan_training(folds=given.folds, **options)
-        if not folds.exists:
-            folds.create(plan.config)
-            folds.write_folds(plan.fold_of)
-        for fold in range(given.folds):
-            trained(plan.without_fold(fold), folds.without_fold(fold), until)
+        options: dict[str, Any] = {"data": dataset, "device": "cpu", "decay": 1.0, "precision": given.precision,
+                                   **settings}
+        single, limited = (Run(given.out / f"{name}-{seed}") for name in ("one", "lean"))
+        trained(plan_training(seed=seed, **options), single, until)
+        trained(plan_training(seed=seed, lean=LEAN, **options), limited, until)
+        cuts = []
+        for cut in range(given.cuts):
+            plan = plan_training(folds=given.folds, seed=seed + 1000 * cut, **options)
+            cuts.append(folds := Run(given.out / f"folds-{given.folds}-{seed + 1000 * cut}"))
+            if not folds.exists:
+                folds.create(plan.config)
+                folds.write_folds(plan.fold_of)
+            for fold in range(given.folds):
+                trained(plan.without_fold(fold), folds.without_fold(fold), until)
         data = plan.dataset
-        steps_done |= {run.path.name: run.steps_done for run in (single, limited, folds)}
-        for training, weights, routing, denoiser in denoisers(single, limited, folds, data):
-            rows.append({"seed": seed, "training": training, "weights": weights, "routing": routing,
-                         **measured(denoiser, data)})
+        document["steps_done"] |= {run.path.name: run.steps_done for run in (single, limited, *cuts)}
+        for training, weights, routing, load in denoisers(single, limited, cuts, data):
+            if (seed, training, weights, routing) in there:
+                continue
+            rows.append({**dict(zip(ROW, (seed, training, weights, routing), strict=True)), **measured(load(), data)})
             print(f"seed {seed}, {training} {weights} {routing}: {told(rows[-1])}, AUC "
                   f"{rows[-1]['membership']['strongest']['area']:.3f}", flush=True)
-        write_json(given.summary, {
-            "format": FORMAT, "geomem": __version__, "set": given.set, "network": plan.config["network"],
-            "settings": plan.config["settings"], "steps_done": steps_done, "folds": given.folds,
-            "data": {"name": data.name, "sha256": data.sha256, "n_train": len(data.train), "n_test": data.n_test},
-            "rows": rows})
+            write_json(given.summary, {
+                **document, "format": FORMAT, "geomem": __version__, "set": given.set,
+                "network": plan.config["network"],
+                "settings": {name: value for name, value in plan.config["settings"].items() if name != "seed"},
+                "data": {"name": data.name, "sha256": data.sha256, "n_train": len(data.train), "n_test": data.n_test}})
 
 
 if __name__ == "__main__":
