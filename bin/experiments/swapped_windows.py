@@ -66,6 +66,8 @@ def run(bench: Bench, settings: Settings) -> Outcome:
             "outside": names[row["outside"]], "inside": names[row["inside"]],
             "window": f"beside {window['control_of']}" if window["control_of"] else window["name"],
             **{key: row["memorization"][key] for key in ("rate", "low", "high")}, **row["quality"],
+            **{f"leaning{part}": row["leaning"][key] for part, key in (("", "share"), ("_low", "low"),
+                                                                      ("_high", "high"))},
             "first_step": window["steps"][0], "last_step": window["steps"][1], "sigma": window["sigma"],
             "control_of": window["control_of"], "difference": row["difference"]})
     return Outcome({"rows": rows, "sampler": document["sampler"],
@@ -81,9 +83,12 @@ def compared(rows: list[dict[str, Any]]) -> list[Compared]:
     def of(outside: str, inside: str | None, window: str | None) -> dict[str, Any]:
         return next(row for row in rows if (row["outside"], row["inside"], row["window"]) == (outside, inside, window))
 
+    def told(row: dict[str, Any]) -> str:
+        leans = Interval.of(row, *LEANING)
+        return f"{Interval.of(row, 'rate').told('.1%')}, nearer to training {leans.told('.0%')}"
+
     def priced(row: dict[str, Any]) -> str:
-        frechet = Interval.of(row, "frechet", "frechet_low", "frechet_high")
-        return f"{Interval.of(row, 'rate').told('.1%')}, Frechet distance {frechet.told('.3g')}"
+        return f"{told(row)}, Frechet distance {Interval.of(row, *FRECHET).told('.3g')}"
 
     found = [unlike(f"memorized, {name} images alone", priced(of(name, None, None)), published,
                     "other images and sizes") for name, published in ALONE.items()]
@@ -92,7 +97,7 @@ def compared(rows: list[dict[str, Any]]) -> list[Compared]:
         known = PUBLISHED.get((row["outside"], row["window"]), "not at hand")
         if {row["outside"], row["inside"]} == {"few", "many"}:
             found.append(unlike(f"memorized, {row['outside']} with the {row['window']} window of {row['inside']}",
-                                Interval.of(row, "rate").told(".1%"), known, "other images and sizes"))
+                                told(row), known, "other images and sizes"))
     changes = (("few", "medium", "92.2% becomes 0%"), ("many", "medium", "0% becomes 92.2%"),
                ("few", "large", "hardly any (large2 94.5% of 96.5% in the rerun)"),
                ("few", "small", "hardly any (95.7% of 96.5% in the rerun)"))
@@ -107,14 +112,16 @@ def compared(rows: list[dict[str, Any]]) -> list[Compared]:
 
 
 RATE, FRECHET = ("rate", "low", "high"), ("frechet", "frechet_low", "frechet_high")
+LEANING = "leaning", "leaning_low", "leaning_high"
 COLOUR = {"few": BLUE, "many": ORANGE, "gaussian": COLOURS[2], "skip": COLOURS[3]}
-PANELS = (("few", RATE, "memorized share"), ("few", FRECHET, "Frechet distance"), (None, RATE, "memorized share"))
+PANELS = (("few", RATE, "memorized share"), ("few", LEANING, "nearer to training"),
+          ("few", FRECHET, "Frechet distance"), (None, RATE, "memorized share"))
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
     """One bar per window and replacement, with 95% intervals; dashed lines are the two models alone.
 
-    Above and in the middle the model of few images is outside the window, below inside.
+    In the last panel the model of few images is inside the window, in the others outside.
     """
     pair = document["settings"]["pair"]
     names = {"few": f"model of {pair['few']:,} images", "many": f"model of {pair['many']:,} images",
@@ -123,7 +130,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
     alone = {row["outside"]: row for row in rows if row["window"] is None}
     windows = list(dict.fromkeys(row["window"] for row in rows if row["window"]))
     data = f"{pair['data']} {pair['side']} x {pair['side']}"
-    with captioned(document, f"{data}, sigma of the first and last step swapped", 2 + 1.1 * len(windows), 8) as figure:
+    with captioned(document, f"{data}, sigma of the first and last step swapped", 2 + 1.1 * len(windows), 10) as figure:
         panels = figure.subplots(len(PANELS), sharex=True)
         for axes, (outside, keys, label) in zip(panels, PANELS, strict=True):
             side, other = ("outside", "inside") if outside else ("inside", "outside")
@@ -132,13 +139,13 @@ def draw(document: Mapping[str, Any]) -> Figure:
             for name in ("few", "many"):
                 axes.axhline(alone[name][keys[0]], color=COLOUR[name], ls="--", lw=1)
             axes.set_ylabel(label)
-            if keys == RATE:
+            if keys != FRECHET:
                 axes.set_ylim(-.03, 1.03)
         panels[0].set_title(f"{names['few']}, its denoiser in the window replaced", fontsize=9)
-        panels[2].set_title(f"the window of the {names['few']} in another denoiser", fontsize=9)
+        panels[-1].set_title(f"the window of the {names['few']} in another denoiser", fontsize=9)
         labels = {row["window"]: "{}\n{:.3g} to {:.3g}".format(row["window"], *row["sigma"])
                   for row in rows if row["window"]}
-        panels[2].set_xticks(range(len(windows)), [labels[name] for name in windows], fontsize=8)
+        panels[-1].set_xticks(range(len(windows)), [labels[name] for name in windows], fontsize=8)
         for name, colour in COLOUR.items():
             panels[0].plot([], [], color=colour, lw=5, label=names[name])
         panels[0].plot([], [], color=GREY, ls="--", lw=1, label="a model alone, in its colour")
