@@ -131,8 +131,9 @@ def draw(document: Mapping[str, Any]) -> Figure:
     windows = list(dict.fromkeys(row["window"] for row in rows if row["window"]))
     data = f"{pair['data']} {pair['side']} x {pair['side']}"
     with captioned(document, f"{data}, sigma of the first and last step swapped", 2 + 1.1 * len(windows), 10) as figure:
-        panels = figure.subplots(len(PANELS), sharex=True)
-        for axes, (outside, keys, label) in zip(panels, PANELS, strict=True):
+        shown = [panel for panel in PANELS if panel[1][0] in rows[0]]  # older results have no leaning
+        panels = figure.subplots(len(shown), sharex=True)
+        for axes, (outside, keys, label) in zip(panels, shown, strict=True):
             side, other = ("outside", "inside") if outside else ("inside", "outside")
             bars(axes, [(windows.index(row["window"]), row[other], [row[key] for key in keys])
                         for row in rows if row["window"] and row[side] == "few"])
