@@ -13,9 +13,8 @@ from geomem.plots.style import COLOURS, GREY, look, new_figure
 HERE = Path(__file__).parent
 TRAININGS: dict[str, dict[str, Any]] = {
     "one network": {"color": COLOURS[0], "marker": "s"}, "4 folds": {"color": COLOURS[1], "marker": "D"},
-    "8 folds": {"color": COLOURS[3], "marker": "o"}, "2 x 4 folds": {"color": COLOURS[4], "marker": "v"},
-    "Gaussian": {"color": GREY, "marker": "P"}}
-WEIGHTS = {"early-stop": ", one early stop", "per-level": ", best weights per level", "": ""}
+    "8 folds": {"color": COLOURS[3], "marker": "o"}, "2 x 4 folds": {"color": COLOURS[4], "marker": "v"}}
+WEIGHTS = {"early-stop": ", one early stop", "per-level": ", best weights per level"}
 
 
 def draw(documents: dict[str, dict[str, Any]]) -> Figure:
@@ -43,9 +42,9 @@ def draw(documents: dict[str, dict[str, Any]]) -> Figure:
                               alpha=1 if first else .4, ls="",
                               label=row["training"] + WEIGHTS[row["weights"]] if first else None)
         for axes in figure.axes[3:]:
-            axes.set_xlabel("nearer to training than to unseen points")
+            axes.set_xlabel("nearer to training points")
         for axes in figure.axes[::3]:
-            axes.set_ylabel("Frechet distance in pixels")
+            axes.set_ylabel("Frechet distance")
         named = {label: handle for axes in figure.axes
                  for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(named.values(), named, loc="outside lower center", ncols=3, fontsize=8.5)
