@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 from prevention import TITLES
 
 from geomem.plots.style import COLOURS, GREY, look, new_figure
@@ -27,6 +27,7 @@ def draw(documents: dict[str, dict[str, Any]]) -> Figure:
         for axes, name in zip(figure.subplots(2, 3).flat, TITLES, strict=True):
             axes.set_title(TITLES[name] + ("" if name in documents else "; not measured"))
             axes.axvline(.5, color=GREY, ls="--", lw=1, label="owes the training points nothing")
+            axes.xaxis.set_major_locator(MultipleLocator(0.05))
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             for row in documents[name]["rows"] if name in documents else ():
                 if row["training"] not in TRAININGS or row["weights"] == "last" or row["routing"] == "soft":
