@@ -43,8 +43,9 @@ def trained(plan: TrainingPlan, run: Run, until: int) -> None:
             for state in states:
                 if state.step == until < plan.settings.iterations:
                     signal.raise_signal(signal.SIGINT)
-    except Interrupted:
-        pass
+    except Interrupted as stop:
+        if (run.steps_done or 0) < until:  # by someone else
+            raise SystemExit(f"{run.path}: {stop}") from None
 
 
 class Averaged(torch.nn.Module):

@@ -1,6 +1,7 @@
 """bin/folds-study: cross-fitted networks beside one, and the mean of several cuts."""
 
 import json
+import signal
 import sys
 
 import folds_study as study
@@ -20,6 +21,16 @@ def test_the_mean_of_denoisers():
 
     x, sigma = torch.tensor([[1.0, -2.0]]), torch.tensor([3.0])
     assert torch.equal(study.Averaged([Times(1), Times(4), Times(7)])(x, sigma), torch.tensor([[12.0, -24.0]]))
+
+
+def test_a_stop_from_outside_ends_the_study(tmp_path, monkeypatch):
+    def stopped(plan, run, resume):
+        raise study.Interrupted(3, signal.SIGTERM)
+        yield
+
+    monkeypatch.setattr(study, "start_training", stopped)
+    with pytest.raises(SystemExit, match="stopped at step 3"):
+        study.trained(None, study.Run(tmp_path / "run"), 9)
 
 
 @pytest.mark.slow
