@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--until", type=int, metavar="STEP", help="end each training there, as Ctrl-C would")
     parser.add_argument("--summary", type=Path, required=True, metavar="FILE.json", help="rows that it has are kept")
     given = parser.parse_args()
+    if given.cuts < 1:
+        parser.error(f"--cuts is {given.cuts}; at least one cut of folds is needed")
     torch.set_num_threads(1)
     settings = SETS[given.set]
     given.out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ softened weights     the target is the posterior mean of the training points at 
 U-shaped law         of flow times (arXiv 2603.13421), beside flow matching with its usual law
 clean, epsilon       what the network predicts; flow matching predicts the velocity
 dropout, weight decay, a third of the width
-                     of the handbooks
+                     what textbooks advise
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def ambient(plan: TrainingPlan) -> Trainer:
 
 
 def softened(plan: TrainingPlan) -> Trainer:
+    """The target is the answer of ``SoftenedEmpirical``."""
     return plain(plan, TaughtTrainer, teacher=SoftenedEmpirical(np.asarray(plan.dataset.train), TEMPERATURE))
 
 
@@ -112,6 +113,7 @@ def clean(plan: TrainingPlan) -> Trainer:
 
 
 def decayed(plan: TrainingPlan) -> Trainer:
+    """Weights decay by ``WEIGHT_DECAY`` times the learning rate in a step."""
     trainer = plain(plan)
     for group in trainer.optimizer.param_groups:
         group["weight_decay"] = WEIGHT_DECAY
@@ -119,6 +121,7 @@ def decayed(plan: TrainingPlan) -> Trainer:
 
 
 def slimmed(plan: TrainingPlan) -> Trainer:
+    """The same network of a third of the width, about a ninth of the weights."""
     denoiser, preset = plan.denoiser(), NETWORKS[plan.config["network"]]
     width = "width" if "width" in preset.options else "channels"
     options = preset.options | {width: preset.options[width] // 3}
